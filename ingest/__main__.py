@@ -1,0 +1,316 @@
+"""Command line of the ingester: ``python -m ingest movielens | tmdb | synthetic``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from ingest import sources, stage
+from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides, build, read_toml
+from ingest.crawl import CrawlSummary
+from ingest.credentials import HOW_TO_GET_A_TOKEN
+from ingest.errors import ConfigError, IngestError
+from ingest.manifest import TablesManifest, read_tables_manifest
+from ingest.progress import Say
+from ingest.stage import RawData
+from ingest.storage import Storage
+
+INTERRUPTED: Final = 130
+
+_EPILOG: Final = """\
+configuration:
+  --config names a TOML file with [data] and [tmdb] sections and a storage key; sections of the
+  training jobs are ignored. --set changes single settings, for example
+    --set data.source=ml-25m    --set data.path=~/ml-25m    --set tmdb.requests_per_second=20
+
+environment:
+  TMDB_ACCESS_TOKEN   v4 'API Read Access Token', or
+  TMDB_API_KEY        v3 'API Key'; both from https://www.themoviedb.org/settings/api
+
+exit codes:
+  0 done    1 failed (also if records failed)    2 bad usage or configuration    130 interrupted
+"""
+
+
+class Settings(Section):
+    """What the ingester reads of a configuration."""
+
+    storage: str = "./artifacts"
+    data: DataConfig = DataConfig()
+    tmdb: TmdbConfig = TmdbConfig()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: for people, for programs, and for the shell."""
+
+    lines: tuple[str, ...]
+    values: dict[str, Any]
+    code: int = 0
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    say: Say = stage.say_on_stderr,
+) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        settings = load_settings(options)
+        outcome = _run(options, settings, environ, say)
+    except ConfigError as error:
+        say(f"ingest: {error}")
+        return 2
+    except IngestError as error:
+        say(f"ingest: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("ingest: interrupted. What was fetched is kept; run again to go on.")
+        return INTERRUPTED
+    text = json.dumps(outcome.values, indent=2) if options.json else "\n".join(outcome.lines)
+    sys.stdout.write(f"{text}\n")
+    return outcome.code
+
+
+def load_settings(options: argparse.Namespace) -> Settings:
+    """The settings that the command line asks for.
+
+    Raises:
+        ConfigError: if the file or an option is wrong.
+    """
+    known = set(Settings.model_fields)
+    for override in options.set:
+        section = override.partition("=")[0].partition(".")[0].strip()
+        if section not in known:
+            raise ConfigError(
+                f"--set {override!r}: the ingester has no section {section!r}. Valid: "
+                f"{', '.join(sorted(known))}"
+            )
+    values = apply_overrides(read_toml(options.config) if options.config else {}, options.set)
+    values = {key: value for key, value in values.items() if key in known}
+    if options.storage:
+        values["storage"] = options.storage
+    if options.command == "synthetic":
+        values["data"] = {**values.get("data", {}), "source": sources.SYNTHETIC}
+    return build(Settings, values, options.config or "the command line")
+
+
+def _run(
+    options: argparse.Namespace, settings: Settings, environ: Mapping[str, str], say: Say
+) -> Outcome:
+    storage = Storage.at(settings.storage)
+    if getattr(options, "purge", False):
+        return _purge(storage, dry_run=options.dry_run)
+    if options.dry_run:
+        return _dry_run(options, settings, storage)
+    if options.command == "movielens":
+        return _movielens(options, settings, storage, say)
+    if options.command == "tmdb":
+        return _tmdb(options, settings, storage, environ, say)
+    return _synthetic(options, settings, storage, say)
+
+
+def _movielens(
+    options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
+) -> Outcome:
+    tables, notices = stage.prepare_tables(settings.data, storage / "raw", say, force=options.force)
+    folder = storage / "raw" / tables.name
+    return _described(stage.finish(folder, tables, settings.tmdb, notices))
+
+
+def _tmdb(
+    options: argparse.Namespace,
+    settings: Settings,
+    storage: Storage,
+    environ: Mapping[str, str],
+    say: Say,
+) -> Outcome:
+    """Crawl; the tables are brought in first if they are not there."""
+    wanted = settings.tmdb.model_copy(update={"enabled": True})
+    credentials = stage.credentials_for(settings.data, wanted, environ)
+    tables, notices = stage.prepare_tables(settings.data, storage / "raw", say)
+    folder = storage / "raw" / tables.name
+    summary, found = stage.crawl_dataset(
+        folder, tables, wanted, credentials, say, limit=options.limit, refetch=options.force
+    )
+    return _described(stage.finish(folder, tables, wanted, notices + found), summary)
+
+
+def _synthetic(
+    options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
+) -> Outcome:
+    tables, notices = stage.prepare_tables(settings.data, storage / "raw", say, force=options.force)
+    folder = storage / "raw" / tables.name
+    summary = None
+    if stage.uses_tmdb(tables, settings.tmdb, None):
+        summary, found = stage.crawl_dataset(folder, tables, settings.tmdb, None, say)
+        notices += found
+    return _described(stage.finish(folder, tables, settings.tmdb, notices), summary)
+
+
+def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
+    """The summary at the end."""
+    values: dict[str, Any] = {
+        "dataset": data.name,
+        "folder": str(data.folder),
+        "synthetic": data.synthetic,
+        "ratings": data.num_ratings,
+        "users": data.num_users,
+        "movies": data.num_movies,
+        "tmdb": data.tmdb_coverage,
+        "fingerprint": data.fingerprint,
+        "notices": list(data.notices),
+        "crawl": asdict(summary) if summary else None,
+    }
+    coverage = ", ".join(f"{count:,} {status}" for status, count in data.tmdb_coverage.items())
+    lines = (
+        f"data set   {data.name} in {data.folder}",
+        f"ratings    {data.num_ratings:,} by {data.num_users:,} users",
+        f"movies     {data.num_movies:,}",
+        f"TMDb       {coverage or 'no records'}",
+        *(f"note       {notice}" for notice in data.notices),
+    )
+    failed = summary is not None and summary.failed > 0
+    return Outcome(lines, values, code=1 if failed else 0)
+
+
+def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) -> Outcome:
+    """What would be done, without asking anybody and without writing."""
+    name = sources.name_of(settings.data)
+    folder = storage / "raw" / name
+    tables = read_tables_manifest(folder)
+    values: dict[str, Any] = {
+        "dry_run": True,
+        "dataset": name,
+        "folder": str(folder),
+        "tables": "present" if tables else "absent",
+    }
+    lines = [f"data set   {name} in {folder}", f"tables     {values['tables']}"]
+    if tables and options.command == "tmdb":
+        pending = _pending(options, settings, folder, tables)
+        values["tmdb"] = pending
+        lines += [f"{key:<10} {value:,}" for key, value in pending.items()]
+    elif options.command == "tmdb":
+        lines.append("TMDb       unknown: the tables have to be ingested first")
+    return Outcome(tuple(lines), values)
+
+
+def _pending(
+    options: argparse.Namespace, settings: Settings, folder: Storage, tables: TablesManifest
+) -> dict[str, int]:
+    standing = stage.standing(folder, settings.tmdb, refetch=options.force)
+    to_fetch = len(standing.pending[: options.limit])
+    rate = settings.tmdb.requests_per_second
+    return {
+        "fresh": len(standing.fresh),
+        "stale": len(standing.stale),
+        "failed": len(standing.failed),
+        "untried": len(standing.untried),
+        "to_fetch": to_fetch,
+        "seconds": 0 if tables.synthetic else round(to_fetch / rate),
+    }
+
+
+def _purge(storage: Storage, *, dry_run: bool) -> Outcome:
+    """Remove the TMDb records of every raw data set."""
+    purged = stage.purge(storage, dry_run=dry_run)
+    verb = "would be removed" if dry_run else "removed"
+    lines = [f"{name}: {files} files of TMDb records {verb}" for name, files in purged.items()]
+    lines = lines or [f"no TMDb records under {storage / 'raw'}"]
+    if purged:
+        lines.append(
+            "Prepared data, checkpoints and reports made from them are not touched; remove them "
+            "yourself if TMDb's terms ask you to."
+        )
+    return Outcome(tuple(lines), {"purged": purged, "dry_run": dry_run})
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ingest",
+        description="Bring MovieLens ratings and TMDb records into Parquet.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _command(
+        commands.add_parser,
+        "movielens",
+        "read (and download, if need be) a MovieLens release or a folder of your own",
+        force="read the files again even if they have not changed",
+    )
+    tmdb = _command(
+        commands.add_parser,
+        "tmdb",
+        "fetch the TMDb record of each movie; resumes where it stopped",
+        force="fetch every record again, whatever its age",
+        more=HOW_TO_GET_A_TOKEN,
+    )
+    tmdb.add_argument(
+        "--limit", type=_positive, metavar="N", help="fetch at most N movies, then stop"
+    )
+    tmdb.add_argument(
+        "--purge", action="store_true", help="remove all TMDb records under the storage, then stop"
+    )
+    _command(
+        commands.add_parser,
+        "synthetic",
+        "generate a MovieLens- and TMDb-shaped data set whose truth is known",
+        force="generate the data again even if the settings have not changed",
+    )
+    return parser
+
+
+def _command(
+    add_parser: Callable[..., argparse.ArgumentParser],
+    name: str,
+    text: str,
+    *,
+    force: str,
+    more: str = "",
+) -> argparse.ArgumentParser:
+    """A command with the options that all have."""
+    parser = add_parser(
+        name,
+        help=text,
+        description=textwrap.fill(f"{text[0].upper()}{text[1:]}. {more}", 98),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML configuration")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one setting; may be repeated",
+    )
+    parser.add_argument(
+        "--storage", metavar="PLACE", help="folder or URI for outputs (default ./artifacts)"
+    )
+    parser.add_argument("--force", action="store_true", help=force)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

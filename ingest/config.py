@@ -1,0 +1,183 @@
+"""Settings of the ingester, and the loader of every configuration file in the project.
+
+A configuration is TOML, read with the standard library, and then changed by
+``--set section.key=value`` options. Unknown keys are refused, with the valid ones listed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from ingest.errors import ConfigError
+
+Source = Literal[
+    "auto",
+    "synthetic",
+    "folder",
+    "ml-latest-small",
+    "ml-latest",
+    "ml-32m",
+    "ml-25m",
+    "ml-20m",
+    "ml-10m",
+    "ml-1m",
+    "ml-100k",
+]
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, validated, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SyntheticConfig(Section):
+    """Shape of the generated data set."""
+
+    num_users: Annotated[int, Field(ge=2)] = 300
+    """Number of users."""
+    num_movies: Annotated[int, Field(ge=2)] = 500
+    """Number of movies."""
+    num_ratings: Annotated[int, Field(ge=10)] = 20_000
+    """Number of ratings, each of another (user, movie) pair."""
+    noise: Annotated[float, Field(ge=0)] = 0.6
+    """Standard deviation in stars of the noise added to each rating before rounding."""
+    seed: int = 0
+    """Seed of the generator; the same seed gives the same data set."""
+
+
+class DataConfig(Section):
+    """Which ratings to train on."""
+
+    source: Source = "auto"
+    """A MovieLens release, ``folder`` (one's own ratings.csv and movies.csv in ``path``),
+    ``synthetic``, or ``auto``: ml-latest-small from ``path`` if that is set, else downloaded, else
+    synthetic."""
+    path: str = ""
+    """Local folder that holds the release's files; nothing is downloaded if it is set."""
+    download_url: str = "https://files.grouplens.org/datasets/movielens"
+    """Where releases are downloaded from, without the final slash and file name."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """Shape of the generated data set."""
+
+
+class TmdbConfig(Section):
+    """How movies are enriched from TMDb."""
+
+    enabled: Literal["auto", True, False] = "auto"
+    """``auto``: if a token is in the environment (always so for synthetic data)."""
+    base_url: str = "https://api.themoviedb.org/3"
+    """Root of the TMDb v3 API."""
+    requests_per_second: Annotated[float, Field(gt=0)] = 40.0
+    """Pace of requests; TMDb documents a ceiling around 40."""
+    concurrency: Annotated[int, Field(ge=1)] = 32
+    """Requests under way at once."""
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    """Longest wait for one answer, body included."""
+    max_attempts: Annotated[int, Field(ge=1)] = 6
+    """Tries for one record before it is set down as failed."""
+    give_up_after_s: Annotated[float, Field(gt=0)] = 120.0
+    """A run ends when TMDb has not answered usefully for this long, or asks for a longer pause."""
+    find_by_imdb_id: bool = True
+    """Look a movie up by its IMDb id where its TMDb id is absent or unknown to TMDb."""
+    max_age_days: Annotated[float, Field(gt=0)] = 180.0
+    """Records older than this are fetched again; TMDb's terms allow six months."""
+    part_size: Annotated[int, Field(ge=1)] = 500
+    """Records written at a time: the most that a crash can lose."""
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        ConfigError: if it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """``values`` with each ``section.key=value`` put in.
+
+    A value is read as TOML (``3``, ``true``, ``[64, 32]``), and as a plain string where it is not.
+
+    Raises:
+        ConfigError: if an override has no ``=`` or goes through a key that is no section.
+    """
+    result = _deep_copy(values)
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not dotted.strip():
+            raise ConfigError(f"--set {override!r} is not of the form section.key=value")
+        *sections, key = dotted.strip().split(".")
+        target = result
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+        target[key] = _parse_value(text.strip())
+    return result
+
+
+def build(model: type[Settings], values: Mapping[str, Any], origin: str) -> Settings:
+    """Validate ``values`` as ``model``.
+
+    Raises:
+        ConfigError: naming each wrong key, what was found, and the valid keys or values.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(model, detail)}" for detail in error.errors())
+        raise ConfigError(f"{origin} is not a valid configuration:\n{problems}") from error
+
+
+def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _deep_copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
+    """One line on one validation error."""
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] != "extra_forbidden":
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{key or 'configuration'} = {detail['input']!r}: {message}"
+    section = _section_at(model, location[:-1])
+    valid = sorted(section.model_fields) if section else []
+    close = difflib.get_close_matches(location[-1], valid, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    where = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
+    return f"unknown key {key!r}.{hint} Valid keys of {where}: {', '.join(valid)}"
+
+
+def _section_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    """The section class at a dotted path, if the path leads to one."""
+    current: Any = model
+    for name in location:
+        field = current.model_fields.get(name)
+        current = field.annotation if field else None
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return None
+    return current

@@ -1,0 +1,278 @@
+"""Movies without a record -> client -> shards, many at once; whatever ends a run, nothing is lost.
+
+A crawl has two rounds. The first asks for each distinct TMDb id, and looks up by IMDb id the movies
+that have none or whose id TMDb does not know. The second fetches the ids that were found so, unless
+they have a record already. Work is drawn from an iterator by a fixed number of workers, and records
+leave memory part by part, so memory does not grow with the number of movies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingest.config import TmdbConfig
+from ingest.credentials import Credentials
+from ingest.errors import TmdbDownError, TmdbError, TmdbResponseError
+from ingest.progress import Tally, View, shown
+from ingest.records import Row, Status, TmdbRecord
+from ingest.shards import Shards, utc_now
+from ingest.throttle import Backoff, Pacer
+from ingest.tmdb import NOT_LOOKED_UP, TmdbClient, open_session
+
+ALL_UNKNOWN: Final = 50
+"""Unknown ids in a row, and no known one ever, that mean a wrong address rather than old ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One TMDb id to fetch (or none) for the movies that share it."""
+
+    tmdb_id: int | None
+    movies: tuple[tuple[int, str | None], ...]
+    """MovieLens movie ids with their IMDb ids."""
+    found_by_imdb_id: bool = False
+
+
+@dataclass(frozen=True)
+class CrawlSummary:
+    """What one crawl did, in movies and requests."""
+
+    pending: int
+    ok: int
+    missing: int
+    failed: int
+    requests: int
+    retries: int
+    refusals: int
+    elapsed_s: float
+    gave_up: str | None
+    """Why the crawl ended early; the movies not tried count as failed."""
+
+
+def plan(links: pa.Table, pending: npt.NDArray[np.int64]) -> Iterator[Job]:
+    """The jobs of the first round: one for each distinct TMDb id of ``pending``, by movie id."""
+    chosen = links.filter(pc.is_in(links["movie_id"], pa.array(pending)))
+    sharing: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    columns = [chosen[name].to_pylist() for name in ("movie_id", "imdb_id", "tmdb_id")]
+    for movie_id, imdb_id, tmdb_id in zip(*columns, strict=True):
+        if tmdb_id is None:
+            yield Job(None, ((movie_id, imdb_id),))
+        else:
+            sharing[tmdb_id].append((movie_id, imdb_id))
+    for tmdb_id, movies in sharing.items():
+        yield Job(tmdb_id, tuple(movies))
+
+
+async def crawl(
+    links: pa.Table,
+    pending: npt.NDArray[np.int64],
+    shards: Shards,
+    config: TmdbConfig,
+    credentials: Credentials,
+    view: View,
+    *,
+    now: Callable[[], datetime] = utc_now,
+    backoff: Backoff | None = None,
+    pacer: Pacer | None = None,
+) -> CrawlSummary:
+    """Fetch the movies ``pending`` and write their records as parts.
+
+    Cancellation keeps all that was fetched. The caller holds the folder's lock.
+
+    Raises:
+        TmdbAuthError: if TMDb refuses the credentials.
+        TmdbError: if nothing at the address looks like TMDb.
+        StorageError: if records cannot be written.
+    """
+    async with open_session(config, credentials) as session:
+        client = TmdbClient(session, config, credentials, now=now, backoff=backoff, pacer=pacer)
+        run = _Run(client, shards, config, len(pending), now)
+        async with shown(run.tally, view):
+            gave_up = await run.everything(plan(links, pending), pending)
+    tally = run.tally()
+    return CrawlSummary(
+        pending=len(pending),
+        ok=tally.ok,
+        missing=tally.missing,
+        failed=tally.failed,
+        requests=tally.requests,
+        retries=tally.retries,
+        refusals=tally.refusals,
+        elapsed_s=tally.elapsed_s,
+        gave_up=gave_up,
+    )
+
+
+class _Run:
+    """One crawl under way."""
+
+    def __init__(
+        self,
+        client: TmdbClient,
+        shards: Shards,
+        config: TmdbConfig,
+        total: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._client = client
+        self._shards = shards
+        self._config = config
+        self._now = now
+        self._tally = Tally(total)
+        self._buffer: list[Row] = []
+        self._writes: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
+        self._settled: set[int] = set()
+        self._found: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+        self._unknown = 0
+        self._trusted = shards.coverage()["ok"] > 0
+
+    def tally(self) -> Tally:
+        """How things stand."""
+        traffic = self._client.traffic
+        self._tally.requests = traffic.requests
+        self._tally.retries = traffic.retries
+        self._tally.refusals = traffic.refusals
+        return self._tally
+
+    async def everything(self, jobs: Iterable[Job], pending: npt.NDArray[np.int64]) -> str | None:
+        """Both rounds; the reason if TMDb stopped answering."""
+        try:
+            await self._work_off(jobs)
+            await self._flush()
+            await self._work_off(self._second_round())
+        except TmdbDownError as error:
+            self._settle_rest(pending, f"not tried: {error}")
+            return str(error)
+        finally:
+            await self._flush()
+        return None
+
+    async def _work_off(self, jobs: Iterable[Job]) -> None:
+        """Run ``jobs`` by a fixed number of workers; the first fatal error stops all."""
+        queue = iter(jobs)
+
+        async def worker() -> None:
+            for job in queue:
+                await self._do(job)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.concurrency):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:
+            fatal = errors.exceptions[0]
+        else:
+            return
+        raise fatal
+
+    async def _do(self, job: Job) -> None:
+        """Settle the movies of one job, or note where to find them."""
+        try:
+            record = None
+            if job.tmdb_id is not None:
+                record = await self._client.movie(job.tmdb_id)
+        except TmdbResponseError as error:
+            for movie_id, _ in job.movies:
+                self._settle(movie_id, self._without(job.tmdb_id, "failed", str(error)))
+        else:
+            for movie_id, imdb_id in job.movies:
+                if record is not None:
+                    self._settle(movie_id, record)
+                else:
+                    await self._look_up(job, movie_id, imdb_id)
+        if len(self._buffer) >= self._config.part_size and (self._trusted or self._tally.ok):
+            await asyncio.shield(self._write_part(self._config.part_size))
+
+    async def _look_up(self, job: Job, movie_id: int, imdb_id: str | None) -> None:
+        """Look for a movie by its IMDb id, since TMDb does not know its TMDb id."""
+        reason = "no TMDb id" if job.tmdb_id is None else f"TMDb has no movie {job.tmdb_id}"
+        if job.found_by_imdb_id:
+            reason += f", where IMDb id {imdb_id} led"
+        elif imdb_id is None:
+            reason += "; no IMDb id"
+        elif not self._config.find_by_imdb_id:
+            reason += f"; {NOT_LOOKED_UP}"
+        else:
+            try:
+                found = await self._client.find(imdb_id)
+            except TmdbResponseError as error:
+                self._settle(movie_id, self._without(job.tmdb_id, "failed", f"{reason}; {error}"))
+                return
+            if found is not None and found != job.tmdb_id:
+                self._found[found].append((movie_id, imdb_id))
+                return
+            reason += f"; none with IMDb id {imdb_id}"
+        self._settle(movie_id, self._without(job.tmdb_id, "missing", reason))
+        if job.tmdb_id is not None:
+            self._count_unknown()
+
+    def _second_round(self) -> Iterator[Job]:
+        """Jobs for what was found by IMDb id; copies of the records that are there already."""
+        known = self._shards.rows_of(set(self._found)) if self._found else {}
+        for tmdb_id, movies in self._found.items():
+            if tmdb_id not in known:
+                yield Job(tmdb_id, tuple(movies), found_by_imdb_id=True)
+                continue
+            for movie_id, _ in movies:
+                self._note(known[tmdb_id] | {"movie_id": movie_id})
+
+    def _settle_rest(self, pending: npt.NDArray[np.int64], reason: str) -> None:
+        """Set down as failed every movie that has no record from this run."""
+        for movie_id in pending.tolist():
+            if movie_id not in self._settled:
+                self._settle(movie_id, self._without(None, "failed", reason))
+
+    def _without(self, tmdb_id: int | None, status: Status, error: str) -> TmdbRecord:
+        return TmdbRecord(tmdb_id=tmdb_id, status=status, error=error, fetched_at=self._now())
+
+    def _settle(self, movie_id: int, record: TmdbRecord) -> None:
+        self._note(record.row(movie_id))
+
+    def _note(self, row: Row) -> None:
+        """Take a finished row."""
+        self._buffer.append(row)
+        self._settled.add(row["movie_id"])
+        status: Status = row["status"]
+        setattr(self._tally, status, getattr(self._tally, status) + 1)
+
+    def _count_unknown(self) -> None:
+        """Refuse to set a whole collection down as missing because of a wrong address."""
+        self._unknown += 1
+        if self._unknown >= ALL_UNKNOWN and not self._trusted and not self._tally.ok:
+            self._buffer.clear()
+            raise TmdbError(
+                f"{self._config.base_url} knows none of the first {self._unknown} movies. Is "
+                "tmdb.base_url right (https://api.themoviedb.org/3), and do the ids in links.csv "
+                "come from TMDb? Nothing was recorded."
+            )
+
+    def _write_part(self, at_least: int) -> asyncio.Task[None]:
+        """Begin to write the buffer as one part, beside the event loop, if it is long enough."""
+        write = asyncio.create_task(self._write(at_least))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        return write
+
+    async def _write(self, at_least: int) -> None:
+        # One part at a time: workers that fill the next one meanwhile wait, so memory is bounded
+        # and a crash loses little even if the disk is slower than TMDb.
+        async with self._writing:
+            if len(self._buffer) >= at_least:
+                rows, self._buffer = self._buffer, []
+                await asyncio.to_thread(self._shards.write, rows)
+
+    async def _flush(self) -> None:
+        """Write what is left, and wait until all of it is on disk."""
+        self._write_part(at_least=1)
+        await asyncio.gather(*self._writes)

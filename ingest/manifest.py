@@ -1,0 +1,73 @@
+"""``dataset.json``: what a raw data set is, where it came from and what must be said about it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ingest.schemas import SCHEMA_VERSION
+from ingest.storage import Storage
+
+DATASET_FILE: Final = "dataset.json"
+TABLES_FILE: Final = "tables.json"
+
+MOVIELENS_CITATION: Final = (
+    "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
+    "ACM Transactions on Interactive Intelligent Systems 5, 4. https://doi.org/10.1145/2827872"
+)
+TMDB_ATTRIBUTION: Final = (
+    "This product uses the TMDB API but is not endorsed or certified by TMDB "
+    "(https://www.themoviedb.org)."
+)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: str = SCHEMA_VERSION
+
+
+class TablesManifest(_Document):
+    """``tables.json``: the MovieLens part, written as soon as its four tables are."""
+
+    name: str
+    source: dict[str, Any]
+    """Where the tables come from, in a form that changes if and only if they may have."""
+    synthetic: bool
+    num_ratings: int
+    num_users: int
+    num_movies: int
+    num_tags: int
+    fingerprint: str
+    noise_floor_rmse: float | None = None
+    """RMSE of the planted, noiseless prediction against the ratings; synthetic data only."""
+    notices: tuple[str, ...] = ()
+
+
+class DatasetManifest(_Document):
+    """``dataset.json``: the whole data set, written last."""
+
+    name: str
+    source: dict[str, Any]
+    synthetic: bool
+    num_ratings: int
+    num_users: int
+    num_movies: int
+    num_tags: int
+    noise_floor_rmse: float | None
+    tmdb_coverage: dict[str, int]
+    fingerprint: str
+    attribution: tuple[str, ...]
+
+
+def read_tables_manifest(folder: Storage) -> TablesManifest | None:
+    """The manifest of the tables in ``folder``; ``None`` without one that this version wrote."""
+    file = folder / TABLES_FILE
+    if not file.exists():
+        return None
+    try:
+        manifest = TablesManifest.model_validate_json(file.read_bytes())
+    except ValidationError:
+        return None
+    return manifest if manifest.schema_version == SCHEMA_VERSION else None

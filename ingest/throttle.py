@@ -1,0 +1,205 @@
+"""How fast to ask, and whether to ask again: pacing, backoff, the retry budget, giving up.
+
+Nothing here knows TMDb or HTTP beyond the ``Retry-After`` header
+(https://www.rfc-editor.org/rfc/rfc9110#field.retry-after). Clock, sleep and random numbers are
+arguments, so that tests need not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[object]]
+
+CATCH_UP_S: Final = 0.1
+"""A pacer that was held up may make good at most this many seconds' worth of requests."""
+
+CUT: Final = 0.85
+"""What a refusal leaves of the rate: little, since the rate before it was nearly right."""
+
+TOO_SOON_S: Final = 3.0
+"""A refusal this soon after a cut, in seconds, shows that the rate is far off."""
+
+FAR_OFF: Final = 0.7
+"""What is then left of the rate, besides the usual cut."""
+
+RECOVERY_S: Final = 20.0
+"""Seconds from a cut back to the rate that was refused."""
+
+MIN_RATE: Final = 0.5
+"""Requests per second below which refusals cut no further."""
+
+LONGEST_GUESS_S: Final = 60.0
+"""Longest pause after a refusal that names none."""
+
+
+class Pacer:
+    """Spaces requests evenly and adapts to a server that says 429.
+
+    A refusal stops all requests for as long as the server asks and cuts the rate. From there the
+    rate follows a cubic curve, as TCP CUBIC's window does (https://www.rfc-editor.org/rfc/rfc9438):
+    steep at first, flat around the rate that was refused, then steep again up to the ceiling. So it
+    spends most of its time just below what the server permits and still finds out when more is.
+    """
+
+    def __init__(
+        self, rate: float, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        """``rate`` is the ceiling in requests per second."""
+        self._ceiling = rate
+        self._clock = clock
+        self._sleep = sleep
+        self._turn = asyncio.Lock()  # only the head of the queue waits for the clock
+        self._due = float("-inf")  # when the next request is due
+        self._paused_until = float("-inf")
+        self._refused_rate = rate
+        self._cut_at = float("-inf")
+        self._refusals_in_a_row = 0
+
+    @property
+    def rate(self) -> float:
+        """Requests per second at this moment."""
+        elapsed = self._clock() - self._cut_at
+        if elapsed > 10 * RECOVERY_S:
+            return self._ceiling
+        curve = 1 - (1 - CUT) * (1 - max(0.0, elapsed) / RECOVERY_S) ** 3
+        return max(min(MIN_RATE, self._ceiling), min(self._ceiling, self._refused_rate * curve))
+
+    async def acquire(self) -> float:
+        """Wait for the next slot; the time at which it began, for ``refused``."""
+        if self._turn.locked() or self._wait() > 0:
+            async with self._turn:
+                while (wait := self._wait()) > 0:
+                    await self._sleep(wait)
+                return self._take()
+        return self._take()
+
+    def refused(self, sent_at: float, retry_after: float | None) -> float:
+        """Take note of a 429 to the request whose slot began at ``sent_at``.
+
+        Returns:
+            The seconds for which nothing is sent now.
+        """
+        now = self._clock()
+        # Requests under way when the rate was cut say nothing about the new rate.
+        if sent_at >= self._cut_at:
+            far_off = now - self._cut_at < TOO_SOON_S
+            self._refused_rate = max(MIN_RATE, self.rate * (FAR_OFF if far_off else 1.0))
+            self._refusals_in_a_row += 1
+            pause = min(LONGEST_GUESS_S, 2.0 ** (self._refusals_in_a_row - 1))
+        else:
+            pause = 0.0
+        if retry_after is not None:
+            pause = retry_after
+        self._paused_until = max(self._paused_until, now + pause)
+        # The curve starts when requests do.
+        self._cut_at = self._paused_until
+        return self._paused_until - now
+
+    def accepted(self) -> None:
+        """Take note that the server answered something else than 429."""
+        self._refusals_in_a_row = 0
+
+    def _wait(self) -> float:
+        return max(self._due, self._paused_until) - self._clock()
+
+    def _take(self) -> float:
+        now = self._clock()
+        earliest = max(now - CATCH_UP_S, self._paused_until)
+        self._due = max(self._due, earliest) + 1 / self.rate
+        return now
+
+
+class Backoff:
+    """Exponentially growing pauses with jitter, so that many clients do not return as one."""
+
+    def __init__(
+        self, first_s: float = 0.5, longest_s: float = 20.0, rng: random.Random | None = None
+    ) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._rng = rng or random.Random()
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after the ``failures``-th failure in a row, counted from 1."""
+        full = min(self._longest_s, self._first_s * 2.0 ** (failures - 1))
+        return full * self._rng.uniform(0.5, 1.0)
+
+
+class RetryBudget:
+    """Allows retries in proportion to successes.
+
+    While most requests succeed every failure is retried. When most fail, retries would only
+    multiply the load on a sick server and the time until the run ends.
+    """
+
+    def __init__(self, reserve: float = 200.0, per_success: float = 2.0) -> None:
+        self._reserve = reserve
+        self._per_success = per_success
+        self._left = reserve
+
+    def earn(self) -> None:
+        """Note a success."""
+        self._left = min(self._reserve, self._left + self._per_success)
+
+    def spend(self) -> bool:
+        """Whether one more retry is permitted; if so it is taken from the budget."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Patience:
+    """Runs out when nothing useful has been heard for a while."""
+
+    def __init__(self, limit_s: float, clock: Clock = time.monotonic) -> None:
+        self.limit_s = limit_s
+        self._clock = clock
+        self._last_success = clock()
+
+    def renew(self) -> None:
+        """Note a useful answer."""
+        self._last_success = self._clock()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether ``limit_s`` seconds have passed since the last useful answer."""
+        return self._clock() - self._last_success > self.limit_s
+
+
+def parse_retry_after(
+    value: str | None, date: str | None = None, now: Callable[[], datetime] | None = None
+) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for; ``None`` if it is absent or unreadable.
+
+    An HTTP date is taken relative to the answer's own ``Date`` header if there is one, which is
+    right even where this machine's clock is not.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.replace(".", "", 1).isascii() and value.replace(".", "", 1).isdigit():
+        return float(value)
+    until = _parse_http_date(value)
+    if until is None:
+        return None
+    reference = _parse_http_date(date) or (now or (lambda: datetime.now(UTC)))()
+    return max(0.0, (until - reference).total_seconds())
+
+
+def _parse_http_date(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        parsed = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -1,0 +1,320 @@
+"""TMDb over HTTP: one movie in, one typed record out.
+
+Source: https://developer.themoviedb.org/docs/errors for the status codes.
+
+Every answer falls into one class, and each class has one policy:
+
+==============================================  ==================================================
+answer                                          policy
+==============================================  ==================================================
+200 with a JSON object                          done
+404 with TMDb's JSON error                      done: TMDb has no such record
+429                                             pause and slow down (``throttle.Pacer``), ask again
+500, 502, 503, 504, lost connection, timeout,   ask again after a pause, while attempts and budget
+cut-off or non-JSON body                        last; then the record has failed for this run
+401, 403                                        the run ends: ``TmdbAuthError``
+anything else                                   the record has failed for this run
+==============================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from ingest.config import TmdbConfig
+from ingest.credentials import Credentials
+from ingest.errors import ConfigError, TmdbAuthError, TmdbDownError, TmdbResponseError
+from ingest.records import TmdbRecord, parse_movie
+from ingest.throttle import (
+    Backoff,
+    Pacer,
+    Patience,
+    RetryBudget,
+    Sleep,
+    parse_retry_after,
+)
+
+MAX_REFUSALS: Final = 20
+"""429 answers to one request after which its record has failed for this run."""
+
+NOT_LOOKED_UP: Final = "not looked up by IMDb id: tmdb.find_by_imdb_id is off"
+"""Ending of the reason of records that a run with the lookup switched on tries again."""
+
+GRACE: Final = 2
+"""Failures beyond ``max_attempts`` that a record is forgiven if nobody else succeeded meanwhile."""
+
+_TRANSIENT: Final = frozenset({500, 502, 503, 504})
+_HTML_NOTE: Final = "a body that is not JSON"
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Counts of what went over the wire."""
+
+    requests: int = 0
+    retries: int = 0
+    refusals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    body: bytes
+    retry_after: float | None
+
+
+class _TransientError(Exception):
+    """A failure that may not happen again."""
+
+
+class TmdbClient:
+    """Fetches records under the limits of ``config``; safe for many tasks at once."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        config: TmdbConfig,
+        credentials: Credentials,
+        *,
+        pacer: Pacer | None = None,
+        backoff: Backoff | None = None,
+        patience: Patience | None = None,
+        sleep: Sleep = asyncio.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.traffic = Traffic()
+        self._session = session
+        self._config = config
+        self._credentials = credentials
+        self._base = URL(config.base_url.rstrip("/"))
+        self._pacer = pacer or Pacer(config.requests_per_second)
+        self._backoff = backoff or Backoff()
+        self._budget = RetryBudget()
+        self._successes = 0
+        self._patience = patience or Patience(config.give_up_after_s)
+        self._sleep = sleep
+        self._now = now
+
+    async def movie(self, tmdb_id: int) -> TmdbRecord | None:
+        """The record of a TMDb id; ``None`` if TMDb has none.
+
+        Raises:
+            TmdbResponseError: if it could not be had after every permitted retry.
+            TmdbAuthError: if TMDb refuses the credentials.
+            TmdbDownError: if TMDb has stopped answering.
+        """
+        payload = await self._get(
+            f"movie/{tmdb_id}", {"append_to_response": "credits,keywords"}, _expect_id(tmdb_id)
+        )
+        if payload is None:
+            return None
+        try:
+            return parse_movie(payload, self._now())
+        except ValueError as error:
+            raise TmdbResponseError(f"TMDb's record of movie {tmdb_id}: {error}") from error
+
+    async def find(self, imdb_id: str) -> int | None:
+        """The TMDb id of the movie with an IMDb id (``tt0114709``); ``None`` if TMDb has none.
+
+        Raises:
+            TmdbError: as ``movie``.
+        """
+        payload = await self._get(
+            f"find/{imdb_id}", {"external_source": "imdb_id"}, _expect_movie_results
+        )
+        results = payload["movie_results"] if payload else []
+        return int(results[0]["id"]) if results else None
+
+    async def _get(
+        self, path: str, params: Mapping[str, str], check: Callable[[Any], str | None]
+    ) -> Mapping[str, Any] | None:
+        """The JSON object at ``path``, however many tries it takes; ``None`` for a 404."""
+        # Encoded once here: a v3 key is part of it, so it must not be shown anywhere.
+        url = (self._base / path).with_query({**params, **self._credentials.params})
+        failures = held_against = refusals = 0
+        successes = -1
+        while True:
+            sent_at = await self._pacer.acquire()
+            self.traffic.requests += 1
+            try:
+                answer = await self._ask(url)
+                if answer.status != 429:
+                    self._pacer.accepted()
+                    payload = self._interpret(answer, path, check)
+                    self._patience.renew()
+                    self._budget.earn()
+                    self._successes += 1
+                    return payload
+            except _TransientError as error:
+                problem = str(error)
+            else:
+                refusals += 1
+                self._refused(path, sent_at, answer.retry_after, refusals)
+                continue
+            failures += 1
+            self._check_patience(problem)
+            # While nobody succeeds it is the server that is out of order, not this record: then
+            # waiting is better than failing one record after the other.
+            isolated = self._successes != successes
+            successes = self._successes
+            held_against += isolated
+            limit = self._config.max_attempts
+            if held_against >= limit or failures >= limit + GRACE:
+                raise TmdbResponseError(f"{path}: {problem}, {failures} times in a row")
+            if isolated and not self._budget.spend():
+                raise TmdbResponseError(f"{path}: {problem}; not retried, too many requests fail")
+            self.traffic.retries += 1
+            await self._sleep(self._backoff.pause(failures))
+
+    async def _ask(self, url: URL) -> _Answer:
+        """Send one request and read its answer.
+
+        Raises:
+            _TransientError: without the original exception, whose text may show the key.
+        """
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                body = await response.read()
+                retry_after = None
+                if response.status == 429:
+                    headers = response.headers
+                    retry_after = parse_retry_after(
+                        headers.get("Retry-After"), headers.get("Date"), self._now
+                    )
+                return _Answer(response.status, body, retry_after)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            problem = _describe(error, self._config.timeout_s)
+        raise _TransientError(problem)
+
+    def _interpret(
+        self, answer: _Answer, path: str, check: Callable[[Any], str | None]
+    ) -> Mapping[str, Any] | None:
+        """Classify an answer other than 429, as the table at the top says."""
+        status = answer.status
+        if status in (401, 403):
+            raise TmdbAuthError(
+                f"TMDb refused the credentials ({_summary(answer)}). "
+                f"{self._credentials.expectation}. See https://www.themoviedb.org/settings/api."
+            )
+        if status in _TRANSIENT:
+            raise _TransientError(_summary(answer))
+        payload = _parse(answer.body)
+        if status == 200:
+            problem = _HTML_NOTE if payload is None else check(payload)
+            if problem:
+                raise _TransientError(f"HTTP 200 with {problem}")
+            return payload
+        if status == 404:
+            if payload is None:
+                raise _TransientError(f"HTTP 404 with {_HTML_NOTE}")
+            return None
+        hint = f"; is tmdb.base_url = {self._config.base_url!r} right?" if status < 400 else ""
+        raise TmdbResponseError(f"{path}: TMDb answered {_summary(answer)}{hint}")
+
+    def _refused(self, path: str, sent_at: float, retry_after: float | None, refusals: int) -> None:
+        """Handle a 429: the next ``acquire`` waits."""
+        self.traffic.refusals += 1
+        pause = self._pacer.refused(sent_at, retry_after)
+        if pause > self._patience.limit_s:
+            raise TmdbDownError(
+                f"TMDb asks for a pause of {pause:.0f} s, longer than tmdb.give_up_after_s = "
+                f"{self._patience.limit_s:g}"
+            )
+        self._check_patience("HTTP 429, too many requests")
+        if refusals >= MAX_REFUSALS:
+            raise TmdbResponseError(f"{path}: HTTP 429, {refusals} times in a row")
+
+    def _check_patience(self, problem: str) -> None:
+        if self._patience.exhausted:
+            raise TmdbDownError(
+                f"TMDb has not answered usefully for {self._patience.limit_s:g} s; "
+                f"the last answer: {problem}"
+            )
+
+
+@asynccontextmanager
+async def open_session(
+    config: TmdbConfig, credentials: Credentials
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A connection pool for ``config.base_url`` that authenticates every request.
+
+    Raises:
+        ConfigError: if the base URL is not an http or https URL.
+    """
+    base = URL(config.base_url)
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ConfigError(
+            f"tmdb.base_url = {config.base_url!r} is not a URL such as https://api.themoviedb.org/3"
+        )
+    # Named here rather than by trust_env, which would read credentials from a .netrc as well.
+    proxy = None
+    if not urllib.request.proxy_bypass(base.host):
+        proxy = urllib.request.getproxies().get(base.scheme)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=config.concurrency, ttl_dns_cache=300),
+        timeout=aiohttp.ClientTimeout(total=config.timeout_s),
+        headers={"Accept": "application/json", **credentials.headers},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=proxy,
+    ) as session:
+        yield session
+
+
+def _expect_id(tmdb_id: int) -> Callable[[Any], str | None]:
+    def check(payload: Any) -> str | None:
+        found = payload.get("id")
+        return None if found == tmdb_id else f"the id {found!r:.40} instead of {tmdb_id}"
+
+    return check
+
+
+def _expect_movie_results(payload: Any) -> str | None:
+    results = payload.get("movie_results")
+    if isinstance(results, list) and all(
+        isinstance(item, dict) and isinstance(item.get("id"), int) for item in results
+    ):
+        return None
+    return "no list of movie_results"
+
+
+def _parse(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in ``body``; ``None`` if that is anything else."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _summary(answer: _Answer) -> str:
+    """The status, with TMDb's own code and message where the body has them."""
+    payload = _parse(answer.body) or {}
+    message = str(payload.get("status_message", ""))[:200]
+    code = payload.get("status_code")
+    return f"HTTP {answer.status}" + (f", status code {code}: {message}" if message else "")
+
+
+def _describe(error: BaseException, timeout_s: float) -> str:
+    """What went wrong on the wire, from the kind of error only: its text may show the URL."""
+    if isinstance(error, TimeoutError):
+        return f"no whole answer within {timeout_s:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or type(error.os_error).__name__
+        return f"cannot connect to {error.host}:{error.port}: {reason}"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke in the middle of the answer"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+        return "the connection broke before the answer"
+    return f"the request failed with {type(error).__name__}"

@@ -1,0 +1,27 @@
+"""Everything that ``ncf`` raises on purpose.
+
+::
+
+    NcfError                 the root: catch this one
+    ├── DataError            the raw or prepared data cannot be used
+    ├── CheckpointError      a checkpoint is absent, damaged or of another version
+    └── UnknownIdError       a user or movie that the model does not know was asked for
+"""
+
+from __future__ import annotations
+
+
+class NcfError(Exception):
+    """Root of every error that ``ncf`` raises on purpose."""
+
+
+class DataError(NcfError):
+    """The raw or prepared data cannot be used."""
+
+
+class CheckpointError(NcfError):
+    """A checkpoint is absent, damaged or of another version."""
+
+
+class UnknownIdError(NcfError):
+    """A user or movie that the model does not know was asked for."""

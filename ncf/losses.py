@@ -1,0 +1,38 @@
+"""Row-weighted regression losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch.nn import functional
+
+from ncf.config import LossName
+
+RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _mse(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(predictions, targets, reduction="none")
+
+
+def _l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.l1_loss(predictions, targets, reduction="none")
+
+
+def _smooth_l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.smooth_l1_loss(predictions, targets, reduction="none")
+
+
+ROW_LOSSES: Final[dict[LossName, RowLoss]] = {"mse": _mse, "l1": _l1, "smooth_l1": _smooth_l1}
+
+
+def weighted_sum(
+    loss: LossName, predictions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Sum over rows of weight * loss; all inputs ``[B]``, result a scalar.
+
+    A sum, so that workers which hold parts of a batch can divide by the size of the whole.
+    """
+    return (weights * ROW_LOSSES[loss](predictions, targets)).sum()

@@ -1,0 +1,233 @@
+"""Raw tables -> prepared ratings and fitted state, with Ray Data. The only module of ncf with Ray.
+
+Two streaming passes over the ratings::
+
+    pass 1   read -> statistics of a block's training rows          -> merged here
+             movie table: joined, imputed, de-skewed, encoded        (small: in memory)
+    pass 2   read -> join with the movie table, encode, weight       -> ratings/split=.../*.parquet
+
+Why no ``Dataset.join`` or ``groupby``: the movie side has at most some 10^5 rows, so sending it to
+every task is cheaper than a shuffle, and a shuffle or global aggregate has a fixed cost of seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from pyarrow import fs
+
+from ingest.schemas import MOVIES, RATINGS, TMDB, check_schema
+from ncf import features, splits
+from ncf.config import FeaturesConfig, SplitConfig, TimeDecayConfig
+from ncf.errors import DataError
+from ncf.features import TrainingStatistics
+from ncf.fitted import FORMAT_VERSION, FittedState
+from ncf.prepared import MANIFEST, PREPARED, Manifest, Prepared
+
+_ROWS_PER_BLOCK: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class PreparationConfig:
+    """What preparing depends on; its hash names the folder."""
+
+    split: SplitConfig
+    features: FeaturesConfig
+    time_decay: TimeDecayConfig
+    train_on_validation: bool = False
+    """Fold the validation rows into the training rows: for the final model."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that changes the prepared files, for hashing."""
+        decay = self.time_decay.model_dump(mode="json")
+        del decay["apply_to"]  # decides what the weights are used for, not what they are
+        return {
+            "split": self.split.model_dump(mode="json"),
+            "features": self.features.model_dump(mode="json"),
+            "time_decay": decay,
+            "train_on_validation": self.train_on_validation,
+            "format_version": FORMAT_VERSION,
+        }
+
+
+def prepare(
+    raw: tuple[fs.FileSystem, str],
+    destination: tuple[fs.FileSystem, str],
+    config: PreparationConfig,
+    fingerprint: str,
+) -> Prepared:
+    """Prepare the raw data set in folder ``raw`` into folder ``destination``.
+
+    Raises:
+        DataError: if the raw tables are absent, empty, or of another schema version.
+    """
+    filesystem, folder = raw
+    movies = _read_movies(filesystem, folder)
+    labels = _split_labels(filesystem, folder, config)
+    ratings = _ratings(filesystem, folder)
+    labels_ref = ray.put(labels)
+    statistics = training_statistics(ratings, labels_ref)
+    fitted = features.fit(statistics, movies, config.features, config.time_decay)
+    _write(ratings, labels_ref, fitted, destination)
+    manifest = Manifest(
+        fingerprint=fingerprint,
+        counts={name: int((labels == number).sum()) for number, name in enumerate(splits.SPLITS)},
+        num_users=fitted.num_users,
+        num_movies=fitted.num_movies,
+    )
+    _write_last(destination, fitted, manifest)
+    return Prepared.open(*destination)
+
+
+def training_statistics(ratings: ray.data.Dataset, labels_ref: Any) -> TrainingStatistics:
+    """One streaming pass: each block yields its own sums, merged here."""
+    partial = ratings.map_batches(
+        _block_statistics,
+        fn_kwargs={"labels_ref": labels_ref},
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+    )
+    return _merge_statistics(partial.take_all())
+
+
+def _ratings(filesystem: fs.FileSystem, folder: str) -> ray.data.Dataset:
+    num_rows = _parquet(filesystem, f"{folder}/ratings.parquet").metadata.num_rows
+    return ray.data.read_parquet(
+        f"{folder}/ratings.parquet",
+        filesystem=filesystem,
+        override_num_blocks=max(1, -(-num_rows // _ROWS_PER_BLOCK)),
+    )
+
+
+def _parquet(filesystem: fs.FileSystem, path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(filesystem.open_input_file(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"cannot read {path}: {error}. Run the ingest stage first.") from error
+
+
+def _read_movies(filesystem: fs.FileSystem, folder: str) -> pd.DataFrame:
+    """The joined movie side of the data."""
+    movies = _checked_table(filesystem, f"{folder}/movies.parquet", MOVIES)
+    tmdb_path = f"{folder}/tmdb.parquet"
+    tmdb = None
+    if filesystem.get_file_info(tmdb_path).is_file:
+        tmdb = _checked_table(filesystem, tmdb_path, TMDB).select(
+            ["movie_id", *features.TMDB_COLUMNS]
+        )
+    return features.join_movies(
+        movies.to_pandas(), None if tmdb is None else tmdb.to_pandas(date_as_object=False)
+    )
+
+
+def _checked_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Table:
+    file = _parquet(filesystem, path)
+    try:
+        check_schema(file.schema_arrow, schema, path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return file.read()
+
+
+def _split_labels(
+    filesystem: fs.FileSystem, folder: str, config: PreparationConfig
+) -> splits.Labels:
+    """``[N] int8`` in file order; eight and sixteen bytes a row are read for it, no more."""
+    path = f"{folder}/ratings.parquet"
+    file = _parquet(filesystem, path)
+    try:
+        check_schema(file.schema_arrow, RATINGS, path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    table = file.read(columns=["user_id", "timestamp"])
+    labels = splits.assign(config.split, table["user_id"].to_numpy(), table["timestamp"].to_numpy())
+    return splits.fold_validation_into_training(labels) if config.train_on_validation else labels
+
+
+def _block_statistics(block: pa.Table, labels_ref: Any) -> pa.Table:
+    """One row that holds the sums over a block's training rows."""
+    labels = ray.get(labels_ref)[block["row"].to_numpy()]
+    rows = block.filter(pa.array(labels == splits.TRAIN))
+    movie_ids, movie_counts = np.unique(rows["movie_id"].to_numpy(), return_counts=True)
+    ratings = rows["rating"].to_numpy().astype(np.float64)
+    return pa.table(
+        {
+            "user_ids": [np.unique(rows["user_id"].to_numpy())],
+            "movie_ids": [movie_ids],
+            "movie_counts": [movie_counts],
+            "rating_sum": [ratings.sum()],
+            "rating_min": [ratings.min(initial=np.inf)],
+            "rating_max": [ratings.max(initial=-np.inf)],
+            "newest": [rows["timestamp"].to_numpy().max(initial=np.iinfo(np.int64).min)],
+        }
+    )
+
+
+def _merge_statistics(blocks: list[dict[str, Any]]) -> TrainingStatistics:
+    every_movie = np.concatenate([b["movie_ids"] for b in blocks])
+    movie_ids, position = np.unique(every_movie, return_inverse=True)
+    counts = np.zeros(len(movie_ids), dtype=np.int64)
+    np.add.at(counts, position, np.concatenate([b["movie_counts"] for b in blocks]))
+    return TrainingStatistics(
+        user_ids=np.unique(np.concatenate([b["user_ids"] for b in blocks])),
+        movie_ids=movie_ids,
+        movie_counts=counts,
+        rating_sum=sum(b["rating_sum"] for b in blocks),
+        rating_min=min(b["rating_min"] for b in blocks),
+        rating_max=max(b["rating_max"] for b in blocks),
+        newest=int(max(b["newest"] for b in blocks)),
+    )
+
+
+def _encode(block: pa.Table, labels_ref: Any, fitted_ref: Any) -> pa.Table:
+    """Raw rating rows -> prepared ones: the join with the movie table, indices and weights."""
+    fitted: FittedState = ray.get(fitted_ref)
+    timestamps = block["timestamp"].to_numpy()
+    labels = ray.get(labels_ref)[block["row"].to_numpy()]
+    return pa.table(
+        {
+            "row": block["row"],
+            "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
+            "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
+            "rating": block["rating"],
+            "weight": fitted.decay_weight(timestamps),
+            "timestamp": timestamps,
+            "split": pa.array(np.array(splits.SPLITS)[labels]),
+        },
+        schema=PREPARED,
+    )
+
+
+def _write(
+    ratings: ray.data.Dataset,
+    labels_ref: Any,
+    fitted: FittedState,
+    destination: tuple[fs.FileSystem, str],
+) -> None:
+    filesystem, folder = destination
+    encoded = ratings.map_batches(
+        _encode,
+        fn_kwargs={"labels_ref": labels_ref, "fitted_ref": ray.put(fitted)},
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+    )
+    encoded.write_parquet(f"{folder}/ratings", filesystem=filesystem, partition_cols=["split"])
+
+
+def _write_last(
+    destination: tuple[fs.FileSystem, str], fitted: FittedState, manifest: Manifest
+) -> None:
+    """The manifest makes the folder valid, so nothing may come after it."""
+    filesystem, folder = destination
+    fitted.save(filesystem, folder)
+    with filesystem.open_output_stream(f"{folder}/{MANIFEST}") as stream:
+        stream.write(json.dumps(asdict(manifest), indent=2).encode())

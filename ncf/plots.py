@@ -1,0 +1,84 @@
+"""Pictures for the report, as PNG bytes; no global matplotlib state is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_COLOURS = ("#0b5394", "#b45f06", "#38761d", "#741b47", "#444444")
+"""Distinct also in grey and for colour-blind readers; contrast over 4.5 on white."""
+
+
+def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], label: str) -> bytes:
+    """One line a run, one colour a name; ``curves[name]`` holds a value an epoch of each run."""
+    figure, axes = _figure()
+    for colour, (name, runs) in zip(_COLOURS, curves.items(), strict=False):
+        for number, values in enumerate(runs):
+            axes.plot(
+                range(1, len(values) + 1),
+                values,
+                color=colour,
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                label=name if number == 0 else None,
+            )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def bars(values: Mapping[str, tuple[float, float | None]], label: str) -> bytes:
+    """A bar for each name, with its spread where there is one; the axis does not start at 0."""
+    figure, axes = _figure(height=1.0 + 0.45 * len(values))
+    names = list(values)
+    means = [values[name][0] for name in names]
+    spreads = [values[name][1] or 0.0 for name in names]
+    axes.barh(names, means, xerr=spreads, color=_COLOURS[0], height=0.6, capsize=3)
+    low = min(means)
+    axes.set_xlim(left=low - 0.25 * (max(means) - low or low))
+    for position, value in enumerate(means):
+        axes.annotate(
+            f"{value:.4f}",
+            (value, position),
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color="white",
+        )
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    return _png(figure)
+
+
+def search_history(errors: Sequence[float], label: str) -> bytes:
+    """Each trial's result, and the best so far."""
+    figure, axes = _figure()
+    numbers = range(1, len(errors) + 1)
+    best = [min(errors[:n]) for n in numbers]
+    axes.scatter(numbers, errors, color=_COLOURS[1], label="trial", zorder=2)
+    axes.step(numbers, best, color=_COLOURS[0], where="post", label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _figure(height: float = 4.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

@@ -1,0 +1,95 @@
+"""Prepared data on disk, read back: the manifest, the fitted state, and a split as tensors.
+
+::
+
+    manifest.json                       written last: without it the folder is not valid
+    ratings/split=train/*.parquet       PREPARED rows; also validation and test
+    fitted.json users.parquet movies.parquet
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.dataset as pds
+from pyarrow import fs
+
+from ncf.batches import Batch
+from ncf.errors import DataError
+from ncf.fitted import FittedState
+
+MANIFEST: Final = "manifest.json"
+
+PREPARED: Final = pa.schema(
+    [
+        pa.field("row", pa.int64()),  # position in the release's file
+        pa.field("user_index", pa.int32()),  # 0: no training rating
+        pa.field("movie_index", pa.int32()),  # position in movies.parquet
+        pa.field("rating", pa.float32()),  # stars
+        pa.field("weight", pa.float32()),  # time decay, in (0, 1]
+        pa.field("timestamp", pa.int64()),  # seconds since 1970 UTC
+        pa.field("split", pa.string()),  # train, validation or test
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder holds."""
+
+    fingerprint: str
+    """Hash of raw data, configuration and format version."""
+    counts: dict[str, int]
+    """Rows of each split."""
+    num_users: int
+    """Users with a training rating."""
+    num_movies: int
+    """Movies with a training rating."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder; picklable, so that workers open it themselves."""
+
+    filesystem: fs.FileSystem
+    folder: str
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, filesystem: fs.FileSystem, folder: str) -> Prepared:
+        """Open a folder that ``ncf.pipeline.prepare`` finished.
+
+        Raises:
+            DataError: if there is none.
+        """
+        try:
+            with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as stream:
+                return cls(filesystem, folder, Manifest(**json.loads(stream.read())))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{folder} holds no prepared data ({error}). Run the preprocess stage first."
+            ) from error
+
+    @cached_property
+    def fitted(self) -> FittedState:
+        """What was learned from the training split."""
+        return FittedState.load(self.filesystem, self.folder)
+
+    def table(self, split: str, columns: list[str]) -> pa.Table:
+        """Columns of a split's rows, in the order of the release's file."""
+        location = f"{self.folder}/ratings/split={split}"
+        files = pds.dataset(location, filesystem=self.filesystem, format="parquet")
+        # Ray writes blocks in any order; a fixed order makes training repeatable.
+        return files.to_table(columns=["row", *columns]).sort_by("row").drop_columns(["row"])
+
+    def rows(self, split: str) -> Batch | None:
+        """A whole split as tensors, or None for a split without rows."""
+        if not self.manifest.counts[split]:
+            return None
+        return Batch.from_arrow(
+            self.table(split, ["user_index", "movie_index", "rating", "weight"])
+        )

@@ -1,0 +1,102 @@
+"""Training, validation and test labels for rating rows.
+
+Each function returns ``labels: [N] int8``, holding positions in ``SPLITS``, for rows in file order.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import train_test_split
+
+from ncf.config import SplitConfig
+from ncf.errors import DataError
+
+SPLITS: Final = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+
+Labels = npt.NDArray[np.int8]
+Integers = npt.NDArray[np.int64]
+
+
+def assign(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels:
+    """Label every row, ``users: [N]`` and ``timestamps: [N]`` being in file order.
+
+    Raises:
+        DataError: if the training or test split, or a wanted validation split, would be empty.
+    """
+    if config.kind == "random":
+        labels = _random(config, len(users))
+    elif config.kind == "global-time":
+        labels = _global_time(config, timestamps)
+    else:
+        labels = _per_user_time(config, users, timestamps)
+    _refuse_empty(labels, config)
+    return labels
+
+
+def fold_validation_into_training(labels: Labels) -> Labels:
+    """The labels for the final model, which learns from training and validation rows alike."""
+    return np.where(labels == VALIDATION, np.int8(TRAIN), labels)
+
+
+def _random(config: SplitConfig, num_rows: int) -> Labels:
+    labels = np.zeros(num_rows, dtype=np.int8)
+    if num_rows < 2:
+        return labels
+    rest, test = train_test_split(
+        np.arange(num_rows), test_size=config.test, random_state=config.seed
+    )
+    labels[test] = TEST
+    # The rest is already shuffled, so its first rows are a random sample: no second generator.
+    labels[rest[: round(config.validation * num_rows)]] = VALIDATION
+    return labels
+
+
+def _global_time(config: SplitConfig, timestamps: Integers) -> Labels:
+    """Cut at two moments; ratings of one second are never parted."""
+    ordered = np.sort(timestamps)
+    num_rows = len(ordered)
+    labels = np.zeros(num_rows, dtype=np.int8)
+    if num_rows == 0:
+        return labels
+    first_test = ordered[num_rows - max(1, round(config.test * num_rows))]
+    labels[timestamps >= first_test] = TEST
+    num_validation = round(config.validation * num_rows)
+    older = ordered[ordered < first_test]
+    if num_validation and len(older):
+        first_validation = older[max(0, len(older) - num_validation)]
+        labels[(timestamps >= first_validation) & (timestamps < first_test)] = VALIDATION
+    return labels
+
+
+def _per_user_time(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels:
+    """The newest rows of each user; rows of the same second in file order."""
+    order = np.lexsort((timestamps, users))
+    sorted_users = users[order]
+    starts = np.flatnonzero(np.r_[True, sorted_users[1:] != sorted_users[:-1]])[: len(users)]
+    counts = np.diff(np.r_[starts, len(users)])
+    from_end = np.repeat(starts + counts, counts) - 1 - np.arange(len(users))
+    per_row = np.repeat(counts, counts)
+    num_test = np.round(config.test * per_row)
+    num_held_out = np.round((config.test + config.validation) * per_row)
+    labels = np.zeros(len(users), dtype=np.int8)
+    labels[order] = np.where(
+        from_end < num_test, TEST, np.where(from_end < num_held_out, VALIDATION, TRAIN)
+    )
+    return labels
+
+
+def _refuse_empty(labels: Labels, config: SplitConfig) -> None:
+    counts = np.bincount(labels, minlength=len(SPLITS))
+    wanted = [TRAIN, TEST] + ([VALIDATION] if config.validation else [])
+    for split in wanted:
+        if counts[split] == 0:
+            raise DataError(
+                f"the {SPLITS[split]} split is empty: {len(labels)} ratings were divided into "
+                f"{counts[TRAIN]} training, {counts[VALIDATION]} validation and {counts[TEST]} "
+                "test rows. Use more ratings, or another split.kind, split.test or "
+                "split.validation."
+            )

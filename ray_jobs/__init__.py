@@ -1,0 +1,1 @@
+"""The jobs: thin mains that put ``ingest`` and ``ncf`` on a Ray cluster."""

@@ -1,0 +1,186 @@
+"""The configuration of a whole job: one TOML file, changed by ``--set section.key=value``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides
+from ncf.config import (
+    ExperimentConfig,
+    FeaturesConfig,
+    LossName,
+    ModelConfig,
+    SplitConfig,
+    TimeDecayConfig,
+    TrainConfig,
+)
+
+Scalar = bool | int | float | str
+Choice = Scalar | tuple[Scalar, ...]
+
+
+class ScalingConfig(Section):
+    """What one training run takes from the cluster."""
+
+    num_workers: Annotated[int, Field(ge=1)] = 1
+    """Workers of one ``TorchTrainer``; more than one train data-parallel."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPUs, and torch threads, of each worker."""
+    use_gpu: Literal["auto", True, False] = "auto"
+    """``auto``: if the cluster has a GPU for each worker."""
+
+
+class RayConfig(Section):
+    """Which Ray to run on."""
+
+    address: str = ""
+    """Cluster to join; empty joins the one this runs in or beside, else starts a local one."""
+    num_cpus: Annotated[int, Field(ge=0)] = 0
+    """CPUs of a local Ray that is started; 0 takes all there are."""
+    dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265
+    """Port of the dashboard of a local Ray that is started; the next free one if it is taken."""
+
+
+class Dimension(Section):
+    """One searched setting: ``choices``, or a range from ``low`` to ``high``."""
+
+    choices: tuple[Choice, ...] = ()
+    """Values to choose from."""
+    low: float | None = None
+    """Lower end of a range."""
+    high: float | None = None
+    """Upper end of a range."""
+    log: bool = False
+    """Sample the range uniformly in the logarithm."""
+    integer: bool = False
+    """Sample whole numbers, both ends included."""
+
+    @model_validator(mode="after")
+    def _either_choices_or_range(self) -> Self:
+        is_range = self.low is not None and self.high is not None
+        if bool(self.choices) == is_range:
+            raise ValueError("give either choices = [...] or both low and high")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"log = true needs low above 0, found {self.low}")
+        return self
+
+    def examples(self) -> list[Any]:
+        """Values that a valid configuration must accept: all choices, or both ends."""
+        if self.choices:
+            return list(self.choices)
+        return [int(end) if self.integer else end for end in (self.low or 0, self.high or 0)]
+
+
+DEFAULT_SPACE: dict[str, Dimension] = {
+    "train.loss": Dimension(choices=("mse", "l1", "smooth_l1")),
+    "train.learning_rate": Dimension(low=1e-3, high=2e-2, log=True),
+    "train.embedding_l2": Dimension(low=5.0, high=100.0, log=True),
+    "model.embedding_dim": Dimension(choices=(8, 16, 32)),
+    "model.hidden_dims": Dimension(choices=((64, 32), (128, 64), (128, 64, 32))),
+    "model.dropout": Dimension(low=0.0, high=0.4),
+}
+
+
+class TuneConfig(Section):
+    """The search by Ray Tune and Optuna."""
+
+    num_trials: Annotated[int, Field(ge=0)] = 20
+    """Configurations to try; 0 leaves the search out and takes the configuration as it is."""
+    max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
+    """Trials at once; 0 takes as many as the cluster has room for."""
+    grace_epochs: Annotated[int, Field(ge=1)] = 3
+    """Epochs before ASHA may stop a trial."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    """ASHA keeps the best one in this many at each rung."""
+    seed: int = 0
+    """Seed of Optuna's sampler."""
+    space: dict[str, Dimension] = DEFAULT_SPACE
+    """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
+    of the sections model, train and time_decay."""
+
+
+class CompareConfig(Section):
+    """The comparison of losses."""
+
+    losses: Annotated[tuple[LossName, ...], Field(min_length=1)] = ("mse", "l1", "smooth_l1")
+    """Losses, each trained with every seed."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    """Seeds of initial weights, shuffling and dropout."""
+
+
+class FinalConfig(Section):
+    """The model that is kept."""
+
+    refit_on_validation: bool = True
+    """Train it again on training and validation rows, for the number of epochs that was best."""
+
+
+class RecommendConfig(Section):
+    """Recommendations for every user."""
+
+    top_n: Annotated[int, Field(ge=1)] = 10
+    """Movies for each user."""
+
+
+class JobConfig(Section):
+    """Everything a job can be told."""
+
+    storage: str = "artifacts"
+    """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "default"
+    """Name of the run; its results are in storage/runs/<name>."""
+    data: DataConfig = DataConfig()
+    tmdb: TmdbConfig = TmdbConfig()
+    split: SplitConfig = SplitConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    time_decay: TimeDecayConfig = TimeDecayConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    ray: RayConfig = RayConfig()
+    tune: TuneConfig = TuneConfig()
+    compare: CompareConfig = CompareConfig()
+    final: FinalConfig = FinalConfig()
+    recommend: RecommendConfig = RecommendConfig()
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must name a folder or a URI")
+        return value
+
+    @model_validator(mode="after")
+    def _search_is_possible(self) -> Self:
+        if self.tune.num_trials and not self.split.validation:
+            raise ValueError(
+                "tune.num_trials > 0 chooses on validation rows, but split.validation is 0: "
+                "set tune.num_trials = 0 or give split.validation a share"
+            )
+        for key, dimension in self.tune.space.items():
+            for value in dimension.examples():
+                with_parameters(self.experiment, {key: value})
+        return self
+
+    @property
+    def experiment(self) -> ExperimentConfig:
+        """The parts that one trained model depends on."""
+        return ExperimentConfig(model=self.model, train=self.train, time_decay=self.time_decay)
+
+
+def with_parameters(
+    experiment: ExperimentConfig, parameters: Mapping[str, Any]
+) -> ExperimentConfig:
+    """``experiment`` with each ``"section.key"`` of a trial put in.
+
+    Raises:
+        ValueError: if a key is unknown or a value is invalid (pydantic's ``ValidationError``).
+    """
+    texts = [f"{key}={json.dumps(value)}" for key, value in parameters.items()]
+    return ExperimentConfig.model_validate(apply_overrides(experiment.model_dump(), texts))

@@ -1,0 +1,37 @@
+"""What a job says while it works: plain lines, each with the time since the start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+_out = Console(soft_wrap=True, highlight=False, markup=False)
+_err = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
+_started = time.monotonic()
+
+
+def say(line: str = "") -> None:
+    """Print a line, with the seconds since the start of the program before it."""
+    _out.print(f"{time.monotonic() - _started:7.1f}s  {line}")
+
+
+def complain(message: str) -> None:
+    """Print an error message."""
+    _err.print(f"error: {message}", style="bold red")
+
+
+def show(renderable: object) -> None:
+    """Print a table or text as it is."""
+    _out.print(renderable)
+
+
+@contextmanager
+def heading(title: str) -> Iterator[None]:
+    """Announce a stage, and say how long it took."""
+    started = time.monotonic()
+    say(f"── {title}")
+    yield
+    say(f"   {title}: {time.monotonic() - started:.1f} s")

@@ -1,0 +1,22 @@
+"""Everything that ``ray_jobs`` raises on purpose.
+
+::
+
+    JobError                 the root: catch this one
+    ├── ResourceError        the cluster cannot be reached or is too small
+    └── TrainingError        a training run or every trial of a search failed
+"""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """Root of every error that ``ray_jobs`` raises on purpose."""
+
+
+class ResourceError(JobError):
+    """The cluster cannot be reached or is too small for what was asked."""
+
+
+class TrainingError(JobError):
+    """A training run, or every trial of a search, failed."""

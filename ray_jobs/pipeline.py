@@ -1,0 +1,46 @@
+"""The main job, end to end. ``python -m ray_jobs.pipeline --help``.
+
+::
+
+    ingest      MovieLens files + TMDb (async, concurrent, resumable)   -> raw/<data set>/
+    preprocess  Ray Data: join, impute, de-skew, encode, split, weight  -> prepared/<hash>/
+    tune        Ray Tune + Optuna over losses, layer sizes, ...         -> trials, best_config
+    compare     each loss, several seeds, TorchTrainer; baselines       -> comparison.json
+    train       best configuration on train + validation, TorchTrainer  -> checkpoint/, metrics.json
+    recommend   top-N for every user, Ray Data batch inference          -> recommendations.parquet
+    report      tables and plots                                        -> report.html, report.md
+
+A stage is skipped when its inputs and its part of the configuration are unchanged.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ray_jobs.compare import compare
+from ray_jobs.config import JobConfig
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.recommend import recommend
+from ray_jobs.report import write_report
+from ray_jobs.runtime import main, ray_session
+from ray_jobs.train import train
+from ray_jobs.tune import search
+from ray_jobs.workspace import Workspace
+
+
+def run(config: JobConfig, options: argparse.Namespace) -> None:
+    """Every stage, each on what the earlier ones made."""
+    workspace = Workspace(config, options.force)
+    workspace.open()
+    with ray_session():
+        raw = ingest(workspace)
+        prepared = preprocess(workspace, raw)
+        chosen = search(workspace, prepared)
+        comparison = compare(workspace, prepared, chosen)
+        trained = train(workspace, raw, prepared, chosen)
+        recommend(workspace, trained)
+        write_report(workspace, raw, prepared, chosen, comparison, trained)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", run))

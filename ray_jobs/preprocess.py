@@ -1,0 +1,78 @@
+"""Raw tables -> prepared ratings and fitted state. ``python -m ray_jobs.preprocess --help``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ingest import stage as ingest_stage
+from ingest.stage import RawData
+from ncf import pipeline
+from ncf.pipeline import PreparationConfig
+from ncf.prepared import Prepared
+from ray_jobs.config import JobConfig
+from ray_jobs.console import heading, say
+from ray_jobs.runtime import ensure_ray, main, ray_session
+from ray_jobs.workspace import Workspace, fingerprint
+
+
+def ingest(workspace: Workspace) -> RawData:
+    """MovieLens and TMDb -> raw tables; what is already there is not fetched again."""
+    config = workspace.config
+    with heading("ingest"):
+        raw = ingest_stage.ingest(
+            config.data,
+            config.tmdb,
+            workspace.storage,
+            say=lambda line: say(f"   {line}"),
+            force=workspace.force,
+        )
+        for notice in raw.notices:
+            say(f"   NOTE: {notice}")
+    return raw
+
+
+def preprocess(
+    workspace: Workspace, raw: RawData, *, train_on_validation: bool = False
+) -> Prepared:
+    """Join, impute, de-skew, encode, split and weight, unless it was done before.
+
+    ``train_on_validation`` makes the data of the final model, whose vocabularies and scalers are
+    fitted on training and validation rows together.
+    """
+    config = workspace.config
+    preparation = PreparationConfig(
+        config.split, config.features, config.time_decay, train_on_validation
+    )
+    key = fingerprint(raw.fingerprint, preparation.as_dict())
+    folder = workspace.prepared(key)
+    manifest = folder / "manifest.json"
+    name = "preprocess (training + validation)" if train_on_validation else "preprocess"
+    if manifest.exists() and not workspace.force:
+        say(f"── {name}: unchanged since it was last done, skipped")
+        return Prepared.open(folder.filesystem, folder.path)
+    with heading(name):
+        ensure_ray(config)
+        # Without a manifest the folder is what an interrupted run left.
+        folder.delete()
+        folder.make_folder()
+        prepared = pipeline.prepare(
+            (raw.folder.filesystem, raw.folder.path),
+            (folder.filesystem, folder.path),
+            preparation,
+            key,
+        )
+        counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
+        say(f"   {counts} ratings; features: {', '.join(prepared.fitted.numeric_names)}")
+    return prepared
+
+
+def run(config: JobConfig, options: argparse.Namespace) -> None:
+    """The stages up to this one."""
+    workspace = Workspace(config, options.force)
+    workspace.open()
+    with ray_session():
+        preprocess(workspace, ingest(workspace))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", run))

@@ -1,0 +1,66 @@
+"""Epochs of a running ``TorchTrainer``, brought from its controller to the driver's console."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ray.train import Checkpoint, UserCallback
+from ray.util.queue import Queue
+
+from ray_jobs.console import say
+
+SECONDS_BETWEEN_LINES: Final = 1.5
+
+
+class EpochLines(UserCallback):
+    """Sends each report's metrics to the driver; runs in Train's controller process."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """Called by Ray Train after all workers have reported."""
+        if "epoch" in metrics[0]:
+            self._queue.put(metrics[0])
+
+
+@contextmanager
+def epoch_lines() -> Iterator[EpochLines]:
+    """A callback whose lines appear on this console for the length of the block."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    reader = threading.Thread(target=_print_until_none, args=(queue,), daemon=True)
+    reader.start()
+    try:
+        yield EpochLines(queue)
+    finally:
+        queue.put(None)
+        reader.join()
+        queue.shutdown()
+
+
+def _print_until_none(queue: Queue) -> None:
+    """Print the newest epoch, but not more often than anyone could read."""
+    printed = -math.inf
+    while (metrics := queue.get()) is not None:
+        if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
+            say(f"   {describe(metrics)}")
+            printed = time.monotonic()
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """One line on one epoch."""
+    parts = [
+        f"{metrics['task']:<18}",
+        f"epoch {metrics['epoch']:>3}/{metrics['max_epochs']}",
+        f"train loss {metrics['train_loss']:.4f}",
+    ]
+    if "validation_rmse" in metrics:
+        parts.append(f"validation RMSE {metrics['validation_rmse']:.4f}")
+    return "  ".join(parts)

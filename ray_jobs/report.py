@@ -1,0 +1,230 @@
+"""Results of a run -> ``report.html``, ``report.md`` and ``plots/``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+
+from ingest.stage import RawData
+from ncf import plots
+from ncf.prepared import Prepared
+from ncf.report import DataTable, Plot, Report, ReportSection
+from ray_jobs.compare import METRICS, Comparison, Entry, shown
+from ray_jobs.config import JobConfig
+from ray_jobs.console import say
+from ray_jobs.train import Trained
+from ray_jobs.tune import METRIC, Chosen
+from ray_jobs.workspace import Workspace
+
+MOVIELENS: Final = (
+    "MovieLens data: F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, "
+    "ACM TiiS 5(4), 2015, https://doi.org/10.1145/2827872. Research use; no commercial use without "
+    "permission."
+)
+TMDB: Final = (
+    "This product uses the TMDB API but is not endorsed or certified by TMDB "
+    "(https://www.themoviedb.org)."
+)
+SYNTHETIC: Final = (
+    "SYNTHETIC DATA: every user, movie and rating here was generated. The figures say that the "
+    "program works and nothing about real films or real taste."
+)
+EXAMPLE_USERS: Final = 2
+
+
+def write_report(
+    workspace: Workspace,
+    raw: RawData,
+    prepared: Prepared,
+    chosen: Chosen,
+    comparison: Comparison,
+    trained: Trained,
+) -> None:
+    """Write the report of a finished run."""
+    config, folder = workspace.config, workspace.run
+    report = Report(
+        title=f"Rating models on {raw.name}: run {config.name}",
+        warnings=((SYNTHETIC,) if raw.synthetic else ()),
+        sections=(
+            _data(raw, prepared),
+            _comparison(comparison),
+            *_search(workspace, chosen),
+            _final(trained, chosen, config),
+            _examples(workspace),
+            _run(trained, config),
+        ),
+        footnotes=(
+            *(() if raw.synthetic else (MOVIELENS,)),
+            *((TMDB,) if raw.tmdb_coverage and not raw.synthetic else ()),
+        ),
+    )
+    for plot in report.plots:
+        (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
+    (folder / "report.md").write_text(report.markdown("plots"))
+    (folder / "report.html").write_text(report.html())
+    say(f"report: {folder / 'report.html'}")
+
+
+def _data(raw: RawData, prepared: Prepared) -> ReportSection:
+    counts = prepared.manifest.counts
+    cells = raw.num_users * raw.num_movies
+    rows = [
+        ("ratings", f"{raw.num_ratings:,}"),
+        ("users", f"{raw.num_users:,}"),
+        ("movies", f"{raw.num_movies:,}"),
+        ("share of all (user, movie) pairs rated", f"{raw.num_ratings / cells:.2%}"),
+        *((f"{split} rows", f"{number:,}") for split, number in counts.items()),
+        *((f"TMDb records: {status}", f"{n:,}") for status, n in raw.tmdb_coverage.items()),
+        ("numeric features", str(len(prepared.fitted.numeric))),
+    ]
+    return ReportSection("Data", raw.notices, (DataTable(("", "count"), tuple(rows)),))
+
+
+def _comparison(comparison: Comparison) -> ReportSection:
+    original = comparison.scale == "decayed"
+    main = _entries_table(comparison, comparison.scale)
+    other = _entries_table(comparison, "stars" if original else "decayed")
+    paragraphs = (
+        f"Test errors on {comparison.num_test:,} rows; mean ± standard deviation over seeds of the "
+        "training. The first table is in "
+        + ("rating × decay weight, the original work's scale" if original else "stars")
+        + ", the second in "
+        + ("stars" if original else "rating × decay weight")
+        + ".",
+        "On the scale rating × decay weight most of the variance is the age of the rating, which "
+        "every row here knows: the global mean alone has a high R² there. It says little about "
+        "taste.",
+    )
+    return ReportSection(
+        "Comparison of losses", paragraphs, (main, other), tuple(_comparison_plots(comparison))
+    )
+
+
+def _entries_table(comparison: Comparison, scale: str) -> DataTable:
+    def row(entry: Entry) -> tuple[str, ...]:
+        figures = (shown(*entry.figure(metric, scale)) for metric in METRICS)
+        return (entry.name, str(len(entry.test)), *figures)
+
+    return DataTable(
+        ("model", "seeds", "RMSE", "MAE", "R²"), tuple(row(e) for e in comparison.entries)
+    )
+
+
+def _comparison_plots(comparison: Comparison) -> Iterator[Plot]:
+    values = {e.name: e.figure("rmse", comparison.scale) for e in comparison.entries}
+    described = "; ".join(f"{name} {shown(*value)}" for name, value in values.items())
+    yield Plot("comparison", f"Test RMSE: {described}", plots.bars(values, "test RMSE"))
+    name = "validation_rmse" if comparison.scale == "stars" else "validation_decayed_rmse"
+    curves = {
+        e.name: [[epoch[name] for epoch in run] for run in e.curves]
+        for e in comparison.entries
+        if e.curves and name in e.curves[0][0]
+    }
+    if curves:
+        yield Plot(
+            "learning_curves",
+            "Validation RMSE after each epoch, one line for each loss and seed",
+            plots.learning_curves(curves, "validation RMSE"),
+        )
+
+
+def _search(workspace: Workspace, chosen: Chosen) -> Iterator[ReportSection]:
+    if not chosen.num_trials:
+        return
+    trials = (workspace.run / "trials.parquet").read_table().to_pylist()
+    finished = [trial for trial in trials if trial[METRIC] is not None]
+    errors = [trial[METRIC] for trial in finished]
+    keys = [name for name in trials[0] if name.startswith("config.")]
+    rows = [
+        (
+            str(trial["trial"]),
+            f"{trial[METRIC]:.4f}",
+            str(trial["best_epoch"]),
+            *(_short(trial[key]) for key in keys),
+        )
+        for trial in sorted(finished, key=lambda trial: trial[METRIC])[:5]
+    ]
+    header = ("trial", "validation RMSE", "best epoch", *(k.split(".")[-1] for k in keys))
+    yield ReportSection(
+        "Search",
+        (
+            f"{len(trials)} trials by Optuna's TPE sampler, {len(trials) - len(finished)} "
+            "failed; ASHA stopped those that fell behind. Trials are compared by validation RMSE "
+            "in stars; no test row was read. The best five:",
+        ),
+        (DataTable(header, tuple(rows)),),
+        (
+            Plot(
+                "search_history",
+                f"Validation RMSE of {len(errors)} trials; the best is {min(errors):.4f}",
+                plots.search_history(errors, "validation RMSE"),
+            ),
+        ),
+    )
+
+
+def _final(trained: Trained, chosen: Chosen, config: JobConfig) -> ReportSection:
+    metrics = trained.metrics
+    rows = []
+    for split in ("validation", "test"):
+        values: dict[str, Any] | None = metrics[split]
+        if values:
+            rows.append(
+                (split, *(f"{values[m]:.4f}" for m in METRICS), f"{values['num_ratings']:,}")
+            )
+    how = (
+        f"Trained on training and validation rows for {metrics['best_epoch']} epochs, the number "
+        "that was best on the validation rows for a model without them; the validation figures are "
+        "that model's."
+        if metrics["refit_on_validation"]
+        else "Trained on the training rows; the best epoch was chosen on the validation rows."
+        if metrics["validation"]
+        else f"Trained on the training rows for {config.train.epochs} epochs."
+    )
+    chosen_by = (
+        "Chosen by the search: "
+        + ", ".join(f"{key} = {_short(value)}" for key, value in chosen.parameters.items())
+        + "."
+        if chosen.parameters
+        else "The configuration as it was given; no search was made."
+    )
+    table = DataTable(("rows", "RMSE", "MAE", "R²", "count"), tuple(rows))
+    return ReportSection("The kept model", (chosen_by, how, "Errors in stars."), (table,))
+
+
+def _examples(workspace: Workspace) -> ReportSection:
+    file = workspace.recommendations / "recommendations.parquet"
+    table: pa.Table = file.read_table()
+    tables = []
+    for user in table["user_id"].unique().to_pylist()[:EXAMPLE_USERS]:
+        rows = [row for row in table.to_pylist() if row["user_id"] == user][:5]
+        tables.append(
+            DataTable(
+                (f"user {user}", "predicted stars"),
+                tuple((r["title"], f"{r['predicted_rating']:.2f}") for r in rows),
+            )
+        )
+    return ReportSection("Examples of recommendations", (f"All of them: {file}",), tuple(tables))
+
+
+def _run(trained: Trained, config: JobConfig) -> ReportSection:
+    metrics = trained.metrics
+    split, decay = metrics["split"], config.time_decay
+    rows = [
+        ("split", f"{split['kind']}, seed {split['seed']}"),
+        ("time decay", f"{decay.rate_per_day:g} a day, on {decay.apply_to}"),
+        ("training seed", str(metrics["seed"])),
+        ("comparison seeds", ", ".join(map(str, config.compare.seeds))),
+        ("search seed", str(config.tune.seed)),
+        ("configuration", metrics["config_hash"][:16]),
+        ("training time", f"{metrics['wall_seconds']:.1f} s"),
+        *((kind, f"{amount:g}") for kind, amount in metrics["resources"].items()),
+        *metrics["versions"].items(),
+    ]
+    return ReportSection("What was run", (), (DataTable(("", ""), tuple(rows)),))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,145 @@
+"""Train the chosen configuration and keep the model. ``python -m ray_jobs.train --help``.
+
+First on the training rows, with the validation rows deciding which epoch is best; then, unless
+``final.refit_on_validation`` is false, again on both for that many epochs. The test rows are read
+once, by the model that is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import ray
+from ingest.stage import RawData
+
+from ncf.prepared import Prepared
+from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.console import say
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.progress import epoch_lines
+from ray_jobs.runtime import Resources, ensure_ray, main, ray_session
+from ray_jobs.tune import Chosen, search
+from ray_jobs.worker import TaskResult, TrainingTask, copy_checkpoint, train_tasks
+from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
+
+PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model that was kept."""
+
+    metrics: dict[str, Any]
+    """Content of ``metrics.json``."""
+    prepared: Prepared
+    """The data whose vocabularies it uses."""
+
+
+def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen) -> Trained:
+    """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``."""
+    config = workspace.config
+    refit = config.final.refit_on_validation and bool(prepared.manifest.counts["validation"])
+    final_data = preprocess(workspace, raw, train_on_validation=True) if refit else prepared
+    metrics = workspace.run / "metrics.json"
+    model = workspace.run / "checkpoint"
+    key = fingerprint(
+        STAGE_VERSION,
+        final_data.manifest.fingerprint,
+        prepared.manifest.fingerprint,
+        chosen.experiment.model_dump(mode="json"),
+        config.scaling.num_workers,
+    )
+
+    def work() -> None:
+        ensure_ray(config)
+        runs = _Runs(workspace, f"train-{key[:8]}")
+        selection = runs.train(TrainingTask("train", prepared, chosen.experiment, not refit, True))
+        runs.keep("train/best", "checkpoints/best")
+        runs.keep("train/last", "checkpoints/last")
+        final = selection
+        if refit:
+            experiment = with_parameters(
+                chosen.experiment, {"train.stop_after": selection.best_epoch}
+            )
+            final = runs.train(TrainingTask("refit", final_data, experiment, True, True))
+            runs.keep("refit/last", "checkpoint")
+        else:
+            runs.keep("train/best", "checkpoint")
+        metrics.write_json(_metrics(workspace, raw, chosen, selection, final, key))
+
+    workspace.stage("train", key, [metrics, model], work)
+    trained = Trained(metrics.read_json(), final_data)
+    test = trained.metrics["test"]
+    say(f"   kept model, test: RMSE {test['rmse']:.4f}, MAE {test['mae']:.4f}, R² {test['r2']:.4f}")
+    return trained
+
+
+class _Runs:
+    """Training runs of this stage, one after the other."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self._workspace = workspace
+        self._resources = Resources.of(workspace.config)
+        self._name = name
+        self._checkpoint: Any = None
+
+    def train(self, task: TrainingTask) -> TaskResult:
+        """Train one task in a worker group of its own."""
+        where = self._workspace.run / "ray" / f"{self._name}-{task.name}"
+        where.delete()
+        with epoch_lines() as lines:
+            (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
+        return result
+
+    def keep(self, relative: str, name: str) -> None:
+        """Copy a model of the latest run into the run's folder."""
+        copy_checkpoint(self._checkpoint, relative, self._workspace.run / name)
+
+
+def _metrics(
+    workspace: Workspace,
+    raw: RawData,
+    chosen: Chosen,
+    selection: TaskResult,
+    final: TaskResult,
+    key: str,
+) -> dict[str, Any]:
+    config = workspace.config
+    return {
+        "dataset": raw.name,
+        "synthetic": raw.synthetic,
+        "split": config.split.model_dump(mode="json"),
+        "seed": chosen.experiment.train.seed,
+        "config_hash": fingerprint(config.model_dump(mode="json", exclude={"storage", "ray"})),
+        "key": key,
+        "loss": chosen.experiment.train.loss,
+        "tuned_parameters": chosen.parameters,
+        "best_epoch": selection.best_epoch,
+        "refit_on_validation": final is not selection,
+        # Validation figures come from the run that was trained without the validation rows.
+        "validation": selection.validation,
+        "test": final.test,
+        "epochs": selection.epochs,
+        "wall_seconds": round(selection.seconds + (0 if final is selection else final.seconds), 3),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
+        "raw": {k: v for k, v in asdict(raw).items() if k in ("tmdb_coverage", "notices")},
+    }
+
+
+def run(config: JobConfig, options: argparse.Namespace) -> None:
+    """The stages up to this one."""
+    workspace = Workspace(config, options.force)
+    workspace.open()
+    with ray_session():
+        raw = ingest(workspace)
+        prepared = preprocess(workspace, raw)
+        train(workspace, raw, prepared, search(workspace, prepared))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", run))

@@ -1,0 +1,284 @@
+"""Search by Ray Tune and Optuna over losses, layer sizes and more.
+
+``python -m ray_jobs.tune --help``.
+
+Every trial is a ``TorchTrainer`` of its own, stopped early by ASHA if it falls behind. Trials are
+compared by validation RMSE in stars, whatever loss they train with; no test row is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import tomli_w
+from optuna.samplers import TPESampler
+from ray import tune
+from ray.tune import Callback, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from ingest.storage import Storage
+from ncf.config import ExperimentConfig
+from ncf.prepared import Prepared
+from ray_jobs.config import Dimension, JobConfig, with_parameters
+from ray_jobs.console import say
+from ray_jobs.errors import TrainingError
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.runtime import Resources, ensure_ray, main, ray_session
+from ray_jobs.worker import TrainingTask, torch_trainer
+from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
+
+METRIC: Final = "best_error"
+"""Lowest validation RMSE so far, in stars."""
+
+
+_DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
+"""A trial's driver takes no CPU: its workers take theirs, and would wait for ever for one that only
+drivers hold. Ray refuses a request for nothing at all, hence the byte of memory."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The configuration that the later stages use."""
+
+    experiment: ExperimentConfig
+    parameters: dict[str, Any]
+    """What the search chose; empty if there was none."""
+    validation_rmse: float | None
+    """Of the chosen trial, in stars."""
+    num_trials: int
+    """Trials that the choice was made from."""
+
+
+def search(workspace: Workspace, prepared: Prepared) -> Chosen:
+    """The best configuration by validation RMSE, from this search or from the same one before.
+
+    Raises:
+        TrainingError: if every trial failed, with the first reason.
+        ResourceError: if not even one trial fits the cluster.
+    """
+    config = workspace.config
+    if not config.tune.num_trials:
+        return Chosen(config.experiment, {}, None, 0)
+    folder = workspace.run
+    best, trials = folder / "best_config.json", folder / "trials.parquet"
+    key = fingerprint(
+        STAGE_VERSION,
+        prepared.manifest.fingerprint,
+        config.experiment.model_dump(mode="json"),
+        config.tune.model_dump(mode="json"),
+        config.scaling.num_workers,
+    )
+
+    def work() -> None:
+        grid = _run_trials(workspace, prepared, folder / "ray" / f"tune-{key[:8]}")
+        _write_results(grid, config, folder)
+
+    workspace.stage("tune", key, [best, trials], work)
+    values = best.read_json()
+    return Chosen(
+        experiment=with_parameters(config.experiment, values["parameters"]),
+        parameters=values["parameters"],
+        validation_rmse=values["validation_rmse"],
+        num_trials=values["num_trials"],
+    )
+
+
+def _run_trials(workspace: Workspace, prepared: Prepared, where: Storage) -> ResultGrid:
+    config = workspace.config
+    ensure_ray(config)
+    resources = Resources.of(config)
+    concurrent = min(
+        config.tune.max_concurrent_trials or resources.concurrent, resources.concurrent
+    )
+    say(f"   {config.tune.num_trials} trials, {concurrent} at a time, {_device(resources)}")
+    where.delete()
+    tuner = Tuner(
+        tune.with_resources(
+            tune.with_parameters(
+                _trial,
+                experiment=config.experiment,
+                prepared=prepared,
+                resources=resources,
+                where=where,
+            ),
+            _DRIVER_RESOURCES,
+        ),
+        param_space={key: _domain(d) for key, d in config.tune.space.items()},
+        tune_config=TuneConfig(
+            metric=METRIC,
+            mode="min",
+            num_samples=config.tune.num_trials,
+            max_concurrent_trials=concurrent,
+            search_alg=OptunaSearch(sampler=TPESampler(seed=config.tune.seed)),
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                grace_period=min(config.tune.grace_epochs, config.train.epochs),
+                # Beyond the last epoch: a trial that gets there ends by itself, and cleanly.
+                max_t=config.train.epochs + 1,
+                reduction_factor=config.tune.reduction_factor,
+            ),
+        ),
+        run_config=RunConfig(
+            name=where.name,
+            storage_path=where.parent.path,
+            storage_filesystem=where.filesystem,
+            verbose=0,
+            callbacks=[_TrialLines(config.tune.num_trials)],
+        ),
+    )
+    return tuner.fit()
+
+
+def _device(resources: Resources) -> str:
+    kind = "GPU" if resources.use_gpu else "CPU"
+    return f"{resources.num_workers} {kind} worker(s) each"
+
+
+def _domain(dimension: Dimension) -> Any:
+    """A Ray Tune domain; lists travel as JSON, because Optuna's categories must be scalars."""
+    if dimension.choices:
+        return tune.choice([c if _is_scalar(c) else json.dumps(c) for c in dimension.choices])
+    low, high = dimension.low, dimension.high
+    if dimension.integer:
+        ends = int(low or 0), int(high or 0) + 1
+        return tune.lograndint(*ends) if dimension.log else tune.randint(*ends)
+    return tune.loguniform(low, high) if dimension.log else tune.uniform(low, high)
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, (tuple, list))
+
+
+def _decoded(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A trial's parameters with their lists restored."""
+    return {
+        key: json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+        for key, value in parameters.items()
+    }
+
+
+def _trial(
+    parameters: dict[str, Any],
+    *,
+    experiment: ExperimentConfig,
+    prepared: Prepared,
+    resources: Resources,
+    where: Storage,
+) -> None:
+    """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
+    name = tune.get_context().get_trial_id()
+    task = TrainingTask(name, prepared, with_parameters(experiment, _decoded(parameters)))
+    trainer = torch_trainer(
+        [task], resources, where / "trials" / name, [TuneReportCallback()], collect=False
+    )
+    trainer.fit()
+
+
+class _TrialLines(Callback):
+    """A line for each trial that ends."""
+
+    def __init__(self, num_trials: int) -> None:
+        self._num_trials = num_trials
+        self._ended = 0
+        self._best = float("inf")
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the driver."""
+        result = trial.last_result
+        self._best = min(self._best, result.get(METRIC, float("inf")))
+        self._say(
+            trial,
+            f"RMSE {result.get(METRIC, float('nan')):.4f} after {result.get('epoch', 0)} epochs"
+            f" (best so far {self._best:.4f})",
+        )
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the driver."""
+        self._say(trial, "failed")
+
+    def _say(self, trial: Trial, outcome: str) -> None:
+        self._ended += 1
+        values = ", ".join(
+            f"{key.split('.')[-1]}={value:.3g}"
+            if isinstance(value, float)
+            else f"{key.split('.')[-1]}={value}"
+            for key, value in trial.config.items()
+        )
+        say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {values}")
+
+
+def _write_results(grid: ResultGrid, config: JobConfig, folder: Storage) -> None:
+    """``trials.parquet``, ``best_config.toml`` and ``best_config.json``, this one last.
+
+    Raises:
+        TrainingError: if every trial failed.
+    """
+    trials = _trials(grid)
+    finished = [trial for trial in trials if trial[METRIC] is not None]
+    if not finished:
+        reason = trials[0]["error"] or "it reported no result"
+        raise TrainingError(f"all {len(trials)} trials failed, the first with: {reason}")
+    best = min(finished, key=lambda trial: float(trial[METRIC]))
+    parameters = _decoded({key: best[f"config.{key}"] for key in config.tune.space})
+    experiment = with_parameters(config.experiment, parameters)
+    (folder / "trials.parquet").write_table(pa.Table.from_pylist(trials))
+    (folder / "best_config.toml").write_text(
+        tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
+    )
+    (folder / "best_config.json").write_json(
+        {
+            "parameters": parameters,
+            "validation_rmse": best[METRIC],
+            "best_epoch": best["best_epoch"],
+            "num_trials": len(trials),
+            "num_failed": len(trials) - len(finished),
+            "seed": config.tune.seed,
+        }
+    )
+    say(f"   best of {len(finished)}: validation RMSE {best[METRIC]:.4f} with {parameters}")
+
+
+def _trials(grid: ResultGrid) -> list[dict[str, Any]]:
+    """One record a trial, in the order they were made."""
+    records = []
+    for number, result in enumerate(grid, start=1):
+        metrics = result.metrics or {}
+        error = metrics.get(METRIC)
+        records.append(
+            {
+                "trial": number,
+                "trial_id": metrics.get("trial_id"),
+                "state": "failed" if result.error else "finished",
+                "error": str(result.error).strip().splitlines()[-1] if result.error else None,
+                METRIC: error if error is not None and math.isfinite(error) else None,
+                "best_epoch": metrics.get("best_epoch"),
+                "epochs": metrics.get("epoch"),
+                "seconds": metrics.get("time_total_s"),
+            }
+            | {f"config.{key}": value for key, value in (result.config or {}).items()}
+        )
+    return records
+
+
+def run(config: JobConfig, options: argparse.Namespace) -> None:
+    """The stages up to this one."""
+    workspace = Workspace(config, options.force)
+    workspace.open()
+    with ray_session():
+        search(workspace, preprocess(workspace, ingest(workspace)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", run))

@@ -1,0 +1,246 @@
+"""What runs on a training worker, and the ``TorchTrainer`` around it.
+
+A run is a list of tasks that one worker group trains one after the other: starting a group takes
+seconds, training a small model takes less.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from pyarrow import fs
+from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
+
+from ingest.storage import Storage
+from ncf import checkpoint
+from ncf.batches import Batch, Share
+from ncf.config import ExperimentConfig
+from ncf.prepared import Prepared
+from ncf.training import (
+    Epoch,
+    FitResult,
+    Objective,
+    build,
+    evaluate,
+    fit,
+    unwrapped,
+)
+from ray_jobs.errors import TrainingError
+from ray_jobs.runtime import Resources
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One model to train."""
+
+    name: str
+    """Names the task in progress lines and its folder in the checkpoint."""
+    prepared: Prepared
+    experiment: ExperimentConfig
+    score_test: bool = False
+    """Score the best epoch's weights on the test rows, once, at the end."""
+    keep: bool = False
+    """Put the best and the last weights into the run's checkpoint after every epoch."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What came of a task."""
+
+    name: str
+    seed: int
+    best_epoch: int
+    epochs: tuple[dict[str, Any], ...]
+    """One flat record an epoch, see ``ncf.training.Epoch.as_dict``."""
+    validation: dict[str, Any] | None
+    """Metrics of the best epoch on the validation rows."""
+    test: dict[str, Any] | None
+    """Metrics of the best epoch's weights on the test rows, if asked for."""
+    seconds: float
+
+
+def train_tasks(
+    tasks: Sequence[TrainingTask],
+    resources: Resources,
+    where: Storage,
+    callbacks: Sequence[UserCallback] = (),
+) -> tuple[list[TaskResult], Checkpoint]:
+    """Train every task in one worker group; the checkpoint holds the kept models.
+
+    Raises:
+        TrainingError: if a worker failed, with its reason.
+    """
+    trainer = torch_trainer(tasks, resources, where, callbacks, collect=True)
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(f"training failed: {_first_cause(error)}") from error
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as folder:
+        records = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
+    return [TaskResult(**record) for record in records], result.checkpoint
+
+
+def torch_trainer(
+    tasks: Sequence[TrainingTask],
+    resources: Resources,
+    where: Storage,
+    callbacks: Sequence[UserCallback],
+    *,
+    collect: bool,
+) -> TorchTrainer:
+    """A trainer for ``tasks``; without ``collect`` it only reports epochs, which is all that a
+    trial of a search is for, and saves the checkpoint.
+    """
+    return TorchTrainer(
+        _work,
+        train_loop_config={"tasks": list(tasks), "collect": collect},
+        scaling_config=ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker=resources.per_worker,
+        ),
+        run_config=RunConfig(
+            name=where.name,
+            storage_path=where.parent.path,
+            storage_filesystem=where.filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def _first_cause(error: ray.train.TrainingFailedError) -> str:
+    """The worker's own exception, without the traceback that led to it."""
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = [str(failure).strip().splitlines()[-1] for failure in failures.values()]
+    return causes[0] if causes else str(error).strip().splitlines()[0]
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Body of every worker."""
+    with _scratch() as folder:
+        results: list[dict[str, Any]] = []
+        for task in config["tasks"]:
+            results.append(_train(task, folder).__dict__)
+        if config["collect"]:
+            (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+            _report({"finished": True}, folder)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ncf-worker-") as folder:
+        yield Path(folder)
+
+
+def _report(metrics: dict[str, Any], folder: Path | None) -> None:
+    """Report from every worker, as Ray demands, with a checkpoint from the first one only."""
+    is_first = ray.train.get_context().get_world_rank() == 0
+    saved = Checkpoint.from_directory(folder) if folder and is_first else None
+    ray.train.report(metrics, checkpoint=saved)
+
+
+def _train(task: TrainingTask, folder: Path) -> TaskResult:
+    started = time.perf_counter()
+    context = ray.train.get_context()
+    share = Share(context.get_world_rank(), context.get_world_size())
+    device = ray.train.torch.get_device()
+    prepared, experiment = task.prepared, task.experiment
+    train_rows = _rows(prepared, "train", device)
+    assert train_rows is not None
+    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    model = ray.train.torch.prepare_model(
+        build(experiment, prepared.fitted, train_rows),
+        # Buffers never change, so sending them with every step would be waste.
+        parallel_strategy_kwargs={"broadcast_buffers": False} if share.size > 1 else None,
+    )
+
+    def on_epoch(epoch: Epoch, result: FitResult) -> None:
+        if task.keep:
+            _save(task, result, folder, share)
+        _report(_metrics(task, epoch, result, objective), folder if task.keep else None)
+
+    validation_rows = _rows(prepared, "validation", device)
+    result = fit(model, train_rows, validation_rows, objective, share=share, on_epoch=on_epoch)
+    best = next(e for e in result.epochs if e.number == result.best_epoch)
+    test = None
+    if task.score_test:
+        unwrapped(model).load_state_dict(result.best)
+        test_rows = _rows(prepared, "test", device)
+        assert test_rows is not None
+        test = evaluate(model, test_rows, objective, share).as_dict()
+    return TaskResult(
+        name=task.name,
+        seed=experiment.train.seed,
+        best_epoch=result.best_epoch,
+        epochs=tuple(epoch.as_dict() for epoch in result.epochs),
+        validation=best.validation.as_dict() if best.validation else None,
+        test=test,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _rows(prepared: Prepared, split: str, device: Any) -> Batch | None:
+    rows = prepared.rows(split)
+    return None if rows is None else rows.to(device)
+
+
+def _metrics(
+    task: TrainingTask, epoch: Epoch, result: FitResult, objective: Objective
+) -> dict[str, Any]:
+    """What an epoch reports to Ray, and so to the search and to the progress lines."""
+    metrics = {
+        "task": task.name,
+        "max_epochs": task.experiment.train.stop_after or task.experiment.train.epochs,
+        "best_epoch": result.best_epoch,
+        **epoch.as_dict(),
+    }
+    errors = [objective.error(e.validation) for e in result.epochs if e.validation]
+    if errors:
+        metrics["best_error"] = min(errors)
+    return metrics
+
+
+def _save(task: TrainingTask, result: FitResult, folder: Path, share: Share) -> None:
+    if share.rank:
+        return
+    for which, weights, number in (
+        ("best", result.best, result.best_epoch),
+        ("last", result.last, result.epochs[-1].number),
+    ):
+        checkpoint.save(
+            folder / task.name / which,
+            weights,
+            task.experiment,
+            task.prepared.fitted,
+            {"epoch": number, "metrics": result.epochs[number - 1].as_dict()},
+        )
+
+
+def copy_checkpoint(source: Checkpoint, relative: str, destination: Storage) -> None:
+    """Copy a folder of a checkpoint to storage, replacing what is there."""
+    staging = destination.parent / f".{destination.name}.part"
+    staging.delete()
+    staging.make_folder()
+    with source.as_directory() as folder:
+        fs.copy_files(
+            str(Path(folder) / relative),
+            staging.path,
+            source_filesystem=fs.LocalFileSystem(),
+            destination_filesystem=staging.filesystem,
+        )
+    destination.delete()
+    staging.move_to(destination)

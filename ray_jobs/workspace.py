@@ -1,0 +1,95 @@
+"""Where a job's files are, and which stages are already done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import tomli_w
+
+from ingest.storage import Storage
+from ray_jobs.config import JobConfig
+from ray_jobs.console import heading, say
+
+STAGE_VERSION: Final = 1
+"""Raised when a stage's code changes what it makes of the same inputs."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 over the canonical JSON of ``parts``."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A configuration and the folders that belong to it::
+
+    storage/raw/<data set>/
+    storage/prepared/<hash>/
+    storage/runs/<name>/
+    storage/recommendations/<name>/
+    """
+
+    config: JobConfig
+    force: bool = False
+    """Do every stage again."""
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Root of all outputs."""
+        return Storage.at(self.config.storage)
+
+    @property
+    def run(self) -> Storage:
+        """Results of this run."""
+        return self.storage / "runs" / self.config.name
+
+    @property
+    def recommendations(self) -> Storage:
+        """Recommendations made by this run's model."""
+        return self.storage / "recommendations" / self.config.name
+
+    def prepared(self, key: str) -> Storage:
+        """Prepared data with this fingerprint."""
+        return self.storage / "prepared" / key[:16]
+
+    def open(self) -> None:
+        """Make the run's folder and set down the configuration, failing early if that cannot be.
+
+        Raises:
+            StorageError: if the place is not writable.
+        """
+        self.run.make_folder()
+        values = self.config.model_dump(mode="json", exclude_none=True)
+        (self.run / "config.toml").write_text(tomli_w.dumps(values))
+
+    def stage(
+        self,
+        name: str,
+        key: str,
+        outputs: Iterable[Storage],
+        work: Callable[[], None],
+    ) -> None:
+        """Do ``work`` unless it was done for the same ``key`` and all ``outputs`` are there.
+
+        The record that it was done is written last, so an interrupted stage is done again.
+        """
+        record = self.run / ".stages" / f"{name}.json"
+        if not self.force and _done(record, key) and all(o.exists() for o in outputs):
+            say(f"── {name}: unchanged since it was last done, skipped")
+            return
+        record.delete()
+        started = time.monotonic()
+        with heading(name):
+            work()
+        record.write_json({"key": key, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _done(record: Storage, key: str) -> bool:
+    return record.exists() and record.read_json().get("key") == key

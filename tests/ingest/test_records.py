@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ingest.records import MAX_CAST, Named, parse_movie
+from ingest.schemas import TMDB
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FULL: dict[str, Any] = {
+    "id": 19995,
+    "imdb_id": "tt0499549",
+    "budget": 237000000,
+    "revenue": 2923706026,
+    "popularity": 79.932,
+    "vote_average": 8,
+    "vote_count": 31000.0,
+    "runtime": 162,
+    "release_date": "2009-12-15",
+    "original_language": "en",
+    "genres": [{"id": 28, "name": "Action"}, {"id": 12, "name": "Adventure"}],
+    "belongs_to_collection": {"id": 87096, "name": "Avatar Collection", "poster_path": None},
+    "credits": {
+        "cast": [
+            {"id": 8691, "name": "Zoe Saldaña", "order": 1},
+            {"id": 65731, "name": "Sam Worthington", "order": 0},
+            {"id": 65731, "name": "Sam Worthington", "order": 2},
+        ],
+        "crew": [
+            {"id": 1, "name": "A Writer", "job": "Screenplay"},
+            {"id": 2710, "name": "James Cameron", "job": "Director"},
+        ],
+    },
+    "keywords": {"keywords": [{"id": 1463, "name": "culture clash"}]},
+}
+
+
+def test_a_full_record() -> None:
+    record = parse_movie(FULL, NOW)
+    assert record.status == "ok"
+    assert record.error is None
+    assert (record.budget, record.revenue) == (237000000, 2923706026)
+    assert (record.popularity, record.vote_average, record.vote_count) == (79.932, 8.0, 31000)
+    assert isinstance(record.vote_average, float)
+    assert isinstance(record.vote_count, int)
+    assert (record.runtime, record.release_date) == (162, date(2009, 12, 15))
+    assert record.genres == ("Action", "Adventure")
+    assert record.directors == (Named(2710, "James Cameron"),)
+    assert record.cast == (Named(65731, "Sam Worthington"), Named(8691, "Zoe Saldaña"))
+    assert record.keywords == (Named(1463, "culture clash"),)
+    assert record.collection == Named(87096, "Avatar Collection")
+    assert record.fetched_at == NOW
+
+
+def test_unknown_values_are_null() -> None:
+    sparse = {"id": 5, "budget": 0, "revenue": 0, "runtime": 0, "vote_average": 0.0,
+              "vote_count": 0, "release_date": "", "imdb_id": "", "belongs_to_collection": None,
+              "genres": None, "credits": None}  # fmt: skip
+    record = parse_movie(sparse, NOW)
+    unknown = (record.budget, record.revenue, record.runtime, record.vote_average)
+    assert unknown == (None, None, None, None)
+    assert (record.release_date, record.imdb_id, record.collection) == (None, None, None)
+    assert (record.genres, record.directors, record.cast, record.keywords) == ((), (), (), ())
+    assert record.vote_count == 0  # known: nobody has voted
+    assert record.popularity is None
+
+
+def test_the_cast_is_cut_in_billing_order() -> None:
+    cast = [{"id": n, "name": f"Actor {n}", "order": n} for n in range(30)]
+    record = parse_movie({"id": 5, "credits": {"cast": cast[::-1]}}, NOW)
+    assert [named.id for named in record.cast] == list(range(MAX_CAST))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", "1000"),
+        ("budget", 2**63),
+        ("revenue", True),
+        ("runtime", 2**31),
+        ("popularity", "high"),
+        ("popularity", float("nan")),
+        ("release_date", "15.12.2009"),
+        ("original_language", 5),
+        ("genres", {"id": 1}),
+        ("credits", [1]),
+        ("keywords", {"keywords": [{"name": "no id"}]}),
+    ],
+)
+def test_a_value_of_another_type_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        parse_movie({"id": 5, field: value}, NOW)
+
+
+def test_rows_fit_the_schema() -> None:
+    rows = [parse_movie(FULL, NOW).row(1), parse_movie({"id": 6}, NOW).row(2)]
+    table = pa.Table.from_pylist(rows, schema=TMDB)
+    table.validate(full=True)
+    assert set(rows[0]) == set(TMDB.names)
+    assert table["movie_id"].to_pylist() == [1, 2]

@@ -24,7 +24,7 @@ from ingest.config import TmdbConfig
 from ingest.credentials import Credentials
 from ingest.errors import TmdbDownError, TmdbError, TmdbResponseError
 from ingest.progress import Tally, View, shown
-from ingest.records import Row, Status, TmdbRecord
+from ingest.records import Row, Status, TmdbRecord, without_data
 from ingest.shards import Shards, utc_now
 from ingest.throttle import Backoff, Pacer
 from ingest.tmdb import NOT_LOOKED_UP, TmdbClient, open_session
@@ -219,13 +219,13 @@ class _Run:
 
     def _second_round(self) -> Iterator[Job]:
         """Jobs for what was found by IMDb id; copies of the records that are there already."""
-        known = self._shards.rows_of(set(self._found)) if self._found else {}
+        known = self._shards.records_of(set(self._found)) if self._found else {}
         for tmdb_id, movies in self._found.items():
             if tmdb_id not in known:
                 yield Job(tmdb_id, tuple(movies), found_by_imdb_id=True)
                 continue
             for movie_id, _ in movies:
-                self._note(known[tmdb_id] | {"movie_id": movie_id})
+                self._settle(movie_id, known[tmdb_id])
 
     def _settle_rest(self, pending: npt.NDArray[np.int64], reason: str) -> None:
         """Set down as failed every movie that has no record from this run."""
@@ -234,17 +234,13 @@ class _Run:
                 self._settle(movie_id, self._without(None, "failed", reason))
 
     def _without(self, tmdb_id: int | None, status: Status, error: str) -> TmdbRecord:
-        return TmdbRecord(tmdb_id=tmdb_id, status=status, error=error, fetched_at=self._now())
+        return without_data(tmdb_id, status, error, self._now())
 
     def _settle(self, movie_id: int, record: TmdbRecord) -> None:
-        self._note(record.row(movie_id))
-
-    def _note(self, row: Row) -> None:
-        """Take a finished row."""
-        self._buffer.append(row)
-        self._settled.add(row["movie_id"])
-        status: Status = row["status"]
-        setattr(self._tally, status, getattr(self._tally, status) + 1)
+        """Take what is known of a movie."""
+        self._buffer.append((movie_id, record))
+        self._settled.add(movie_id)
+        self._tally.count(record.status)
 
     def _count_unknown(self) -> None:
         """Refuse to set a whole collection down as missing because of a wrong address."""

@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ingest.records import Status
+
 Say = Callable[[str], None]
 
 PLAIN_INTERVAL_S = 5.0
@@ -37,6 +39,15 @@ class Tally:
     retries: int = 0
     refusals: int = 0
     started: float = field(default_factory=time.monotonic)
+
+    def count(self, status: Status) -> None:
+        """Note the fate of one movie."""
+        if status == "ok":
+            self.ok += 1
+        elif status == "missing":
+            self.missing += 1
+        else:
+            self.failed += 1
 
     @property
     def done(self) -> int:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.errors import StorageError
-from ingest.records import Row
+from ingest.records import Row, TmdbRecord, from_row, to_table
 from ingest.schemas import TMDB, check_schema
 from ingest.storage import PART_SUFFIX, Storage
 from ingest.tmdb import NOT_LOOKED_UP
@@ -76,8 +76,8 @@ class Shards:
         Raises:
             StorageError: if the place is not writable.
         """
-        table = pa.Table.from_pylist(sorted(rows, key=lambda r: int(r["movie_id"])), schema=TMDB)
-        (self._parts / f"{uuid.uuid4().hex}.parquet").write_table(table)
+        file = self._parts / f"{uuid.uuid4().hex}.parquet"
+        file.write_table(to_table(rows), compression="lz4")  # read once, by the merge
 
     def standing(
         self,
@@ -125,12 +125,12 @@ class Shards:
         keys = self._keys()
         return None if keys.empty else keys["fetched_at"].min().to_pydatetime()
 
-    def rows_of(self, tmdb_ids: set[int]) -> dict[int, Row]:
-        """The ``ok`` rows of some TMDb ids, by TMDb id."""
+    def records_of(self, tmdb_ids: set[int]) -> dict[int, TmdbRecord]:
+        """The ``ok`` records of some TMDb ids, by TMDb id."""
         keys = self._keys()
         wanted = keys[keys["tmdb_id"].isin(tmdb_ids) & (keys["status"] == "ok")]
         rows = (row for table in self._take(wanted) for row in table.to_pylist())
-        return {row["tmdb_id"]: row for row in rows}
+        return {row["tmdb_id"]: from_row(row) for row in rows}
 
     def merge(self, movie_ids: npt.NDArray[np.int64]) -> bool:
         """Put the rows of ``movie_ids`` into one table and remove the parts.

@@ -22,11 +22,12 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -34,7 +35,13 @@ from yarl import URL
 from ingest.config import TmdbConfig
 from ingest.credentials import Credentials
 from ingest.errors import ConfigError, TmdbAuthError, TmdbDownError, TmdbResponseError
-from ingest.records import TmdbRecord, parse_movie
+from ingest.records import (
+    MalformedRecordError,
+    NotARecordError,
+    TmdbRecord,
+    decode_found,
+    decode_movie,
+)
 from ingest.throttle import (
     Backoff,
     Pacer,
@@ -54,7 +61,9 @@ GRACE: Final = 2
 """Failures beyond ``max_attempts`` that a record is forgiven if nobody else succeeded meanwhile."""
 
 _TRANSIENT: Final = frozenset({500, 502, 503, 504})
-_HTML_NOTE: Final = "a body that is not JSON"
+
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(slots=True)
@@ -98,7 +107,10 @@ class TmdbClient:
         self._session = session
         self._config = config
         self._credentials = credentials
-        self._base = URL(config.base_url.rstrip("/"))
+        self._base = config.base_url.rstrip("/")
+        self._query_end = "".join(
+            f"&{name}={quote(value, safe='')}" for name, value in credentials.params.items()
+        )
         self._pacer = pacer or Pacer(config.requests_per_second)
         self._backoff = backoff or Backoff()
         self._budget = RetryBudget()
@@ -115,15 +127,11 @@ class TmdbClient:
             TmdbAuthError: if TMDb refuses the credentials.
             TmdbDownError: if TMDb has stopped answering.
         """
-        payload = await self._get(
-            f"movie/{tmdb_id}", {"append_to_response": "credits,keywords"}, _expect_id(tmdb_id)
+        return await self._get(
+            f"movie/{tmdb_id}",
+            "append_to_response=credits,keywords",
+            lambda body: decode_movie(body, tmdb_id, self._now()),
         )
-        if payload is None:
-            return None
-        try:
-            return parse_movie(payload, self._now())
-        except ValueError as error:
-            raise TmdbResponseError(f"TMDb's record of movie {tmdb_id}: {error}") from error
 
     async def find(self, imdb_id: str) -> int | None:
         """The TMDb id of the movie with an IMDb id (``tt0114709``); ``None`` if TMDb has none.
@@ -131,18 +139,14 @@ class TmdbClient:
         Raises:
             TmdbError: as ``movie``.
         """
-        payload = await self._get(
-            f"find/{imdb_id}", {"external_source": "imdb_id"}, _expect_movie_results
-        )
-        results = payload["movie_results"] if payload else []
-        return int(results[0]["id"]) if results else None
+        return await self._get(f"find/{imdb_id}", "external_source=imdb_id", decode_found)
 
     async def _get(
-        self, path: str, params: Mapping[str, str], check: Callable[[Any], str | None]
-    ) -> Mapping[str, Any] | None:
-        """The JSON object at ``path``, however many tries it takes; ``None`` for a 404."""
-        # Encoded once here: a v3 key is part of it, so it must not be shown anywhere.
-        url = (self._base / path).with_query({**params, **self._credentials.params})
+        self, path: str, query: str, decode: Callable[[bytes], Decoded | None]
+    ) -> Decoded | None:
+        """What ``decode`` makes of the answer, however many tries it takes; ``None`` for a 404."""
+        # A v3 key is part of the URL, so it must not be shown anywhere.
+        url = URL(f"{self._base}/{path}?{query}{self._query_end}", encoded=True)
         failures = held_against = refusals = 0
         successes = -1
         while True:
@@ -152,11 +156,11 @@ class TmdbClient:
                 answer = await self._ask(url)
                 if answer.status != 429:
                     self._pacer.accepted()
-                    payload = self._interpret(answer, path, check)
+                    decoded = self._interpret(answer, path, decode)
                     self._patience.renew()
                     self._budget.earn()
                     self._successes += 1
-                    return payload
+                    return decoded
             except _TransientError as error:
                 problem = str(error)
             else:
@@ -199,10 +203,17 @@ class TmdbClient:
         raise _TransientError(problem)
 
     def _interpret(
-        self, answer: _Answer, path: str, check: Callable[[Any], str | None]
-    ) -> Mapping[str, Any] | None:
+        self, answer: _Answer, path: str, decode: Callable[[bytes], Decoded | None]
+    ) -> Decoded | None:
         """Classify an answer other than 429, as the table at the top says."""
         status = answer.status
+        if status == 200:
+            try:
+                return decode(answer.body)
+            except NotARecordError as error:
+                raise _TransientError(f"HTTP 200 with {error}") from None
+            except MalformedRecordError as error:
+                raise TmdbResponseError(f"{path}: {error}") from None
         if status in (401, 403):
             raise TmdbAuthError(
                 f"TMDb refused the credentials ({_summary(answer)}). "
@@ -210,15 +221,9 @@ class TmdbClient:
             )
         if status in _TRANSIENT:
             raise _TransientError(_summary(answer))
-        payload = _parse(answer.body)
-        if status == 200:
-            problem = _HTML_NOTE if payload is None else check(payload)
-            if problem:
-                raise _TransientError(f"HTTP 200 with {problem}")
-            return payload
         if status == 404:
-            if payload is None:
-                raise _TransientError(f"HTTP 404 with {_HTML_NOTE}")
+            if not _parse(answer.body):
+                raise _TransientError("HTTP 404 with a body that is not TMDb's JSON")
             return None
         hint = f"; is tmdb.base_url = {self._config.base_url!r} right?" if status < 400 else ""
         raise TmdbResponseError(f"{path}: TMDb answered {_summary(answer)}{hint}")
@@ -270,23 +275,6 @@ async def open_session(
         proxy=proxy,
     ) as session:
         yield session
-
-
-def _expect_id(tmdb_id: int) -> Callable[[Any], str | None]:
-    def check(payload: Any) -> str | None:
-        found = payload.get("id")
-        return None if found == tmdb_id else f"the id {found!r:.40} instead of {tmdb_id}"
-
-    return check
-
-
-def _expect_movie_results(payload: Any) -> str | None:
-    results = payload.get("movie_results")
-    if isinstance(results, list) and all(
-        isinstance(item, dict) and isinstance(item.get("id"), int) for item in results
-    ):
-        return None
-    return "no list of movie_results"
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from ingest.records import MAX_CAST, Named, parse_movie
+from ingest.records import (
+    MAX_CAST,
+    MalformedRecordError,
+    Named,
+    NotARecordError,
+    TmdbRecord,
+    decode_found,
+    decode_movie,
+    from_row,
+    to_table,
+    without_data,
+)
 from ingest.schemas import TMDB
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -38,8 +49,12 @@ FULL: dict[str, Any] = {
 }
 
 
+def decode(payload: dict[str, Any]) -> TmdbRecord:
+    return decode_movie(json.dumps(payload).encode(), payload["id"], NOW)
+
+
 def test_a_full_record() -> None:
-    record = parse_movie(FULL, NOW)
+    record = decode(FULL)
     assert record.status == "ok"
     assert record.error is None
     assert (record.budget, record.revenue) == (237000000, 2923706026)
@@ -47,10 +62,10 @@ def test_a_full_record() -> None:
     assert isinstance(record.vote_average, float)
     assert isinstance(record.vote_count, int)
     assert (record.runtime, record.release_date) == (162, date(2009, 12, 15))
-    assert record.genres == ("Action", "Adventure")
-    assert record.directors == (Named(2710, "James Cameron"),)
-    assert record.cast == (Named(65731, "Sam Worthington"), Named(8691, "Zoe Saldaña"))
-    assert record.keywords == (Named(1463, "culture clash"),)
+    assert record.genres == ["Action", "Adventure"]
+    assert record.directors == [Named(2710, "James Cameron")]
+    assert record.cast == [Named(65731, "Sam Worthington"), Named(8691, "Zoe Saldaña")]
+    assert record.keywords == [Named(1463, "culture clash")]
     assert record.collection == Named(87096, "Avatar Collection")
     assert record.fetched_at == NOW
 
@@ -59,27 +74,27 @@ def test_unknown_values_are_null() -> None:
     sparse = {"id": 5, "budget": 0, "revenue": 0, "runtime": 0, "vote_average": 0.0,
               "vote_count": 0, "release_date": "", "imdb_id": "", "belongs_to_collection": None,
               "genres": None, "credits": None}  # fmt: skip
-    record = parse_movie(sparse, NOW)
+    record = decode(sparse)
     unknown = (record.budget, record.revenue, record.runtime, record.vote_average)
     assert unknown == (None, None, None, None)
     assert (record.release_date, record.imdb_id, record.collection) == (None, None, None)
-    assert (record.genres, record.directors, record.cast, record.keywords) == ((), (), (), ())
+    assert (record.genres, record.directors, record.cast, record.keywords) == ([], [], [], [])
     assert record.vote_count == 0  # known: nobody has voted
     assert record.popularity is None
 
 
 def test_the_cast_is_cut_in_billing_order() -> None:
     cast = [{"id": n, "name": f"Actor {n}", "order": n} for n in range(30)]
-    record = parse_movie({"id": 5, "credits": {"cast": cast[::-1]}}, NOW)
+    record = decode({"id": 5, "credits": {"cast": cast[::-1]}})
     assert [named.id for named in record.cast] == list(range(MAX_CAST))
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("budget", "1000"),
+        ("budget", "much"),
+        ("budget", 1000.5),
         ("budget", 2**63),
-        ("revenue", True),
         ("runtime", 2**31),
         ("popularity", "high"),
         ("popularity", float("nan")),
@@ -91,13 +106,35 @@ def test_the_cast_is_cut_in_billing_order() -> None:
     ],
 )
 def test_a_value_of_another_type_is_named(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=field):
-        parse_movie({"id": 5, field: value}, NOW)
+    with pytest.raises(MalformedRecordError, match=field):
+        decode({"id": 5, field: value})
 
 
-def test_rows_fit_the_schema() -> None:
-    rows = [parse_movie(FULL, NOW).row(1), parse_movie({"id": 6}, NOW).row(2)]
-    table = pa.Table.from_pylist(rows, schema=TMDB)
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"<html>", b'{"id": 6}', b"{}", b"null"])
+def test_a_body_that_is_no_record(body: bytes) -> None:
+    with pytest.raises(NotARecordError):
+        decode_movie(body, 5, NOW)
+
+
+def test_what_find_finds() -> None:
+    assert decode_found(b'{"movie_results": [{"id": 7, "title": "x"}], "tv_results": []}') == 7
+    assert decode_found(b'{"movie_results": []}') is None
+    for body in (b"", b"{}", b'{"movie_results": [{}]}'):
+        with pytest.raises(NotARecordError):
+            decode_found(body)
+
+
+def test_rows_become_a_sorted_table_and_come_back() -> None:
+    rows = [
+        (3, decode(FULL)),
+        (1, decode({"id": 6})),
+        (2, without_data(None, "missing", "no id", NOW)),
+    ]
+    table = to_table(rows)
     table.validate(full=True)
-    assert set(rows[0]) == set(TMDB.names)
-    assert table["movie_id"].to_pylist() == [1, 2]
+    assert table.schema.equals(TMDB, check_metadata=True)
+    assert table["movie_id"].to_pylist() == [1, 2, 3]
+    back = [(row["movie_id"], from_row(row)) for row in table.to_pylist()]
+    assert back[2] == rows[0]
+    assert to_table(back).equals(table)
+    assert TmdbRecord._fields == tuple(TMDB.names[1:])

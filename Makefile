@@ -1,0 +1,42 @@
+# Every target creates .venv from requirements.lock on first use, and again when the lock changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help run test check bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
+	$(BIN)/python -m ray_jobs.pipeline --config configs/quickstart.toml $(ARGS)
+
+test: $(READY) ## the tests; more options in ARGS="-k ..."
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## the benchmarks, as ratios
+	$(BIN)/python benchmarks/bench_ingest.py $(ARGS)
+
+lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --allow-unsafe --extra dev --strip-extras --no-annotate --no-header \
+	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
+	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock
+
+clean: ## remove the environment and all outputs
+	rm -rf $(VENV) artifacts
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@

@@ -4,8 +4,9 @@
 
 rate     all of ml-latest-small against the replay server at 40 requests/s with a burst of 40:
          the share of the permitted rate that is used, and refusals (429). 4 minutes.
-ceiling  the same without limit: requests per second and CPU per request, as ratios to a bare pool of
-         aiohttp workers that read each answer and drop it, in the same run.
+ceiling  the same without limit: requests per second and CPU per request, as ratios to a bare pool
+         of aiohttp workers that read each answer and drop it, and one that also parses the JSON, in
+         the same run. Merging the parts at the end is told apart.
 memory   100,000 movies through the command line: peak resident memory of that process.
 
 ``rate`` and ``ceiling`` need the shared development data beside the repository.
@@ -34,13 +35,18 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from ingest.config import DataConfig, TmdbConfig  # noqa: E402
-from ingest.stage import ingest, prepare_tables  # noqa: E402
+from ingest.crawl import crawl  # noqa: E402
+from ingest.credentials import Credentials  # noqa: E402
+from ingest.progress import PlainView  # noqa: E402
+from ingest.shards import Shards  # noqa: E402
+from ingest.stage import prepare_tables  # noqa: E402
 from ingest.storage import Storage  # noqa: E402
 
 SHARED: Final = REPOSITORY.parent / "shared"
 TOKEN: Final = "replay-read-access-token"
 ENVIRON: Final = {"TMDB_ACCESS_TOKEN": TOKEN}
 CONCURRENCY: Final = 32
+TURNS: Final = 3
 RATE: Final = 40.0
 Result = dict[str, Any]
 
@@ -94,17 +100,27 @@ def some_movies(folder: Path, count: int | None) -> Path:
 
 
 def crawl_all(url: str, source: Path, folder: Path, rate: float) -> Result:
-    """Ingest ``source``; wall and CPU seconds of the TMDb part."""
-    data = DataConfig(path=str(source))
-    tmdb = TmdbConfig(base_url=url, requests_per_second=rate, concurrency=CONCURRENCY)
-    storage = Storage.at(folder)
-    prepare_tables(data, storage / "raw", silent)
-    wall, cpu = time.perf_counter(), time.process_time()
-    raw = ingest(data, tmdb, storage, environ=ENVIRON, say=silent)
+    """Crawl ``source``, then merge; wall and CPU seconds of each."""
+    config = TmdbConfig(base_url=url, requests_per_second=rate, concurrency=CONCURRENCY)
+    tables, _ = prepare_tables(DataConfig(path=str(source)), Storage.at(folder) / "raw", silent)
+    target = Storage.at(folder) / "raw" / tables.name
+    links = (target / "links.parquet").read_table()
+    ids = links["movie_id"].to_numpy()
+    shards = Shards(target)
+    credentials = Credentials.from_environ(ENVIRON)
+    assert credentials is not None
+    started = time.perf_counter(), time.process_time()
+    summary = asyncio.run(crawl(links, ids, shards, config, credentials, PlainView(silent)))
+    crawled = time.perf_counter(), time.process_time()
+    shards.merge(ids)
+    merged = time.perf_counter(), time.process_time()
     return {
-        "wall_s": time.perf_counter() - wall,
-        "cpu_s": time.process_time() - cpu,
-        "coverage": raw.tmdb_coverage,
+        "requests": summary.requests,
+        "wall_s": crawled[0] - started[0],
+        "cpu_s": crawled[1] - started[1],
+        "merge_wall_s": merged[0] - crawled[0],
+        "merge_cpu_s": merged[1] - crawled[1],
+        "coverage": shards.coverage(),
     }
 
 
@@ -112,21 +128,21 @@ def bench_rate(folder: Path, *, quick: bool) -> Result:
     """The share of the permitted rate."""
     source = some_movies(folder, 1_000 if quick else None)
     with replay("--rate", str(RATE), "--burst", str(RATE)) as url:
-        crawl = crawl_all(url, source, folder / "rate", RATE)
+        crawled = crawl_all(url, source, folder / "rate", RATE)
         stats = stats_of(url)
     return {
         "requests": stats["requests"],
         "requests_per_s": stats["mean_rps"],
         "share_of_permitted_rate": stats["mean_rps"] / RATE,
-        "share_including_start_and_merge": stats["requests"] / crawl["wall_s"] / RATE,
+        "share_including_start_and_end": crawled["requests"] / crawled["wall_s"] / RATE,
         "refusals": stats["rate_limited"],
-        "wall_s": crawl["wall_s"],
-        "coverage": crawl["coverage"],
+        "wall_s": crawled["wall_s"],
+        "coverage": crawled["coverage"],
     }
 
 
-async def bare_pool(url: str, ids: list[int]) -> None:
-    """Workers that fetch, read and drop."""
+async def bare_pool(url: str, ids: list[int], parse: Callable[[bytes], Any]) -> None:
+    """Workers that fetch, read, ``parse`` and drop."""
     queue = iter(ids)
     params = {"append_to_response": "credits,keywords"}
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -137,42 +153,52 @@ async def bare_pool(url: str, ids: list[int]) -> None:
         async def worker() -> None:
             for tmdb_id in queue:
                 async with session.get(f"{url}/movie/{tmdb_id}", params=params) as response:
-                    await response.read()
+                    parse(await response.read())
 
         async with asyncio.TaskGroup() as group:
             for _ in range(CONCURRENCY):
                 group.create_task(worker())
 
 
+def time_bare_pool(url: str, ids: list[int], parse: Callable[[bytes], Any]) -> Result:
+    """Wall and CPU seconds of a bare pool."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    asyncio.run(bare_pool(url, ids, parse))
+    return {
+        "requests": len(ids),
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() - cpu,
+    }
+
+
 def bench_ceiling(folder: Path, *, quick: bool) -> Result:
-    """Speed without a limit, next to a bare pool; the two take turns."""
+    """Speed without a limit, next to bare pools; all take turns, and the best turn counts."""
     source = some_movies(folder, 2_000 if quick else None)
     lines = (source / "links.csv").read_text(encoding="utf-8").splitlines()[1:]
     ids = [int(tmdb_id) for line in lines if (tmdb_id := line.rsplit(",", 1)[1])]
-    bare: list[tuple[float, float]] = []
-    ours: list[tuple[float, float]] = []
+    turns: dict[str, list[Result]] = {"bare": [], "bare_json": [], "ingest": []}
     with replay("--rate", "0") as url:
-        for turn in range(3):
-            wall, cpu = time.perf_counter(), time.process_time()
-            asyncio.run(bare_pool(url, ids))
-            bare.append(
-                ((time.perf_counter() - wall) / len(ids), (time.process_time() - cpu) / len(ids))
+        for turn in range(TURNS):
+            turns["bare"].append(time_bare_pool(url, ids, len))
+            turns["bare_json"].append(
+                time_bare_pool(url, ids, lambda body: json.loads(body) if body[:1] == b"{" else 0)
             )
-            before = stats_of(url)["requests"]
-            crawl = crawl_all(url, source, folder / f"ceiling{turn}", 1e9)
-            requests = stats_of(url)["requests"] - before
-            ours.append((crawl["wall_s"] / requests, crawl["cpu_s"] / requests))
-    wall_bare, cpu_bare = (min(values) for values in zip(*bare, strict=True))
-    wall_ours, cpu_ours = (min(values) for values in zip(*ours, strict=True))
-    return {
-        "concurrency": CONCURRENCY,
-        "bare_requests_per_s": 1 / wall_bare,
-        "ingest_requests_per_s": 1 / wall_ours,
-        "speed_ratio_wall": wall_bare / wall_ours,
-        "bare_cpu_us_per_request": cpu_bare * 1e6,
-        "ingest_cpu_us_per_request": cpu_ours * 1e6,
-        "speed_ratio_cpu": cpu_bare / cpu_ours,
-    }
+            turns["ingest"].append(crawl_all(url, source, folder / f"ceiling{turn}", 1e9))
+
+    def best(name: str, measure: str) -> float:
+        values: list[float] = [turn[measure] / turn["requests"] for turn in turns[name]]
+        return min(values)
+
+    result: Result = {"concurrency": CONCURRENCY, "turns": TURNS}
+    for name in turns:
+        result[f"{name}_requests_per_s"] = 1 / best(name, "wall_s")
+        result[f"{name}_cpu_us_per_request"] = best(name, "cpu_s") * 1e6
+    for measure in ("wall_s", "cpu_s"):
+        ours = best("ingest", measure)
+        result[f"ratio_to_bare_by_{measure[:-2]}"] = best("bare", measure) / ours
+        result[f"ratio_to_bare_json_by_{measure[:-2]}"] = best("bare_json", measure) / ours
+    result["merge_cpu_us_per_request"] = best("ingest", "merge_cpu_s") * 1e6
+    return result
 
 
 def bench_memory(folder: Path, *, quick: bool) -> Result:

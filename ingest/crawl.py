@@ -25,7 +25,7 @@ from ingest.credentials import Credentials
 from ingest.errors import TmdbDownError, TmdbError, TmdbResponseError
 from ingest.progress import Tally, View, shown
 from ingest.records import Row, Status, TmdbRecord, without_data
-from ingest.shards import Shards, utc_now
+from ingest.shards import Shards, encode, utc_now
 from ingest.throttle import Backoff, Pacer
 from ingest.tmdb import NOT_LOOKED_UP, TmdbClient, open_session
 
@@ -60,16 +60,20 @@ class CrawlSummary:
 
 
 def plan(links: pa.Table, pending: npt.NDArray[np.int64]) -> Iterator[Job]:
-    """The jobs of the first round: one for each distinct TMDb id of ``pending``, by movie id."""
+    """The jobs of the first round: one for each distinct TMDb id of ``pending``."""
     chosen = links.filter(pc.is_in(links["movie_id"], pa.array(pending)))
-    sharing: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
-    columns = [chosen[name].to_pylist() for name in ("movie_id", "imdb_id", "tmdb_id")]
-    for movie_id, imdb_id, tmdb_id in zip(*columns, strict=True):
-        if tmdb_id is None:
-            yield Job(None, ((movie_id, imdb_id),))
-        else:
-            sharing[tmdb_id].append((movie_id, imdb_id))
-    for tmdb_id, movies in sharing.items():
+    counts = pc.value_counts(chosen["tmdb_id"].drop_null())
+    is_shared = pc.greater(counts.field("counts"), 1)
+    shared = set(counts.field("values").filter(is_shared).to_pylist())
+    waiting: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    for batch in chosen.to_batches(max_chunksize=1_000):
+        for row in batch.to_pylist():
+            movie = (row["movie_id"], row["imdb_id"])
+            if row["tmdb_id"] in shared:
+                waiting[row["tmdb_id"]].append(movie)
+            else:
+                yield Job(row["tmdb_id"], (movie,))
+    for tmdb_id, movies in waiting.items():
         yield Job(tmdb_id, tuple(movies))
 
 
@@ -266,7 +270,9 @@ class _Run:
         async with self._writing:
             if len(self._buffer) >= at_least:
                 rows, self._buffer = self._buffer, []
-                await asyncio.to_thread(self._shards.write, rows)
+                # Encoding takes milliseconds. In a thread it would take longer, because the two
+                # threads would hand the interpreter to each other all the time.
+                await asyncio.to_thread(self._shards.store, encode(rows))
 
     async def _flush(self) -> None:
         """Write what is left, and wait until all of it is on disk."""

@@ -2,6 +2,7 @@
 
 A raw data set is a folder ``raw/<name>/`` with these files::
 
+    tables.json       which files the four tables below were made from (``manifest.TablesManifest``)
     dataset.json      what it is: name, source, counts, checksums (``manifest.DatasetManifest``)
     ratings.parquet   RATINGS, in the order of the release's file
     movies.parquet    MOVIES, one row a movie

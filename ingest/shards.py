@@ -7,7 +7,9 @@ hides a record that was had before.
 
 from __future__ import annotations
 
+import io
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -54,6 +55,13 @@ class Standing:
         return np.sort(np.concatenate([self.untried, self.failed, self.stale]))
 
 
+def encode(rows: Sequence[Row]) -> bytes:
+    """The content of a part."""
+    stream = io.BytesIO()
+    pq.write_table(to_table(rows), stream, compression="lz4")  # read once, by the merge
+    return stream.getvalue()
+
+
 class Shards:
     """The TMDb records in one raw data set folder."""
 
@@ -76,8 +84,15 @@ class Shards:
         Raises:
             StorageError: if the place is not writable.
         """
-        file = self._parts / f"{uuid.uuid4().hex}.parquet"
-        file.write_table(to_table(rows), compression="lz4")  # read once, by the merge
+        self.store(encode(rows))
+
+    def store(self, part: bytes) -> None:
+        """Write one part that ``encode`` made, atomically.
+
+        Raises:
+            StorageError: if the place is not writable.
+        """
+        (self._parts / f"{uuid.uuid4().hex}.parquet").write_bytes(part)
 
     def standing(
         self,
@@ -97,39 +112,41 @@ class Shards:
             StorageError: if a file cannot be read.
         """
         keys = self._keys()
-        keys = keys[keys["movie_id"].isin(movie_ids)]
+        keys = keys.filter(pc.is_in(keys["movie_id"], pa.array(movie_ids)))
         if look_up:
-            keys = keys[~keys["error"].str.endswith(NOT_LOOKED_UP, na=False)]
-        failed = keys["status"] == "failed"
-        old = keys["fetched_at"] < pd.Timestamp(now - timedelta(days=max_age_days))
-
-        def ids(rows: pd.Series) -> npt.NDArray[np.int64]:
-            return np.sort(keys.loc[rows, "movie_id"].to_numpy(np.int64))
-
-        untried = np.setdiff1d(movie_ids, keys["movie_id"].to_numpy(np.int64))
-        return Standing(ids(~failed & ~old), ids(~failed & old), ids(failed), untried)
+            left_out = pc.fill_null(pc.ends_with(keys["error"], NOT_LOOKED_UP), False)
+            keys = keys.filter(pc.invert(left_out))
+        ids = keys["movie_id"].to_numpy()
+        failed = pc.equal(keys["status"], "failed").to_numpy()
+        limit = pa.scalar(now - timedelta(days=max_age_days), keys["fetched_at"].type)
+        old = pc.less(keys["fetched_at"], limit).to_numpy()
+        untried = np.setdiff1d(movie_ids, ids)
+        return Standing(ids[~failed & ~old], ids[~failed & old], ids[failed], untried)
 
     def coverage(self) -> dict[str, int]:
         """Number of movies of each status."""
-        counts = self._keys()["status"].value_counts()
-        return {status: int(counts.get(status, 0)) for status in ("ok", "missing", "failed")}
+        counts = Counter(self._keys()["status"].to_pylist())
+        return {status: counts[status] for status in ("ok", "missing", "failed")}
 
     def failures(self, limit: int = 20) -> dict[int, str]:
         """Reasons of the first ``limit`` failed movies, by movie id."""
         keys = self._keys()
-        failed = keys[keys["status"] == "failed"].nsmallest(limit, "movie_id")
-        return dict(zip(failed["movie_id"].tolist(), failed["error"].tolist(), strict=True))
+        failed = keys.filter(pc.equal(keys["status"], "failed")).slice(0, limit)
+        return dict(zip(failed["movie_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
 
     def oldest(self) -> datetime | None:
         """When the oldest record was fetched."""
-        keys = self._keys()
-        return None if keys.empty else keys["fetched_at"].min().to_pydatetime()
+        found: datetime | None = pc.min(self._keys()["fetched_at"]).as_py()
+        return found
 
     def records_of(self, tmdb_ids: set[int]) -> dict[int, TmdbRecord]:
         """The ``ok`` records of some TMDb ids, by TMDb id."""
         keys = self._keys()
-        wanted = keys[keys["tmdb_id"].isin(tmdb_ids) & (keys["status"] == "ok")]
-        rows = (row for table in self._take(wanted) for row in table.to_pylist())
+        wanted = pc.and_(
+            pc.is_in(keys["tmdb_id"], pa.array(sorted(tmdb_ids), pa.int64())),
+            pc.equal(keys["status"], "ok"),
+        )
+        rows = (row for table in self._take(keys.filter(wanted)) for row in table.to_pylist())
         return {row["tmdb_id"]: from_row(row) for row in rows}
 
     def merge(self, movie_ids: npt.NDArray[np.int64]) -> bool:
@@ -142,8 +159,8 @@ class Shards:
             StorageError: if the table cannot be written.
         """
         keys = self._keys()
-        keys = keys[keys["movie_id"].isin(movie_ids)].sort_values("movie_id")
-        if len(keys) < len(movie_ids):
+        keys = keys.filter(pc.is_in(keys["movie_id"], pa.array(movie_ids)))
+        if keys.num_rows < len(movie_ids):
             return False
         with (
             self._table.writing() as stream,
@@ -180,27 +197,32 @@ class Shards:
                 if file.name.startswith(".tmdb.parquet") or folder is self._parts:
                     file.delete()
 
-    def _keys(self) -> pd.DataFrame:
-        """One row a movie that has any record: the one that counts, and where it stands."""
-        frames = []
-        for position, file in enumerate(self.files()):
-            frame = _read(file, _KEY_COLUMNS).to_pandas()
-            frames.append(frame.assign(file=position, row=np.arange(len(frame))))
-        if not frames:
-            empty = TMDB.empty_table().select(_KEY_COLUMNS).to_pandas()
-            return empty.assign(file=pd.Series(dtype=np.int64), row=pd.Series(dtype=np.int64))
-        keys = pd.concat(frames, ignore_index=True)
-        keys["had"] = keys["status"] != "failed"
-        keys = keys.sort_values(["movie_id", "had", "fetched_at", "file"], kind="stable")
-        return keys.drop_duplicates("movie_id", keep="last").drop(columns="had")
+    def _keys(self) -> pa.Table:
+        """One row a movie that has any record, sorted: the one that counts, and where it lies."""
+        tables = [TMDB.empty_table().select(_KEY_COLUMNS)]
+        tables += [_read(file, _KEY_COLUMNS) for file in self.files()]
+        keys = pa.concat_tables(tables).combine_chunks()
+        sizes = [table.num_rows for table in tables[1:]]
+        file = np.repeat(np.arange(len(sizes)), sizes)
+        row = np.concatenate([np.arange(size) for size in [0, *sizes]])
+        movie_id = keys["movie_id"].to_numpy()
+        had = pc.not_equal(keys["status"], "failed").to_numpy()
+        fetched_at = keys["fetched_at"].cast(pa.int64()).to_numpy()
+        order = np.lexsort((file, fetched_at, had, movie_id))
+        ordered = movie_id[order]
+        last = order[np.append(ordered[1:] != ordered[:-1], True)[: len(order)]]
+        columns = {"file": pa.array(file[last]), "row": pa.array(row[last])}
+        kept = keys.take(pa.array(last))
+        for name, column in columns.items():
+            kept = kept.append_column(name, column)
+        return kept
 
-    def _take(self, keys: pd.DataFrame) -> Iterator[pa.Table]:
+    def _take(self, keys: pa.Table) -> Iterator[pa.Table]:
         """The whole rows that ``keys`` point at, in that order, a few thousand at a time."""
-        files = self.files()
-        readers = _RowReader(files)
-        for start in range(0, len(keys), _ROWS_AT_A_TIME):
-            chunk = keys.iloc[start : start + _ROWS_AT_A_TIME]
-            yield readers.take(chunk["file"].to_numpy(np.int64), chunk["row"].to_numpy(np.int64))
+        reader = _RowReader(self.files())
+        for start in range(0, keys.num_rows, _ROWS_AT_A_TIME):
+            chunk = keys.slice(start, _ROWS_AT_A_TIME)
+            yield reader.take(chunk["file"].to_numpy(), chunk["row"].to_numpy())
 
 
 class _RowReader:
@@ -243,14 +265,15 @@ def _read(file: Storage, columns: list[str] | None = None) -> pa.Table:
         StorageError: if it cannot be read.
     """
     try:
-        found = pq.read_schema(file.path, filesystem=file.filesystem)
+        with file.filesystem.open_input_file(file.path) as stream:
+            parquet = pq.ParquetFile(stream)
+            check_schema(parquet.schema_arrow, TMDB, str(file))
+            return parquet.read(columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise StorageError(
             f"cannot read {file} as Parquet: {error}. Delete that file, then run again: its "
             "records are fetched anew."
         ) from error
-    check_schema(found, TMDB, str(file))
-    return file.read_table(columns)
 
 
 def utc_now() -> datetime:

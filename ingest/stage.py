@@ -385,7 +385,9 @@ def finish(
         fingerprint=fingerprint.combined(parts),
         attribution=attribution,
     )
-    (folder / DATASET_FILE).write_json(manifest.model_dump(mode="json"))
+    content = manifest.model_dump(mode="json")
+    if not (folder / DATASET_FILE).exists() or (folder / DATASET_FILE).read_json() != content:
+        (folder / DATASET_FILE).write_json(content)
     return RawData(
         folder=folder,
         name=tables.name,

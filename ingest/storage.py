@@ -186,10 +186,10 @@ class Storage:
         """Write this file atomically, as indented JSON."""
         self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
-    def write_table(self, table: pa.Table, compression: str = "zstd") -> None:
+    def write_table(self, table: pa.Table) -> None:
         """Write this file atomically, as Parquet."""
         with self.writing() as stream:
-            pq.write_table(table, stream, compression=compression)
+            pq.write_table(table, stream, compression="zstd")
 
     def read_bytes(self) -> bytes:
         """The content of this file.

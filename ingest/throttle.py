@@ -18,8 +18,9 @@ from typing import Final
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
 
-CATCH_UP_S: Final = 0.1
-"""A pacer that was held up may make good at most this many seconds' worth of requests."""
+CATCH_UP_S: Final = 0.5
+"""A pacer that was held up may make good at most this many seconds' worth of requests: enough for a
+busy machine, and half of the second's worth that servers usually let pass at once."""
 
 CUT: Final = 0.85
 """What a refusal leaves of the rate: little, since the rate before it was nearly right."""
@@ -57,7 +58,8 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
         self._turn = asyncio.Lock()  # only the head of the queue waits for the clock
-        self._due = float("-inf")  # when the next request is due
+        self._catch_up = CATCH_UP_S
+        self._due = clock()  # when the next request is due
         self._paused_until = float("-inf")
         self._refused_rate = rate
         self._cut_at = float("-inf")
@@ -93,6 +95,7 @@ class Pacer:
             far_off = now - self._cut_at < TOO_SOON_S
             self._refused_rate = max(MIN_RATE, self.rate * (FAR_OFF if far_off else 1.0))
             self._refusals_in_a_row += 1
+            self._catch_up /= 2  # perhaps this server allows less at once
             pause = min(LONGEST_GUESS_S, 2.0 ** (self._refusals_in_a_row - 1))
         else:
             pause = 0.0
@@ -112,7 +115,7 @@ class Pacer:
 
     def _take(self) -> float:
         now = self._clock()
-        earliest = max(now - CATCH_UP_S, self._paused_until)
+        earliest = max(now - self._catch_up, self._paused_until)
         self._due = max(self._due, earliest) + 1 / self.rate
         return now
 

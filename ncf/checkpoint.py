@@ -88,6 +88,14 @@ def load(folder: Path) -> Checkpoint:
         fitted = load_fitted(folder)
         model = NCF(experiment.model, fitted)
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, DataError) as error:
+        return Checkpoint(model.eval(), experiment, fitted, content["record"])
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        DataError,
+    ) as error:
         raise CheckpointError(f"cannot read the checkpoint {folder}: {error}") from error
-    return Checkpoint(model.eval(), experiment, fitted, content["record"])

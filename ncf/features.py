@@ -154,8 +154,10 @@ def _fit_column(
         indicator=features.missing_indicators and bool(np.isnan(values[seen]).any()),
     )
     deskewed = unscaled.deskew(known)
-    scale = float(deskewed.std())
-    return replace(unscaled, mean=float(deskewed.mean()), scale=scale if scale > 0 else 1.0)
+    mean, spread = float(deskewed.mean()), float(deskewed.std())
+    # Equal values may differ by rounding from their own mean; dividing by that is no scaling.
+    is_constant = spread <= 1e-12 * abs(mean)
+    return replace(unscaled, mean=mean, scale=1.0 if is_constant else spread)
 
 
 def _numeric_matrix(

@@ -138,7 +138,9 @@ class FittedState:
     def decay_weight(self, timestamps: Integers) -> npt.NDArray[np.float32]:
         """exp(-rate * age in days) of each rating, in (0, 1]."""
         age_days = np.maximum(self.decay_reference - timestamps, 0) / 86_400.0
-        return np.exp(-self.decay_rate_per_day * age_days).astype(np.float32)
+        weight = np.exp(-self.decay_rate_per_day * age_days).astype(np.float32)
+        # A rating so old that its weight rounds to 0 would make 0 / 0 of a normalised weight.
+        return np.maximum(weight, np.finfo(np.float32).tiny)
 
     def save(self, filesystem: fs.FileSystem, folder: str) -> None:
         """Write ``fitted.json``, ``users.parquet`` and ``movies.parquet`` into ``folder``."""
@@ -170,7 +172,10 @@ class FittedState:
                 f"the fitted state in {folder} has format version {found}, this program reads "
                 f"version {FORMAT_VERSION}. Prepare the data and train again."
             )
-        return _from_parts(values, users, movies)
+        try:
+            return _from_parts(values, users, movies)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"the fitted state in {folder} is damaged: {error}") from error
 
 
 def save_fitted(state: FittedState, folder: Path) -> None:

@@ -5,6 +5,7 @@ Each function returns ``labels: [N] int8``, holding positions in ``SPLITS``, for
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -44,8 +45,8 @@ def fold_validation_into_training(labels: Labels) -> Labels:
 
 def _random(config: SplitConfig, num_rows: int) -> Labels:
     labels = np.zeros(num_rows, dtype=np.int8)
-    if num_rows < 2:
-        return labels
+    if math.ceil(config.test * num_rows) >= num_rows:
+        return labels  # scikit-learn refuses to leave no training row, in words of its own
     rest, test = train_test_split(
         np.arange(num_rows), test_size=config.test, random_state=config.seed
     )

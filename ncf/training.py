@@ -34,7 +34,7 @@ class Epoch:
     train_loss: float
     """Mean weighted training loss, dropout active."""
     learning_rate: float
-    """Of the epoch's last step."""
+    """After the epoch's last step."""
     seconds: float
     """Wall time of training and validation."""
     validation: Scores | None
@@ -133,16 +133,19 @@ def train_epoch(
     model: nn.Module,
     batches: Iterable[tuple[Batch, int]],
     step: Callable[[Batch, int], torch.Tensor],
+    share: Share = ALONE,
 ) -> float:
-    """Take a step for every batch; returns the mean loss over this worker's rows."""
+    """Take a step for every batch; returns the mean loss over all workers' rows."""
     model.train()
     losses: list[torch.Tensor] = []
     count = 0
     for batch, batch_size in batches:
         # Reading the loss here would make the device wait at every step.
         losses.append(step(batch, batch_size))
-        count += len(batch)
-    return float(torch.stack(losses).sum()) / max(count, 1)
+        count += batch_size
+    total = torch.stack(losses).double().sum()
+    _sum_over_workers(total, share)
+    return float(total) / max(count, 1)
 
 
 def fit(
@@ -170,10 +173,10 @@ def fit(
     epochs: list[Epoch] = []
     best_error, best_epoch, best = math.inf, 0, snapshot(model)
     result = FitResult((), 0, best, best)
-    for number in range(1, (config.stop_after or config.epochs) + 1):
+    for number in range(1, min(config.stop_after or config.epochs, config.epochs) + 1):
         started = time.perf_counter()
         batches = shuffled(trainer.rows, config.batch_size, generator, share)
-        train_loss = train_epoch(model, batches, trainer.step)
+        train_loss = train_epoch(model, batches, trainer.step, share)
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
         error = objective.error(scores) if scores else -number
         is_best = error < best_error

@@ -38,7 +38,8 @@ class RayConfig(Section):
     """Which Ray to run on."""
 
     address: str = ""
-    """Cluster to join; empty joins the one this runs in or beside, else starts a local one."""
+    """Cluster to join, ``auto`` for the one on this machine; empty joins that of the environment
+    variable RAY_ADDRESS, which Ray sets in a submitted job, and else starts a local one."""
     num_cpus: Annotated[int, Field(ge=0)] = 0
     """CPUs of a local Ray that is started; 0 takes all there are."""
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265

@@ -110,25 +110,18 @@ def ensure_ray(config: JobConfig) -> None:
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _quieten()
-    options: dict[str, Any] = {}
-    if not _finds_cluster(config):
-        # Not only for looking: Train asks the dashboard's state API whether a stopped trial's
-        # controller is gone, and gives its workers' CPUs back only then.
-        options |= {"include_dashboard": True, "dashboard_port": config.ray.dashboard_port}
-        if config.ray.num_cpus:
-            options["num_cpus"] = config.ray.num_cpus
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
     try:
         context = ray.init(
-            address=config.ray.address or None,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": {k: os.environ[k] for k in _RAY_ENVIRONMENT}},
-            **options,
+            runtime_env={"env_vars": {name: os.environ[name] for name in _RAY_ENVIRONMENT}},
+            **({"address": address} if address else _local_options(config)),
         )
     except (ConnectionError, ValueError) as error:
         raise ResourceError(
-            f"cannot reach the Ray cluster at {config.ray.address or 'its default address'}: "
-            f"{error}. Start one with `ray start --head`, or leave ray.address empty."
+            f"cannot reach the Ray cluster at {address or 'its default address'}: {error}. "
+            "Start one with `ray start --head`, or leave ray.address empty to have one started."
         ) from error
     if not context.dashboard_url:
         raise ResourceError(
@@ -140,9 +133,18 @@ def ensure_ray(config: JobConfig) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def _finds_cluster(config: JobConfig) -> bool:
-    """Whether ``ray.init`` will join a cluster instead of starting a local Ray."""
-    return bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
+def _local_options(config: JobConfig) -> dict[str, Any]:
+    """Options of a Ray of our own."""
+    options: dict[str, Any] = {
+        # Without this, Ray joins any instance it finds on the machine, such as that of another
+        # run, and falls with it.
+        "address": "local",
+        # Not only for looking: Train asks the dashboard's state API whether a stopped trial's
+        # controller is gone, and gives its workers' CPUs back only then.
+        "include_dashboard": True,
+        "dashboard_port": config.ray.dashboard_port,
+    }
+    return options | ({"num_cpus": config.ray.num_cpus} if config.ray.num_cpus else {})
 
 
 def _quieten() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
@@ -18,6 +20,11 @@ from ray_jobs.console import heading, say
 
 STAGE_VERSION: Final = 1
 """Raised when a stage's code changes what it makes of the same inputs."""
+
+
+def runs_as_ray_job() -> bool:
+    """Whether ``ray job submit`` started this program."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def fingerprint(*parts: Any) -> str:
@@ -42,7 +49,11 @@ class Workspace:
 
     @cached_property
     def storage(self) -> Storage:
-        """Root of all outputs."""
+        """Root of all outputs; a relative folder lies in the home folder when this is a Ray job,
+        because the working folder of a job is temporary.
+        """
+        if runs_as_ray_job() and "://" not in self.config.storage:
+            return Storage.at(Path.home() / self.config.storage)
         return Storage.at(self.config.storage)
 
     @property
@@ -66,6 +77,7 @@ class Workspace:
             StorageError: if the place is not writable.
         """
         self.run.make_folder()
+        say(f"outputs: {self.storage}")
         values = self.config.model_dump(mode="json", exclude_none=True)
         (self.run / "config.toml").write_text(tomli_w.dumps(values))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
+from rich.console import Console
 
 from ingest import aio
 from ingest.config import DataConfig, TmdbConfig
@@ -19,7 +21,7 @@ from ingest.crawl import ALL_UNKNOWN, CrawlSummary, crawl
 from ingest.credentials import TOKEN_VARIABLE, Credentials
 from ingest.errors import CrawlLockedError, SchemaError, TmdbAuthError, TmdbError
 from ingest.lock import locked
-from ingest.progress import PlainView, Tally
+from ingest.progress import PlainView, Tally, view
 from ingest.schemas import TMDB, TMDB_NUMERICS, check_schema
 from ingest.shards import Shards
 from ingest.stage import crawl_dataset, ingest, prepare_tables
@@ -300,6 +302,22 @@ def test_a_second_crawl_in_the_same_folder_is_refused(dataset: Any, tmp_path: Pa
     folder = storage / "raw" / tables.name
     with locked(folder), pytest.raises(CrawlLockedError, match=r"process \d+ on .* is writing"):
         crawl_dataset(folder, tables, TmdbConfig(), CREDENTIALS, silent)
+
+
+def test_progress_is_a_bar_on_a_terminal() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with view(silent, console) as shower:
+        shower.show(Tally(total=10, ok=4, requests=7, retries=2, failed=1))
+    assert "5/10" in screen.getvalue()
+    assert "2 retries · 0 rate-limited · 1 failed" in screen.getvalue()
+
+
+def test_no_terminal_no_bar() -> None:
+    lines: list[str] = []
+    with view(lines.append, Console(file=io.StringIO())) as shower:
+        shower.show(Tally(total=10))
+    assert lines[0].startswith("TMDb 0/10 movies")
 
 
 def test_progress_is_told_in_plain_lines() -> None:

@@ -146,6 +146,11 @@ def test_no_server_is_told_at_once(tmp_path: Path) -> None:
         fetch("http://127.0.0.1:1", tmp_path)
 
 
+def test_without_network_an_earlier_download_is_used(mirror: Any, tmp_path: Path) -> None:
+    fetch(mirror[1], tmp_path)
+    assert fetch("http://127.0.0.1:1", tmp_path).read_bytes() == ARCHIVE
+
+
 def test_other_schemes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an http or https URL"):
         fetch("file:///etc", tmp_path)

@@ -186,7 +186,7 @@ def test_failed_records_are_told(run: Stage, own: Path, fake_tmdb: Any) -> None:
     fake_tmdb.movies = {100: {"id": 100, "budget": "?"}, 200: {"id": 200}}
     raw = run(own, ENVIRON, {"base_url": fake_tmdb.url})
     assert raw.tmdb_coverage == {"ok": 1, "missing": 0, "failed": 1}
-    assert any("1 movies failed" in n and "budget is '?'" in n for n in raw.notices)
+    assert any("1 movies failed" in n and "budget: Expected" in n for n in raw.notices)
 
 
 def test_movies_whose_ids_changed_are_fetched_again(

@@ -1,0 +1,58 @@
+"""One of several training processes, started by ``test_data_parallel``; not a test itself.
+
+``python data_parallel.py FOLDER RANK SIZE`` reads the fitted state and the rows from FOLDER, and
+writes what it found there as ``SIZE-RANK.json`` and ``SIZE-RANK.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+
+from ncf.batches import Batch, Share
+from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
+from ncf.fitted import load_fitted
+from ncf.training import Objective, build, evaluate, fit
+
+EXPERIMENT = ExperimentConfig(
+    # Dropout draws other masks in every process, so there is none.
+    model=ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
+    train=TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0),
+    time_decay=TimeDecayConfig(apply_to="loss"),
+)
+
+
+def main(folder: Path, rank: int, size: int) -> None:
+    torch.set_num_threads(1)
+    share = Share(rank, size)
+    fitted = load_fitted(folder / "fitted")
+    train, validation, test = (
+        Batch(**load_file(folder / f"{split}.safetensors"))
+        for split in ("train", "validation", "test")
+    )
+    objective = Objective(EXPERIMENT.train, EXPERIMENT.time_decay, fitted)
+    model: nn.Module = build(EXPERIMENT, fitted, train)
+    if size > 1:
+        meeting = (folder / "meeting").as_uri()
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+        model = nn.parallel.DistributedDataParallel(model)
+    result = fit(model, train, validation, objective, share=share)
+    found = {
+        "rows": [len(share.of(rows)) for rows in (train, validation, test)],
+        "best_epoch": result.best_epoch,
+        "epochs": [epoch.as_dict() for epoch in result.epochs],
+        "test": evaluate(model, test, objective, share).as_dict(),
+    }
+    save_file(result.last, folder / f"{size}-{rank}.safetensors")
+    (folder / f"{size}-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    if size > 1:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

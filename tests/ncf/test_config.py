@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ncf.config import (
+    ExperimentConfig,
+    FeaturesConfig,
+    ModelConfig,
+    Section,
+    SplitConfig,
+    TimeDecayConfig,
+    TrainConfig,
+)
+
+SECTIONS = [
+    ExperimentConfig,
+    FeaturesConfig,
+    ModelConfig,
+    SplitConfig,
+    TimeDecayConfig,
+    TrainConfig,
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_unknown_keys_are_refused_by_name(section: type[Section]) -> None:
+    with pytest.raises(ValidationError, match="learning_rte"):
+        section.model_validate({"learning_rte": 1})
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_sections_cannot_be_changed(section: type[Section]) -> None:
+    config = section()
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(config, next(iter(section.model_fields)), 1)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_is_documented(section: type[Section]) -> None:
+    fields = section.model_fields.items()
+    assert [name for name, field in fields if not (field.description or "").strip()] == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_survives_the_way_through_json(section: type[Section]) -> None:
+    config = section()
+    assert section.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        (SplitConfig, "test", 0),
+        (SplitConfig, "test", 1),
+        (SplitConfig, "validation", -0.1),
+        (SplitConfig, "validation", 1),
+        (SplitConfig, "seed", -1),
+        (SplitConfig, "seed", 2**32),
+        (SplitConfig, "kind", "time"),
+        (TimeDecayConfig, "rate_per_day", -1e-9),
+        (TimeDecayConfig, "apply_to", "both"),
+        (TimeDecayConfig, "reference", "yesterday"),
+        (FeaturesConfig, "numeric", ("budget", "director")),
+        (FeaturesConfig, "transform", "box-cox"),
+        (ModelConfig, "inputs", ()),
+        (ModelConfig, "inputs", ("user", "actors")),
+        (ModelConfig, "embedding_dim", 0),
+        (ModelConfig, "embedding_std", 0),
+        (ModelConfig, "hidden_dims", (64, 0)),
+        (ModelConfig, "dropout", 1),
+        (TrainConfig, "loss", "huber"),
+        (TrainConfig, "learning_rate", 0),
+        (TrainConfig, "schedule", "step"),
+        (TrainConfig, "weight_decay", -1),
+        (TrainConfig, "embedding_l2", -1),
+        (TrainConfig, "batch_size", 0),
+        (TrainConfig, "epochs", 0),
+        (TrainConfig, "stop_after", -1),
+        (TrainConfig, "patience", -1),
+    ],
+)
+def test_values_out_of_range_are_refused(section: type[Section], key: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=key):
+        section.model_validate({key: value})
+
+
+def test_limits_that_make_sense_are_accepted() -> None:
+    assert SplitConfig(test=0.01, validation=0, seed=2**32 - 1).validation == 0
+    assert ModelConfig(hidden_dims=(), dropout=0).hidden_dims == ()
+    assert TimeDecayConfig.model_validate({"reference": "2018-09-24"}).reference
+    assert FeaturesConfig(numeric=()).numeric == ()
+
+
+def test_a_split_must_leave_training_rows() -> None:
+    with pytest.raises(ValidationError, match=r"split.test \+ split.validation is 1:"):
+        SplitConfig(test=0.5, validation=0.5)
+
+
+def test_an_input_named_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="names an input twice: user, movie, user"):
+        ModelConfig(inputs=("user", "movie", "user"))

@@ -1,0 +1,96 @@
+"""Two processes must come to what one comes to, on the same rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ncf.batches import Batch
+from ncf.fitted import save_fitted
+
+PROGRAM = Path(__file__).with_name("data_parallel.py")
+REPOSITORY = Path(__file__).resolve().parents[2]
+# The last batch of 100 has a single row, so the second worker takes a step without any row.
+ROWS = {"train": 1001, "validation": 333, "test": 501}
+
+
+def run(folder: Path, size: int) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(folder), str(rank), str(size)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
+
+
+@pytest.fixture(scope="module")
+def folder(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds what one process, and each of two, came to."""
+    folder = tmp_path_factory.mktemp("data-parallel")
+    save_fitted(world.fitted, folder / "fitted")
+    for split, count in ROWS.items():
+        rows: Batch = getattr(world, split)[:count]
+        save_file(
+            {k: v.contiguous() for k, v in vars(rows).items()}, folder / f"{split}.safetensors"
+        )
+    run(folder, 1)
+    run(folder, 2)
+    return folder
+
+
+def found(folder: Path, which: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / f"{which}.json").read_text(encoding="utf-8"))
+    return values
+
+
+def test_the_rows_are_parted_and_none_is_left_out(folder: Path) -> None:
+    assert found(folder, "1-0")["rows"] == [1001, 333, 501]
+    assert found(folder, "2-0")["rows"] == [501, 167, 251]
+    assert found(folder, "2-1")["rows"] == [500, 166, 250]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_worker_reports_the_epochs_of_a_single_one(folder: Path, rank: int) -> None:
+    alone, together = found(folder, "1-0"), found(folder, f"2-{rank}")
+    assert together["best_epoch"] == alone["best_epoch"]
+    assert len(together["epochs"]) == len(alone["epochs"]) == 3
+    for one, other in zip(alone["epochs"], together["epochs"], strict=True):
+        del one["seconds"], other["seconds"]
+        assert other == pytest.approx(one, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_worker_evaluates_all_rows(folder: Path, rank: int) -> None:
+    alone, together = found(folder, "1-0")["test"], found(folder, f"2-{rank}")["test"]
+    assert together["num_ratings"] == alone["num_ratings"] == 501
+    assert together.pop("decayed") == pytest.approx(alone.pop("decayed"), rel=1e-4)
+    assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_every_worker_ends_with_the_weights_of_a_single_one(folder: Path) -> None:
+    alone, first, second = (
+        load_file(folder / f"{which}.safetensors") for which in ("1-0", "2-0", "2-1")
+    )
+    assert alone.keys() == first.keys() == second.keys()
+    for name, value in alone.items():
+        assert torch.equal(second[name], first[name]), name
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)

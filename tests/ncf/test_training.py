@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from torch.nn import functional
+
+from ncf import training
+from ncf.baselines import tuned_damped_bias
+from ncf.batches import Batch
+from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
+from ncf.fitted import FittedState
+from ncf.model import NCF
+from ncf.training import (
+    Epoch,
+    FitResult,
+    Objective,
+    Weights,
+    build,
+    evaluate,
+    fit,
+    snapshot,
+    with_weights,
+)
+
+ApplyTo = Literal["loss", "target", "none"]
+STEADY: dict[str, Any] = {"patience": 0, "schedule": "constant", "embedding_l2": 0.0}
+"""No early stopping, no schedule, no ridge: for tests of something else."""
+
+
+def experiment(
+    *, model: dict[str, Any] | None = None, apply_to: ApplyTo = "none", **train: Any
+) -> ExperimentConfig:
+    """A small network without dropout."""
+    layers = {"embedding_dim": 8, "hidden_dims": (32, 16), "dropout": 0.0, **(model or {})}
+    return ExperimentConfig(
+        model=ModelConfig.model_validate(layers),
+        train=TrainConfig.model_validate(train),
+        time_decay=TimeDecayConfig(apply_to=apply_to),
+    )
+
+
+def objective_of(config: ExperimentConfig, fitted: FittedState) -> Objective:
+    return Objective(config.train, config.time_decay, fitted)
+
+
+def trained(
+    config: ExperimentConfig, fitted: FittedState, train: Batch, validation: Batch | None = None
+) -> tuple[NCF, FitResult]:
+    model = build(config, fitted, train)
+    return model, fit(model, train, validation, objective_of(config, fitted))
+
+
+def assert_equal_weights(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.fixture
+def rows(make_rows: Callable[..., Batch]) -> Batch:
+    """Seven ratings of the hand-written catalogue."""
+    return make_rows(
+        [1, 1, 1, 2, 2, 3, 3],
+        [0, 1, 2, 0, 1, 0, 2],
+        [4.0, 1.0, 3.5, 2.0, 5.0, 3.0, 0.5],
+        [1.0, 0.5, 0.25, 0.8, 0.4, 0.9, 0.1],
+    )
+
+
+# -- what it learns --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "smooth_l1"])
+def test_a_small_batch_is_learned_by_heart(loss: str, fitted: FittedState, rows: Batch) -> None:
+    config = experiment(
+        loss=loss, epochs=300, learning_rate=0.02, batch_size=4, patience=0, embedding_l2=0
+    )
+    model, result = trained(config, fitted, rows)
+    assert evaluate(model, rows, objective_of(config, fitted)).stars.rmse < 0.02
+    assert result.epochs[-1].train_loss < 0.02
+
+
+def test_a_planted_signal_is_recovered_down_to_the_noise(world: Any) -> None:
+    config = experiment(epochs=12, learning_rate=0.02, batch_size=128, embedding_l2=5.0, patience=0)
+    model, result = trained(config, world.fitted, world.train, world.validation)
+    objective = objective_of(config, world.fitted)
+    rmse = evaluate(with_weights(model, result.best), world.test, objective).stars.rmse
+    bias = tuned_damped_bias(world.train, world.validation, world.fitted)
+    bias_rmse = bias.score(world.test, world.fitted).stars.rmse
+    # The noise is 0.3, the taste that biases cannot express 0.7: sqrt(0.3² + 0.7²) = 0.76.
+    assert 0.71 < bias_rmse < 0.82
+    # Below the noise a figure would be too good to be true.
+    assert 0.28 < rmse < 0.34
+
+
+@pytest.mark.parametrize("apply_to", ["loss", "target"])
+def test_a_planted_signal_is_recovered_with_time_decay(world: Any, apply_to: ApplyTo) -> None:
+    # The weights are noise to the model, so a target of rating * weight cannot be predicted well:
+    # but with equal weights it can, up to their factor.
+    halved = replace(world.train, weights=torch.full_like(world.train.weights, 0.5))
+    test = replace(world.test, weights=torch.full_like(world.test.weights, 0.5))
+    config = experiment(
+        apply_to=apply_to,
+        epochs=12,
+        learning_rate=0.02,
+        batch_size=128,
+        embedding_l2=5.0,
+        patience=0,
+    )
+    model, _ = trained(config, world.fitted, halved)
+    scores = evaluate(model, test, objective_of(config, world.fitted))
+    assert scores.stars.rmse < 0.34
+    # Target mode leaves what it predicts unclipped, hence not exactly half.
+    assert scores.decayed.rmse == pytest.approx(scores.stars.rmse / 2, rel=1e-2)
+
+
+# -- reproducibility -------------------------------------------------------------------------------
+
+
+def test_a_seed_determines_the_weights_to_the_last_bit(world: Any) -> None:
+    def weights(seed: int) -> Weights:
+        config = experiment(model={"dropout": 0.3}, epochs=2, batch_size=256, seed=seed)
+        return trained(config, world.fitted, world.train, world.validation)[1].last
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert_equal_weights(again, first)
+    assert all(not torch.equal(other[name], value) for name, value in first.items())
+
+
+def test_what_was_drawn_before_does_not_matter(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(model={"dropout": 0.3}, epochs=2, batch_size=3)
+    first = trained(config, fitted, rows)[1].last
+    torch.manual_seed(123)
+    torch.rand(17)
+    assert_equal_weights(trained(config, fitted, rows)[1].last, first)
+
+
+def test_an_untrained_model_starts_at_the_weighted_mean_target(
+    fitted: FittedState, rows: Batch
+) -> None:
+    def start(apply_to: ApplyTo) -> float:
+        return build(experiment(apply_to=apply_to), fitted, rows).output.bias.item()
+
+    ratings, weights = rows.ratings.numpy(), rows.weights.numpy()
+    assert start("none") == pytest.approx(ratings.mean(), rel=1e-6)
+    assert start("loss") == pytest.approx(np.average(ratings, weights=weights), rel=1e-6)
+    assert start("target") == pytest.approx((ratings * weights).mean(), rel=1e-6)
+
+
+# -- the best epoch --------------------------------------------------------------------------------
+
+
+def test_early_stopping_stops_and_keeps_the_best_weights(world: Any) -> None:
+    config = experiment(
+        epochs=40,
+        learning_rate=0.02,
+        batch_size=64,
+        patience=3,
+        embedding_l2=0,
+        schedule="constant",
+    )
+    small = world.train[:1500]  # few rows and no ridge, so it soon overfits
+    model, result = trained(config, world.fitted, small, world.validation)
+    errors = [e.validation.stars.rmse for e in result.epochs if e.validation]
+    assert len(errors) == len(result.epochs) < 40
+    assert result.best_epoch == int(np.argmin(errors)) + 1
+    assert result.best_epoch == len(result.epochs) - 3
+    assert errors[-1] > errors[result.best_epoch - 1] + 1e-3
+    is_best = [e.is_best for e in result.epochs]
+    assert is_best == [errors[i] < min(errors[:i], default=math.inf) for i in range(len(errors))]
+    for weights, expected in ((result.best, min(errors)), (result.last, errors[-1])):
+        assert predicted_rmse(with_weights(model, weights), world) == pytest.approx(expected)
+    assert_equal_weights(snapshot(model), result.last)
+
+
+def predicted_rmse(model: NCF, world: Any) -> float:
+    """Validation error in stars, without ``evaluate``."""
+    with torch.no_grad():
+        outputs = model.eval()(world.validation.users, world.validation.movies).double().numpy()
+    stars = np.clip(outputs, world.fitted.rating_min, world.fitted.rating_max)
+    return math.sqrt(mean_squared_error(world.validation.ratings.double().numpy(), stars))
+
+
+def test_without_patience_all_epochs_are_run(world: Any) -> None:
+    config = experiment(epochs=8, learning_rate=0.05, batch_size=64, patience=0, embedding_l2=0)
+    _, result = trained(config, world.fitted, world.train[:500], world.validation)
+    assert [epoch.number for epoch in result.epochs] == list(range(1, 9))
+    assert result.best_epoch < 8
+
+
+def test_without_validation_the_last_epoch_is_the_best(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(epochs=5, patience=2, batch_size=3)
+    model, result = trained(config, fitted, rows, None)
+    assert (len(result.epochs), result.best_epoch) == (5, 5)
+    assert all(epoch.is_best and epoch.validation is None for epoch in result.epochs)
+    assert_equal_weights(result.best, result.last)
+    assert_equal_weights(snapshot(model), result.last)
+
+
+def test_in_target_mode_the_decayed_error_picks_the_best_epoch(world: Any) -> None:
+    config = experiment(apply_to="target", epochs=6, learning_rate=0.02, batch_size=64, patience=0)
+    _, result = trained(config, world.fitted, world.train[:1500], world.validation)
+    scores = [epoch.validation for epoch in result.epochs if epoch.validation]
+    decayed = [s.decayed.rmse for s in scores]
+    assert result.best_epoch == int(np.argmin(decayed)) + 1
+    # With weights that say nothing the two scales disagree, so the choice can be told apart.
+    assert result.best_epoch != int(np.argmin([s.stars.rmse for s in scores])) + 1
+
+
+def test_every_epoch_is_announced_with_the_run_so_far(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(epochs=3, batch_size=3, patience=0)
+    model = build(config, fitted, rows)
+    heard: list[tuple[Epoch, FitResult, Weights]] = []
+    result = fit(
+        model,
+        rows,
+        rows,
+        objective_of(config, fitted),
+        on_epoch=lambda epoch, so_far: heard.append((epoch, so_far, snapshot(model))),
+    )
+    assert [epoch for epoch, _, _ in heard] == list(result.epochs)
+    assert [so_far.epochs for _, so_far, _ in heard] == [result.epochs[:n] for n in (1, 2, 3)]
+    for _, so_far, weights in heard:
+        assert_equal_weights(so_far.last, weights)
+    # A later epoch must not change the weights that were handed out earlier.
+    assert not torch.equal(heard[0][1].last["output.weight"], result.last["output.weight"])
+
+
+def test_an_epoch_as_a_flat_record(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(epochs=1, patience=0)
+    model = build(config, fitted, rows)
+    epoch = fit(model, rows, rows, objective_of(config, fitted)).epochs[0]
+    scores = evaluate(model, rows, objective_of(config, fitted))
+    assert epoch.seconds > 0
+    assert epoch.as_dict() == {
+        "epoch": 1,
+        "train_loss": epoch.train_loss,
+        "learning_rate": epoch.learning_rate,
+        "seconds": epoch.seconds,
+        "validation_rmse": scores.stars.rmse,
+        "validation_mae": scores.stars.mae,
+        "validation_r2": scores.stars.r2,
+        "validation_decayed_rmse": scores.decayed.rmse,
+        "validation_decayed_mae": scores.decayed.mae,
+        "validation_decayed_r2": scores.decayed.r2,
+    }
+
+
+# -- schedule --------------------------------------------------------------------------------------
+
+
+def rates(fitted: FittedState, rows: Batch, **settings: Any) -> list[float]:
+    config = experiment(learning_rate=0.01, batch_size=3, patience=0, **settings)
+    return [epoch.learning_rate for epoch in trained(config, fitted, rows)[1].epochs]
+
+
+def test_a_constant_rate_stays(fitted: FittedState, rows: Batch) -> None:
+    assert rates(fitted, rows, schedule="constant", epochs=3) == [0.01] * 3
+
+
+def test_a_cosine_rate_falls_to_zero_by_hand(fitted: FittedState, rows: Batch) -> None:
+    # Seven rows make three steps an epoch; half a cosine at 1/4, 1/2, 3/4 and the end.
+    expected = [0.01 * (1 + c) / 2 for c in (math.sqrt(0.5), 0, -math.sqrt(0.5), -1)]
+    found = rates(fitted, rows, schedule="cosine", epochs=4)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_stopping_after_an_epoch_keeps_the_horizon_of_the_schedule(
+    fitted: FittedState, rows: Batch
+) -> None:
+    whole = rates(fitted, rows, schedule="cosine", epochs=4)
+    assert rates(fitted, rows, schedule="cosine", epochs=4, stop_after=2) == whole[:2]
+
+
+def test_the_first_epochs_are_the_same_whether_or_not_more_follow(
+    fitted: FittedState, rows: Batch
+) -> None:
+    seen: list[Weights] = []
+    config = experiment(epochs=4, batch_size=3, patience=0)
+    fit(
+        build(config, fitted, rows),
+        rows,
+        None,
+        objective_of(config, fitted),
+        on_epoch=lambda _, so_far: seen.append(so_far.last),
+    )
+    stopped = experiment(epochs=4, stop_after=2, batch_size=3, patience=0)
+    assert_equal_weights(trained(stopped, fitted, rows)[1].last, seen[1])
+
+
+def test_stopping_after_more_epochs_than_there_are_adds_none(
+    fitted: FittedState, rows: Batch
+) -> None:
+    assert len(rates(fitted, rows, epochs=2, stop_after=5)) == 2
+
+
+# -- objective -------------------------------------------------------------------------------------
+
+
+def objective(apply_to: ApplyTo, fitted: FittedState) -> Objective:
+    return Objective(TrainConfig(), TimeDecayConfig(apply_to=apply_to), fitted)
+
+
+def close(found: torch.Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_decay_applied_to_the_loss_by_hand(
+    fitted: FittedState, make_rows: Callable[..., Batch]
+) -> None:
+    batch = make_rows([1, 1, 1], [0, 1, 2], [4.0, 2.0, 1.0], [1.0, 0.5, 0.3])
+    loss = objective("loss", fitted)
+    close(loss.targets(batch), [4.0, 2.0, 1.0])
+    close(loss.row_weights(batch), [1 / 0.6, 0.5 / 0.6, 0.3 / 0.6])
+    outputs = torch.tensor([6.0, 2.5, -1.0])
+    close(loss.stars(outputs, batch), [5.0, 2.5, 0.5])
+    close(loss.decayed(outputs, batch), [5.0, 1.25, 0.15])
+
+
+def test_decay_applied_to_nothing_by_hand(
+    fitted: FittedState, make_rows: Callable[..., Batch]
+) -> None:
+    batch = make_rows([1, 1, 1], [0, 1, 2], [4.0, 2.0, 1.0], [1.0, 0.5, 0.3])
+    none = objective("none", fitted)
+    close(none.targets(batch), [4.0, 2.0, 1.0])
+    close(none.row_weights(batch), [1.0, 1.0, 1.0])
+    outputs = torch.tensor([6.0, 2.5, -1.0])
+    close(none.stars(outputs, batch), [5.0, 2.5, 0.5])
+    close(none.decayed(outputs, batch), [5.0, 1.25, 0.15])
+
+
+def test_decay_applied_to_the_target_by_hand(
+    fitted: FittedState, make_rows: Callable[..., Batch]
+) -> None:
+    batch = make_rows([1, 1, 1], [0, 1, 2], [4.0, 2.0, 1.0], [1.0, 0.5, 0.2])
+    target = objective("target", fitted)
+    close(target.targets(batch), [4.0, 1.0, 0.2])
+    close(target.row_weights(batch), [1.0, 1.0, 1.0])
+    outputs = torch.tensor([3.0, 1.5, 1.2])
+    close(target.stars(outputs, batch), [3.0, 3.0, 5.0])  # 1.2 / 0.2 = 6 is clipped
+    close(target.decayed(outputs, batch), [3.0, 1.5, 1.2])
+
+
+@pytest.mark.parametrize("apply_to", ["loss", "target", "none"])
+def test_a_perfect_prediction_has_no_error_on_either_scale(
+    apply_to: ApplyTo, fitted: FittedState, rows: Batch
+) -> None:
+    model = Oracle(rows, times_weight=apply_to == "target")
+    scores = evaluate(model, rows, objective(apply_to, fitted))
+    assert scores.stars.rmse == pytest.approx(0, abs=1e-6)
+    assert scores.decayed.rmse == pytest.approx(0, abs=1e-6)
+    assert scores.stars.r2 == pytest.approx(1)
+
+
+class Oracle(torch.nn.Module):
+    """Knows every pair's rating."""
+
+    def __init__(self, rows: Batch, *, times_weight: bool) -> None:
+        super().__init__()
+        answers = rows.ratings * rows.weights if times_weight else rows.ratings
+        pairs = zip(rows.users.tolist(), rows.movies.tolist(), strict=True)
+        self.answers = dict(zip(pairs, answers.tolist(), strict=True))
+
+    def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
+        pairs = zip(users.tolist(), movies.tolist(), strict=True)
+        return torch.tensor([self.answers[pair] for pair in pairs])
+
+
+def test_predicting_stars_in_target_mode_is_an_error_on_both_scales(
+    fitted: FittedState, rows: Batch
+) -> None:
+    scores = evaluate(Oracle(rows, times_weight=False), rows, objective("target", fitted))
+    assert scores.decayed.rmse > 0.5
+    assert scores.stars.rmse > 0.5
+
+
+@pytest.mark.parametrize(
+    ("apply_to", "expected"), [("loss", "stars"), ("none", "stars"), ("target", "decayed")]
+)
+def test_the_error_that_is_minimised_is_that_of_the_target(
+    apply_to: ApplyTo, expected: str, fitted: FittedState, rows: Batch
+) -> None:
+    model = build(experiment(), fitted, rows)
+    scores = evaluate(model, rows, objective("loss", fitted))
+    assert scores.stars.rmse != scores.decayed.rmse
+    assert objective(apply_to, fitted).error(scores) == getattr(scores, expected).rmse
+
+
+# -- evaluation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 8192])
+def test_evaluation_equals_scikit_learn_whatever_the_chunks(
+    chunk: int, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "EVALUATION_CHUNK", chunk)
+    model = build(experiment(model={"dropout": 0.5}), world.fitted, world.train)
+    rows = world.test[:100]
+    scores = evaluate(model.train(), rows, objective("loss", world.fitted))
+    with torch.no_grad():
+        stars = model.eval()(rows.users, rows.movies).double().numpy()
+    weights, true = rows.weights.double().numpy(), rows.ratings.double().numpy()
+    assert stars.min() > world.fitted.rating_min  # nothing to clip
+    assert scores.stars.count == 100
+    assert scores.stars.rmse == pytest.approx(math.sqrt(mean_squared_error(true, stars)), rel=1e-6)
+    assert scores.stars.mae == pytest.approx(mean_absolute_error(true, stars), rel=1e-6)
+    assert scores.stars.r2 == pytest.approx(r2_score(true, stars), rel=1e-5)
+    decayed = r2_score(true * weights, stars * weights)
+    assert scores.decayed.r2 == pytest.approx(decayed, rel=1e-5)
+
+
+# -- one step --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("apply_to", ["loss", "target", "none"])
+def test_the_training_loss_is_the_weighted_mean_over_all_rows(
+    apply_to: ApplyTo, fitted: FittedState, rows: Batch
+) -> None:
+    config = experiment(apply_to=apply_to, epochs=1, batch_size=7, **STEADY)
+    model = build(config, fitted, rows)
+    with torch.no_grad():
+        outputs = model(rows.users, rows.movies).double().numpy()
+    ratings, weights = rows.ratings.double().numpy(), rows.weights.double().numpy()
+    expected = {
+        "loss": mean_squared_error(ratings, outputs, sample_weight=weights),
+        "none": mean_squared_error(ratings, outputs),
+        "target": mean_squared_error(ratings * weights, outputs),
+    }
+    result = fit(model, rows, None, objective_of(config, fitted))
+    assert result.epochs[0].train_loss == pytest.approx(expected[apply_to], rel=1e-5)
+
+
+@pytest.mark.parametrize(("ridge", "decay"), [(0.0, 0.0), (3.0, 0.0), (0.0, 0.2), (3.0, 0.2)])
+def test_steps_equal_autograd_of_the_penalised_loss_and_torchs_adamw(
+    ridge: float, decay: float, fitted: FittedState, rows: Batch
+) -> None:
+    settings = STEADY | {"embedding_l2": ridge, "weight_decay": decay, "learning_rate": 0.01}
+    # Every batch holds all rows, so that their order does not matter.
+    config = experiment(
+        model={"embedding_std": 0.5}, apply_to="loss", epochs=8, batch_size=7, **settings
+    )
+    reference = build(config, fitted, rows)
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=0.01, weight_decay=decay)
+    weights = rows.weights / rows.weights.sum()
+    for _ in range(8):
+        errors = reference(rows.users, rows.movies) - rows.ratings
+        users, movies = (
+            reference.get_parameter(f"branches.{name}.table.weight") for name in ("user", "movie")
+        )
+        penalty = ridge * (users.square().sum() + movies.square().sum()) / len(rows)
+        optimizer.zero_grad()
+        ((weights * errors.square()).sum() + penalty).backward()
+        optimizer.step()
+    found = trained(config, fitted, rows)[1].last
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("batch_size", [3, 7])
+def test_a_row_without_weight_has_no_influence(
+    batch_size: int, fitted: FittedState, rows: Batch
+) -> None:
+    def weights(rating: float, weight: float) -> Weights:
+        changed = replace(rows, ratings=rows.ratings.clone(), weights=rows.weights.clone())
+        changed.ratings[4], changed.weights[4] = rating, weight
+        config = experiment(apply_to="loss", epochs=5, batch_size=batch_size, **STEADY)
+        return trained(config, fitted, changed)[1].last
+
+    assert_equal_weights(weights(5.0, 1e-30), weights(0.5, 1e-30))
+    high, low = weights(5.0, 0.4), weights(0.5, 0.4)
+    assert not torch.equal(high["output.bias"], low["output.bias"])
+
+
+def test_weights_matter_only_in_proportion(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(apply_to="loss", epochs=5, batch_size=3, embedding_l2=4.0, patience=0)
+    halved = replace(rows, weights=rows.weights / 2)  # a power of two, so exact
+    expected = trained(config, fitted, rows)[1].last
+    assert_equal_weights(trained(config, fitted, halved)[1].last, expected)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "smooth_l1"])
+def test_the_configured_loss_is_minimised(loss: Any, fitted: FittedState) -> None:
+    # A single user and movie with ratings 1, 1, 1, 1, 5: the mean is 1.8, the median 1, and the
+    # SmoothL1 optimum has 4 (x - 1) = 1.
+    rows = Batch(
+        torch.ones(5, dtype=torch.int32),
+        torch.zeros(5, dtype=torch.int32),
+        torch.tensor([1.0, 1.0, 1.0, 1.0, 5.0]),
+        torch.ones(5),
+    )
+    config = experiment(
+        loss=loss, epochs=600, learning_rate=0.02, batch_size=5, patience=0, embedding_l2=0
+    )
+    model, _ = trained(config, fitted, rows)
+    with torch.no_grad():
+        output = model.eval()(rows.users[:1], rows.movies[:1])
+    optimum = {"mse": 1.8, "l1": 1.0, "smooth_l1": 1.25}[loss]
+    assert functional.l1_loss(output, torch.tensor([optimum])).item() < 0.02

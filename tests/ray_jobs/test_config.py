@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingest.errors import ConfigError
+from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.runtime import load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid_and_named_after_their_file(path: Path) -> None:
+    assert load_config(str(path), []).name == path.stem
+
+
+def test_the_default_weighs_the_loss_and_predicts_stars() -> None:
+    assert JobConfig().time_decay.apply_to == "loss"
+
+
+def test_the_original_configuration_is_that_of_the_original_work() -> None:
+    config = load_config(str(CONFIGS / "original.toml"), [])
+
+    assert config.time_decay.apply_to == "target"
+    assert config.time_decay.rate_per_day == 0.001
+    assert (config.split.kind, config.split.test, config.split.seed) == ("random", 0.2, 42)
+    assert config.model.inputs == ("user", "movie", "genres", "decade", "numeric")
+    assert (config.model.embedding_dim, config.model.hidden_dims) == (8, (128, 64))
+    assert (config.train.batch_size, config.train.epochs) == (64, 30)
+    assert (config.train.learning_rate, config.train.patience) == (1e-3, 0)
+    assert config.compare.losses == ("mse", "l1", "smooth_l1")
+
+
+def test_a_set_option_wins_over_the_file() -> None:
+    config = load_config(
+        str(CONFIGS / "quickstart.toml"), ["train.epochs=7", "model.hidden_dims=[3, 2]"]
+    )
+
+    assert config.train.epochs == 7
+    assert config.model.hidden_dims == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.epoch=3", ["train.epoch", "Did you mean 'epochs'?", "batch_size, embedding_l2"]),
+        ("trian.epochs=3", ["unknown key 'trian'", "Did you mean 'train'?"]),
+        ("train.epochs=0", ["train.epochs = 0", "greater than or equal to 1"]),
+        ("train.loss=huber", ["'huber'", "'mse', 'l1' or 'smooth_l1'"]),
+        ("model.inputs=['user','user']", ["names an input twice"]),
+        ("split.test=0.95", ["must leave rows to train on"]),
+        ("name=../elsewhere", ["name = '../elsewhere'"]),
+        ("storage=", ["must name a folder or a URI"]),
+        ("train.epochs", ["section.key=value"]),
+        ("name.first=x", ["'name' is a value"]),
+        ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),
+    ],
+)
+def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
+    override: str, told: list[str]
+) -> None:
+    overrides = ["name=x", override] if override.startswith("name.") else [override]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+
+    for part in told:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "told"),
+    [
+        ("'train.learning_rat' = {low = 1.0, high = 2.0}", "learning_rat"),
+        ("'train.epochs' = {low = -3, high = 5, integer = true}", "greater than or equal to 1"),
+        ("'model.dropout' = {low = 0.1}", "either choices"),
+        ("'model.dropout' = {low = 0.5, high = 0.1}", "must be below"),
+        ("'model.dropout' = {low = 0.0, high = 0.1, log = true}", "needs low above 0"),
+        ("'split.seed' = {choices = [1, 2]}", "split"),
+    ],
+)
+def test_a_search_space_that_no_trial_could_use_is_refused(
+    dimension: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(f"[tune.space]\n{dimension}\n")
+
+    with pytest.raises(ConfigError, match=told):
+        load_config(str(file), [])
+
+
+def test_trial_parameters_change_just_what_they_name() -> None:
+    base = JobConfig().experiment
+
+    changed = with_parameters(base, {"model.hidden_dims": [5], "train.loss": "l1"})
+
+    assert changed.model.hidden_dims == (5,)
+    assert changed.train.loss == "l1"
+    assert changed.model_copy(update={"model": base.model, "train": base.train}) == base
+
+
+def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        load_config(str(tmp_path / "absent.toml"), [])
+
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[train\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(str(broken), [])

@@ -1,0 +1,100 @@
+"""Mistakes of the user: an exit code and one message, never a stack trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ray_jobs import pipeline, recommend
+from ray_jobs.runtime import main
+
+MODULES = ("preprocess", "tune", "compare", "train", "recommend", "pipeline")
+
+MOVIES = "movieId,title,genres\n1,Toy Story (1995),Comedy\n2,Heat (1995),Action\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMDB_ACCESS_TOKEN", raising=False)
+    monkeypatch.delenv("TMDB_API_KEY", raising=False)
+
+
+def run(*overrides: str) -> int:
+    arguments = [part for override in overrides for part in ("--set", override)]
+    return main("pipeline", pipeline.run, arguments)
+
+
+def own_data(folder: Path, ratings: str) -> list[str]:
+    data = folder / "data"
+    data.mkdir()
+    (data / "ratings.csv").write_text(ratings)
+    (data / "movies.csv").write_text(MOVIES)
+    return ["data.source=folder", f"data.path={data}", f"storage={folder / 'out'}"]
+
+
+def test_an_unknown_key_ends_with_2_and_lists_the_valid_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("model.layers=3") == 2
+
+    told = capsys.readouterr().err
+    assert "unknown key 'model.layers'" in told
+    assert "dropout, embedding_dim, embedding_std, hidden_dims, inputs" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("ratings", "told"),
+    [
+        ("userId,movieId,timestamp\n1,1,5\n", "rating"),
+        ("userId,movieId,rating,timestamp\n1,1,9.5,5\n", "9.5"),
+        ("userId,movieId,rating,timestamp\n1,1,good,5\n", "good"),
+        ("userId,movieId,rating,timestamp\n1,1,4.0,5\n1,1,3.0,6\n", "movie 1"),
+        ("userId,movieId,rating,timestamp\n", "holds no rating"),
+    ],
+    ids=["missing column", "out of range", "not a number", "duplicate", "empty"],
+)
+def test_bad_ratings_end_with_1_and_say_what_was_found(
+    ratings: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*own_data(tmp_path, ratings)) == 1
+
+    message = capsys.readouterr().err
+    assert "ratings.csv" in message
+    assert told in message
+    assert "Traceback" not in message
+
+
+def test_an_unwritable_output_folder_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+
+    assert run("data.source=synthetic", f"storage={blocked}") == 1
+
+    assert "--set storage=" in capsys.readouterr().err
+
+
+def test_usage_errors_end_with_2() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main("pipeline", pipeline.run, ["--nonsense"])
+
+    assert ended.value.code == 2
+
+
+def test_an_interrupt_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(config: object, options: object) -> None:
+        raise KeyboardInterrupt
+
+    assert main("job", interrupted, []) == 130
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_recommend_has_an_option_for_one_user(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main("x", recommend.run, ["--user", "me"], recommend.add_options)
+
+    assert ended.value.code == 2
+    assert "--user" in capsys.readouterr().err

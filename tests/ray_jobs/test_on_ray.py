@@ -1,0 +1,139 @@
+"""Training and search on a real local Ray, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
+from ncf import checkpoint
+from ncf.prepared import Prepared
+from ray_jobs.config import JobConfig
+from ray_jobs.errors import ResourceError, TrainingError
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.runtime import Resources, ensure_ray
+from ray_jobs.tune import search
+from ray_jobs.worker import TrainingTask, train_tasks
+from ray_jobs.workspace import Workspace
+
+DATA = DataConfig(
+    source="synthetic",
+    synthetic=SyntheticConfig(num_users=50, num_movies=60, num_ratings=1503),
+)
+
+
+def job(storage: Path, **sections: Any) -> JobConfig:
+    values = {"storage": str(storage), "data": DATA, "tmdb": TmdbConfig(enabled=False), **sections}
+    return JobConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("on_ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
+            patch.delenv(name, raising=False)
+        ensure_ray(job(folder, ray={"num_cpus": 2}))
+        yield folder
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def prepared(storage: Path) -> Prepared:
+    workspace = Workspace(job(storage))
+    return preprocess(workspace, ingest(workspace))
+
+
+def test_two_workers_give_the_metrics_and_weights_of_one(storage: Path, prepared: Prepared) -> None:
+    """1,052 training and 150 validation rows: no batch size below divides evenly."""
+    config = job(
+        storage,
+        model={"dropout": 0.0},
+        train={"epochs": 2, "batch_size": 101, "patience": 0},
+    )
+    task = TrainingTask("task", prepared, config.experiment, score_test=True, keep=True)
+    where = Workspace(config).run / "ray"
+    results, weights = [], []
+    for num_workers in (1, 2):
+        resources = dataclasses.replace(Resources.of(config), num_workers=num_workers)
+        (result,), kept = train_tasks([task], resources, where / f"workers-{num_workers}")
+        results.append(result)
+        with kept.as_directory() as folder:
+            weights.append(checkpoint.load(Path(folder) / "task" / "last").model.state_dict())
+
+    one, two = results
+    assert one.test is not None
+    assert two.test is not None
+    assert one.test["num_ratings"] == two.test["num_ratings"] == 301
+    for name in ("rmse", "mae", "r2"):
+        assert two.test[name] == pytest.approx(one.test[name], rel=1e-4)
+        assert two.test["decayed"][name] == pytest.approx(one.test["decayed"][name], rel=1e-4)
+    for epoch_of_one, epoch_of_two in zip(one.epochs, two.epochs, strict=True):
+        assert epoch_of_two["validation_rmse"] == pytest.approx(
+            epoch_of_one["validation_rmse"], rel=1e-4
+        )
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:
+    with pytest.raises(ResourceError, match=r"3 workers of 1 CPU each .* room for 2"):
+        Resources.of(job(storage, scaling={"num_workers": 3}))
+    with pytest.raises(ResourceError, match="1 CPU and 1 GPU each"):
+        Resources.of(job(storage, scaling={"use_gpu": True}))
+
+
+def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> None:
+    assert Resources.of(job(storage)).concurrent == 2
+    assert Resources.of(job(storage, scaling={"num_workers": 2})).concurrent == 1
+    assert Resources.of(job(storage, scaling={"cpus_per_worker": 2})).concurrent == 1
+
+
+IMPOSSIBLE = 10**13
+"""Weights of this size fit no machine: an honest failure in the middle of a search."""
+
+
+def searching(storage: Path, name: str, dims: list[int], num_trials: int) -> Workspace:
+    return Workspace(
+        job(
+            storage,
+            name=name,
+            train={"epochs": 2, "batch_size": 512},
+            tune={
+                "num_trials": num_trials,
+                "grace_epochs": 1,
+                "space": {"model.embedding_dim": {"choices": dims}},
+            },
+        )
+    )
+
+
+def test_a_failing_trial_is_recorded_and_does_not_stop_the_search(
+    storage: Path, prepared: Prepared
+) -> None:
+    workspace = searching(storage, "partly", [4, IMPOSSIBLE], 4)
+
+    chosen = search(workspace, prepared)
+
+    trials = pq.read_table(storage / "runs" / "partly" / "trials.parquet").to_pandas()
+    states = dict(zip(trials["config.model.embedding_dim"], trials["state"], strict=True))
+    assert states == {4: "finished", IMPOSSIBLE: "failed"}
+    assert trials.loc[trials["state"] == "failed", "error"].str.len().gt(0).all()
+    assert chosen.experiment.model.embedding_dim == 4
+    assert chosen.num_trials == 4
+
+
+def test_when_every_trial_fails_the_first_reason_is_told(storage: Path, prepared: Prepared) -> None:
+    workspace = searching(storage, "never", [IMPOSSIBLE], 1)
+
+    with pytest.raises(TrainingError, match=r"all 1 trials failed, the first with: .*allocate"):
+        search(workspace, prepared)
+
+    assert not (storage / "runs" / "never" / "best_config.json").exists()

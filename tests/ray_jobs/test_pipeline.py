@@ -1,0 +1,222 @@
+"""The whole pipeline, run as a user runs it, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+from ncf import checkpoint
+from tests.support import left_after, run_module
+
+if TYPE_CHECKING:
+    from tests.ray_jobs.conftest import Finished
+
+
+def metrics(finished: Finished) -> dict[str, Any]:
+    return json.loads((finished.run / "metrics.json").read_text())
+
+
+def raw(finished: Finished, table: str) -> pd.DataFrame:
+    return pq.read_table(finished.storage / "raw" / "synthetic" / f"{table}.parquet").to_pandas()
+
+
+def test_every_stage_says_what_it_does_and_synthetic_data_are_announced(finished: Finished) -> None:
+    for stage in ("ingest", "preprocess", "tune", "compare", "train", "recommend"):
+        assert f"── {stage}" in finished.done.out
+    assert "SYNTHETIC" in finished.done.out
+    assert "SYNTHETIC" in (finished.run / "report.html").read_text()
+    assert "SYNTHETIC" in (finished.run / "report.md").read_text()
+
+
+def test_no_process_is_left(finished: Finished) -> None:
+    assert left_after(finished.done.mark, 10) == {}
+
+
+def test_no_partial_file_is_left(finished: Finished) -> None:
+    assert list(finished.storage.rglob("*.part")) == []
+
+
+def test_metrics_hold_what_the_contract_says(finished: Finished) -> None:
+    found = metrics(finished)
+
+    for split, count in (("validation", 200), ("test", 400)):
+        assert found[split]["num_ratings"] == count
+        assert found[split]["decayed"]["num_ratings"] == count
+        for metric in ("rmse", "mae", "r2"):
+            assert isinstance(found[split][metric], float)
+            assert isinstance(found[split]["decayed"][metric], float)
+    assert found["dataset"] == "synthetic"
+    assert found["split"] == {"kind": "random", "test": 0.2, "validation": 0.1, "seed": 42}
+    assert found["seed"] == 0
+    assert len(found["config_hash"]) == 64
+    assert {"python", "ray", "torch", "optuna"} <= set(found["versions"])
+    assert found["wall_seconds"] > 0
+
+
+def test_test_metrics_are_those_of_the_kept_model(finished: Finished) -> None:
+    """Recomputed from the raw ratings, the checkpoint and scikit-learn alone."""
+    from sklearn.model_selection import train_test_split
+
+    model = checkpoint.load(finished.run / "checkpoint")
+    ratings = raw(finished, "ratings")
+    _, rows = train_test_split(range(len(ratings)), test_size=0.2, random_state=42)
+    test = ratings.iloc[sorted(rows)]
+    users = model.fitted.user_index(test["user_id"].to_numpy())
+    movies = model.fitted.movies.index_of(test["movie_id"].to_numpy())
+    with torch.no_grad():
+        predicted = model.model(torch.from_numpy(users), torch.from_numpy(movies)).clamp(0.5, 5.0)
+
+    found = metrics(finished)["test"]
+    assert found["rmse"] == pytest.approx(
+        mean_squared_error(test["rating"], predicted) ** 0.5, abs=1e-6
+    )
+    assert found["mae"] == pytest.approx(mean_absolute_error(test["rating"], predicted), abs=1e-6)
+    assert found["r2"] == pytest.approx(r2_score(test["rating"], predicted), abs=1e-6)
+
+
+def test_the_kept_model_learned_something(finished: Finished) -> None:
+    assert metrics(finished)["test"]["r2"] > 0.05
+
+
+def test_the_search_chose_the_best_trial_by_validation(finished: Finished) -> None:
+    trials = pq.read_table(finished.run / "trials.parquet").to_pandas()
+    best = tomllib.loads((finished.run / "best_config.toml").read_text())
+
+    assert len(trials) == 3
+    assert set(trials["state"]) == {"finished"}
+    winner = trials.loc[trials["best_error"].idxmin()]
+    assert best["train"]["loss"] == winner["config.train.loss"]
+    assert best["model"]["hidden_dims"] == json.loads(winner["config.model.hidden_dims"])
+    chosen = json.loads((finished.run / "best_config.json").read_text())
+    assert chosen["validation_rmse"] == winner["best_error"]
+    assert metrics(finished)["validation"]["rmse"] == pytest.approx(winner["best_error"], abs=1e-6)
+
+
+def test_the_comparison_has_every_loss_and_seed_beside_the_baselines(finished: Finished) -> None:
+    entries = json.loads((finished.run / "comparison.json").read_text())["entries"]
+
+    assert [entry["name"] for entry in entries] == [
+        "global mean",
+        "damped bias",
+        "NCF, mse",
+        "NCF, l1",
+        "NCF, smooth_l1",
+    ]
+    assert [len(entry["test"]) for entry in entries] == [1, 1, 2, 2, 2]
+    assert {test["num_ratings"] for entry in entries for test in entry["test"]} == {400}
+    first, second = entries[2]["test"]
+    assert first["rmse"] != second["rmse"]
+
+
+def test_recommendations_are_the_best_unseen_movies(finished: Finished) -> None:
+    """Checked against every pair scored one by one."""
+    recommended = pq.read_table(
+        finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
+    ).to_pandas()
+    model = checkpoint.load(finished.run / "checkpoint")
+    ratings, movies = raw(finished, "ratings"), raw(finished, "movies")
+    titles = dict(zip(movies["movie_id"], movies["title"], strict=True))
+
+    rated = ratings.groupby("user_id")["movie_id"].nunique()
+    assert set(recommended["user_id"]) == set(rated[rated < len(movies)].index)
+    for user_id in model.fitted.user_ids[:5]:
+        seen = set(ratings.loc[ratings["user_id"] == user_id, "movie_id"])
+        unseen = [movie for movie in sorted(titles) if movie not in seen]
+        index = int(model.fitted.user_index(torch.tensor([user_id]).numpy())[0])
+        with torch.no_grad():
+            scores = {
+                movie: float(
+                    model.model(
+                        torch.tensor([index]),
+                        torch.from_numpy(
+                            model.fitted.movies.index_of(torch.tensor([movie]).numpy())
+                        ),
+                    )
+                )
+                for movie in unseen
+            }
+        rows = recommended[recommended["user_id"] == user_id].sort_values("rank")
+        best = sorted(scores, key=lambda movie: -scores[movie])[:5]
+        assert list(rows["rank"]) == list(range(1, len(best) + 1))
+        assert list(rows["movie_id"]) == best
+        assert list(rows["title"]) == [titles[movie] for movie in best]
+
+
+class _Page(HTMLParser):
+    """Collects what a page shows and what it would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.pictures_without_text = 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.sources += [values[name] or "" for name in ("src", "href") if name in values]
+        self.pictures_without_text += tag == "img" and not values.get("alt")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_is_self_contained_and_shows_the_figures(finished: Finished) -> None:
+    page = _Page()
+    page.feed((finished.run / "report.html").read_text())
+    test = metrics(finished)["test"]
+
+    assert page.sources
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert page.pictures_without_text == 0
+    for figure in (test["rmse"], test["mae"], test["r2"]):
+        assert f"{figure:.4f}" in page.text
+        assert f"{figure:.4f}" in (finished.run / "report.md").read_text()
+    for name in ("comparison", "learning_curves", "search_history"):
+        assert (finished.run / "plots" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_effective_configuration_is_kept(finished: Finished) -> None:
+    config = tomllib.loads((finished.run / "config.toml").read_text())
+
+    assert config["train"]["epochs"] == 3
+    assert config["time_decay"]["apply_to"] == "loss"
+
+
+def test_a_rerun_does_nothing_again_and_starts_no_ray(finished: Finished) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.storage.rglob("*.parquet")}
+
+    again = run_module("ray_jobs.pipeline", finished.settings)
+
+    assert again.code == 0
+    for stage in ("preprocess", "tune", "compare", "train", "recommend"):
+        assert f"── {stage}: unchanged" in again.out
+    assert "Ray dashboard" not in again.out
+    assert {path: path.stat().st_mtime_ns for path in finished.storage.rglob("*.parquet")} == before
+
+
+def test_one_users_recommendations_are_printed(finished: Finished) -> None:
+    done = run_module("ray_jobs.recommend", finished.settings, "--user", "1")
+
+    assert done.code == 0, done.err
+    expected = pq.read_table(
+        finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
+    ).to_pandas()
+    for title in expected.loc[expected["user_id"] == 1, "title"]:
+        assert title in done.out
+
+
+def test_an_unknown_user_is_told_which_there_are(finished: Finished) -> None:
+    done = run_module("ray_jobs.recommend", finished.settings, "--user", "987654321")
+
+    assert done.code == 1
+    assert "user 987654321 has no training rating" in done.err
+    assert "The model knows 60 users" in done.err
+    assert "Traceback" not in done.err

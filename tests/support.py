@@ -1,0 +1,97 @@
+"""What tests of whole programs share: running one as a user does, and looking for what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = (
+    "name=tiny",
+    "data.source=synthetic",
+    "data.synthetic.num_users=60",
+    "data.synthetic.num_movies=80",
+    "data.synthetic.num_ratings=2000",
+    "train.epochs=3",
+    "train.batch_size=256",
+    "tune.num_trials=3",
+    "tune.grace_epochs=1",
+    "compare.seeds=[0, 1]",
+    "recommend.top_n=5",
+)
+"""A configuration that is quick in every stage and leaves none out."""
+
+_MARK = "PROCESS_OF_TEST"
+
+
+def environment(mark: str = "") -> dict[str, str]:
+    """The environment without what would lead to another cluster or to the real TMDb."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "TMDB_", "COLUMNS"))
+    }
+    return inherited | {_MARK: mark}
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """Running processes that inherited ``mark`` in their environment: id -> command line."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(folder.name)] = command
+        except OSError:  # ended meanwhile, or not ours
+            continue
+    return found
+
+
+def left_after(mark: str, seconds: float) -> dict[int, str]:
+    """Processes with ``mark`` that have not ended by themselves after at most ``seconds``."""
+    deadline = time.monotonic() + seconds
+    for process in processes_with(mark):
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(process)
+            # Readable means ended, see pidfd_open(2).
+            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+            os.close(handle)
+    return processes_with(mark)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A program that ended."""
+
+    code: int
+    out: str
+    err: str
+    mark: str
+    """To look for processes it left."""
+
+
+def run_module(
+    module: str, settings: Sequence[str] = (), *options: str, timeout: float = 280
+) -> Done:
+    """``python -m <module> --set ...`` as a user runs it, in a clean environment."""
+    changes = [part for setting in settings for part in ("--set", setting)]
+    mark = uuid.uuid4().hex
+    done = subprocess.run(
+        [sys.executable, "-m", module, *changes, *options],
+        cwd=ROOT,
+        env=environment(mark),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, mark)

@@ -133,7 +133,7 @@ class TrainConfig(Section):
     stop_after: Annotated[int, Field(ge=0)] = 0
     """Stop after this epoch, although the schedule is made for ``epochs``; 0 goes to the end."""
     patience: Annotated[int, Field(ge=0)] = 3
-    """Stop after this many epochs without a better validation RMSE; 0 never stops early."""
+    """Stop after this many epochs without a better validation RMSE in stars; 0 never does."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of initial weights, shuffling and dropout."""
 

@@ -108,11 +108,6 @@ class Objective:
             return outputs
         return self.stars(outputs, rows) * rows.weights
 
-    def error(self, scores: Scores) -> float:
-        """What picks the best epoch: RMSE in stars; of the target where that is decayed."""
-        decayed = self.time_decay.apply_to == "target"
-        return scores.decayed.rmse if decayed else scores.stars.rmse
-
 
 def evaluate(model: nn.Module, rows: Batch, objective: Objective, share: Share = ALONE) -> Scores:
     """Errors over all ``rows``, whatever part of them each worker computes."""
@@ -178,7 +173,9 @@ def fit(
         batches = shuffled(trainer.rows, config.batch_size, generator, share)
         train_loss = train_epoch(model, batches, trainer.step, share)
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
-        error = objective.error(scores) if scores else -number
+        # In stars under every loss and decay, so that runs are comparable; without validation rows
+        # the newest epoch counts as the best.
+        error = scores.stars.rmse if scores else -number
         is_best = error < best_error
         if is_best:
             best_error, best_epoch, best = error, number, snapshot(model)

@@ -35,7 +35,7 @@ from ray_jobs.runtime import Resources, ensure_ray, main, ray_session
 from ray_jobs.worker import TrainingTask, torch_trainer
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
-METRIC: Final = "best_error"
+METRIC: Final = "best_validation_rmse"
 """Lowest validation RMSE so far, in stars."""
 
 

@@ -171,7 +171,7 @@ def _train(task: TrainingTask, folder: Path) -> TaskResult:
     def on_epoch(epoch: Epoch, result: FitResult) -> None:
         if task.keep:
             _save(task, result, folder, share)
-        _report(_metrics(task, epoch, result, objective), folder if task.keep else None)
+        _report(_metrics(task, epoch, result), folder if task.keep else None)
 
     validation_rows = _rows(prepared, "validation", device)
     result = fit(model, train_rows, validation_rows, objective, share=share, on_epoch=on_epoch)
@@ -198,9 +198,7 @@ def _rows(prepared: Prepared, split: str, device: Any) -> Batch | None:
     return None if rows is None else rows.to(device)
 
 
-def _metrics(
-    task: TrainingTask, epoch: Epoch, result: FitResult, objective: Objective
-) -> dict[str, Any]:
+def _metrics(task: TrainingTask, epoch: Epoch, result: FitResult) -> dict[str, Any]:
     """What an epoch reports to Ray, and so to the search and to the progress lines."""
     metrics = {
         "task": task.name,
@@ -208,9 +206,9 @@ def _metrics(
         "best_epoch": result.best_epoch,
         **epoch.as_dict(),
     }
-    errors = [objective.error(e.validation) for e in result.epochs if e.validation]
+    errors = [e.validation.stars.rmse for e in result.epochs if e.validation]
     if errors:
-        metrics["best_error"] = min(errors)
+        metrics["best_validation_rmse"] = min(errors)
     return metrics
 
 

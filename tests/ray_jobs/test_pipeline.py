@@ -92,12 +92,14 @@ def test_the_search_chose_the_best_trial_by_validation(finished: Finished) -> No
 
     assert len(trials) == 3
     assert set(trials["state"]) == {"finished"}
-    winner = trials.loc[trials["best_error"].idxmin()]
+    winner = trials.loc[trials["best_validation_rmse"].idxmin()]
     assert best["train"]["loss"] == winner["config.train.loss"]
     assert best["model"]["hidden_dims"] == json.loads(winner["config.model.hidden_dims"])
     chosen = json.loads((finished.run / "best_config.json").read_text())
-    assert chosen["validation_rmse"] == winner["best_error"]
-    assert metrics(finished)["validation"]["rmse"] == pytest.approx(winner["best_error"], abs=1e-6)
+    assert chosen["validation_rmse"] == winner["best_validation_rmse"]
+    assert metrics(finished)["validation"]["rmse"] == pytest.approx(
+        winner["best_validation_rmse"], abs=1e-6
+    )
 
 
 def test_the_comparison_has_every_loss_and_seed_beside_the_baselines(finished: Finished) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ingest.stage import RawData
 from ncf import plots
 from ncf.prepared import Prepared
@@ -18,15 +19,7 @@ from ray_jobs.train import Trained
 from ray_jobs.tune import METRIC, Chosen
 from ray_jobs.workspace import Workspace
 
-MOVIELENS: Final = (
-    "MovieLens data: F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, "
-    "ACM TiiS 5(4), 2015, https://doi.org/10.1145/2827872. Research use; no commercial use without "
-    "permission."
-)
-TMDB: Final = (
-    "This product uses the TMDB API but is not endorsed or certified by TMDB "
-    "(https://www.themoviedb.org)."
-)
+ATTRIBUTIONS: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
 SYNTHETIC: Final = (
     "SYNTHETIC DATA: every user, movie and rating here was generated. The figures say that the "
     "program works and nothing about real films or real taste."
@@ -55,10 +48,7 @@ def write_report(
             _examples(workspace),
             _run(trained, config),
         ),
-        footnotes=(
-            *(() if raw.synthetic else (MOVIELENS,)),
-            *((TMDB,) if raw.tmdb_coverage and not raw.synthetic else ()),
-        ),
+        footnotes=tuple(notice for notice in raw.notices if notice in ATTRIBUTIONS),
     )
     for plot in report.plots:
         (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
@@ -79,7 +69,8 @@ def _data(raw: RawData, prepared: Prepared) -> ReportSection:
         *((f"TMDb records: {status}", f"{n:,}") for status, n in raw.tmdb_coverage.items()),
         ("numeric features", str(len(prepared.fitted.numeric))),
     ]
-    return ReportSection("Data", raw.notices, (DataTable(("", "count"), tuple(rows)),))
+    notices = tuple(notice for notice in raw.notices if notice not in ATTRIBUTIONS)
+    return ReportSection("Data", notices, (DataTable(("", "count"), tuple(rows)),))
 
 
 def _comparison(comparison: Comparison) -> ReportSection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = {"train": 1001, "validation": 333, "test": 501}
 
 
-def run(folder: Path, size: int) -> None:
+def run_in_processes(folder: Path, size: int) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
@@ -52,8 +53,8 @@ def folder(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_file(
             {k: v.contiguous() for k, v in vars(rows).items()}, folder / f"{split}.safetensors"
         )
-    run(folder, 1)
-    run(folder, 2)
+    runpy.run_path(str(PROGRAM))["main"](folder, 0, 1)
+    run_in_processes(folder, 2)
     return folder
 
 

@@ -43,6 +43,8 @@ class PreparationConfig:
     time_decay: TimeDecayConfig
     train_on_validation: bool = False
     """Fold the validation rows into the training rows: for the final model."""
+    use_tmdb: bool = True
+    """Join ``tmdb.parquet``, if it is there; it may be left from a run that used it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that changes the prepared files, for hashing."""
@@ -53,6 +55,7 @@ class PreparationConfig:
             "features": self.features.model_dump(mode="json"),
             "time_decay": decay,
             "train_on_validation": self.train_on_validation,
+            "use_tmdb": self.use_tmdb,
             "format_version": FORMAT_VERSION,
         }
 
@@ -69,7 +72,7 @@ def prepare(
         DataError: if the raw tables are absent, empty, or of another schema version.
     """
     filesystem, folder = raw
-    movies = _read_movies(filesystem, folder)
+    movies = _read_movies(filesystem, folder, use_tmdb=config.use_tmdb)
     labels = _split_labels(filesystem, folder, config)
     ratings = _ratings(filesystem, folder)
     labels_ref = ray.put(labels)
@@ -114,12 +117,12 @@ def _parquet(filesystem: fs.FileSystem, path: str) -> pq.ParquetFile:
         raise DataError(f"cannot read {path}: {error}. Run the ingest stage first.") from error
 
 
-def _read_movies(filesystem: fs.FileSystem, folder: str) -> pd.DataFrame:
+def _read_movies(filesystem: fs.FileSystem, folder: str, *, use_tmdb: bool) -> pd.DataFrame:
     """The joined movie side of the data."""
     movies = _checked_table(filesystem, f"{folder}/movies.parquet", MOVIES)
     tmdb_path = f"{folder}/tmdb.parquet"
     tmdb = None
-    if filesystem.get_file_info(tmdb_path).is_file:
+    if use_tmdb and filesystem.get_file_info(tmdb_path).is_file:
         tmdb = _checked_table(filesystem, tmdb_path, TMDB).select(
             ["movie_id", *features.TMDB_COLUMNS]
         )
@@ -192,11 +195,15 @@ def _encode(block: pa.Table, labels_ref: Any, fitted_ref: Any) -> pa.Table:
     fitted: FittedState = ray.get(fitted_ref)
     timestamps = block["timestamp"].to_numpy()
     labels = ray.get(labels_ref)[block["row"].to_numpy()]
+    movie_index = fitted.movies.index_of(block["movie_id"].to_numpy())
+    if (movie_index < 0).any():
+        absent = block["movie_id"][int(np.argmin(movie_index))]
+        raise DataError(f"movie {absent} has ratings but is not in the movies table")
     return pa.table(
         {
             "row": block["row"],
             "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
-            "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
+            "movie_index": movie_index.astype(np.int32),
             "rating": block["rating"],
             "weight": fitted.decay_weight(timestamps),
             "timestamp": timestamps,

@@ -32,26 +32,25 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], label: str)
     return _png(figure)
 
 
-def bars(values: Mapping[str, tuple[float, float | None]], label: str) -> bytes:
-    """A bar for each name, with its spread where there is one; the axis does not start at 0."""
+def dots(values: Mapping[str, tuple[float, float | None]], label: str) -> bytes:
+    """A dot for each name, with its spread where there is one.
+
+    Dots, not bars: the axis need not start at 0, so lengths would mislead.
+    """
     figure, axes = _figure(height=1.0 + 0.45 * len(values))
-    names = list(values)
-    means = [values[name][0] for name in names]
-    spreads = [values[name][1] or 0.0 for name in names]
-    axes.barh(names, means, xerr=spreads, color=_COLOURS[0], height=0.6, capsize=3)
-    low = min(means)
-    axes.set_xlim(left=low - 0.25 * (max(means) - low or low))
-    for position, value in enumerate(means):
+    for position, (value, spread) in enumerate(values.values()):
+        axes.errorbar(value, position, xerr=spread, fmt="o", color=_COLOURS[0], capsize=4)
         axes.annotate(
             f"{value:.4f}",
             (value, position),
-            xytext=(-6, 0),
+            xytext=(0, 8),
             textcoords="offset points",
-            ha="right",
-            va="center",
-            color="white",
+            ha="center",
         )
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(values)), labels=list(values))
+    axes.set_ylim(len(values) - 0.5, -0.8)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     axes.set_xlabel(label)
     return _png(figure)
 

@@ -41,7 +41,11 @@ def preprocess(
     """
     config = workspace.config
     preparation = PreparationConfig(
-        config.split, config.features, config.time_decay, train_on_validation
+        config.split,
+        config.features,
+        config.time_decay,
+        train_on_validation,
+        use_tmdb=bool(raw.tmdb_coverage),
     )
     key = fingerprint(raw.fingerprint, preparation.as_dict())
     folder = workspace.prepared(key)

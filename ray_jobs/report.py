@@ -106,7 +106,7 @@ def _entries_table(comparison: Comparison, scale: str) -> DataTable:
 def _comparison_plots(comparison: Comparison) -> Iterator[Plot]:
     values = {e.name: e.figure("rmse", comparison.scale) for e in comparison.entries}
     described = "; ".join(f"{name} {shown(*value)}" for name, value in values.items())
-    yield Plot("comparison", f"Test RMSE: {described}", plots.bars(values, "test RMSE"))
+    yield Plot("comparison", f"Test RMSE: {described}", plots.dots(values, "test RMSE"))
     name = "validation_rmse" if comparison.scale == "stars" else "validation_decayed_rmse"
     curves = {
         e.name: [[epoch[name] for epoch in run] for run in e.curves]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ncf.plots import bars, learning_curves, search_history
+from ncf.plots import dots, learning_curves, search_history
 
 
 def pixels(png: bytes) -> npt.NDArray[np.float32]:
@@ -31,12 +31,13 @@ def test_every_name_has_a_colour_of_its_own() -> None:
 def test_runs_of_unequal_length_are_drawn() -> None:
     short = learning_curves({"mse": [[1.0, 0.9]]}, "RMSE")
     both = learning_curves({"mse": [[1.0, 0.9], [1.2, 1.0, 0.7]]}, "RMSE")
-    assert (pixels(short).shape == pixels(both).shape) and short != both
+    assert pixels(short).shape == pixels(both).shape
+    assert short != both
 
 
-def test_more_bars_make_a_taller_picture() -> None:
-    two = pixels(bars({"mean": (1.05, None), "ncf": (0.81, 0.01)}, "RMSE"))
-    four = pixels(bars({name: (0.9, None) for name in "abcd"}, "RMSE"))
+def test_more_entries_make_a_taller_picture() -> None:
+    two = pixels(dots({"mean": (1.05, None), "ncf": (0.81, 0.01)}, "RMSE"))
+    four = pixels(dots(dict.fromkeys("abcd", (0.9, None)), "RMSE"))
     assert four.shape[0] > two.shape[0]
     assert four.shape[1] == two.shape[1]
 

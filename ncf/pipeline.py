@@ -28,7 +28,7 @@ from ncf import features, splits
 from ncf.config import FeaturesConfig, SplitConfig, TimeDecayConfig
 from ncf.errors import DataError
 from ncf.features import TrainingStatistics
-from ncf.fitted import FORMAT_VERSION, FittedState
+from ncf.fitted import FORMAT_VERSION, FittedState, Integers
 from ncf.prepared import MANIFEST, PREPARED, Manifest, Prepared
 
 _ROWS_PER_BLOCK: Final = 1_000_000
@@ -76,7 +76,7 @@ def prepare(
     labels = _split_labels(filesystem, folder, config)
     ratings = _ratings(filesystem, folder)
     labels_ref = ray.put(labels)
-    statistics = training_statistics(ratings, labels_ref)
+    statistics = training_statistics(ratings, labels_ref, movies["movie_id"].to_numpy())
     fitted = features.fit(statistics, movies, config.features, config.time_decay)
     _write(ratings, labels_ref, fitted, destination)
     manifest = Manifest(
@@ -89,8 +89,14 @@ def prepare(
     return Prepared.open(*destination)
 
 
-def training_statistics(ratings: ray.data.Dataset, labels_ref: Any) -> TrainingStatistics:
-    """One streaming pass: each block yields its own sums, merged here."""
+def training_statistics(
+    ratings: ray.data.Dataset, labels_ref: Any, catalogue: Integers
+) -> TrainingStatistics:
+    """One streaming pass: each block yields its own sums, merged here.
+
+    Raises:
+        DataError: if a movie with a rating of any split is not in ``catalogue``.
+    """
     partial = ratings.map_batches(
         _block_statistics,
         fn_kwargs={"labels_ref": labels_ref},
@@ -98,7 +104,13 @@ def training_statistics(ratings: ray.data.Dataset, labels_ref: Any) -> TrainingS
         batch_size=None,
         zero_copy_batch=True,
     )
-    return _merge_statistics(partial.take_all())
+    blocks = partial.take_all()
+    absent = np.setdiff1d(np.concatenate([b["rated_ids"] for b in blocks]), catalogue)
+    if len(absent):
+        raise DataError(
+            f"{len(absent)} rated movies are not in the movies table, the first is {absent[0]}"
+        )
+    return _merge_statistics(blocks)
 
 
 def _ratings(filesystem: fs.FileSystem, folder: str) -> ray.data.Dataset:
@@ -156,13 +168,14 @@ def _split_labels(
 
 
 def _block_statistics(block: pa.Table, labels_ref: Any) -> pa.Table:
-    """One row that holds the sums over a block's training rows."""
+    """One row that holds the sums over a block's training rows, and all its movies."""
     labels = ray.get(labels_ref)[block["row"].to_numpy()]
     rows = block.filter(pa.array(labels == splits.TRAIN))
     movie_ids, movie_counts = np.unique(rows["movie_id"].to_numpy(), return_counts=True)
     ratings = rows["rating"].to_numpy().astype(np.float64)
     return pa.table(
         {
+            "rated_ids": [np.unique(block["movie_id"].to_numpy())],
             "user_ids": [np.unique(rows["user_id"].to_numpy())],
             "movie_ids": [movie_ids],
             "movie_counts": [movie_counts],
@@ -195,15 +208,11 @@ def _encode(block: pa.Table, labels_ref: Any, fitted_ref: Any) -> pa.Table:
     fitted: FittedState = ray.get(fitted_ref)
     timestamps = block["timestamp"].to_numpy()
     labels = ray.get(labels_ref)[block["row"].to_numpy()]
-    movie_index = fitted.movies.index_of(block["movie_id"].to_numpy())
-    if (movie_index < 0).any():
-        absent = block["movie_id"][int(np.argmin(movie_index))]
-        raise DataError(f"movie {absent} has ratings but is not in the movies table")
     return pa.table(
         {
             "row": block["row"],
             "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
-            "movie_index": movie_index.astype(np.int32),
+            "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
             "rating": block["rating"],
             "weight": fitted.decay_weight(timestamps),
             "timestamp": timestamps,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from ray.exceptions import RayError
 
 from ingest.config import apply_overrides, build, read_toml
 from ingest.errors import ConfigError, IngestError
@@ -22,6 +23,8 @@ from ray_jobs.errors import JobError, ResourceError
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+
+LOGS: Final = "the folder session_latest/logs of Ray's temporary folder"
 
 _RAY_ENVIRONMENT: Final = {
     # Train's controller looks at its workers once in this many seconds, and a report waits for it.
@@ -83,6 +86,10 @@ def main(
         return EXIT_USAGE
     except (IngestError, NcfError, JobError) as error:
         complain(str(error))
+        return EXIT_FAILED
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
         return EXIT_FAILED
     except KeyboardInterrupt:
         complain("interrupted; the same command goes on from the last finished stage")

@@ -54,7 +54,13 @@ BUDGETS = {10: 100, 20: 300, 30: None, 40: 800, 77: 10**9}
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(
+        address="local",  # never a cluster that happens to run on this machine
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
@@ -314,7 +320,7 @@ def test_a_rated_movie_without_an_entry_is_refused(missing: int, tmp_path: Path)
 
 
 def test_a_folder_without_a_manifest_is_not_prepared(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no prepared data .* Run the preprocess stage"):
+    with pytest.raises(DataError, match=r"holds no prepared data .* Run the preprocess stage"):
         Prepared.open(LOCAL, str(tmp_path))
 
 

@@ -105,7 +105,7 @@ def training_statistics(
         zero_copy_batch=True,
     )
     blocks = partial.take_all()
-    absent = np.setdiff1d(np.concatenate([b["rated_ids"] for b in blocks]), catalogue)
+    absent = np.setdiff1d(_concatenated(blocks, "rated_ids"), catalogue)
     if len(absent):
         raise DataError(
             f"{len(absent)} rated movies are not in the movies table, the first is {absent[0]}"
@@ -188,12 +188,11 @@ def _block_statistics(block: pa.Table, labels_ref: Any) -> pa.Table:
 
 
 def _merge_statistics(blocks: list[dict[str, Any]]) -> TrainingStatistics:
-    every_movie = np.concatenate([b["movie_ids"] for b in blocks])
-    movie_ids, position = np.unique(every_movie, return_inverse=True)
+    movie_ids, position = np.unique(_concatenated(blocks, "movie_ids"), return_inverse=True)
     counts = np.zeros(len(movie_ids), dtype=np.int64)
-    np.add.at(counts, position, np.concatenate([b["movie_counts"] for b in blocks]))
+    np.add.at(counts, position, _concatenated(blocks, "movie_counts"))
     return TrainingStatistics(
-        user_ids=np.unique(np.concatenate([b["user_ids"] for b in blocks])),
+        user_ids=np.unique(_concatenated(blocks, "user_ids")),
         movie_ids=movie_ids,
         movie_counts=counts,
         rating_sum=sum(b["rating_sum"] for b in blocks),
@@ -201,6 +200,11 @@ def _merge_statistics(blocks: list[dict[str, Any]]) -> TrainingStatistics:
         rating_max=max(b["rating_max"] for b in blocks),
         newest=int(max(b["newest"] for b in blocks)),
     )
+
+
+def _concatenated(blocks: list[dict[str, Any]], name: str) -> Integers:
+    # Ray returns an empty list as floats, and floats cannot hold every id.
+    return np.concatenate([np.asarray(block[name], dtype=np.int64) for block in blocks])
 
 
 def _encode(block: pa.Table, labels_ref: Any, fitted_ref: Any) -> pa.Table:

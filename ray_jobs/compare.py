@@ -17,11 +17,12 @@ from rich.table import Table
 
 from ncf import baselines
 from ncf.prepared import Prepared
+from ray_jobs.cluster import Resources, ensure_ray, ray_session
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.console import show
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.progress import epoch_lines
-from ray_jobs.runtime import Resources, ensure_ray, main, ray_session
+from ray_jobs.runtime import main
 from ray_jobs.tune import Chosen, search
 from ray_jobs.worker import TaskResult, TrainingTask, train_tasks
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint

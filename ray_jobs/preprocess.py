@@ -9,9 +9,10 @@ from ingest.stage import RawData
 from ncf import pipeline
 from ncf.pipeline import PreparationConfig
 from ncf.prepared import Prepared
+from ray_jobs.cluster import ensure_ray, ray_session
 from ray_jobs.config import JobConfig
 from ray_jobs.console import heading, say
-from ray_jobs.runtime import ensure_ray, main, ray_session
+from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace, fingerprint
 
 

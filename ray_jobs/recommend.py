@@ -21,10 +21,11 @@ from ncf.fitted import UNKNOWN
 from ncf.prepared import Prepared
 from ncf.ranking import SeenMovies, top_movies
 from ncf.splits import SPLITS
+from ray_jobs.cluster import ensure_ray, ray_session
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say, show
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.runtime import ensure_ray, main, ray_session
+from ray_jobs.runtime import main
 from ray_jobs.train import Trained, train
 from ray_jobs.tune import search
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint

@@ -1,42 +1,25 @@
-"""What every main shares: options, errors to exit codes, and Ray started quietly."""
+"""What every main shares: options, configuration, and errors turned into exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import ray
 from ray.exceptions import RayError
 
 from ingest.config import apply_overrides, build, read_toml
 from ingest.errors import ConfigError, IngestError
 from ncf.errors import NcfError
 from ray_jobs.config import JobConfig
-from ray_jobs.console import complain, say
-from ray_jobs.errors import JobError, ResourceError
+from ray_jobs.console import complain
+from ray_jobs.errors import JobError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 LOGS: Final = "the folder session_latest/logs of Ray's temporary folder"
-
-_RAY_ENVIRONMENT: Final = {
-    # Train's controller looks at its workers once in this many seconds, and a report waits for it.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # Workers read and write absolute paths only; changing folders would break relative imports.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Tables of trials come from this project's own callback.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DATA_LOG_INTERNAL_STACK_TRACE_TO_STDOUT": "0",
-    # Announced default of a later Ray, and the one wanted for a driver that holds no GPU.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -95,106 +78,3 @@ def main(
         complain("interrupted; the same command goes on from the last finished stage")
         return EXIT_INTERRUPTED
     return 0
-
-
-@contextlib.contextmanager
-def ray_session() -> Iterator[None]:
-    """Leave Ray at the end of the block, if ``ensure_ray`` started or joined one within it."""
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def ensure_ray(config: JobConfig) -> None:
-    """Join or start Ray, unless that was done: a run whose stages are all done needs none.
-
-    Raises:
-        ResourceError: if the cluster named in the configuration cannot be reached.
-    """
-    if ray.is_initialized():
-        return
-    for name, value in _RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    _quieten()
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    try:
-        context = ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {name: os.environ[name] for name in _RAY_ENVIRONMENT}},
-            **({"address": address} if address else _local_options(config)),
-        )
-    except (ConnectionError, ValueError) as error:
-        raise ResourceError(
-            f"cannot reach the Ray cluster at {address or 'its default address'}: {error}. "
-            "Start one with `ray start --head`, or leave ray.address empty to have one started."
-        ) from error
-    if not context.dashboard_url:
-        raise ResourceError(
-            "this Ray cluster runs without its dashboard, whose state API Ray Train needs to give "
-            "back the CPUs of stopped trials. Start it with "
-            "`ray start --head --include-dashboard=true`."
-        )
-    say(f"   Ray dashboard: http://{context.dashboard_url}")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-
-
-def _local_options(config: JobConfig) -> dict[str, Any]:
-    """Options of a Ray of our own."""
-    options: dict[str, Any] = {
-        # Without this, Ray joins any instance it finds on the machine, such as that of another
-        # run, and falls with it.
-        "address": "local",
-        # Not only for looking: Train asks the dashboard's state API whether a stopped trial's
-        # controller is gone, and gives its workers' CPUs back only then.
-        "include_dashboard": True,
-        "dashboard_port": config.ray.dashboard_port,
-    }
-    return options | ({"num_cpus": config.ray.num_cpus} if config.ray.num_cpus else {})
-
-
-def _quieten() -> None:
-    """Keep Ray's own messages in its log files; its errors are raised here as exceptions."""
-    for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("optuna").setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one training run takes, checked against what the cluster has."""
-
-    num_workers: int
-    per_worker: dict[str, float]
-    use_gpu: bool
-    concurrent: int
-    """How many such runs fit beside each other."""
-
-    @classmethod
-    def of(cls, config: JobConfig) -> Resources:
-        """Derive them from the configuration and the running cluster.
-
-        Raises:
-            ResourceError: if not even one run fits.
-        """
-        scaling = config.scaling
-        cluster = ray.cluster_resources()
-        gpus = cluster.get("GPU", 0.0)
-        use_gpu = gpus >= scaling.num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
-        per_worker = {"CPU": float(scaling.cpus_per_worker)} | ({"GPU": 1.0} if use_gpu else {})
-        fits = sum(_fit_on(node, per_worker) for node in ray.nodes() if node["Alive"])
-        if fits < scaling.num_workers:
-            wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in per_worker.items())
-            raise ResourceError(
-                f"scaling.num_workers = {scaling.num_workers} workers of {wanted} each do not fit "
-                f"the cluster, which has room for {fits} (it holds {cluster.get('CPU', 0):g} CPU "
-                f"and {gpus:g} GPU). Lower scaling.num_workers or scaling.cpus_per_worker, or use "
-                "a larger cluster."
-            )
-        return cls(scaling.num_workers, per_worker, use_gpu, fits // scaling.num_workers)
-
-
-def _fit_on(node: dict[str, Any], per_worker: dict[str, float]) -> int:
-    """How many workers fit on one node."""
-    return int(min(node["Resources"].get(kind, 0) // n for kind, n in per_worker.items()))

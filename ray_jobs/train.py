@@ -14,14 +14,15 @@ from importlib.metadata import version
 from typing import Any
 
 import ray
-from ingest.stage import RawData
 
+from ingest.stage import RawData
 from ncf.prepared import Prepared
+from ray_jobs.cluster import Resources, ensure_ray, ray_session
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.progress import epoch_lines
-from ray_jobs.runtime import Resources, ensure_ray, main, ray_session
+from ray_jobs.runtime import main
 from ray_jobs.tune import Chosen, search
 from ray_jobs.worker import TaskResult, TrainingTask, copy_checkpoint, train_tasks
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint

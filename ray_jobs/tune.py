@@ -27,11 +27,12 @@ from ray.tune.search.optuna import OptunaSearch
 from ingest.storage import Storage
 from ncf.config import ExperimentConfig
 from ncf.prepared import Prepared
+from ray_jobs.cluster import Resources, ensure_ray, ray_session
 from ray_jobs.config import Dimension, JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.runtime import Resources, ensure_ray, main, ray_session
+from ray_jobs.runtime import main
 from ray_jobs.worker import TrainingTask, torch_trainer
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 

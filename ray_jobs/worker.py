@@ -35,8 +35,8 @@ from ncf.training import (
     fit,
     unwrapped,
 )
+from ray_jobs.cluster import Resources
 from ray_jobs.errors import TrainingError
-from ray_jobs.runtime import Resources
 
 RESULTS = "results.json"
 

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
 from ncf import checkpoint
 from ncf.prepared import Prepared
+from ray_jobs.cluster import Resources, ensure_ray, leave_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.runtime import Resources, ensure_ray
 from ray_jobs.tune import search
 from ray_jobs.worker import TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
@@ -42,7 +41,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.delenv(name, raising=False)
         ensure_ray(job(folder, ray={"num_cpus": 2}))
         yield folder
-        ray.shutdown()
+        leave_ray()
 
 
 @pytest.fixture(scope="module")

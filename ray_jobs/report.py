@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
+from ingest.manifest import DATASET_FILE, MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ingest.stage import RawData
 from ncf import plots
 from ncf.prepared import Prepared
@@ -69,8 +69,11 @@ def _data(raw: RawData, prepared: Prepared) -> ReportSection:
         *((f"TMDb records: {status}", f"{n:,}") for status, n in raw.tmdb_coverage.items()),
         ("numeric features", str(len(prepared.fitted.numeric))),
     ]
+    floor = (raw.folder / DATASET_FILE).read_json()["noise_floor_rmse"]
+    if floor is not None:
+        rows.append(("noise floor: RMSE of the planted truth", f"{floor:.4f}"))
     notices = tuple(notice for notice in raw.notices if notice not in ATTRIBUTIONS)
-    return ReportSection("Data", notices, (DataTable(("", "count"), tuple(rows)),))
+    return ReportSection("Data", notices, (DataTable(("", ""), tuple(rows)),))
 
 
 def _comparison(comparison: Comparison) -> ReportSection:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,19 +130,17 @@ def _first_cause(error: ray.train.TrainingFailedError) -> str:
 
 def _work(config: dict[str, Any]) -> None:
     """Body of every worker."""
-    with _scratch() as folder:
-        results: list[dict[str, Any]] = []
-        for task in config["tasks"]:
-            results.append(_train(task, folder).__dict__)
-        if config["collect"]:
-            (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
-            _report({"finished": True}, folder)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="ncf-worker-") as folder:
-        yield Path(folder)
+    tasks: list[TrainingTask] = config["tasks"]
+    if not config["collect"]:
+        # No folder for a trial: it may be stopped at any moment, and would leave it behind.
+        for task in tasks:
+            _train(task, None)
+        return
+    with tempfile.TemporaryDirectory(prefix="ncf-worker-") as name:
+        folder = Path(name)
+        results = [asdict(_train(task, folder)) for task in tasks]
+        (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+        _report({"finished": True}, folder)
 
 
 def _report(metrics: dict[str, Any], folder: Path | None) -> None:
@@ -153,7 +150,8 @@ def _report(metrics: dict[str, Any], folder: Path | None) -> None:
     ray.train.report(metrics, checkpoint=saved)
 
 
-def _train(task: TrainingTask, folder: Path) -> TaskResult:
+def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
+    """Train one task; ``folder`` is where the models of tasks that keep theirs go."""
     started = time.perf_counter()
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
@@ -169,9 +167,10 @@ def _train(task: TrainingTask, folder: Path) -> TaskResult:
     )
 
     def on_epoch(epoch: Epoch, result: FitResult) -> None:
-        if task.keep:
-            _save(task, result, folder, share)
-        _report(_metrics(task, epoch, result), folder if task.keep else None)
+        kept = folder if task.keep else None
+        if kept and share.rank == 0:
+            _save(task, result, kept)
+        _report(_metrics(task, epoch, result), kept)
 
     validation_rows = _rows(prepared, "validation", device)
     result = fit(model, train_rows, validation_rows, objective, share=share, on_epoch=on_epoch)
@@ -212,9 +211,8 @@ def _metrics(task: TrainingTask, epoch: Epoch, result: FitResult) -> dict[str, A
     return metrics
 
 
-def _save(task: TrainingTask, result: FitResult, folder: Path, share: Share) -> None:
-    if share.rank:
-        return
+def _save(task: TrainingTask, result: FitResult, folder: Path) -> None:
+    """The best and the last weights so far, each as a whole checkpoint."""
     for which, weights, number in (
         ("best", result.best, result.best_epoch),
         ("last", result.last, result.epochs[-1].number),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from math import exp
 from pathlib import Path
@@ -253,8 +254,7 @@ def test_test_ratings_influence_nothing(
 
 
 def test_for_the_final_model_validation_rows_are_training_rows(raw: Path, tmp_path: Path) -> None:
-    final = PreparationConfig(CONFIG.split, CONFIG.features, CONFIG.time_decay, True)
-    prepared = prepared_from(raw, tmp_path, final)
+    prepared = prepared_from(raw, tmp_path, replace(CONFIG, train_on_validation=True))
     assert prepared.manifest.counts == {"train": 16, "validation": 0, "test": 4}
     assert prepared.rows("validation") is None
     assert prepared.fitted.decay_reference == 15 * DAY
@@ -270,9 +270,17 @@ def test_without_tmdb_the_features_of_movielens_remain(tmp_path: Path) -> None:
     assert prepared.fitted.movies.numeric.shape == (5, 2)
 
 
+def test_a_tmdb_table_that_is_there_but_not_wanted_is_not_used(
+    raw: Path, tmp_path: Path, assert_same: Callable[[Any, Any], None]
+) -> None:
+    unwanted = prepared_from(raw, tmp_path / "unwanted", replace(CONFIG, use_tmdb=False))
+    bare = write_raw(tmp_path / "raw", STARS, with_tmdb=False)
+    assert_same(unwanted.fitted, prepared_from(bare, tmp_path / "absent").fitted)
+
+
 def test_what_prepared_files_depend_on_changes_the_hash_and_nothing_else_does() -> None:
     def changed(**parts: Any) -> bool:
-        return PreparationConfig(**(vars(CONFIG) | parts)).as_dict() != CONFIG.as_dict()
+        return replace(CONFIG, **parts).as_dict() != CONFIG.as_dict()
 
     assert not changed()
     assert not changed(time_decay=TimeDecayConfig(rate_per_day=0.1, apply_to="target"))
@@ -280,6 +288,7 @@ def test_what_prepared_files_depend_on_changes_the_hash_and_nothing_else_does() 
     assert changed(split=SplitConfig(kind="global-time", seed=1))
     assert changed(features=FeaturesConfig(numeric=("budget",)))
     assert changed(train_on_validation=True)
+    assert changed(use_tmdb=False)
 
 
 # -- refusals --------------------------------------------------------------------------------------

@@ -214,6 +214,13 @@ def test_in_target_mode_too_the_error_in_stars_picks_the_best_epoch(world: Any) 
     assert result.best_epoch != int(np.argmin(decayed)) + 1
 
 
+def test_validating_after_each_epoch_does_not_change_what_is_learned(world: Any) -> None:
+    """It turns dropout off, and the next epoch must turn it on again."""
+    config = experiment(model={"dropout": 0.5}, epochs=3, batch_size=256, patience=0)
+    with_validation = trained(config, world.fitted, world.train, world.validation)[1].last
+    assert_equal_weights(with_validation, trained(config, world.fitted, world.train)[1].last)
+
+
 def test_every_epoch_is_announced_with_the_run_so_far(fitted: FittedState, rows: Batch) -> None:
     config = experiment(epochs=3, batch_size=3, patience=0)
     model = build(config, fitted, rows)

@@ -4,6 +4,7 @@
 
     NcfError                 the root: catch this one
     ├── DataError            the raw or prepared data cannot be used
+    ├── DivergedError        training reached a loss that is no number
     ├── CheckpointError      a checkpoint is absent, damaged or of another version
     └── UnknownIdError       a user or movie that the model does not know was asked for
 """
@@ -17,6 +18,10 @@ class NcfError(Exception):
 
 class DataError(NcfError):
     """The raw or prepared data cannot be used."""
+
+
+class DivergedError(NcfError):
+    """Training reached a loss that is no number."""
 
 
 class CheckpointError(NcfError):

@@ -29,6 +29,10 @@ TMDB_COLUMNS: Final = (
 """Columns of TMDb's table that features are made from."""
 
 
+_NOT_SKEWED: Final = frozenset({"year"})
+"""Features on a scale without a meaningful zero; a power of some thousands overflows."""
+
+
 @dataclass(frozen=True)
 class TrainingStatistics:
     """What one pass over the training rows yields; see ``ncf.pipeline.training_statistics``."""
@@ -141,12 +145,13 @@ def _fit_column(
 ) -> NumericColumn:
     known = values[seen & np.isfinite(values)]
     power = 1.0
-    if features.transform == "yeo-johnson" and known.std() > 0:
+    transform = "none" if name in _NOT_SKEWED else features.transform
+    if transform == "yeo-johnson" and known.std() > 0:
         transformer = PowerTransformer(method="yeo-johnson", standardize=False)
         power = float(transformer.fit(known[:, None]).lambdas_[0])
     unscaled = NumericColumn(
         name=name,
-        transform=features.transform,
+        transform=transform,
         power=power,
         median=float(np.median(known)),
         mean=0.0,

@@ -32,6 +32,7 @@ from ncf.fitted import FORMAT_VERSION, FittedState, Integers
 from ncf.prepared import MANIFEST, PREPARED, Manifest, Prepared
 
 _ROWS_PER_BLOCK: Final = 1_000_000
+"""Rows of one task. Since Ray 2.60 the reader decides by itself, by the bytes of row groups."""
 
 
 @dataclass(frozen=True)

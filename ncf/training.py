@@ -14,6 +14,7 @@ from torch import distributed, nn
 
 from ncf.batches import ALONE, Batch, Share, chunks, shuffled
 from ncf.config import ExperimentConfig, TimeDecayConfig, TrainConfig
+from ncf.errors import DivergedError
 from ncf.fitted import FittedState
 from ncf.losses import weighted_sum
 from ncf.metrics import ErrorSums, Scores, error_vector
@@ -161,6 +162,9 @@ def fit(
         objective: loss, decay and fitted state.
         share: this worker's part of every batch.
         on_epoch: called after each epoch with that epoch and the run so far.
+
+    Raises:
+        DivergedError: if the training loss becomes infinite or no number.
     """
     config = objective.train
     trainer = _Stepper(model, train_rows, objective, share)
@@ -172,6 +176,11 @@ def fit(
         started = time.perf_counter()
         batches = shuffled(trainer.rows, config.batch_size, generator, share)
         train_loss = train_epoch(model, batches, trainer.step, share)
+        if not math.isfinite(train_loss):
+            raise DivergedError(
+                f"training diverged: the loss of epoch {number} is {train_loss}. Lower "
+                f"train.learning_rate, which is {config.learning_rate:g}"
+            )
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
         # In stars under every loss and decay, so that runs are comparable; without validation rows
         # the newest epoch counts as the best.

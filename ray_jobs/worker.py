@@ -16,6 +16,7 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
 from pyarrow import fs
 from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
@@ -165,6 +166,10 @@ def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
         # Buffers never change, so sending them with every step would be waste.
         parallel_strategy_kwargs={"broadcast_buffers": False} if share.size > 1 else None,
     )
+
+    if share.rank:
+        # Else every worker would drop the same activations, of different rows.
+        torch.manual_seed(experiment.train.seed + share.rank)
 
     def on_epoch(epoch: Epoch, result: FitResult) -> None:
         kept = folder if task.keep else None

@@ -15,6 +15,7 @@ from ncf import training
 from ncf.baselines import tuned_damped_bias
 from ncf.batches import Batch
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
+from ncf.errors import DivergedError
 from ncf.fitted import FittedState
 from ncf.model import NCF
 from ncf.training import (
@@ -193,6 +194,12 @@ def test_without_patience_all_epochs_are_run(world: Any) -> None:
     _, result = trained(config, world.fitted, world.train[:500], world.validation)
     assert [epoch.number for epoch in result.epochs] == list(range(1, 9))
     assert result.best_epoch < 8
+
+
+def test_a_training_that_diverges_says_so_and_what_to_do(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(epochs=20, learning_rate=1e30, batch_size=3, schedule="constant")
+    with pytest.raises(DivergedError, match=r"diverged: the loss of epoch \d+ is .*learning_rate"):
+        trained(config, fitted, rows, None)
 
 
 def test_without_validation_the_last_epoch_is_the_best(fitted: FittedState, rows: Batch) -> None:

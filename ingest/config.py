@@ -49,7 +49,7 @@ class SyntheticConfig(Section):
     """Number of ratings, each of another (user, movie) pair."""
     noise: Annotated[float, Field(ge=0)] = 0.6
     """Standard deviation in stars of the noise added to each rating before rounding."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the generator; the same seed gives the same data set."""
 
 

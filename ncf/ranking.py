@@ -44,7 +44,8 @@ class Ranking:
     movies: npt.NDArray[np.int64]
     """``[B, N]`` positions in the movie table; -1 past the last unseen movie."""
     stars: npt.NDArray[np.float32]
-    """``[B, N]`` predicted ratings; NaN past the last unseen movie."""
+    """``[B, N]`` predictions in the training target's unit, stars unless that is the decayed
+    rating; NaN past the last unseen movie."""
 
 
 def top_movies(
@@ -70,7 +71,9 @@ def top_movies(
             movies[start + row, : len(best)] = best
             stars[start + row, : len(best)] = scores[row, best]
     fitted = checkpoint.fitted
-    return Ranking(movies, np.clip(stars, fitted.rating_min, fitted.rating_max))
+    if checkpoint.experiment.time_decay.apply_to != "target":
+        stars = np.clip(stars, fitted.rating_min, fitted.rating_max)
+    return Ranking(movies, stars)
 
 
 def _scores(checkpoint: Checkpoint, users: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -176,15 +175,11 @@ def fit(
         started = time.perf_counter()
         batches = shuffled(trainer.rows, config.batch_size, generator, share)
         train_loss = train_epoch(model, batches, trainer.step, share)
-        if not math.isfinite(train_loss):
-            raise DivergedError(
-                f"training diverged: the loss of epoch {number} is {train_loss}. Lower "
-                f"train.learning_rate, which is {config.learning_rate:g}"
-            )
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
         # In stars under every loss and decay, so that runs are comparable; without validation rows
         # the newest epoch counts as the best.
         error = scores.stars.rmse if scores else -number
+        _refuse_divergence(train_loss + error, number, config)
         is_best = error < best_error
         if is_best:
             best_error, best_epoch, best = error, number, snapshot(model)
@@ -203,6 +198,14 @@ def fit(
         if validation_rows and config.patience and number - best_epoch >= config.patience:
             break
     return result
+
+
+def _refuse_divergence(error: float, epoch: int, config: TrainConfig) -> None:
+    if not math.isfinite(error):
+        raise DivergedError(
+            f"training diverged: the error of epoch {epoch} is {error}. Lower "
+            f"train.learning_rate, which is {config.learning_rate:g}"
+        )
 
 
 def snapshot(model: nn.Module) -> Weights:
@@ -290,10 +293,3 @@ def build(experiment: ExperimentConfig, fitted: FittedState, train_rows: Batch) 
     weights = objective.row_weights(train_rows)
     model.start_at(float((objective.targets(train_rows) * weights).mean()))
     return model
-
-
-def with_weights(model: NCF, weights: Weights) -> NCF:
-    """A copy of ``model`` that holds ``weights``."""
-    other = copy.deepcopy(model)
-    other.load_state_dict(weights)
-    return other

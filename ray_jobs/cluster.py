@@ -24,6 +24,8 @@ _RAY_ENVIRONMENT: Final = {
     # Tables of trials come from this project's own callback.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DATA_LOG_INTERNAL_STACK_TRACE_TO_STDOUT": "0",
+    # Else Ctrl-C makes Tune return what it has so far, as if the search had finished.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Announced default of a later Ray, and the one wanted for a driver that holds no GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -35,12 +37,38 @@ _PORTS_TRIED: Final = 100
 
 
 @contextlib.contextmanager
-def ray_session() -> Iterator[None]:
-    """Leave Ray at the end of the block, if ``ensure_ray`` started or joined one within it."""
+def ray_session(config: JobConfig) -> Iterator[None]:
+    """Refuse what can never run, and leave Ray at the end of the block.
+
+    A cluster is joined at once. A local Ray is started by ``ensure_ray`` when a stage needs it.
+
+    Raises:
+        ResourceError: if the cluster cannot be reached, or training asks for more than there is.
+    """
     try:
+        if _address(config):
+            ensure_ray(config)
+            Resources.of(config)
+        else:
+            _refuse_more_than_this_machine(config)
         yield
     finally:
         leave_ray()
+
+
+def _address(config: JobConfig) -> str | None:
+    return config.ray.address or os.environ.get("RAY_ADDRESS")
+
+
+def _refuse_more_than_this_machine(config: JobConfig) -> None:
+    cpus = config.ray.num_cpus or os.cpu_count() or 1
+    wanted = config.scaling.num_workers * config.scaling.cpus_per_worker
+    if wanted > cpus:
+        raise ResourceError(
+            f"scaling.num_workers = {config.scaling.num_workers} workers with "
+            f"scaling.cpus_per_worker = {config.scaling.cpus_per_worker} need {wanted} CPUs, and a "
+            f"local Ray has {cpus} here. Ask for less, or name a cluster with --set ray.address=..."
+        )
 
 
 def leave_ray() -> None:
@@ -59,7 +87,7 @@ def ensure_ray(config: JobConfig) -> None:
     if ray.is_initialized():
         return
     _quieten()
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    address = _address(config)
     options = {"address": address} if address else _local_options(config)
     variables = {name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()}
     if not address:
@@ -74,7 +102,7 @@ def ensure_ray(config: JobConfig) -> None:
             runtime_env={"env_vars": variables},
             **options,
         )
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"cannot reach the Ray cluster at {address or 'its default address'}: {error}. "
             "Start one with `ray start --head`, or leave ray.address empty to have one started."

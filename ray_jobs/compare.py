@@ -90,10 +90,11 @@ def compare(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Compari
             results, _ = train_tasks(tasks, Resources.of(config), where, [lines])
         comparison = Comparison(
             entries=(*_baselines(prepared), *_by_loss(config, results)),
-            scale="decayed" if config.time_decay.apply_to == "target" else "stars",
+            scale="decayed" if chosen.experiment.time_decay.apply_to == "target" else "stars",
             num_test=prepared.manifest.counts["test"],
         )
         file.write_json(asdict(comparison))
+        where.delete()  # all of it is in the comparison
 
     workspace.stage("compare", key, [file], work)
     comparison = Comparison.from_json(file.read_json())
@@ -160,7 +161,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
     workspace.open()
-    with ray_session():
+    with ray_session(config):
         prepared = preprocess(workspace, ingest(workspace))
         compare(workspace, prepared, search(workspace, prepared))
 

@@ -19,6 +19,7 @@ from ncf.config import (
     TrainConfig,
 )
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Scalar = bool | int | float | str
 Choice = Scalar | tuple[Scalar, ...]
 
@@ -78,6 +79,8 @@ class Dimension(Section):
         return [int(end) if self.integer else end for end in (self.low or 0, self.high or 0)]
 
 
+_PREPARED_WITH = frozenset({"time_decay.rate_per_day", "time_decay.reference"})
+
 DEFAULT_SPACE: dict[str, Dimension] = {
     "train.loss": Dimension(choices=("mse", "l1", "smooth_l1")),
     "train.learning_rate": Dimension(low=1e-3, high=2e-2, log=True),
@@ -99,11 +102,11 @@ class TuneConfig(Section):
     """Epochs before ASHA may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
     """ASHA keeps the best one in this many at each rung."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of Optuna's sampler."""
     space: dict[str, Dimension] = DEFAULT_SPACE
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
-    of the sections model, train and time_decay."""
+    of the sections model and train, and for time_decay.apply_to."""
 
 
 class CompareConfig(Section):
@@ -111,7 +114,7 @@ class CompareConfig(Section):
 
     losses: Annotated[tuple[LossName, ...], Field(min_length=1)] = ("mse", "l1", "smooth_l1")
     """Losses, each trained with every seed."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds of initial weights, shuffling and dropout."""
 
 
@@ -164,7 +167,14 @@ class JobConfig(Section):
                 "tune.num_trials > 0 chooses on validation rows, but split.validation is 0: "
                 "set tune.num_trials = 0 or give split.validation a share"
             )
+        if self.tune.num_trials and not self.tune.space:
+            raise ValueError("tune.num_trials > 0, but tune.space names nothing to search")
         for key, dimension in self.tune.space.items():
+            if key in _PREPARED_WITH:
+                raise ValueError(
+                    f"{key} cannot be searched: it is fixed when the data are prepared. Compare "
+                    f"runs with --set {key}=... instead"
+                )
             for value in dimension.examples():
                 with_parameters(self.experiment, {key: value})
         return self

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-_out = Console(soft_wrap=True, highlight=False, markup=False)
-_err = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
+_out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+_err = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, stderr=True)
 _started = time.monotonic()
 
 

@@ -33,7 +33,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Every stage, each on what the earlier ones made."""
     workspace = Workspace(config, options.force)
     workspace.open()
-    with ray_session():
+    with ray_session(config):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         chosen = search(workspace, prepared)

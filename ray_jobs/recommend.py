@@ -38,7 +38,7 @@ SCHEMA: Final = pa.schema(
         pa.field("rank", pa.int32()),  # from 1
         pa.field("movie_id", pa.int64()),
         pa.field("title", pa.string()),
-        pa.field("predicted_rating", pa.float32()),  # stars
+        pa.field("predicted_rating", pa.float32()),  # stars, unless the target was decayed
     ]
 )
 
@@ -48,7 +48,7 @@ def recommend(workspace: Workspace, trained: Trained) -> Storage:
     config = workspace.config
     file = workspace.recommendations / FILE
     key = fingerprint(
-        STAGE_VERSION, trained.metrics["key"], config.recommend.model_dump(mode="json")
+        STAGE_VERSION, trained.metrics["config_hash"], config.recommend.model_dump(mode="json")
     )
 
     def work() -> None:
@@ -172,7 +172,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
     workspace.open()
-    with ray_session():
+    with ray_session(config):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         trained = train(workspace, raw, prepared, search(workspace, prepared))

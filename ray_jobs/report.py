@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest.manifest import DATASET_FILE, MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ingest.stage import RawData
@@ -46,7 +47,7 @@ def write_report(
             *_search(workspace, chosen),
             _final(trained, chosen, config),
             _examples(workspace),
-            _run(trained, config),
+            _run(trained, chosen, config),
         ),
         footnotes=tuple(notice for notice in raw.notices if notice in ATTRIBUTIONS),
     )
@@ -128,7 +129,7 @@ def _search(workspace: Workspace, chosen: Chosen) -> Iterator[ReportSection]:
     if not chosen.num_trials:
         return
     trials = (workspace.run / "trials.parquet").read_table().to_pylist()
-    finished = [trial for trial in trials if trial[METRIC] is not None]
+    finished = [t for t in trials if t["state"] == "finished" and t[METRIC] is not None]
     errors = [trial[METRIC] for trial in finished]
     keys = [name for name in trials[0] if name.startswith("config.")]
     rows = [
@@ -193,7 +194,7 @@ def _examples(workspace: Workspace) -> ReportSection:
     table: pa.Table = file.read_table()
     tables = []
     for user in table["user_id"].unique().to_pylist()[:EXAMPLE_USERS]:
-        rows = [row for row in table.to_pylist() if row["user_id"] == user][:5]
+        rows = table.filter(pc.equal(table["user_id"], user)).slice(0, 5).to_pylist()
         tables.append(
             DataTable(
                 (f"user {user}", "predicted stars"),
@@ -203,9 +204,9 @@ def _examples(workspace: Workspace) -> ReportSection:
     return ReportSection("Examples of recommendations", (f"All of them: {file}",), tuple(tables))
 
 
-def _run(trained: Trained, config: JobConfig) -> ReportSection:
+def _run(trained: Trained, chosen: Chosen, config: JobConfig) -> ReportSection:
     metrics = trained.metrics
-    split, decay = metrics["split"], config.time_decay
+    split, decay = metrics["split"], chosen.experiment.time_decay
     rows = [
         ("split", f"{split['kind']}, seed {split['seed']}"),
         ("time decay", f"{decay.rate_per_day:g} a day, on {decay.apply_to}"),

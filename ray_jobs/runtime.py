@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ray.exceptions import RayError
+from ray.tune import TuneError
 
 from ingest.config import apply_overrides, build, read_toml
 from ingest.errors import ConfigError, IngestError
@@ -70,7 +71,10 @@ def main(
     except (IngestError, NcfError, JobError) as error:
         complain(str(error))
         return EXIT_FAILED
-    except RayError as error:
+    except OSError as error:
+        complain(f"{error.strerror or error}: {error.filename or 'no file named'}")
+        return EXIT_FAILED
+    except (RayError, TuneError) as error:
         reason = str(error).strip().splitlines()[-1]
         complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
         return EXIT_FAILED

@@ -115,8 +115,8 @@ def _metrics(
         "synthetic": raw.synthetic,
         "split": config.split.model_dump(mode="json"),
         "seed": chosen.experiment.train.seed,
-        "config_hash": fingerprint(config.model_dump(mode="json", exclude={"storage", "ray"})),
-        "key": key,
+        # Of everything that the model depends on: data, preparation and configuration.
+        "config_hash": key,
         "loss": chosen.experiment.train.loss,
         "tuned_parameters": chosen.parameters,
         "best_epoch": selection.best_epoch,
@@ -136,7 +136,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
     workspace.open()
-    with ray_session():
+    with ray_session(config):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         train(workspace, raw, prepared, search(workspace, prepared))

@@ -227,9 +227,9 @@ def _write_results(grid: ResultGrid, config: JobConfig, folder: Storage) -> None
         TrainingError: if every trial failed.
     """
     trials = _trials(grid)
-    finished = [trial for trial in trials if trial[METRIC] is not None]
+    finished = [t for t in trials if t["state"] == "finished" and t[METRIC] is not None]
     if not finished:
-        reason = trials[0]["error"] or "it reported no result"
+        reason = (trials[0]["error"] if trials else None) or "it reported no result"
         raise TrainingError(f"all {len(trials)} trials failed, the first with: {reason}")
     best = min(finished, key=lambda trial: float(trial[METRIC]))
     parameters = _decoded({key: best[f"config.{key}"] for key in config.tune.space})
@@ -277,7 +277,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
     workspace.open()
-    with ray_session():
+    with ray_session(config):
         search(workspace, preprocess(workspace, ingest(workspace)))
 
 

@@ -7,9 +7,11 @@ seconds, training a small model takes less.
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +86,27 @@ def train_tasks(
     """
     trainer = torch_trainer(tasks, resources, where, callbacks, collect=True)
     try:
-        result = trainer.fit()
+        with _interrupts_as_usual():
+            result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise TrainingError(f"training failed: {_first_cause(error)}") from error
-    assert result.checkpoint is not None
+    if result.checkpoint is None:
+        raise TrainingError("training ended without a result")
     with result.checkpoint.as_directory() as folder:
         records = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
     return [TaskResult(**record) for record in records], result.checkpoint
+
+
+@contextmanager
+def _interrupts_as_usual() -> Iterator[None]:
+    """Let Ctrl-C be a ``KeyboardInterrupt``: Ray Train leaves a handler that ends the program."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def torch_trainer(
@@ -227,21 +243,30 @@ def _save(task: TrainingTask, result: FitResult, folder: Path) -> None:
             weights,
             task.experiment,
             task.prepared.fitted,
-            {"epoch": number, "metrics": result.epochs[number - 1].as_dict()},
+            {
+                "epoch": number,
+                "seed": task.experiment.train.seed,
+                "metrics": result.epochs[number - 1].as_dict(),
+            },
         )
 
 
 def copy_checkpoint(source: Checkpoint, relative: str, destination: Storage) -> None:
     """Copy a folder of a checkpoint to storage, replacing what is there."""
-    staging = destination.parent / f".{destination.name}.part"
-    staging.delete()
-    staging.make_folder()
+    # Object stores cannot rename folders. There the record of the stage, written last, is what
+    # tells a whole copy from a part of one.
+    target = (
+        destination.parent / f".{destination.name}.part" if destination.is_local else destination
+    )
+    target.delete()
+    target.make_folder()
     with source.as_directory() as folder:
         fs.copy_files(
             str(Path(folder) / relative),
-            staging.path,
+            target.path,
             source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=staging.filesystem,
+            destination_filesystem=target.filesystem,
         )
-    destination.delete()
-    staging.move_to(destination)
+    if target != destination:
+        destination.delete()
+        target.move_to(destination)

@@ -53,7 +53,7 @@ class Workspace:
         because the working folder of a job is temporary.
         """
         if runs_as_ray_job() and "://" not in self.config.storage:
-            return Storage.at(Path.home() / self.config.storage)
+            return Storage.at(Path.home() / Path(self.config.storage).expanduser())
         return Storage.at(self.config.storage)
 
     @property

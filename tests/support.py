@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,3 +95,41 @@ def run_module(
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr, mark)
+
+
+@contextlib.contextmanager
+def running_module(module: str, settings: Sequence[str] = ()) -> Iterator[Running]:
+    """The same, while it runs; what is still there at the end of the block is killed."""
+    changes = [part for setting in settings for part in ("--set", setting)]
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", module, *changes],
+        cwd=ROOT,
+        env=environment(mark),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield Running(process, mark)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program that runs."""
+
+    process: subprocess.Popen[str]
+    mark: str
+
+    def wait_for(self, text: str) -> None:
+        """Read its output until a line holds ``text``."""
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if text in line:
+                return
+        raise AssertionError(f"the program ended without saying {text!r}:\n{''.join(lines)}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,6 @@ from ncf.training import (
     evaluate,
     fit,
     snapshot,
-    with_weights,
 )
 
 ApplyTo = Literal["loss", "target", "none"]
@@ -181,6 +181,12 @@ def test_early_stopping_stops_and_keeps_the_best_weights(world: Any) -> None:
     assert_equal_weights(snapshot(model), result.last)
 
 
+def with_weights(model: NCF, weights: Weights) -> NCF:
+    other = copy.deepcopy(model)
+    other.load_state_dict(weights)
+    return other
+
+
 def predicted_rmse(model: NCF, world: Any) -> float:
     """Validation error in stars, without ``evaluate``."""
     with torch.no_grad():
@@ -198,7 +204,7 @@ def test_without_patience_all_epochs_are_run(world: Any) -> None:
 
 def test_a_training_that_diverges_says_so_and_what_to_do(fitted: FittedState, rows: Batch) -> None:
     config = experiment(epochs=20, learning_rate=1e30, batch_size=3, schedule="constant")
-    with pytest.raises(DivergedError, match=r"diverged: the loss of epoch \d+ is .*learning_rate"):
+    with pytest.raises(DivergedError, match=r"diverged: the error of epoch \d+ is .*learning_rate"):
         trained(config, fitted, rows, None)
 
 

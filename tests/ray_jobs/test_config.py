@@ -55,6 +55,9 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("storage=", ["must name a folder or a URI"]),
         ("train.epochs", ["section.key=value"]),
         ("name.first=x", ["'name' is a value"]),
+        ("compare.seeds=[-1]", ["compare.seeds.0 = -1"]),
+        ("tune.seed=-1", ["tune.seed = -1"]),
+        ("tune.space={}", ["names nothing to search"]),
         ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),
     ],
 )
@@ -78,6 +81,7 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
         ("'model.dropout' = {low = 0.5, high = 0.1}", "must be below"),
         ("'model.dropout' = {low = 0.0, high = 0.1, log = true}", "needs low above 0"),
         ("'split.seed' = {choices = [1, 2]}", "split"),
+        ("'time_decay.rate_per_day' = {low = 0.0, high = 0.1}", "when the data are prepared"),
     ],
 )
 def test_a_search_space_that_no_trial_could_use_is_refused(

@@ -77,6 +77,26 @@ def test_an_unwritable_output_folder_ends_with_1(
     assert "--set storage=" in capsys.readouterr().err
 
 
+def test_more_workers_than_cpus_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("data.source=synthetic", f"storage={tmp_path}", "ray.num_cpus=2")
+
+    assert run(*settings, "scaling.num_workers=3") == 1
+
+    message = capsys.readouterr().err
+    assert "need 3 CPUs, and a local Ray has 2 here" in message
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_cluster_that_is_not_there_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("data.source=synthetic", f"storage={tmp_path}", "ray.address=local-host:x") == 1
+
+    assert "cannot reach the Ray cluster at local-host:x" in capsys.readouterr().err
+
+
 def test_usage_errors_end_with_2() -> None:
     with pytest.raises(SystemExit) as ended:
         main("pipeline", pipeline.run, ["--nonsense"])

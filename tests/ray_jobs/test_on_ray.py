@@ -15,6 +15,7 @@ from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
 from ncf import checkpoint
 from ncf.prepared import Prepared
 from ray_jobs.cluster import Resources, ensure_ray, leave_ray
+from ray_jobs.compare import compare
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
@@ -104,6 +105,7 @@ def searching(storage: Path, name: str, dims: list[int], num_trials: int) -> Wor
         job(
             storage,
             name=name,
+            scaling={"num_workers": 2},
             train={"epochs": 2, "batch_size": 512},
             tune={
                 "num_trials": num_trials,
@@ -136,3 +138,32 @@ def test_when_every_trial_fails_the_first_reason_is_told(storage: Path, prepared
         search(workspace, prepared)
 
     assert not (storage / "runs" / "never" / "best_config.json").exists()
+
+
+def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
+    """Without validation rows, the last epoch is scored, on rating * weight."""
+    config = job(
+        storage,
+        name="original",
+        split={"validation": 0.0},
+        time_decay={"apply_to": "target", "rate_per_day": 0.001},
+        train={"epochs": 2, "patience": 0},
+        tune={"num_trials": 0},
+        compare={"losses": ["l1"], "seeds": [0, 1]},
+    )
+    workspace = Workspace(config)
+    prepared = preprocess(workspace, ingest(workspace))
+
+    comparison = compare(workspace, prepared, search(workspace, prepared))
+
+    assert comparison.scale == "decayed"
+    model = comparison.entries[-1]
+    assert (model.name, model.best_epochs, model.validation) == ("NCF, l1", (2, 2), ())
+    test = prepared.table("test", ["rating", "weight"]).to_pandas()
+    target = test["rating"] * test["weight"]
+    mean = prepared.table("train", ["rating"])["rating"].to_numpy().mean()
+    by_hand = np.sqrt(np.mean((mean * test["weight"] - target) ** 2))
+    assert comparison.entries[0].figure("rmse", "decayed")[0] == pytest.approx(by_hand, rel=1e-5)
+    value, spread = model.figure("rmse", "decayed")
+    assert 0 < value < 2 * by_hand
+    assert spread is not None

@@ -1,0 +1,34 @@
+"""Ctrl-C for real, in the stages that hand control to Ray."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import TINY, left_after, running_module
+
+ENDLESS = ("train.epochs=100000", "train.patience=0")
+
+
+@pytest.mark.parametrize(
+    ("module", "sign", "stage", "settings"),
+    [
+        ("ray_jobs.tune", "trials, 2 at a time", "tune", ("tune.grace_epochs=100000",)),
+        ("ray_jobs.compare", "mse seed 0", "compare", ("tune.num_trials=0",)),
+    ],
+)
+def test_an_interrupted_stage_ends_with_130_and_counts_as_not_done(
+    module: str, sign: str, stage: str, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    everything = (*TINY, *ENDLESS, *settings, "ray.num_cpus=2", f"storage={tmp_path}")
+    with running_module(module, everything) as program:
+        program.wait_for(sign)
+        program.process.send_signal(signal.SIGINT)
+        said, _ = program.process.communicate(timeout=90)
+
+        assert program.process.returncode == 130, said
+        assert "goes on from the last finished stage" in said
+        assert not (tmp_path / "runs" / "tiny" / ".stages" / f"{stage}.json").exists()
+        assert left_after(program.mark, 20) == {}

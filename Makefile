@@ -29,7 +29,7 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip-compile --quiet --allow-unsafe --extra dev --strip-extras --no-annotate --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
 	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
-	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock
+	sed -i.old 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock && rm requirements.lock.old
 
 clean: ## remove the environment and all outputs
 	rm -rf $(VENV) artifacts

@@ -24,7 +24,7 @@ from ncf.config import ExperimentConfig
 from ncf.errors import CheckpointError, DataError
 from ncf.fitted import FittedState, load_fitted, save_fitted
 from ncf.model import NCF
-from ncf.training import Objective, Weights
+from ncf.training import Weights
 
 FORMAT_VERSION: Final = 1
 
@@ -41,11 +41,6 @@ class Checkpoint:
     """What was learned from the training split besides the weights."""
     record: dict[str, Any]
     """What the trainer set down: epoch, seed, metrics."""
-
-    @property
-    def objective(self) -> Objective:
-        """How the model's outputs are read as stars."""
-        return Objective(self.experiment.train, self.experiment.time_decay, self.fitted)
 
 
 def save(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from ncf import baselines
@@ -65,8 +66,7 @@ class Comparison:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Comparison:
         """Read what ``compare`` wrote."""
-        entries = tuple(Entry(**entry) for entry in values["entries"])
-        return cls(entries, values["scale"], values["num_test"])
+        return TypeAdapter(cls).validate_python(values)
 
 
 def compare(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Comparison:

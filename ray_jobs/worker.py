@@ -20,6 +20,7 @@ import ray.train
 import ray.train.torch
 import torch
 from pyarrow import fs
+from pydantic import TypeAdapter
 from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
@@ -93,8 +94,8 @@ def train_tasks(
     if result.checkpoint is None:
         raise TrainingError("training ended without a result")
     with result.checkpoint.as_directory() as folder:
-        records = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
-    return [TaskResult(**record) for record in records], result.checkpoint
+        results = TypeAdapter(list[TaskResult]).validate_json((Path(folder) / RESULTS).read_bytes())
+    return results, result.checkpoint
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def test_a_loaded_checkpoint_predicts_the_same_and_knows_how_it_was_made(
     assert loaded.experiment == EXPERIMENT
     assert loaded.record == RECORD
     assert_same(loaded.fitted, fitted)
-    assert loaded.objective.time_decay == EXPERIMENT.time_decay
+    assert loaded.experiment.time_decay == EXPERIMENT.time_decay
 
 
 def test_the_folder_holds_exactly_the_documented_files_and_no_pickle(saved: Path) -> None:

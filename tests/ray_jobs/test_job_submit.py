@@ -17,7 +17,6 @@ import pytest
 from tests.support import ROOT, TINY, environment, left_after
 
 RAY = str(Path(sys.executable).with_name("ray"))
-TOKEN = "0123456789abcdef" * 4
 MARK = "ray-job-submit"
 
 
@@ -59,11 +58,12 @@ def head(tmp_path: Path) -> Iterator[Head]:
         )
     )
     variables = environment(MARK) | {
-        "HOME": str(tmp_path),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": TOKEN,
+        "HOME": str(tmp_path),  # so that the token is neither found nor left in the user's home
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
     }
+    subprocess.run(
+        [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
+    )
     process = subprocess.Popen(
         [
             RAY,
@@ -79,7 +79,8 @@ def head(tmp_path: Path) -> Iterator[Head]:
         assert process.stdout is not None
         started = any("Ray runtime started" in line for line in process.stdout)
         assert started, "ray start ended before the runtime was up"
-        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", variables)
+        client = variables | {"RAY_AUTH_MODE": "token"}
+        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", client)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)

@@ -164,6 +164,8 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
     mean = prepared.table("train", ["rating"])["rating"].to_numpy().mean()
     by_hand = np.sqrt(np.mean((mean * test["weight"] - target) ** 2))
     assert comparison.entries[0].figure("rmse", "decayed")[0] == pytest.approx(by_hand, rel=1e-5)
+    of_seeds = [of_seed["decayed"]["rmse"] for of_seed in model.test]
+    assert len(of_seeds) == 2
     value, spread = model.figure("rmse", "decayed")
-    assert 0 < value < 2 * by_hand
-    assert spread is not None
+    assert value == pytest.approx(np.mean(of_seeds))
+    assert spread == pytest.approx(np.std(of_seeds, ddof=1))

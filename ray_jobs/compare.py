@@ -84,7 +84,7 @@ def compare(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Compari
     def work() -> None:
         ensure_ray(config)
         tasks = list(_tasks(config, prepared, chosen))
-        where = workspace.run / "ray" / f"compare-{key[:8]}"
+        where = workspace.run / "ray" / "compare"
         where.delete()
         with epoch_lines() as lines:
             results, _ = train_tasks(tasks, Resources.of(config), where, [lines])

@@ -57,7 +57,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
 
     def work() -> None:
         ensure_ray(config)
-        runs = _Runs(workspace, f"train-{key[:8]}")
+        runs = _Runs(workspace)
         selection = runs.train(TrainingTask("train", prepared, chosen.experiment, not refit, True))
         runs.keep("train/best", "checkpoints/best")
         runs.keep("train/last", "checkpoints/last")
@@ -70,6 +70,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
             runs.keep("refit/last", "checkpoint")
         else:
             runs.keep("train/best", "checkpoint")
+        runs.clean_up()
         metrics.write_json(_metrics(workspace, raw, chosen, selection, final, key))
 
     workspace.stage("train", key, [metrics, model], work)
@@ -82,15 +83,15 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
 class _Runs:
     """Training runs of this stage, one after the other."""
 
-    def __init__(self, workspace: Workspace, name: str) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._resources = Resources.of(workspace.config)
-        self._name = name
+        self._folder = workspace.run / "ray" / "train"
         self._checkpoint: Any = None
 
     def train(self, task: TrainingTask) -> TaskResult:
         """Train one task in a worker group of its own."""
-        where = self._workspace.run / "ray" / f"{self._name}-{task.name}"
+        where = self._folder / task.name
         where.delete()
         with epoch_lines() as lines:
             (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
@@ -99,6 +100,10 @@ class _Runs:
     def keep(self, relative: str, name: str) -> None:
         """Copy a model of the latest run into the run's folder."""
         copy_checkpoint(self._checkpoint, relative, self._workspace.run / name)
+
+    def clean_up(self) -> None:
+        """Remove what Ray Train wrote; what is to be kept has been copied."""
+        self._folder.delete()
 
 
 def _metrics(

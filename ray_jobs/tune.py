@@ -79,7 +79,7 @@ def search(workspace: Workspace, prepared: Prepared) -> Chosen:
     )
 
     def work() -> None:
-        grid = _run_trials(workspace, prepared, folder / "ray" / f"tune-{key[:8]}")
+        grid = _run_trials(workspace, prepared, folder / "ray" / "tune")
         _write_results(grid, config, folder)
 
     workspace.stage("tune", key, [best, trials], work)

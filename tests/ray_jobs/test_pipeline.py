@@ -40,6 +40,12 @@ def test_no_process_is_left(finished: Finished) -> None:
     assert left_after(finished.done.mark, 10) == {}
 
 
+def test_of_rays_own_files_only_the_searchs_are_kept(finished: Finished) -> None:
+    assert [path.name for path in (finished.run / "ray").iterdir() if any(path.iterdir())] == [
+        "tune"
+    ]
+
+
 def test_no_partial_file_is_left(finished: Finished) -> None:
     assert list(finished.storage.rglob("*.part")) == []
 

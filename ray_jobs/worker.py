@@ -118,8 +118,8 @@ def torch_trainer(
     *,
     collect: bool,
 ) -> TorchTrainer:
-    """A trainer for ``tasks``; without ``collect`` it only reports epochs, which is all that a
-    trial of a search is for, and saves the checkpoint.
+    """A trainer for ``tasks``. With ``collect`` its last checkpoint holds their results and the kept
+    models; without, it only reports epochs, which is all that a trial of a search is for.
     """
     return TorchTrainer(
         _work,

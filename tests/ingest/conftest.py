@@ -163,7 +163,7 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += seconds
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # no waiting: only lets other tasks run, as a real sleep would
 
 
 @pytest.fixture

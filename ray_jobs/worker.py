@@ -118,8 +118,10 @@ def torch_trainer(
     *,
     collect: bool,
 ) -> TorchTrainer:
-    """A trainer for ``tasks``. With ``collect`` its last checkpoint holds their results and the kept
-    models; without, it only reports epochs, which is all that a trial of a search is for.
+    """A trainer for ``tasks``.
+
+    With ``collect`` its last checkpoint holds their results and the kept models; without, it only
+    reports epochs, which is all that a trial of a search is for.
     """
     return TorchTrainer(
         _work,

@@ -46,7 +46,7 @@ SHARED: Final = REPOSITORY.parent / "shared"
 TOKEN: Final = "replay-read-access-token"
 ENVIRON: Final = {"TMDB_ACCESS_TOKEN": TOKEN}
 CONCURRENCY: Final = 32
-TURNS: Final = 3
+TURNS: Final = 5
 RATE: Final = 40.0
 Result = dict[str, Any]
 

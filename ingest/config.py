@@ -89,8 +89,10 @@ class TmdbConfig(Section):
     """Look a movie up by its IMDb id where its TMDb id is absent or unknown to TMDb."""
     max_age_days: Annotated[float, Field(gt=0)] = 180.0
     """Records older than this are fetched again; TMDb's terms allow six months."""
-    part_size: Annotated[int, Field(ge=1)] = 500
-    """Records written at a time: the most that a crash can lose."""
+    part_size: Annotated[int, Field(ge=1)] = 2000
+    """Records that are held in memory, at most, before they are written."""
+    part_interval_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds after which they are written even if they are fewer: what a crash can lose."""
 
 
 Settings = TypeVar("Settings", bound=BaseModel)

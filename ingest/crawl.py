@@ -9,17 +9,19 @@ leave memory part by part, so memory does not grow with the number of movies.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingest.aio import rarer_garbage_collection
 from ingest.config import TmdbConfig
 from ingest.credentials import Credentials
 from ingest.errors import TmdbDownError, TmdbError, TmdbResponseError
@@ -27,18 +29,17 @@ from ingest.progress import Tally, View, shown
 from ingest.records import Row, Status, TmdbRecord, without_data
 from ingest.shards import Shards, encode, utc_now
 from ingest.throttle import Backoff, Pacer
-from ingest.tmdb import NOT_LOOKED_UP, TmdbClient, open_session
+from ingest.tmdb import NOT_LOOKED_UP, TmdbClient
 
 ALL_UNKNOWN: Final = 50
 """Unknown ids in a row, and no known one ever, that mean a wrong address rather than old ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One TMDb id to fetch (or none) for the movies that share it."""
 
     tmdb_id: int | None
-    movies: tuple[tuple[int, str | None], ...]
+    movies: Sequence[tuple[int, str | None]]
     """MovieLens movie ids with their IMDb ids."""
     found_by_imdb_id: bool = False
 
@@ -67,14 +68,14 @@ def plan(links: pa.Table, pending: npt.NDArray[np.int64]) -> Iterator[Job]:
     shared = set(counts.field("values").filter(is_shared).to_pylist())
     waiting: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for batch in chosen.to_batches(max_chunksize=1_000):
-        for row in batch.to_pylist():
-            movie = (row["movie_id"], row["imdb_id"])
-            if row["tmdb_id"] in shared:
-                waiting[row["tmdb_id"]].append(movie)
+        columns = [batch[name].to_pylist() for name in ("tmdb_id", "movie_id", "imdb_id")]
+        for tmdb_id, movie_id, imdb_id in zip(*columns, strict=True):
+            if tmdb_id in shared:
+                waiting[tmdb_id].append((movie_id, imdb_id))
             else:
-                yield Job(row["tmdb_id"], (movie,))
+                yield Job(tmdb_id, ((movie_id, imdb_id),))
     for tmdb_id, movies in waiting.items():
-        yield Job(tmdb_id, tuple(movies))
+        yield Job(tmdb_id, movies)
 
 
 async def crawl(
@@ -98,11 +99,12 @@ async def crawl(
         TmdbError: if nothing at the address looks like TMDb.
         StorageError: if records cannot be written.
     """
-    async with open_session(config, credentials) as session:
-        client = TmdbClient(session, config, credentials, now=now, backoff=backoff, pacer=pacer)
+    client = TmdbClient(config, credentials, now=now, backoff=backoff, pacer=pacer)
+    async with client:
         run = _Run(client, shards, config, len(pending), now)
         async with shown(run.tally, view):
-            gave_up = await run.everything(plan(links, pending), pending)
+            with rarer_garbage_collection():
+                gave_up = await run.everything(plan(links, pending), pending)
     tally = run.tally()
     return CrawlSummary(
         pending=len(pending),
@@ -134,6 +136,8 @@ class _Run:
         self._now = now
         self._tally = Tally(total)
         self._buffer: list[Row] = []
+        self._part_size = config.part_size
+        self._written_at = time.monotonic()
         self._writes: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
         self._settled: set[int] = set()
@@ -165,38 +169,34 @@ class _Run:
     async def _work_off(self, jobs: Iterable[Job]) -> None:
         """Run ``jobs`` by a fixed number of workers; the first fatal error stops all."""
         queue = iter(jobs)
-
-        async def worker() -> None:
-            for job in queue:
-                await self._do(job)
-
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._config.concurrency):
-                    group.create_task(worker())
+                    group.create_task(self._worker(queue))
         except BaseExceptionGroup as errors:
             fatal = errors.exceptions[0]
         else:
             return
         raise fatal
 
-    async def _do(self, job: Job) -> None:
-        """Settle the movies of one job, or note where to find them."""
-        try:
+    async def _worker(self, queue: Iterator[Job]) -> None:
+        """Settle the movies of one job after the other, or note where to find them."""
+        for job in queue:
             record = None
-            if job.tmdb_id is not None:
-                record = await self._client.movie(job.tmdb_id)
-        except TmdbResponseError as error:
-            for movie_id, _ in job.movies:
-                self._settle(movie_id, self._without(job.tmdb_id, "failed", str(error)))
-        else:
-            for movie_id, imdb_id in job.movies:
-                if record is not None:
-                    self._settle(movie_id, record)
-                else:
-                    await self._look_up(job, movie_id, imdb_id)
-        if len(self._buffer) >= self._config.part_size and (self._trusted or self._tally.ok):
-            await asyncio.shield(self._write_part(self._config.part_size))
+            try:
+                if job.tmdb_id is not None:
+                    record = await self._client.movie(job.tmdb_id)
+            except TmdbResponseError as error:
+                for movie_id, _ in job.movies:
+                    self._settle(movie_id, self._without(job.tmdb_id, "failed", str(error)))
+            else:
+                for movie_id, imdb_id in job.movies:
+                    if record is not None:
+                        self._settle(movie_id, record)
+                    else:
+                        await self._look_up(job, movie_id, imdb_id)
+            if self._part_is_due():
+                await asyncio.shield(self._write_part())
 
     async def _look_up(self, job: Job, movie_id: int, imdb_id: str | None) -> None:
         """Look for a movie by its IMDb id, since TMDb does not know its TMDb id."""
@@ -226,7 +226,7 @@ class _Run:
         known = self._shards.records_of(set(self._found)) if self._found else {}
         for tmdb_id, movies in self._found.items():
             if tmdb_id not in known:
-                yield Job(tmdb_id, tuple(movies), found_by_imdb_id=True)
+                yield Job(tmdb_id, movies, found_by_imdb_id=True)
                 continue
             for movie_id, _ in movies:
                 self._settle(movie_id, known[tmdb_id])
@@ -257,24 +257,32 @@ class _Run:
                 "come from TMDb? Nothing was recorded."
             )
 
-    def _write_part(self, at_least: int) -> asyncio.Task[None]:
-        """Begin to write the buffer as one part, beside the event loop, if it is long enough."""
-        write = asyncio.create_task(self._write(at_least))
+    def _part_is_due(self) -> bool:
+        """Whether what waits is many records, or has waited long."""
+        if not (self._trusted or self._tally.ok):
+            return False
+        waited = time.monotonic() - self._written_at
+        return len(self._buffer) >= self._part_size or waited >= self._config.part_interval_s
+
+    def _write_part(self, *, last: bool = False) -> asyncio.Task[None]:
+        """Begin to write the buffer as one part, beside the event loop, if it still is due."""
+        write = asyncio.create_task(self._write(last=last))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
         return write
 
-    async def _write(self, at_least: int) -> None:
+    async def _write(self, *, last: bool) -> None:
         # One part at a time: workers that fill the next one meanwhile wait, so memory is bounded
         # and a crash loses little even if the disk is slower than TMDb.
         async with self._writing:
-            if len(self._buffer) >= at_least:
+            if self._buffer and (last or self._part_is_due()):
                 rows, self._buffer = self._buffer, []
                 # Encoding takes milliseconds. In a thread it would take longer, because the two
                 # threads would hand the interpreter to each other all the time.
                 await asyncio.to_thread(self._shards.store, encode(rows))
+                self._written_at = time.monotonic()
 
     async def _flush(self) -> None:
         """Write what is left, and wait until all of it is on disk."""
-        self._write_part(at_least=1)
+        self._write_part(last=True)
         await asyncio.gather(*self._writes)

@@ -101,11 +101,11 @@ def decode_movie(body: bytes, tmdb_id: int, fetched_at: datetime) -> TmdbRecord:
         _date(movie.release_date),
         movie.original_language or None,
         movie.imdb_id or None,
-        [genre.name for genre in movie.genres or () if genre.name],
-        _names([member for member in credits_.crew or () if member.job == "Director"]),
-        _names(_billed(credits_.cast or []), MAX_CAST),
-        _names(movie.keywords.keywords or ()) if movie.keywords else {},
-        _names([collection]) if collection else {},
+        tuple([genre.name for genre in movie.genres or () if genre.name]),
+        {m.id: m.name for m in credits_.crew or () if m.job == "Director" and m.name},
+        _top_billed(credits_.cast or []),
+        {k.id: k.name for k in movie.keywords.keywords or () if k.name} if movie.keywords else {},
+        {collection.id: collection.name} if collection and collection.name else {},
         fetched_at,
     )
 
@@ -134,7 +134,7 @@ def to_table(rows: Iterable[Row]) -> pa.Table:
 
 def from_row(row: dict[str, Any]) -> TmdbRecord:
     """The record in a row of a table, as ``pyarrow.Table.to_pylist`` gives it."""
-    fields = {name: row[name] for name in TmdbRecord._fields}
+    fields = {name: row[name] for name in TmdbRecord._fields} | {"genres": tuple(row["genres"])}
     for name in ("directors", "cast", "keywords"):
         fields[name] = {item["id"]: item["name"] for item in row[name]}
     collection = row["collection"]
@@ -232,18 +232,19 @@ def _date(text: str | None) -> date | None:
         raise MalformedRecordError(f"release_date: Expected YYYY-MM-DD, got {text!r:.60}") from None
 
 
-def _names(items: Iterable[Any], limit: int | None = None) -> Names:
-    """The first ``limit`` items that have a name, each id once, in order."""
-    names = {item.id: item.name for item in items if item.name}
-    return dict(list(names.items())[:limit]) if limit and len(names) > limit else names
-
-
-def _billed(cast: list[_CastMember]) -> list[_CastMember]:
-    """The cast in billing order; who has no place comes last."""
+def _top_billed(cast: list[_CastMember]) -> dict[int, str]:
+    """The first ``MAX_CAST`` names in billing order; who has no place in it comes last."""
     try:
-        return sorted(cast, key=_ORDER)
+        ordered = sorted(cast, key=_ORDER)
     except TypeError:
-        return sorted(cast, key=lambda m: float("inf") if m.order is None else m.order)
+        ordered = sorted(cast, key=lambda m: float("inf") if m.order is None else m.order)
+    names: dict[int, str] = {}
+    for member in ordered:
+        if member.name:
+            names[member.id] = member.name
+            if len(names) == MAX_CAST:
+                break
+    return names
 
 
 # -- columns ---------------------------------------------------------------------------------------

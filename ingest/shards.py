@@ -58,7 +58,10 @@ class Standing:
 def encode(rows: Sequence[Row]) -> bytes:
     """The content of a part."""
     stream = io.BytesIO()
-    pq.write_table(to_table(rows), stream, compression="lz4")  # read once, by the merge
+    # A part is read once, by the merge: what would make it smaller or searchable does not pay.
+    pq.write_table(
+        to_table(rows), stream, compression="lz4", use_dictionary=False, write_statistics=False
+    )
     return stream.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""How fast to ask, and whether to ask again: pacing, backoff, the retry budget, giving up.
+"""How fast to ask, how long to wait, whether to ask again: pacing, timeouts, backoff, giving up.
 
 Nothing here knows TMDb or HTTP beyond the ``Retry-After`` header
 (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after). Clock, sleep and random numbers are
@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final, NoReturn
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
@@ -68,7 +68,10 @@ class Pacer:
     @property
     def rate(self) -> float:
         """Requests per second at this moment."""
-        elapsed = self._clock() - self._cut_at
+        return self._rate_at(self._clock())
+
+    def _rate_at(self, now: float) -> float:
+        elapsed = now - self._cut_at
         if elapsed > 10 * RECOVERY_S:
             return self._ceiling
         curve = 1 - (1 - CUT) * (1 - max(0.0, elapsed) / RECOVERY_S) ** 3
@@ -76,12 +79,13 @@ class Pacer:
 
     async def acquire(self) -> float:
         """Wait for the next slot; the time at which it began, for ``refused``."""
-        if self._turn.locked() or self._wait() > 0:
+        now = self._clock()
+        if self._turn.locked() or self._due > now or self._paused_until > now:
             async with self._turn:
-                while (wait := self._wait()) > 0:
+                while (wait := max(self._due, self._paused_until) - (now := self._clock())) > 0:
                     await self._sleep(wait)
-                return self._take()
-        return self._take()
+                return self._take(now)
+        return self._take(now)
 
     def refused(self, sent_at: float, retry_after: float | None) -> float:
         """Take note of a 429 to the request whose slot began at ``sent_at``.
@@ -110,13 +114,9 @@ class Pacer:
         """Take note that the server answered something else than 429."""
         self._refusals_in_a_row = 0
 
-    def _wait(self) -> float:
-        return max(self._due, self._paused_until) - self._clock()
-
-    def _take(self) -> float:
-        now = self._clock()
+    def _take(self, now: float) -> float:
         earliest = max(now - self._catch_up, self._paused_until)
-        self._due = max(self._due, earliest) + 1 / self.rate
+        self._due = max(self._due, earliest) + 1 / self._rate_at(now)
         return now
 
 
@@ -176,6 +176,55 @@ class Patience:
     def exhausted(self) -> bool:
         """Whether ``limit_s`` seconds have passed since the last useful answer."""
         return self._clock() - self._last_success > self.limit_s
+
+
+class Watchdog:
+    """Cuts off awaits that take too long: ``with watchdog:`` around one await of a task at a time.
+
+    One timer serves all tasks. A timer for each await, which aiohttp's and asyncio's timeouts set,
+    costs a tenth of what an HTTP request costs altogether.
+    """
+
+    def __init__(self, limit_s: float, clock: Clock = time.monotonic) -> None:
+        self._limit_s = limit_s
+        self._clock = clock
+        self._since: dict[asyncio.Task[Any], float] = {}  # the oldest first
+        self._cut_off: set[asyncio.Task[Any]] = set()
+
+    def __enter__(self) -> None:
+        self._since[_this_task()] = self._clock()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raise ``TimeoutError`` if the await was cut off.
+
+        Raises:
+            TimeoutError: in place of the cancellation.
+        """
+        task = _this_task()
+        del self._since[task]
+        if task in self._cut_off:
+            self._cut_off.remove(task)
+            # As in asyncio.timeout: if somebody else has cancelled the task as well, that stands.
+            if task.uncancel() == 0 and kind is asyncio.CancelledError:
+                raise TimeoutError
+
+    async def watch(self, sleep: Sleep = asyncio.sleep) -> NoReturn:
+        """Look for overdue awaits, a twentieth of the limit apart, until cancelled."""
+        while True:
+            await sleep(self._limit_s / 20)
+            begun_before = self._clock() - self._limit_s
+            for task, since in self._since.items():
+                if since > begun_before:
+                    break
+                if task not in self._cut_off:
+                    self._cut_off.add(task)
+                    task.cancel()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "a watchdog watches tasks"
+    return task
 
 
 def parse_retry_after(

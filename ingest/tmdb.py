@@ -22,12 +22,10 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -48,6 +46,7 @@ from ingest.throttle import (
     Patience,
     RetryBudget,
     Sleep,
+    Watchdog,
     parse_retry_after,
 )
 
@@ -75,8 +74,7 @@ class Traffic:
     refusals: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     """One HTTP answer, read to its end."""
 
     status: int
@@ -89,11 +87,16 @@ class _TransientError(Exception):
 
 
 class TmdbClient:
-    """Fetches records under the limits of ``config``; safe for many tasks at once."""
+    """Fetches records under the limits of ``config``; safe for many tasks at once.
+
+    ::
+
+        async with TmdbClient(config, credentials) as client:
+            record = await client.movie(603)
+    """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         config: TmdbConfig,
         credentials: Credentials,
         *,
@@ -103,21 +106,47 @@ class TmdbClient:
         sleep: Sleep = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """Open nothing yet.
+
+        Raises:
+            ConfigError: if ``config.base_url`` is not an http or https URL.
+        """
         self.traffic = Traffic()
-        self._session = session
+        base = _checked_url(config.base_url)
+        self._root = base.raw_path.rstrip("/")
+        # A v3 key is part of the URL, so it must not be shown anywhere.
+        self._movie = base.with_query(append_to_response="credits,keywords", **credentials.params)
+        self._find = base.with_query(external_source="imdb_id", **credentials.params)
         self._config = config
         self._credentials = credentials
-        self._base = config.base_url.rstrip("/")
-        self._query_end = "".join(
-            f"&{name}={quote(value, safe='')}" for name, value in credentials.params.items()
-        )
         self._pacer = pacer or Pacer(config.requests_per_second)
         self._backoff = backoff or Backoff()
         self._budget = RetryBudget()
         self._successes = 0
         self._patience = patience or Patience(config.give_up_after_s)
+        self._watchdog = Watchdog(config.timeout_s)
         self._sleep = sleep
         self._now = now
+
+    async def __aenter__(self) -> TmdbClient:
+        # Named here rather than by trust_env, which would read credentials from a .netrc as well.
+        proxy = None
+        if not urllib.request.proxy_bypass(self._movie.host or ""):
+            proxy = urllib.request.getproxies().get(self._movie.scheme)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._config.concurrency, ttl_dns_cache=300),
+            timeout=aiohttp.ClientTimeout(total=None),  # the watchdog's task
+            headers={"Accept": "application/json", **self._credentials.headers},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=proxy,
+        )
+        self._watching = asyncio.create_task(self._watchdog.watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        await self._session.close()
 
     async def movie(self, tmdb_id: int) -> TmdbRecord | None:
         """The record of a TMDb id; ``None`` if TMDb has none.
@@ -128,9 +157,7 @@ class TmdbClient:
             TmdbDownError: if TMDb has stopped answering.
         """
         return await self._get(
-            f"movie/{tmdb_id}",
-            "append_to_response=credits,keywords",
-            lambda body: decode_movie(body, tmdb_id, self._now()),
+            self._movie, f"movie/{tmdb_id}", lambda body: decode_movie(body, tmdb_id, self._now())
         )
 
     async def find(self, imdb_id: str) -> int | None:
@@ -139,14 +166,13 @@ class TmdbClient:
         Raises:
             TmdbError: as ``movie``.
         """
-        return await self._get(f"find/{imdb_id}", "external_source=imdb_id", decode_found)
+        return await self._get(self._find, f"find/{imdb_id}", decode_found)
 
     async def _get(
-        self, path: str, query: str, decode: Callable[[bytes], Decoded | None]
+        self, base: URL, path: str, decode: Callable[[bytes], Decoded | None]
     ) -> Decoded | None:
         """What ``decode`` makes of the answer, however many tries it takes; ``None`` for a 404."""
-        # A v3 key is part of the URL, so it must not be shown anywhere.
-        url = URL(f"{self._base}/{path}?{query}{self._query_end}", encoded=True)
+        url = base.with_path(f"{self._root}/{path}", encoded=True, keep_query=True)
         failures = held_against = refusals = 0
         successes = -1
         while True:
@@ -189,17 +215,20 @@ class TmdbClient:
             _TransientError: without the original exception, whose text may show the key.
         """
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            with self._watchdog:
+                response = await self._session.get(url, allow_redirects=False)
+                # This gives the connection back, or closes it after an error.
                 body = await response.read()
-                retry_after = None
-                if response.status == 429:
-                    headers = response.headers
-                    retry_after = parse_retry_after(
-                        headers.get("Retry-After"), headers.get("Date"), self._now
-                    )
-                return _Answer(response.status, body, retry_after)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             problem = _describe(error, self._config.timeout_s)
+        else:
+            retry_after = None
+            if response.status == 429:
+                headers = response.headers
+                retry_after = parse_retry_after(
+                    headers.get("Retry-After"), headers.get("Date"), self._now
+                )
+            return _Answer(response.status, body, retry_after)
         raise _TransientError(problem)
 
     def _interpret(
@@ -249,32 +278,18 @@ class TmdbClient:
             )
 
 
-@asynccontextmanager
-async def open_session(
-    config: TmdbConfig, credentials: Credentials
-) -> AsyncIterator[aiohttp.ClientSession]:
-    """A connection pool for ``config.base_url`` that authenticates every request.
+def _checked_url(text: str) -> URL:
+    """``tmdb.base_url``, without a final slash.
 
     Raises:
-        ConfigError: if the base URL is not an http or https URL.
+        ConfigError: if it is not an http or https URL.
     """
-    base = URL(config.base_url)
-    if base.scheme not in ("http", "https") or not base.host:
+    url = URL(text.rstrip("/"))
+    if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(
-            f"tmdb.base_url = {config.base_url!r} is not a URL such as https://api.themoviedb.org/3"
+            f"tmdb.base_url = {text!r} is not a URL such as https://api.themoviedb.org/3"
         )
-    # Named here rather than by trust_env, which would read credentials from a .netrc as well.
-    proxy = None
-    if not urllib.request.proxy_bypass(base.host):
-        proxy = urllib.request.getproxies().get(base.scheme)
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=config.concurrency, ttl_dns_cache=300),
-        timeout=aiohttp.ClientTimeout(total=config.timeout_s),
-        headers={"Accept": "application/json", **credentials.headers},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=proxy,
-    ) as session:
-        yield session
+    return url
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:

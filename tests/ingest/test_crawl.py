@@ -44,11 +44,14 @@ class Crawler:
     source: Path
     storage: Storage
 
+    @property
+    def folder(self) -> Storage:
+        return self.storage / "raw" / self.source.name
+
     def __call__(self, url: str, now: datetime = NOW, **settings: Any) -> CrawlSummary | None:
         """Fetch what is pending and merge, as ``crawl_dataset`` does."""
         config = TmdbConfig(**{"base_url": url, "requests_per_second": 1e6, **settings})
-        tables, _ = prepare_tables(DataConfig(path=str(self.source)), self.storage / "raw", silent)
-        self.folder = self.storage / "raw" / tables.name
+        prepare_tables(DataConfig(path=str(self.source)), self.storage / "raw", silent)
         shards = Shards(self.folder)
         ids = (self.folder / "movies.parquet").read_table()["movie_id"].to_numpy()
         pending = shards.standing(
@@ -270,6 +273,27 @@ def test_stale_records_are_fetched_again(fake_tmdb: Any, dataset: Any, crawler: 
     # A failure does not hide the record that was had before, and is tried again.
     assert (summary.failed, rows[2]["status"], rows[2]["fetched_at"]) == (1, "ok", NOW)
     assert crawl_once(fake_tmdb.url, now=NOW + timedelta(days=181)).pending == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "interval", "parts"), [(2000, 1e9, 0), (1, 1e9, 1), (2000, 1e-9, 1)]
+)
+def test_records_are_written_when_they_are_many_or_have_waited(
+    fake_tmdb: Any, dataset: Any, crawler: Any, size: int, interval: float, parts: int
+) -> None:
+    fake_tmdb.movies = {100 + n: {"id": 100 + n} for n in range(1, 21)}
+    crawl_once = crawler(dataset(*((n, f"{n:07d}", 100 + n) for n in range(1, 21))))
+    seen: list[int] = []
+
+    async def look(count: int) -> None:
+        # A worker asks again only after its first record has been written, if that was due.
+        if count == 10:
+            seen.append(len(Shards(crawl_once.folder).files()))
+
+    fake_tmdb.on_request = look
+    crawl_once(fake_tmdb.url, concurrency=1, part_size=size, part_interval_s=interval)
+    assert min(seen[0], 1) == parts
+    assert crawl_once.rows().keys() == set(range(1, 21))
 
 
 def test_a_wrong_address_does_not_make_all_movies_missing(

@@ -61,7 +61,7 @@ def test_a_full_record() -> None:
     assert isinstance(record.vote_average, float)
     assert isinstance(record.vote_count, int)
     assert (record.runtime, record.release_date) == (162, date(2009, 12, 15))
-    assert record.genres == ["Action", "Adventure"]
+    assert record.genres == ("Action", "Adventure")
     assert record.directors == {2710: "James Cameron"}
     assert list(record.cast.items()) == [(65731, "Sam Worthington"), (8691, "Zoe Saldaña")]
     assert record.keywords == {1463: "culture clash"}
@@ -77,7 +77,7 @@ def test_unknown_values_are_null() -> None:
     unknown = (record.budget, record.revenue, record.runtime, record.vote_average)
     assert unknown == (None, None, None, None)
     assert (record.release_date, record.imdb_id, record.collection) == (None, None, {})
-    assert (record.genres, record.directors, record.cast, record.keywords) == ([], {}, {}, {})
+    assert (record.genres, record.directors, record.cast, record.keywords) == ((), {}, {}, {})
     assert record.vote_count == 0  # known: nobody has voted
     assert record.popularity is None
 

@@ -15,6 +15,7 @@ from ingest.throttle import (
     Pacer,
     Patience,
     RetryBudget,
+    Watchdog,
     parse_retry_after,
 )
 
@@ -217,3 +218,53 @@ def test_patience_runs_out_without_useful_answers(clock: Any) -> None:
         exhausted.append(patience.exhausted)
     patience.renew()
     assert [*exhausted, patience.exhausted] == [False, True, False]
+
+
+def test_a_watchdog_cuts_off_what_takes_too_long_and_nothing_else(clock: Any) -> None:
+    ended: dict[str, float] = {}
+
+    async def wait(name: str, watchdog: Watchdog, seconds: float) -> None:
+        until = clock.time + seconds
+        try:
+            with watchdog:
+                while clock.time < until:
+                    await clock.sleep(0)
+        except TimeoutError:
+            name += " cut off"
+        ended[name] = clock.time - 1000.0
+
+    async def run() -> None:
+        watchdog = Watchdog(10.0, clock)
+        watching = asyncio.create_task(watchdog.watch(clock.sleep))
+        await asyncio.gather(wait("long", watchdog, 30.0), wait("short", watchdog, 5.0))
+        await wait("again", watchdog, 9.0)  # a task that was cut off before is as good as new
+        watching.cancel()
+
+    asyncio.run(run())
+    assert list(ended) == ["short", "long cut off", "again"]
+    assert 5.0 <= ended["short"] <= 6.0
+    assert 10.0 <= ended["long cut off"] <= 11.5
+
+
+@pytest.mark.parametrize("overdue", [False, True])
+def test_a_cancellation_by_somebody_else_stands(clock: Any, overdue: bool) -> None:
+    async def wait(watchdog: Watchdog) -> None:
+        with watchdog:
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        watchdog = Watchdog(10.0, clock)
+        task = asyncio.create_task(wait(watchdog))
+        await asyncio.sleep(0)
+        if overdue:
+            clock.time += 20.0
+            watching = asyncio.create_task(watchdog.watch(clock.sleep))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert task.cancelling() == 1
+            watching.cancel()
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())

@@ -19,7 +19,7 @@ from ingest.credentials import KEY_VARIABLE, TOKEN_VARIABLE, Credentials
 from ingest.errors import ConfigError, TmdbAuthError, TmdbDownError, TmdbResponseError
 from ingest.records import TmdbRecord
 from ingest.throttle import Backoff, Pacer, Patience
-from ingest.tmdb import MAX_REFUSALS, TmdbClient, open_session
+from ingest.tmdb import MAX_REFUSALS, TmdbClient
 
 KEY = "fedcba9876543210fedcba9876543210"
 CREDENTIALS = Credentials(KEY_VARIABLE, KEY)
@@ -59,16 +59,15 @@ def ask(serve: Any, clock: Any) -> Any:
         async def run() -> tuple[Any, TmdbClient]:
             async with serve(handler) as url:
                 settings = TmdbConfig(**{"base_url": url, "timeout_s": 5.0, **(config or {})})
-                async with open_session(settings, credentials) as session:
-                    client = TmdbClient(
-                        session,
-                        settings,
-                        credentials,
-                        pacer=Pacer(40.0, clock=clock, sleep=clock.sleep),
-                        backoff=Backoff(),
-                        patience=Patience(settings.give_up_after_s, clock),
-                        sleep=clock.sleep,
-                    )
+                client = TmdbClient(
+                    settings,
+                    credentials,
+                    pacer=Pacer(40.0, clock=clock, sleep=clock.sleep),
+                    backoff=Backoff(),
+                    patience=Patience(settings.give_up_after_s, clock),
+                    sleep=clock.sleep,
+                )
+                async with client:
                     ask_for = client.movie(5) if call == "movie" else client.find("tt0113101")
                     return await ask_for, client
 
@@ -238,9 +237,8 @@ def test_silence_for_too_long_ends_the_run(ask: Any) -> None:
 def test_a_server_that_is_not_there() -> None:
     async def run() -> None:
         config = TmdbConfig(base_url="http://127.0.0.1:1/3", max_attempts=1)
-        credentials = Credentials(KEY_VARIABLE, KEY)
-        async with open_session(config, credentials) as session:
-            await TmdbClient(session, config, credentials).movie(5)
+        async with TmdbClient(config, CREDENTIALS) as client:
+            await client.movie(5)
 
     with pytest.raises(TmdbResponseError, match=r"cannot connect to 127\.0\.0\.1:1"):
         asyncio.run(run())
@@ -248,12 +246,8 @@ def test_a_server_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("url", ["api.themoviedb.org/3", "ftp://example.org/3", "http:///3"])
 def test_a_base_url_that_is_none(url: str) -> None:
-    async def run() -> None:
-        async with open_session(TmdbConfig(base_url=url), Credentials(KEY_VARIABLE, KEY)):
-            pass
-
     with pytest.raises(ConfigError, match="base_url"):
-        asyncio.run(run())
+        TmdbClient(TmdbConfig(base_url=url), CREDENTIALS)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import pyarrow as pa
+
 from ingest import sources, stage
 from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides, build, read_toml
 from ingest.crawl import CrawlSummary
@@ -18,6 +20,7 @@ from ingest.credentials import HOW_TO_GET_A_TOKEN
 from ingest.errors import ConfigError, IngestError
 from ingest.manifest import TablesManifest, read_tables_manifest
 from ingest.progress import Say
+from ingest.shards import Shards
 from ingest.stage import RawData
 from ingest.storage import Storage
 
@@ -168,6 +171,7 @@ def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
         "fingerprint": data.fingerprint,
         "notices": list(data.notices),
         "crawl": asdict(summary) if summary else None,
+        "failures": Shards(data.folder).failures(),
     }
     coverage = ", ".join(f"{count:,} {status}" for status, count in data.tmdb_coverage.items())
     lines = (
@@ -313,4 +317,6 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # With Python's and Arrow's memory from one place, a crawl of 100,000 takes 20 MiB less.
+    pa.set_memory_pool(pa.system_memory_pool())
     raise SystemExit(main())

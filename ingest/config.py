@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -89,10 +91,16 @@ class TmdbConfig(Section):
     """Look a movie up by its IMDb id where its TMDb id is absent or unknown to TMDb."""
     max_age_days: Annotated[float, Field(gt=0)] = 180.0
     """Records older than this are fetched again; TMDb's terms allow six months."""
-    part_size: Annotated[int, Field(ge=1)] = 2000
+    part_size: Annotated[int, Field(ge=1)] = 1000
     """Records that are held in memory, at most, before they are written."""
     part_interval_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds after which they are written even if they are fewer: what a crash can lose."""
+
+    @property
+    def is_unencrypted(self) -> bool:
+        """Whether the credential would cross a network in the clear."""
+        parts = urlsplit(self.base_url)
+        return parts.scheme == "http" and not _is_this_machine(parts.hostname or "")
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -146,6 +154,15 @@ def build(model: type[Settings], values: Mapping[str, Any], origin: str) -> Sett
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(model, detail)}" for detail in error.errors())
         raise ConfigError(f"{origin} is not a valid configuration:\n{problems}") from error
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Sources: the README of each release at https://files.grouplens.org/datasets/movi
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,11 @@ def read(folder: Path, layout: Layout) -> Tables:
     ratings_file = folder / layout.ratings
     ratings = read_columns(ratings_file, ratings_form, _RATING_TYPES)
     _check_ratings(ratings, ratings_file, ratings_form, layout)
-    movies, notices = _complete_movies(_read_movies(folder, layout), ratings, layout)
-    movie_ids = [movie.movie_id for movie in movies]
+    movies, notices = _movies_table(folder, layout, ratings)
     return Tables(
         ratings=_ratings_table(ratings),
-        movies=_movies_table(movies),
-        links=_links_table(movie_ids, _read_links(folder / "links.csv")),
+        movies=movies,
+        links=_links_table(movies["movie_id"].to_pylist(), _read_links(folder / "links.csv")),
         tags=_read_tags(folder, layout),
         notices=notices,
     )
@@ -238,7 +238,8 @@ def _movies_100k(file: Path, encoding: str) -> Iterator[tuple[int, _Movie]]:
 
 
 def _movie(movie_id: str, title: str, genres: list[str], where: str) -> _Movie:
-    names = tuple(g.strip() for g in genres if g.strip() not in _NOT_GENRES)
+    # Interned, since the same few names come back with every movie.
+    names = tuple(sys.intern(g.strip()) for g in genres if g.strip() not in _NOT_GENRES)
     return _Movie(parse_int(movie_id, where, "movieId"), title.strip(), names)
 
 
@@ -273,14 +274,17 @@ def _complete_movies(
     return movies + [_Movie(movie_id, f"(movie {movie_id})", ()) for movie_id in unnamed], (notice,)
 
 
-def _movies_table(movies: list[_Movie]) -> pa.Table:
+def _movies_table(
+    folder: Path, layout: Layout, ratings: pa.Table
+) -> tuple[pa.Table, tuple[str, ...]]:
+    movies, notices = _complete_movies(_read_movies(folder, layout), ratings, layout)
     columns = [
         pa.array([movie.movie_id for movie in movies], pa.int64()),
         pa.array([movie.title for movie in movies], pa.string()),
         pa.array([title_year(movie.title) for movie in movies], pa.int16()),
         pa.array([movie.genres for movie in movies], pa.list_(pa.string())),
     ]
-    return pa.table(columns, schema=MOVIES)
+    return pa.table(columns, schema=MOVIES), notices
 
 
 # -- links -----------------------------------------------------------------------------------------

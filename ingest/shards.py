@@ -30,7 +30,7 @@ from ingest.tmdb import NOT_LOOKED_UP
 TABLE: Final = "tmdb.parquet"
 PARTS: Final = "tmdb.parts"
 
-_ROWS_AT_A_TIME: Final = 5_000
+_ROWS_AT_A_TIME: Final = 2_000
 """Rows that a merge holds in memory at once, and rows in a row group of the table."""
 
 _KEY_COLUMNS: Final = ["movie_id", "tmdb_id", "status", "error", "fetched_at"]
@@ -131,10 +131,10 @@ class Shards:
         counts = Counter(self._keys()["status"].to_pylist())
         return {status: counts[status] for status in ("ok", "missing", "failed")}
 
-    def failures(self, limit: int = 20) -> dict[int, str]:
-        """Reasons of the first ``limit`` failed movies, by movie id."""
+    def failures(self) -> dict[int, str]:
+        """Reasons of the failed movies, by movie id."""
         keys = self._keys()
-        failed = keys.filter(pc.equal(keys["status"], "failed")).slice(0, limit)
+        failed = keys.filter(pc.equal(keys["status"], "failed"))
         return dict(zip(failed["movie_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
 
     def oldest(self) -> datetime | None:

@@ -258,7 +258,7 @@ def crawl_dataset(
     """
     shards = Shards(folder)
     if not len(standing(folder, tmdb, refetch=refetch).pending) and not shards.has_parts():
-        return None, _crawl_notices(shards, None, complete=True)
+        return None, _crawl_notices(shards, None)
     with locked(folder):
         shards.sweep()
         pending = standing(folder, tmdb, refetch=refetch).pending[:limit]
@@ -269,10 +269,16 @@ def crawl_dataset(
                 summary = aio.run(_crawl_loopback(tables, links, pending, shards, tmdb, say))
             else:
                 assert credentials is not None  # uses_tmdb saw to that
+                if tmdb.is_unencrypted:
+                    say(
+                        f"TMDb: {tmdb.base_url} is not encrypted, so others on the way there can "
+                        "read your token. Write https in tmdb.base_url unless it is a test server."
+                    )
                 summary = aio.run(_crawl(links, pending, shards, tmdb, credentials, say))
             say(_report(summary))
-        complete = not shards.has_parts() or shards.merge(_movie_ids(folder))
-    return summary, _crawl_notices(shards, summary, complete=complete)
+        if shards.has_parts():
+            shards.merge(_movie_ids(folder))
+    return summary, _crawl_notices(shards, summary)
 
 
 async def _crawl(
@@ -320,22 +326,17 @@ def _report(summary: CrawlSummary) -> str:
     )
 
 
-def _crawl_notices(
-    shards: Shards, summary: CrawlSummary | None, *, complete: bool
-) -> tuple[str, ...]:
+def _crawl_notices(shards: Shards, summary: CrawlSummary | None) -> tuple[str, ...]:
     notices: list[str] = []
     if summary is not None and summary.gave_up:
         notices.append(f"TMDb: the crawl ended early. {summary.gave_up}")
     failures = shards.failures()
     if failures:
-        count = shards.coverage()["failed"]
         first = "; ".join(f"{movie} ({reason})" for movie, reason in list(failures.items())[:5])
         notices.append(
-            f"TMDb: {count:,} movies failed and will be tried again in the next run. The first: "
-            f"{first}"
+            f"TMDb: {len(failures):,} movies failed and will be tried again in the next run. The "
+            f"first: {first}"
         )
-    if not complete:
-        notices.append("TMDb: not every movie has been tried yet; run again to go on.")
     return tuple(notices)
 
 
@@ -369,15 +370,21 @@ def finish(
     coverage: dict[str, int] = {}
     parts = {"tables": tables.fingerprint}
     attribution: tuple[str, ...] = () if tables.synthetic else (MOVIELENS_CITATION,)
+    shards = Shards(folder)
     if used:
-        shards = Shards(folder)
         coverage = shards.coverage()
         columns = [name for name in TMDB.names if name != "fetched_at"]
         parts["tmdb"] = fingerprint.of_file(folder / TABLE, columns)
         notices += _age_notice(shards, tmdb)
         if not tables.synthetic:
             attribution += (TMDB_ATTRIBUTION,)
-    elif tmdb.enabled is not False and not tables.synthetic:
+    if tmdb.enabled is not False and shards.has_parts():
+        tried = sum(shards.coverage().values())
+        notices += (
+            f"TMDb: {tried:,} movies have been tried; the records can be used once all have. Run "
+            "the crawl again to go on.",
+        )
+    elif tmdb.enabled is not False and not used and not tables.synthetic:
         notices += (f"TMDb features are missing. {HOW_TO_GET_A_TOKEN}",)
     manifest = DatasetManifest(
         **tables.model_dump(exclude={"fingerprint", "notices"}),

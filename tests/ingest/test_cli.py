@@ -91,6 +91,9 @@ def test_failed_records_are_a_failure(cli: Cli, own: str, fake_tmdb: Any) -> Non
     options = ("--set", own, "--set", f"tmdb.base_url={fake_tmdb.url}")
     out, _ = cli("tmdb", *options, code=1, environ=ENVIRON)
     assert "budget: Expected" in out
+    values = json.loads(cli("tmdb", *options, "--json", code=1, environ=ENVIRON)[0])
+    assert list(values["failures"]) == ["2"]
+    assert values["failures"]["2"].startswith("movie/200: budget: Expected")
 
 
 def test_dry_run_asks_nobody_and_writes_nothing(cli: Cli, own: str, fake_tmdb: Any) -> None:

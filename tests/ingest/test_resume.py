@@ -134,7 +134,8 @@ def test_limit_fetches_some_and_the_next_run_the_rest(films: Any, command: Any) 
     summary = json.loads(out)
     assert summary["crawl"]["ok"] == len(films.requests) == 100
     assert summary["tmdb"] == {}
-    assert any("run again to go on" in notice for notice in summary["notices"])
+    assert not any("token" in notice for notice in summary["notices"])
+    assert any("100 movies have been tried" in notice for notice in summary["notices"])
     out, _ = command("--dry-run", "--json").communicate(timeout=30)
     assert json.loads(out)["tmdb"]["to_fetch"] == 300
     assert len(films.requests) == 100

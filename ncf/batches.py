@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,8 @@ class Batch:
     """``[B]`` float32, stars."""
     weights: torch.Tensor
     """``[B]`` float32, time-decay weight in (0, 1]."""
+    times: torch.Tensor
+    """``[B]`` int64, when the rating was given, in seconds since 1970 UTC."""
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Batch:
@@ -37,21 +39,26 @@ class Batch:
             movies=column("movie_index", np.int32),
             ratings=column("rating", np.float32),
             weights=column("weight", np.float32),
+            times=column("timestamp", np.int64),
         )
 
     def __len__(self) -> int:
         return len(self.ratings)
 
     def __getitem__(self, rows: slice | torch.Tensor) -> Batch:
-        return Batch(self.users[rows], self.movies[rows], self.ratings[rows], self.weights[rows])
+        return self._each(lambda column: column[rows])
 
     def to(self, device: torch.device) -> Batch:
         """The same rows on ``device``."""
+        return self._each(lambda column: column.to(device))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return Batch(
-            self.users.to(device),
-            self.movies.to(device),
-            self.ratings.to(device),
-            self.weights.to(device),
+            change(self.users),
+            change(self.movies),
+            change(self.ratings),
+            change(self.weights),
+            change(self.times),
         )
 
 

@@ -91,5 +91,5 @@ class Prepared:
         if not self.manifest.counts[split]:
             return None
         return Batch.from_arrow(
-            self.table(split, ["user_index", "movie_index", "rating", "weight"])
+            self.table(split, ["user_index", "movie_index", "rating", "weight", "timestamp"])
         )

@@ -236,6 +236,7 @@ class _Stepper:
             train_rows.movies,
             objective.targets(train_rows),
             objective.row_weights(train_rows),
+            train_rows.times,
         )
         self._model = model
         self._config = config

@@ -52,19 +52,24 @@ def fitted() -> FittedState:
 
 
 def _make_rows(
-    users: list[int], movies: list[int], ratings: list[float], weights: list[float] | None = None
+    users: list[int],
+    movies: list[int],
+    ratings: list[float],
+    weights: list[float] | None = None,
+    times: list[int] | None = None,
 ) -> Batch:
     return Batch(
         users=torch.tensor(users, dtype=torch.int32),
         movies=torch.tensor(movies, dtype=torch.int32),
         ratings=torch.tensor(ratings, dtype=torch.float32),
         weights=torch.tensor(weights or [1.0] * len(users), dtype=torch.float32),
+        times=torch.tensor(times or [0] * len(users), dtype=torch.int64),
     )
 
 
 @pytest.fixture
 def make_rows() -> Callable[..., Batch]:
-    """``make_rows(users, movies, ratings, weights)``; weights are 1 unless given."""
+    """``make_rows(users, movies, ratings, weights, times)``; weights are 1 and times 0 by default."""
     return _make_rows
 
 

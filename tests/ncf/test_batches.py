@@ -12,7 +12,9 @@ from ncf.batches import ALONE, Batch, Share, chunks, shuffled
 def numbered(count: int) -> Batch:
     """Rows that say their number in every column."""
     numbers = torch.arange(count)
-    return Batch(numbers.int(), numbers.int() + 100, numbers / 2, numbers.float() + 0.25)
+    return Batch(
+        numbers.int(), numbers.int() + 100, numbers / 2, numbers.float() + 0.25, numbers + 2**40
+    )
 
 
 def order_of(batches: list[Batch]) -> list[int]:
@@ -24,6 +26,7 @@ def assert_whole_rows(batch: Batch) -> None:
     assert torch.equal(batch.movies, batch.users + 100)
     assert torch.equal(batch.ratings, batch.users / 2)
     assert torch.equal(batch.weights, batch.users + 0.25)
+    assert torch.equal(batch.times, batch.users.long() + 2**40)
 
 
 def test_columns_become_tensors_of_fixed_types() -> None:
@@ -33,7 +36,7 @@ def test_columns_become_tensors_of_fixed_types() -> None:
             "rating": pa.array([4.5, 0.5], pa.float32()),
             "movie_index": pa.array([7, 0], pa.int64()),
             "user_index": pa.array([3, 2**31 - 1], pa.int32()),
-            "timestamp": pa.array([1, 2], pa.int64()),
+            "timestamp": pa.array([-1, 2**40 + 1], pa.int64()),
         }
     )
     batch = Batch.from_arrow(table)
@@ -41,6 +44,7 @@ def test_columns_become_tensors_of_fixed_types() -> None:
     assert torch.equal(batch.movies, torch.tensor([7, 0], dtype=torch.int32))
     assert torch.equal(batch.ratings, torch.tensor([4.5, 0.5]))
     assert torch.equal(batch.weights, torch.tensor([0.5, 1.0]))
+    assert torch.equal(batch.times, torch.tensor([-1, 2**40 + 1]))
     assert batch.users.dtype == batch.movies.dtype == torch.int32
     assert batch.ratings.dtype == batch.weights.dtype == torch.float32
 
@@ -50,6 +54,7 @@ def test_a_batch_does_not_share_memory_with_the_table() -> None:
     table = pa.table(
         {name: pa.array([1, 2], pa.int32()) for name in names[:2]}
         | {name: pa.array([1, 2], pa.float32()) for name in names[2:]}
+        | {"timestamp": pa.array([1, 2], pa.int64())}
     )
     Batch.from_arrow(table).ratings[0] = 9
     assert table["rating"].to_pylist() == [1, 2]

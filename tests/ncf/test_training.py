@@ -502,6 +502,7 @@ def test_the_configured_loss_is_minimised(loss: Any, fitted: FittedState) -> Non
         torch.zeros(5, dtype=torch.int32),
         torch.tensor([1.0, 1.0, 1.0, 1.0, 5.0]),
         torch.ones(5),
+        torch.zeros(5, dtype=torch.int64),
     )
     config = experiment(
         loss=loss, epochs=600, learning_rate=0.02, batch_size=5, patience=0, embedding_l2=0

@@ -69,7 +69,7 @@ def _make_rows(
 
 @pytest.fixture
 def make_rows() -> Callable[..., Batch]:
-    """``make_rows(users, movies, ratings, weights, times)``; weights are 1 and times 0 by default."""
+    """``make_rows(users, movies, ratings, weights, times)``; default weights 1, times 0."""
     return _make_rows
 
 

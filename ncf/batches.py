@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -78,10 +78,20 @@ ALONE: Final = Share()
 """The share of a worker that has no others beside it: everything."""
 
 
+class Portion(NamedTuple):
+    """One worker's part of a training batch."""
+
+    rows: Batch
+    batch_size: int
+    """Rows of the whole batch."""
+    starts: torch.Tensor | None = None
+    """``[C + 1]`` boundaries of groups of one user's rows each, if rows come in groups."""
+
+
 def shuffled(
     rows: Batch, batch_size: int, generator: torch.Generator, share: Share = ALONE
-) -> Iterator[tuple[Batch, int]]:
-    """One epoch of batches in random order, each with the size of the whole batch.
+) -> Iterator[Portion]:
+    """One epoch of batches in random order.
 
     The permutation depends on ``generator`` alone, so workers that seed it alike part the same
     batches among them, and any number of workers takes the same optimiser steps.
@@ -89,7 +99,80 @@ def shuffled(
     # Permuting every column once and slicing is cheaper than an index look-up for each batch.
     order = torch.randperm(len(rows), generator=generator).to(rows.users.device)
     for batch in chunks(rows[order], batch_size):
-        yield share.of(batch), len(batch)
+        yield Portion(share.of(batch), len(batch))
+
+
+def grouped(
+    rows: Batch,
+    batch_size: int,
+    grouping: Grouping,
+    generator: torch.Generator,
+    share: Share = ALONE,
+) -> Iterator[Portion]:
+    """One epoch of batches of whole groups, about ``batch_size`` rows each; otherwise as above.
+
+    A worker's share is every n-th group of a batch.
+    """
+    order, starts = grouping.draw(rows.users.cpu().long(), generator)
+    lengths = starts.diff()
+    groups = torch.randperm(len(lengths), generator=generator)
+    # A group belongs to the batch in which its last row falls.
+    batch_of = (torch.cumsum(lengths[groups], 0) - 1) // batch_size
+    _, sizes = torch.unique_consecutive(batch_of, return_counts=True)
+    for batch in torch.split(groups, sizes.tolist()):
+        mine = batch[share.rank :: share.size]
+        taken, bounds = _spread(starts[mine], lengths[mine])
+        device = rows.users.device
+        yield Portion(rows[order[taken].to(device)], int(lengths[batch].sum()), bounds.to(device))
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How each user's rows are divided, anew for every epoch."""
+
+    largest: int
+    """Rows of a group at most; the rows of a user are divided evenly among as few as it takes."""
+    small_share: float
+    """Share of each user's rows that is put into groups of ``SMALL`` rows at most."""
+
+    def draw(
+        self, users: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``users: [N]`` -> an order of the rows ``[N]`` and the groups' boundaries in it."""
+        order = torch.randperm(len(users), generator=generator)
+        order = order[torch.argsort(users[order], stable=True)]
+        ordered = users[order]
+        _, counts = torch.unique_consecutive(ordered, return_counts=True)
+        # Rounded at random: users with few rows have small groups too, in some epochs.
+        small = (counts * self.small_share + torch.rand(len(counts), generator=generator)).long()
+        small = small.clamp(max=counts)
+        small_size = torch.randint(1, SMALL + 1, (len(counts),), generator=generator)
+        large = counts - small
+        num_large = -(-large // self.largest)
+        user = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        position = torch.arange(len(users)) - (torch.cumsum(counts, 0) - counts)[user]
+        in_small = position < small[user]
+        group = torch.where(
+            in_small,
+            position // small_size[user],
+            # Beyond every small group's number.
+            len(users) + (position - small[user]) * num_large[user] // large[user].clamp(min=1),
+        )
+        begins = torch.ones(len(users), dtype=torch.bool)
+        begins[1:] = (ordered.diff() != 0) | (group.diff() != 0)
+        starts = torch.cat([begins.nonzero().squeeze(1), torch.tensor([len(users)])])
+        return order, starts
+
+
+SMALL: Final = 5
+"""Rows of a small group at most."""
+
+
+def _spread(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All positions in some ranges, one range after the other, and their boundaries."""
+    bounds = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+    offsets = torch.repeat_interleave(starts - bounds[:-1], lengths)
+    return torch.arange(int(bounds[-1])) + offsets, bounds
 
 
 def chunks(rows: Batch, size: int) -> Iterator[Batch]:

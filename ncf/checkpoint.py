@@ -7,6 +7,7 @@
     fitted.json            scalars of the fitted state
     users.parquet          its users
     movies.parquet         its movie table
+    history.parquet        training ratings, if predictions look at them
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ncf.config import ExperimentConfig
 from ncf.errors import CheckpointError, DataError
 from ncf.fitted import FittedState, load_fitted, save_fitted
+from ncf.history import History
 from ncf.model import NCF
 from ncf.training import Weights
 
 FORMAT_VERSION: Final = 1
+HISTORY: Final = "history.parquet"
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,19 @@ def save(
     experiment: ExperimentConfig,
     fitted: FittedState,
     record: dict[str, Any],
+    history: History | None = None,
 ) -> None:
-    """Write a checkpoint; ``folder`` appears whole or not at all, and replaces an older one."""
+    """Write a checkpoint; ``folder`` appears whole or not at all, and replaces an older one.
+
+    ``history`` is that of the model, for one that has any.
+    """
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(weights, partial / "model.safetensors")
     save_fitted(fitted, partial)
+    if history is not None:
+        pq.write_table(history.to_arrow(), partial / HISTORY, compression="zstd")
     content = {
         "format_version": FORMAT_VERSION,
         "experiment": experiment.model_dump(mode="json"),
@@ -83,6 +93,9 @@ def load(folder: Path) -> Checkpoint:
         fitted = load_fitted(folder)
         model = NCF(experiment.model, fitted)
         model.load_state_dict(load_file(folder / "model.safetensors"))
+        if model.learns_in_groups:
+            table = pq.read_table(folder / HISTORY)
+            model.recall(History.from_arrow(table, fitted.num_users))
         return Checkpoint(model.eval(), experiment, fitted, content["record"])
     except (
         OSError,

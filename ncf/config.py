@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-LossName = Literal["mse", "l1", "smooth_l1"]
-ModelInput = Literal["user", "movie", "genres", "decade", "numeric"]
+LossName = Literal["mse", "l1", "smooth_l1", "nll"]
+NameList = Literal["directors", "cast", "keywords"]
+ModelInput = Literal["user", "movie", "genres", "decade", "numeric", "time", NameList]
+HistoryEncoderName = Literal["statistics", "implicit", "explicit", "transformer", "closed-form"]
 NumericName = Literal[
     "budget",
     "revenue",
@@ -27,22 +36,53 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class SplitFiles(Section):
+    """Files that list the ratings of a published split, such as ``u1.base`` and ``u1.test``.
+
+    Either tab-separated as in ml-100k, or CSV with the columns userId and movieId; other columns
+    are not read. A name is a path from the data's folder (``data.path``), or absolute.
+    """
+
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Ratings to train on; the validation rows are taken from them."""
+    test: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Ratings that only the final figures see."""
+
+
 class SplitConfig(Section):
     """Which rows are for training, validation and testing."""
 
-    kind: Literal["random", "global-time", "per-user-time"] = "random"
+    kind: Literal["random", "global-time", "per-user-time", "files"] = "random"
     """``random`` rows (the test rows are those of scikit-learn's ``train_test_split`` with the same
-    seed), ``global-time``: the newest of all, ``per-user-time``: the newest of each user."""
+    seed), ``global-time``: the newest of all, ``per-user-time``: the newest of each user,
+    ``files``: as ``files`` lists them."""
+    files: SplitFiles | None = None
+    """For ``kind = "files"`` alone: every rating of the data set is in one of them."""
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of all rows that only the final figures see."""
+    """Share of all rows that only the final figures see; not used by ``files``."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all rows that early stopping and the search see; 0 turns both off."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the random split."""
 
     @model_validator(mode="after")
+    def _files_are_for_their_kind(self) -> Self:
+        if (self.kind == "files") != (self.files is not None):
+            raise ValueError(
+                'split.kind = "files" and split.files = { train = [...], test = [...] } '
+                "belong together"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_files(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What has no files is written, and hashed, as if there were no such setting.
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if key != "files" or value is not None}
+
+    @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:
-        if self.test + self.validation >= 1:
+        if self.kind != "files" and self.test + self.validation >= 1:
             raise ValueError(
                 f"split.test + split.validation is {self.test + self.validation:g}: "
                 "they must leave rows to train on, so their sum must be below 1"
@@ -83,6 +123,61 @@ class FeaturesConfig(Section):
     """How skew is taken out before scaling to mean 0 and standard deviation 1; not of ``year``."""
     missing_indicators: bool = True
     """Add, for each numeric feature with gaps, a feature that is 1 where it was missing."""
+    names: tuple[NameList, ...] = ("directors", "cast", "keywords")
+    """Lists of TMDb's people and keywords that are kept for each movie."""
+    max_names: Annotated[int, Field(ge=1)] = 10
+    """Entries of a movie's list that are kept, the first ones: of the cast, the top-billed."""
+    min_movies_per_name: Annotated[int, Field(ge=1)] = 3
+    """Training movies that an entry must have, lest it be a movie's second name."""
+
+
+class HistoryConfig(Section):
+    """What the user's other ratings add to a prediction."""
+
+    encoders: tuple[HistoryEncoderName, ...] = ()
+    """What reads the other ratings; nothing does by default. ``statistics``: by how much they are
+    above expectation, on average over all, over like movies and over those near in time;
+    ``implicit``: mean vector of the movies, whatever their ratings; ``explicit``: the same weighted
+    by the ratings; ``transformer``: a transformer block that attends to them; all these are inputs
+    of the dense layers. ``closed-form``: the posterior mean of a Gaussian process over what the
+    rest of the network leaves unexplained, added to the prediction; it is best without the inputs
+    ``user`` and ``movie`` and with the bias of the movie alone."""
+    use_times: bool = True
+    """Whether ratings that are near in time tell more about each other. Fair if the question is
+    what a user would have said that day, as on a random split; of no use for the future."""
+    vector_dim: Annotated[int, Field(ge=1)] = 16
+    """Size of the movie vectors whose dot product says how alike two movies are."""
+    linear_dim: Annotated[int, Field(ge=1)] = 8
+    """Size of their further part that follows from the content alone."""
+    radial_dim: Annotated[int, Field(ge=1)] = 6
+    """Size of the space in which movies with like content are near each other."""
+    chunk: Annotated[int, Field(ge=2)] = 128
+    """Ratings of a user that predict each other in training."""
+    small_chunks: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the ratings that are put into chunks of five at most, so that the network learns
+    what to say to somebody whom it hardly knows."""
+    max_ratings: Annotated[int, Field(ge=1)] = 4096
+    """Ratings of a user, the newest ones, that a prediction looks at."""
+    heads: Annotated[int, Field(ge=1)] = 2
+    """Attention heads of the transformer block."""
+
+    @model_validator(mode="after")
+    def _encoders_go_together(self) -> Self:
+        if len(set(self.encoders)) < len(self.encoders):
+            raise ValueError(f"history.encoders names one twice: {', '.join(self.encoders)}")
+        reads_ratings = set(self.encoders) - {"closed-form", "implicit"}
+        if "closed-form" in self.encoders and reads_ratings:
+            raise ValueError(
+                "history.encoders: closed-form cannot stand beside "
+                f"{', '.join(sorted(reads_ratings))}, which tell of the rating to be predicted "
+                "through what they say of the user's other ratings"
+            )
+        if self.vector_dim % self.heads:
+            raise ValueError(
+                f"history.vector_dim = {self.vector_dim} must be a multiple of history.heads = "
+                f"{self.heads}"
+            )
+        return self
 
 
 class ModelConfig(Section):
@@ -95,15 +190,30 @@ class ModelConfig(Section):
         "decade",
         "numeric",
     )
-    """Inputs that are embedded and concatenated, in this order."""
+    """Inputs that are embedded and put together, in this order. ``directors``, ``cast`` and
+    ``keywords`` are averages over those of the movie; ``time`` is when the rating is given."""
     embedding_dim: Annotated[int, Field(ge=1)] = 16
     """Size of every input's embedding."""
     embedding_std: Annotated[float, Field(gt=0)] = 0.1
     """Standard deviation of the embeddings' initial values; the original used 1."""
+    fusion: Literal["concat", "attention", "transformer"] = "concat"
+    """How the inputs are put together: side by side as they are, each weighted by a learned
+    attention, or after they have attended to each other in a transformer block."""
     hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (64, 32)
-    """Sizes of the dense layers, each followed by ReLU and dropout."""
+    """Sizes of the dense layers, each followed by normalisation, ReLU and dropout."""
+    normalization: Literal["none", "batch", "layer"] = "none"
+    """What normalises the dense layers' outputs."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of activations dropped after each dense layer while training."""
+    biases: tuple[Literal["user", "movie"], ...] = ()
+    """Entities with a bias of their own, added to the prediction."""
+    gmf_dim: Annotated[int, Field(ge=0)] = 0
+    """Size of the matrix factorisation beside the dense layers, added to the prediction; 0 leaves
+    it out."""
+    history: HistoryConfig = HistoryConfig()
+    """What the user's other ratings add."""
+    head: Literal["regression", "ordinal"] = "regression"
+    """``ordinal`` predicts a probability for each level of stars; the prediction is their mean."""
 
     @model_validator(mode="after")
     def _inputs_differ(self) -> Self:
@@ -116,16 +226,22 @@ class TrainConfig(Section):
     """How a model is trained."""
 
     loss: LossName = "mse"
-    """Mean squared error, mean absolute error, or SmoothL1 (Huber with a threshold of one star)."""
+    """Mean squared error, mean absolute error, SmoothL1 (Huber with a threshold of one star), or
+    for the ordinal head the negative logarithm of the rating's probability."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.005
     """Adam's step size at the start."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """``cosine`` lets the learning rate fall to zero over ``epochs``."""
+    schedule: Literal["constant", "cosine", "one-cycle", "plateau"] = "cosine"
+    """``cosine`` lets the learning rate fall to zero over ``epochs``, ``one-cycle`` rise first for
+    three tenths of them, ``plateau`` halves it after an epoch whose error is no better."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay (AdamW) on every parameter."""
     embedding_l2: Annotated[float, Field(ge=0)] = 20.0
     """Ridge on user and movie embeddings: this times their squared norm, divided by the number of
     training rows, is added to the loss. It shrinks rarely seen users and movies most."""
+    bias_l2: Annotated[float, Field(ge=0)] = 2.0
+    """The same for the biases of users and movies."""
+    history_l2: Annotated[float, Field(ge=0)] = 1000.0
+    """The same for the movies' vectors in the history."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Rows in one optimiser step, summed over all workers."""
     epochs: Annotated[int, Field(ge=1)] = 10
@@ -147,3 +263,14 @@ class ExperimentConfig(Section):
     """How it is trained."""
     time_decay: TimeDecayConfig = TimeDecayConfig()
     """What the weights of the rows are, and what they weigh."""
+
+    @model_validator(mode="after")
+    def _head_and_loss_go_together(self) -> Self:
+        if self.train.loss == "nll" and self.model.head != "ordinal":
+            raise ValueError('train.loss = "nll" needs model.head = "ordinal"')
+        if self.model.head == "ordinal" and self.time_decay.apply_to == "target":
+            raise ValueError(
+                'model.head = "ordinal" predicts levels of stars, which a target multiplied by '
+                'the decay does not have: set time_decay.apply_to to "loss" or "none"'
+            )
+        return self

@@ -5,6 +5,7 @@ Fitting looks at the movies that have a training rating, and at nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -26,7 +27,10 @@ TMDB_COLUMNS: Final = (
     "runtime",
     "release_date",
 )
-"""Columns of TMDb's table that features are made from."""
+"""Columns of TMDb's table that features are made from, one value a movie."""
+
+TMDB_LISTS: Final = ("directors", "cast", "keywords")
+"""Columns of TMDb's table with a list of ids for each movie, in order."""
 
 
 _NOT_SKEWED: Final = frozenset({"year"})
@@ -62,16 +66,20 @@ def join_movies(movies: pd.DataFrame, tmdb: pd.DataFrame | None) -> pd.DataFrame
     """One row a movie, sorted by ``movie_id``: ``title``, ``genres``, ``year`` and TMDb's columns.
 
     The release year comes from the title, else from TMDb's release date. Without TMDb its columns
-    are missing values throughout.
+    are missing values throughout, and its lists are empty.
     """
     if movies["movie_id"].duplicated().any():
         twice = movies.loc[movies["movie_id"].duplicated(), "movie_id"].iloc[0]
         raise DataError(f"movie_id {twice} stands twice in the movies table, expected once")
     if tmdb is None:
-        joined = movies.assign(**dict.fromkeys(TMDB_COLUMNS, np.nan))
+        joined = movies.assign(**dict.fromkeys((*TMDB_COLUMNS, *TMDB_LISTS), np.nan))
     else:
+        lists = [name for name in TMDB_LISTS if name in tmdb]
         joined = movies.merge(
-            tmdb[["movie_id", *TMDB_COLUMNS]], on="movie_id", how="left", validate="one_to_one"
+            tmdb[["movie_id", *TMDB_COLUMNS, *lists]],
+            on="movie_id",
+            how="left",
+            validate="one_to_one",
         )
     released = pd.to_datetime(joined["release_date"], errors="coerce").dt.year
     joined["year"] = joined["year"].astype("float64").fillna(released.astype("float64"))
@@ -107,6 +115,11 @@ def fit(
     genres = tuple(sorted({g for row in movies.loc[seen, "genres"] for g in row}))
     decades = tuple(sorted({d for d in _decades(movies)[seen] if d > 0}))
     embedding_index = np.where(seen, np.cumsum(seen), UNKNOWN)
+    names = {
+        name: _fit_names(movies[name], seen, features)
+        for name in features.names
+        if name in movies and movies[name].notna().any()
+    }
     return FittedState(
         user_ids=statistics.user_ids,
         genres=genres,
@@ -125,7 +138,9 @@ def fit(
             decade=_decade_index(movies, decades),
             numeric=_numeric_matrix(raw, columns, len(ids)),
             train_counts=counts,
+            names={name: lists for name, (_, lists) in names.items()},
         ),
+        vocabularies={name: vocabulary for name, (vocabulary, _) in names.items()},
     )
 
 
@@ -174,6 +189,26 @@ def _numeric_matrix(
     # The empty block keeps the shape right for a model without numeric features.
     empty = np.zeros((num_movies, 0))
     return np.column_stack([empty, *values, *missing]).astype(np.float32)
+
+
+def _fit_names(
+    lists: pd.Series, seen: np.ndarray, features: FeaturesConfig
+) -> tuple[Integers, np.ndarray]:
+    """The vocabulary ``[V]`` of a list of ids, and each movie's entries ``[M, L]``, ascending."""
+    nobody = np.zeros(0, dtype=np.int64)
+    kept = [
+        np.asarray(ids, dtype=np.int64)[: features.max_names] if isinstance(ids, Sized) else nobody
+        for ids in lists
+    ]
+    of_seen = [np.unique(ids) for ids, is_seen in zip(kept, seen, strict=True) if is_seen]
+    found, counts = np.unique(np.concatenate(of_seen), return_counts=True)
+    vocabulary = found[counts >= features.min_movies_per_name].astype(np.int64)
+    known = [np.intersect1d(ids, vocabulary) for ids in kept]
+    width = max(map(len, known), default=0)
+    entries = np.zeros((len(kept), width), dtype=np.int32)
+    for row, ids in enumerate(known):
+        entries[row, : len(ids)] = np.searchsorted(vocabulary, ids) + 1
+    return vocabulary, entries
 
 
 def _multi_hot(movies: pd.DataFrame, genres: tuple[str, ...]) -> np.ndarray:

@@ -7,7 +7,7 @@ inside every checkpoint, so that a model can be used without the data it was tra
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -81,6 +81,9 @@ class MovieTable:
     """``[M, F]`` standardised numeric features, then the missing indicators."""
     train_counts: Integers
     """``[M]`` number of training ratings."""
+    names: dict[str, npt.NDArray[np.int32]] = field(default_factory=dict)
+    """By list (directors, cast, keywords) ``[M, L]``: 1..V for entries of the vocabulary,
+    ascending, then 0."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,6 +117,8 @@ class FittedState:
     """Rate of the time decay."""
     movies: MovieTable
     """The movie side of the data."""
+    vocabularies: dict[str, Integers] = field(default_factory=dict)
+    """By list ``[V]``: TMDb's ids of the entries that enough training movies have, ascending."""
 
     @cached_property
     def num_users(self) -> int:
@@ -207,6 +212,7 @@ def _scalars(state: FittedState) -> dict[str, Any]:
         "rating_max": state.rating_max,
         "decay_reference": state.decay_reference,
         "decay_rate_per_day": state.decay_rate_per_day,
+        "vocabularies": {name: ids.tolist() for name, ids in state.vocabularies.items()},
     }
 
 
@@ -223,7 +229,17 @@ def _movies_to_arrow(state: FittedState) -> pa.Table:
     }
     for position, name in enumerate(state.numeric_names):
         columns[f"numeric.{name}"] = movies.numeric[:, position]
+    for name, lists in movies.names.items():
+        columns[f"names.{name}"] = pa.array([row[row > 0] for row in lists], pa.list_(pa.int32()))
     return pa.table(columns)
+
+
+def padded_lists(lists: pa.ListArray) -> npt.NDArray[np.int32]:
+    """Lists side by side, ``[M, L]``, filled up with zeros to the longest."""
+    lengths = np.asarray(lists.value_lengths().fill_null(0))
+    result = np.zeros((len(lists), int(lengths.max(initial=0))), dtype=np.int32)
+    result[np.arange(result.shape[1]) < lengths[:, None]] = np.asarray(lists.flatten())
+    return result
 
 
 def _from_parts(values: dict[str, Any], users: pa.Table, movies: pa.Table) -> FittedState:
@@ -233,6 +249,7 @@ def _from_parts(values: dict[str, Any], users: pa.Table, movies: pa.Table) -> Fi
     counts = np.asarray(genre_lists.value_lengths())
     genres[np.repeat(np.arange(len(movies)), counts), np.asarray(genre_lists.flatten())] = True
     numeric = [movies[name].to_numpy() for name in movies.column_names if "numeric." in name]
+    vocabularies = values.pop("vocabularies", {})
     table = MovieTable(
         ids=movies["movie_id"].to_numpy(),
         titles=tuple(movies["title"].to_pylist()),
@@ -243,6 +260,9 @@ def _from_parts(values: dict[str, Any], users: pa.Table, movies: pa.Table) -> Fi
         if numeric
         else np.zeros((len(movies), 0), dtype=np.float32),
         train_counts=movies["train_count"].to_numpy(),
+        names={
+            name: padded_lists(movies[f"names.{name}"].combine_chunks()) for name in vocabularies
+        },
     )
     return FittedState(
         user_ids=users["user_id"].to_numpy(),
@@ -250,5 +270,6 @@ def _from_parts(values: dict[str, Any], users: pa.Table, movies: pa.Table) -> Fi
         decades=tuple(values.pop("decades")),
         numeric=tuple(NumericColumn(**column) for column in values.pop("numeric")),
         movies=table,
+        vocabularies={n: np.array(ids, dtype=np.int64) for n, ids in vocabularies.items()},
         **values,
     )

@@ -25,13 +25,24 @@ def _smooth_l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     return functional.smooth_l1_loss(predictions, targets, reduction="none")
 
 
-ROW_LOSSES: Final[dict[LossName, RowLoss]] = {"mse": _mse, "l1": _l1, "smooth_l1": _smooth_l1}
+def _nll(log_probabilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    return functional.nll_loss(log_probabilities, levels, reduction="none")
+
+
+ROW_LOSSES: Final[dict[LossName, RowLoss]] = {
+    "mse": _mse,
+    "l1": _l1,
+    "smooth_l1": _smooth_l1,
+    "nll": _nll,
+}
 
 
 def weighted_sum(
     loss: LossName, predictions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """Sum over rows of weight * loss; all inputs ``[B]``, result a scalar.
+
+    For ``nll``, predictions are logarithms of probabilities ``[B, K]`` and targets are levels.
 
     A sum, so that workers which hold parts of a batch can divide by the size of the whole.
     """

@@ -19,12 +19,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from pyarrow import fs
 
 from ingest.schemas import MOVIES, RATINGS, TMDB, check_schema
-from ncf import features, splits
+from ncf import features, split_files, splits
 from ncf.config import FeaturesConfig, SplitConfig, TimeDecayConfig
 from ncf.errors import DataError
 from ncf.features import TrainingStatistics
@@ -46,18 +47,29 @@ class PreparationConfig:
     """Fold the validation rows into the training rows: for the final model."""
     use_tmdb: bool = True
     """Join ``tmdb.parquet``, if it is there; it may be left from a run that used it."""
+    split_folder: str = ""
+    """Local folder where the relative names of ``split.files`` start."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that changes the prepared files, for hashing."""
+        """Everything that changes the prepared files, for hashing.
+
+        Raises:
+            DataError: if a file of ``split.files`` cannot be read.
+        """
         decay = self.time_decay.model_dump(mode="json")
         del decay["apply_to"]  # decides what the weights are used for, not what they are
+        split = self.split.model_dump(mode="json")
+        if self.split.files:
+            # What they list counts, not where they are.
+            split["files"] = split_files.checksums(self.split.files, self.split_folder)
         return {
-            "split": self.split.model_dump(mode="json"),
+            "split": split,
             "features": self.features.model_dump(mode="json"),
             "time_decay": decay,
             "train_on_validation": self.train_on_validation,
             "use_tmdb": self.use_tmdb,
             "format_version": FORMAT_VERSION,
+            "columns": PREPARED.names,
         }
 
 
@@ -70,7 +82,8 @@ def prepare(
     """Prepare the raw data set in folder ``raw`` into folder ``destination``.
 
     Raises:
-        DataError: if the raw tables are absent, empty, or of another schema version.
+        DataError: if the raw tables are absent, empty, or of another schema version, or if the
+            split's files do not fit them.
     """
     filesystem, folder = raw
     movies = _read_movies(filesystem, folder, use_tmdb=config.use_tmdb)
@@ -136,12 +149,21 @@ def _read_movies(filesystem: fs.FileSystem, folder: str, *, use_tmdb: bool) -> p
     tmdb_path = f"{folder}/tmdb.parquet"
     tmdb = None
     if use_tmdb and filesystem.get_file_info(tmdb_path).is_file:
-        tmdb = _checked_table(filesystem, tmdb_path, TMDB).select(
-            ["movie_id", *features.TMDB_COLUMNS]
-        )
+        table = _checked_table(filesystem, tmdb_path, TMDB)
+        tmdb = table.select(["movie_id", *features.TMDB_COLUMNS])
+        for name in features.TMDB_LISTS:
+            tmdb = tmdb.append_column(name, _ids_of(table[name]))
     return features.join_movies(
         movies.to_pandas(), None if tmdb is None else tmdb.to_pandas(date_as_object=False)
     )
+
+
+def _ids_of(lists: pa.ChunkedArray) -> pa.ListArray:
+    """The ids in lists of TMDb's people or keywords."""
+    combined = lists.combine_chunks()
+    ids = pc.struct_field(combined.flatten(), "id")
+    offsets = np.concatenate([[0], np.cumsum(combined.value_lengths().to_numpy())])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), ids)
 
 
 def _checked_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Table:
@@ -163,8 +185,13 @@ def _split_labels(
         check_schema(file.schema_arrow, RATINGS, path)
     except ValueError as error:
         raise DataError(str(error)) from error
-    table = file.read(columns=["user_id", "timestamp"])
-    labels = splits.assign(config.split, table["user_id"].to_numpy(), table["timestamp"].to_numpy())
+    other = "movie_id" if config.split.kind == "files" else "timestamp"
+    table = file.read(columns=["user_id", other])
+    columns = table["user_id"].to_numpy(), table[other].to_numpy()
+    if config.split.kind == "files":
+        labels = split_files.assign(config.split, config.split_folder, *columns)
+    else:
+        labels = splits.assign(config.split, *columns)
     return splits.fold_validation_into_training(labels) if config.train_on_validation else labels
 
 
@@ -216,6 +243,7 @@ def _encode(block: pa.Table, labels_ref: Any, fitted_ref: Any) -> pa.Table:
     return pa.table(
         {
             "row": block["row"],
+            "user_id": block["user_id"],
             "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
             "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
             "rating": block["rating"],

@@ -55,6 +55,46 @@ def dots(values: Mapping[str, tuple[float, float | None]], label: str) -> bytes:
     return _png(figure)
 
 
+def intervals(values: Mapping[str, tuple[float, float, float]], label: str) -> bytes:
+    """A dot for each name, with the interval around it: ``values[name]`` is value, low and high.
+
+    A line marks 0, where there is no difference.
+    """
+    figure, axes = _figure(height=1.0 + 0.4 * len(values))
+    for position, (value, low, high) in enumerate(values.values()):
+        colour = _COLOURS[4] if low <= 0 <= high else _COLOURS[0]
+        # Drawn as a line, since an interval of a bootstrap need not hold its value.
+        axes.plot([low, high], [position, position], color=colour, linewidth=2)
+        axes.plot(value, position, marker="o", color=colour)
+    axes.axvline(0.0, color=_COLOURS[1], linewidth=1)
+    axes.set_yticks(range(len(values)), labels=list(values))
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.set_xlabel(label)
+    return _png(figure)
+
+
+def calibration(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> bytes:
+    """Mean truth over mean prediction of each bin; on the diagonal, predictions are right."""
+    figure, axes = _figure(height=4.5)
+    points = [value for curve in curves.values() for point in curve for value in point]
+    ends = [min(points), max(points)]
+    axes.plot(ends, ends, color=_COLOURS[4], linewidth=1, linestyle="--", label="as predicted")
+    for colour, (name, curve) in zip(_COLOURS, curves.items(), strict=False):
+        axes.plot(
+            [predicted for predicted, _ in curve],
+            [actual for _, actual in curve],
+            color=colour,
+            marker="o",
+            markersize=4,
+            label=name,
+        )
+    axes.set_xlabel(f"mean prediction, {unit}")
+    axes.set_ylabel(f"mean of what was rated, {unit}")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
 def search_history(errors: Sequence[float], label: str) -> bytes:
     """Each trial's result, and the best so far."""
     figure, axes = _figure()

@@ -27,6 +27,7 @@ MANIFEST: Final = "manifest.json"
 PREPARED: Final = pa.schema(
     [
         pa.field("row", pa.int64()),  # position in the release's file
+        pa.field("user_id", pa.int64()),  # as released: tells apart users without a training rating
         pa.field("user_index", pa.int32()),  # 0: no training rating
         pa.field("movie_index", pa.int32()),  # position in movies.parquet
         pa.field("rating", pa.float32()),  # stars
@@ -84,7 +85,8 @@ class Prepared:
         location = f"{self.folder}/ratings/split={split}"
         files = pds.dataset(location, filesystem=self.filesystem, format="parquet")
         # Ray writes blocks in any order; a fixed order makes training repeatable.
-        return files.to_table(columns=["row", *columns]).sort_by("row").drop_columns(["row"])
+        wanted = list(dict.fromkeys(["row", *columns]))
+        return files.to_table(columns=wanted).sort_by("row").select(columns)
 
     def rows(self, split: str) -> Batch | None:
         """A whole split as tensors, or None for a split without rows."""

@@ -81,6 +81,9 @@ def _scores(checkpoint: Checkpoint, users: npt.NDArray[np.int64]) -> npt.NDArray
     num_movies = len(checkpoint.fitted.movies)
     every_movie = torch.arange(num_movies, dtype=torch.int32)
     pairs_of_users = torch.from_numpy(users.astype(np.int32)).repeat_interleave(num_movies)
+    # To a model that looks at times, today is the day from which ages count.
+    today = torch.full((len(pairs_of_users),), checkpoint.fitted.decay_reference)
     with torch.inference_mode():
-        scores = checkpoint.model(pairs_of_users, every_movie.repeat(len(users)))
+        model = checkpoint.model
+        scores = model.point(model(pairs_of_users, every_movie.repeat(len(users)), today))
     return np.array(scores.reshape(len(users), num_movies).numpy())

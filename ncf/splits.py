@@ -34,7 +34,7 @@ def assign(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels
         labels = _global_time(config, timestamps)
     else:
         labels = _per_user_time(config, users, timestamps)
-    _refuse_empty(labels, config)
+    refuse_empty(labels, config)
     return labels
 
 
@@ -90,7 +90,12 @@ def _per_user_time(config: SplitConfig, users: Integers, timestamps: Integers) -
     return labels
 
 
-def _refuse_empty(labels: Labels, config: SplitConfig) -> None:
+def refuse_empty(labels: Labels, config: SplitConfig) -> None:
+    """Check that every split that is wanted has rows.
+
+    Raises:
+        DataError: if one has none.
+    """
     counts = np.bincount(labels, minlength=len(SPLITS))
     wanted = [TRAIN, TEST] + ([VALIDATION] if config.validation else [])
     for split in wanted:

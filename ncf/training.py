@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import distributed, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from ncf.batches import ALONE, Batch, Share, chunks, shuffled
+from ncf.batches import ALONE, Batch, Grouping, Portion, Share, chunks, grouped, shuffled
 from ncf.config import ExperimentConfig, TimeDecayConfig, TrainConfig
 from ncf.errors import DivergedError
 from ncf.fitted import FittedState
+from ncf.heads import nearest_level
 from ncf.losses import weighted_sum
 from ncf.metrics import ErrorSums, Scores, error_vector
 from ncf.model import NCF
@@ -115,7 +117,7 @@ def evaluate(model: nn.Module, rows: Batch, objective: Objective, share: Share =
     totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.users.device)
     with torch.no_grad():
         for batch in chunks(share.of(rows), EVALUATION_CHUNK):
-            outputs = model(batch.users, batch.movies)
+            outputs = _point(model, model(batch.users, batch.movies, batch.times))
             totals[0] += error_vector(objective.stars(outputs, batch), batch.ratings)
             totals[1] += error_vector(
                 objective.decayed(outputs, batch), batch.ratings * batch.weights
@@ -126,18 +128,18 @@ def evaluate(model: nn.Module, rows: Batch, objective: Objective, share: Share =
 
 def train_epoch(
     model: nn.Module,
-    batches: Iterable[tuple[Batch, int]],
-    step: Callable[[Batch, int], torch.Tensor],
+    portions: Iterable[Portion],
+    step: Callable[[Portion], torch.Tensor],
     share: Share = ALONE,
 ) -> float:
     """Take a step for every batch; returns the mean loss over all workers' rows."""
     model.train()
     losses: list[torch.Tensor] = []
     count = 0
-    for batch, batch_size in batches:
+    for portion in portions:
         # Reading the loss here would make the device wait at every step.
-        losses.append(step(batch, batch_size))
-        count += batch_size
+        losses.append(step(portion))
+        count += portion.batch_size
     total = torch.stack(losses).double().sum()
     _sum_over_workers(total, share)
     return float(total) / max(count, 1)
@@ -173,13 +175,14 @@ def fit(
     result = FitResult((), 0, best, best)
     for number in range(1, min(config.stop_after or config.epochs, config.epochs) + 1):
         started = time.perf_counter()
-        batches = shuffled(trainer.rows, config.batch_size, generator, share)
-        train_loss = train_epoch(model, batches, trainer.step, share)
+        train_loss = train_epoch(model, trainer.portions(generator), trainer.step, share)
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
         # In stars under every loss and decay, so that runs are comparable; without validation rows
         # the newest epoch counts as the best.
         error = scores.stars.rmse if scores else -number
         _refuse_divergence(train_loss + error, number, config)
+        # Without validation rows, the training loss is what can tell that it goes no further.
+        trainer.epoch_ended(error if scores else train_loss)
         is_best = error < best_error
         if is_best:
             best_error, best_epoch, best = error, number, snapshot(model)
@@ -216,6 +219,11 @@ def snapshot(model: nn.Module) -> Weights:
     }
 
 
+def _point(model: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
+    """One number a row, also of a model that predicts a distribution."""
+    return outputs if outputs.dim() == 1 else unwrapped(model).point(outputs)
+
+
 def unwrapped(model: nn.Module) -> NCF:
     """The network itself, inside a data-parallel wrapper or not."""
     inner = getattr(model, "module", model)
@@ -241,8 +249,17 @@ class _Stepper:
         self._model = model
         self._config = config
         self._share = share
-        self._ridged = list(unwrapped(model).entity_vectors())
-        self._ridge = 2 * config.embedding_l2 / max(len(train_rows), 1)
+        self._network = network = unwrapped(model)
+        network.remember(self.rows)
+        self._grouping = None
+        if network.learns_in_groups:
+            history = network.config.history
+            self._grouping = Grouping(history.chunk, history.small_chunks)
+        self._ridges = [
+            (table, 2 * strength / max(len(train_rows), 1))
+            for table, strength in network.ridges(config)
+            if strength
+        ]
         self._optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=config.learning_rate,
@@ -250,35 +267,74 @@ class _Stepper:
             fused=True,
         )
         num_steps = config.epochs * math.ceil(len(train_rows) / config.batch_size)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, _factor(config, num_steps)
-        )
+        self._by_step = self._by_error = None
+        if config.schedule == "plateau":
+            self._by_error = ReduceLROnPlateau(self._optimizer, factor=0.5, patience=0)
+        else:
+            self._by_step = LambdaLR(self._optimizer, _factor(config, num_steps))
 
     @property
     def learning_rate(self) -> float:
         """Current learning rate."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def step(self, batch: Batch, batch_size: int) -> torch.Tensor:
+    def portions(self, generator: torch.Generator) -> Iterator[Portion]:
+        """This worker's part of each batch of an epoch."""
+        size = self._config.batch_size
+        if self._grouping is None:
+            return shuffled(self.rows, size, generator, self._share)
+        return grouped(self.rows, size, self._grouping, generator, self._share)
+
+    def step(self, portion: Portion) -> torch.Tensor:
         """One optimiser step; returns the sum of this worker's losses."""
-        outputs = self._model(batch.users, batch.movies)
-        total = weighted_sum(self._config.loss, outputs, batch.ratings, batch.weights)
+        rows, batch_size, starts = portion
+        known = None if starts is None else (rows.ratings, starts)
+        outputs = self._model(rows.users, rows.movies, rows.times, known)
+        targets = rows.ratings
+        head = self._network.head
+        if self._config.loss == "nll":
+            assert head is not None  # the configuration saw to that
+            targets = nearest_level(head.levels, targets)
+        else:
+            outputs = self._network.point(outputs)
+        total = weighted_sum(self._config.loss, outputs, targets, rows.weights)
         self._optimizer.zero_grad(set_to_none=True)
         # Data parallelism averages gradients over workers; this makes it the mean over all rows.
         (total * (self._share.size / batch_size)).backward()
-        if self._ridge:
-            for vectors in self._ridged:
-                if vectors.grad is not None:
-                    vectors.grad.add_(vectors.detach(), alpha=self._ridge)
+        for table, strength in self._ridges:
+            if table.grad is not None:
+                table.grad.add_(table.detach(), alpha=strength)
         self._optimizer.step()
-        self._schedule.step()
+        if self._by_step:
+            self._by_step.step()
         return total.detach()
+
+    def epoch_ended(self, error: float) -> None:
+        """Take note of the error by which epochs are compared."""
+        if self._by_error:
+            self._by_error.step(error)
+
+
+WARM_UP: Final = 0.3
+"""Share of the steps in which a one-cycle learning rate rises; Smith and Topin,
+https://arxiv.org/abs/1708.07120."""
 
 
 def _factor(config: TrainConfig, num_steps: int) -> Callable[[int], float]:
+    """What the learning rate is multiplied by at each step."""
+
+    def cosine(share: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+    def one_cycle(share: float) -> float:
+        if share < WARM_UP:
+            return 0.04 + 0.96 * share / WARM_UP
+        return cosine((share - WARM_UP) / (1 - WARM_UP))
+
     if config.schedule == "constant":
         return lambda step: 1.0
-    return lambda step: 0.5 * (1 + math.cos(math.pi * min(step / num_steps, 1.0)))
+    shape = cosine if config.schedule == "cosine" else one_cycle
+    return lambda step: shape(step / max(num_steps, 1))
 
 
 def _sum_over_workers(totals: torch.Tensor, share: Share) -> None:

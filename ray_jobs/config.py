@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides
 from ncf.config import (
@@ -79,6 +79,8 @@ class Dimension(Section):
         return [int(end) if self.integer else end for end in (self.low or 0, self.high or 0)]
 
 
+LOSS: Final = "train.loss"
+
 _PREPARED_WITH = frozenset({"time_decay.rate_per_day", "time_decay.reference"})
 
 DEFAULT_SPACE: dict[str, Dimension] = {
@@ -116,6 +118,11 @@ class CompareConfig(Section):
     """Losses, each trained with every seed."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds of initial weights, shuffling and dropout."""
+    trials_per_loss: Annotated[int, Field(ge=0)] = 0
+    """Trials of a search for each loss alone, so that none runs with settings that were found for
+    another one; 0 takes the settings of the search's winner, or the given ones, for all losses."""
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Draws of the bootstrap over users that tells differences between models from chance."""
 
 
 class FinalConfig(Section):
@@ -167,6 +174,9 @@ class JobConfig(Section):
                 "tune.num_trials > 0 chooses on validation rows, but split.validation is 0: "
                 "set tune.num_trials = 0 or give split.validation a share"
             )
+        self._refuse_impossible_losses()
+        if self.compare.trials_per_loss:
+            self._refuse_empty_search_of_a_loss()
         if self.tune.num_trials and not self.tune.space:
             raise ValueError("tune.num_trials > 0, but tune.space names nothing to search")
         for key, dimension in self.tune.space.items():
@@ -178,6 +188,37 @@ class JobConfig(Section):
             for value in dimension.examples():
                 with_parameters(self.experiment, {key: value})
         return self
+
+    def _refuse_impossible_losses(self) -> None:
+        for loss in self.compare.losses:
+            try:
+                with_parameters(self.experiment, {LOSS: loss})
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"compare.losses names {loss!r}: {reason}") from error
+
+    def _refuse_empty_search_of_a_loss(self) -> None:
+        if not self.split.validation:
+            raise ValueError(
+                "compare.trials_per_loss > 0 chooses on validation rows, but split.validation is "
+                "0: set compare.trials_per_loss = 0 or give split.validation a share"
+            )
+        if not self.tune.space.keys() - {LOSS}:
+            raise ValueError(
+                "compare.trials_per_loss > 0, but tune.space names nothing to search beside the "
+                "loss"
+            )
+
+    def of_loss(self, loss: LossName) -> Self:
+        """This configuration with the search of one loss that the comparison makes."""
+        space = {key: value for key, value in self.tune.space.items() if key != LOSS}
+        tune = {"num_trials": self.compare.trials_per_loss, "space": space}
+        return self.model_copy(
+            update={
+                "train": self.train.model_copy(update={"loss": loss}),
+                "tune": self.tune.model_copy(update=tune),
+            }
+        )
 
     @property
     def experiment(self) -> ExperimentConfig:

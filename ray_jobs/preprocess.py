@@ -47,6 +47,7 @@ def preprocess(
         config.time_decay,
         train_on_validation,
         use_tmdb=bool(raw.tmdb_coverage),
+        split_folder=config.data.path,
     )
     key = fingerprint(raw.fingerprint, preparation.as_dict())
     folder = workspace.prepared(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,7 +14,15 @@ from ingest.stage import RawData
 from ncf import plots
 from ncf.prepared import Prepared
 from ncf.report import DataTable, Plot, Report, ReportSection
-from ray_jobs.compare import METRICS, Comparison, Entry, shown
+from ncf.significance import Difference
+from ray_jobs.compare import (
+    DIFFERENCE_COLUMNS,
+    METRICS,
+    Comparison,
+    Entry,
+    difference_cells,
+    shown,
+)
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
 from ray_jobs.train import Trained
@@ -44,6 +53,9 @@ def write_report(
         sections=(
             _data(raw, prepared),
             _comparison(comparison),
+            _differences(comparison),
+            _slices(comparison),
+            _calibration(comparison),
             *_search(workspace, chosen),
             _final(trained, chosen, config),
             _examples(workspace),
@@ -91,9 +103,20 @@ def _comparison(comparison: Comparison) -> ReportSection:
         "On the scale rating × decay weight most of the variance is the age of the rating, which "
         "every row here knows: the global mean alone has a high R² there. It says little about "
         "taste.",
+        f"Each loss runs with the settings of a search of its own, {comparison.trials_per_loss} "
+        "trials each."
+        if comparison.trials_per_loss
+        else "All losses run with the same settings: if a search chose them, they suit the loss of "
+        "its winner best (compare.trials_per_loss gives each loss a search of its own).",
+    )
+    fitted = DataTable(
+        ("model", "how it was fitted"), tuple((e.name, e.detail) for e in comparison.entries)
     )
     return ReportSection(
-        "Comparison of losses", paragraphs, (main, other), tuple(_comparison_plots(comparison))
+        "Comparison of losses",
+        paragraphs,
+        (main, other, fitted),
+        tuple(_comparison_plots(comparison)),
     )
 
 
@@ -123,6 +146,144 @@ def _comparison_plots(comparison: Comparison) -> Iterator[Plot]:
             "Validation RMSE after each epoch, one line for each loss and seed",
             plots.learning_curves(curves, "validation RMSE"),
         )
+
+
+def _differences(comparison: Comparison) -> ReportSection:
+    found = comparison.assessment.differences
+    rmse = {f"{d.first} − {d.second}": d for d in found if d.metric == "rmse"}
+    plot = Plot(
+        "differences",
+        "Difference of the test RMSE, with corrected interval: "
+        + "; ".join(
+            f"{name} {d.value:+.4f} ({d.corrected_low:+.4f} to {d.corrected_high:+.4f})"
+            for name, d in rmse.items()
+        ),
+        plots.intervals(
+            {name: (d.value, d.corrected_low, d.corrected_high) for name, d in rmse.items()},
+            "difference of the test RMSE",
+        ),
+    )
+    tables = [
+        DataTable(
+            (f"{metric.upper()}, first − second", *DIFFERENCE_COLUMNS[1:]),
+            tuple(difference_cells(d) for d in found if d.metric == metric),
+        )
+        for metric in ("rmse", "mae")
+    ]
+    return ReportSection(
+        "Which differences are more than chance",
+        (
+            f"A paired bootstrap: the {comparison.assessment.num_users:,} users of the test rows "
+            "are drawn with replacement, the same ones for all models"
+            + (
+                "; what other training seeds might have given comes on top, with a spread that is "
+                "estimated from all losses together. "
+                if any(len(entry.test) > 1 for entry in comparison.entries)
+                else ". With one training seed each, what other seeds would have given is unknown "
+                "and not accounted for. "
+            )
+            + "The intervals hold with 95 % for all comparisons at once (Bonferroni), p is "
+            "corrected by Holm's method. A model is called better only if both say so. The "
+            f"baseline, {comparison.baseline}, is the one that is best on the validation rows, if "
+            "there are any.",
+            _verdict(comparison),
+        ),
+        tuple(tables) if found else (),
+        (plot,) if found else (),
+    )
+
+
+def _verdict(comparison: Comparison) -> str:
+    """What may be said, in a sentence."""
+    found = comparison.assessment.differences
+    if not found:
+        return "There is one user alone in the test rows: nothing can be said."
+    metrics: dict[tuple[str, str], list[str]] = {}
+    for d in found:
+        if d.better:
+            metrics.setdefault((d.better, _other(d)), []).append(d.metric.upper())
+    sure = [
+        f"{better} has a lower {' and '.join(names)} than {other}"
+        for (better, other), names in metrics.items()
+    ]
+    undecided = sum(not d.better for d in found)
+    return ("; ".join(sure) if sure else "No difference is more than chance may have made") + (
+        f"; {undecided} of {len(found)} comparisons are undecided." if undecided else "."
+    )
+
+
+def _other(difference: Difference) -> str:
+    return difference.second if difference.better == difference.first else difference.first
+
+
+def _slices(comparison: Comparison) -> ReportSection:
+    pair = (comparison.model, comparison.baseline)
+    tables = []
+    for name, parts in groupby(comparison.assessment.slices, key=lambda part: part.name):
+        rows = [
+            (
+                part.label,
+                f"{part.num_rows:,}",
+                *(f"{errors.rmse:.4f}" for errors in part.errors),
+                *(f"{errors.mae:.4f}" for errors in part.errors),
+            )
+            for part in parts
+        ]
+        header = (name, "rows", *(f"RMSE, {m}" for m in pair), *(f"MAE, {m}" for m in pair))
+        tables.append(DataTable(header, tuple(rows)))
+    return ReportSection(
+        "Where the errors are",
+        (
+            f"Test errors of {comparison.model} and of the baseline {comparison.baseline} by kind "
+            "of row. Kinds with few rows say little.",
+        ),
+        tuple(tables),
+    )
+
+
+def _calibration(comparison: Comparison) -> ReportSection:
+    unit = "stars" if comparison.scale == "stars" else "rating × decay weight"
+    found = comparison.assessment.calibrations
+    rows = [
+        (
+            c.model,
+            f"{c.expected_error:.4f}",
+            *("—" if value is None else f"{value:.3f}" for value in (c.slope, c.intercept)),
+        )
+        for c in found
+    ]
+    shown_ones = {c.model: c for c in found if c.model in (comparison.model, comparison.baseline)}
+    tenths = [
+        (str(number), f"{b.num_rows:,}", f"{b.predicted:.3f}", f"{b.actual:.3f}")
+        for number, b in enumerate(shown_ones[comparison.model].bins, start=1)
+    ]
+    return ReportSection(
+        "Calibration",
+        (
+            f"Test predictions by tenths of their height, in {unit}: do ratings come out as high "
+            "as predicted? The expected error is the mean distance between the two; slope and "
+            "intercept are those of the line through ratings over predictions, 1 and 0 at best. "
+            f"The second table is that of {comparison.model}, over all its seeds.",
+        ),
+        (
+            DataTable(("model", "expected error", "slope", "intercept"), tuple(rows)),
+            DataTable(("tenth", "predictions", "mean prediction", "mean rating"), tuple(tenths)),
+        ),
+        (
+            Plot(
+                "calibration",
+                "Mean rating over mean prediction, by tenths of the predictions, of "
+                + " and ".join(shown_ones),
+                plots.calibration(
+                    {
+                        name: [(b.predicted, b.actual) for b in c.bins]
+                        for name, c in shown_ones.items()
+                    },
+                    unit,
+                ),
+            ),
+        ),
+    )
 
 
 def _search(workspace: Workspace, chosen: Chosen) -> Iterator[ReportSection]:

@@ -25,7 +25,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from ingest.storage import Storage
-from ncf.config import ExperimentConfig
+from ncf.config import ExperimentConfig, LossName
 from ncf.prepared import Prepared
 from ray_jobs.cluster import Resources, ensure_ray, ray_session
 from ray_jobs.config import Dimension, JobConfig, with_parameters
@@ -58,17 +58,24 @@ class Chosen:
     """Trials that the choice was made from."""
 
 
-def search(workspace: Workspace, prepared: Prepared) -> Chosen:
+def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = None) -> Chosen:
     """The best configuration by validation RMSE, from this search or from the same one before.
+
+    Args:
+        workspace: where the search's results go.
+        prepared: the data.
+        loss: make the search of ``compare.trials_per_loss`` for this loss alone, with results in a
+            folder of its own.
 
     Raises:
         TrainingError: if every trial failed, with the first reason.
         ResourceError: if not even one trial fits the cluster.
     """
-    config = workspace.config
+    config = workspace.config.of_loss(loss) if loss else workspace.config
     if not config.tune.num_trials:
         return Chosen(config.experiment, {}, None, 0)
-    folder = workspace.run
+    name = f"tune-{loss}" if loss else "tune"
+    folder = workspace.run / "searches" / loss if loss else workspace.run
     best, trials = folder / "best_config.json", folder / "trials.parquet"
     key = fingerprint(
         STAGE_VERSION,
@@ -79,10 +86,10 @@ def search(workspace: Workspace, prepared: Prepared) -> Chosen:
     )
 
     def work() -> None:
-        grid = _run_trials(workspace, prepared, folder / "ray" / "tune")
+        grid = _run_trials(config, prepared, workspace.run / "ray" / name)
         _write_results(grid, config, folder)
 
-    workspace.stage("tune", key, [best, trials], work)
+    workspace.stage(name, key, [best, trials], work)
     values = best.read_json()
     return Chosen(
         experiment=with_parameters(config.experiment, values["parameters"]),
@@ -92,8 +99,7 @@ def search(workspace: Workspace, prepared: Prepared) -> Chosen:
     )
 
 
-def _run_trials(workspace: Workspace, prepared: Prepared, where: Storage) -> ResultGrid:
-    config = workspace.config
+def _run_trials(config: JobConfig, prepared: Prepared, where: Storage) -> ResultGrid:
     ensure_ray(config)
     resources = Resources.of(config)
     concurrent = min(

@@ -7,6 +7,7 @@ seconds, training a small model takes less.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import tempfile
 import time
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import ray.train
 import ray.train.torch
 import torch
@@ -28,6 +30,8 @@ from ingest.storage import Storage
 from ncf import checkpoint
 from ncf.batches import Batch, Share
 from ncf.config import ExperimentConfig
+from ncf.history import History
+from ncf.predictions import Predictions, predict
 from ncf.prepared import Prepared
 from ncf.training import (
     Epoch,
@@ -43,6 +47,9 @@ from ray_jobs.errors import TrainingError
 
 RESULTS = "results.json"
 
+PREDICTIONS = "predictions"
+"""Folder of a run's checkpoint, and of the run's own, with predictions for the test rows."""
+
 
 @dataclass(frozen=True)
 class TrainingTask:
@@ -56,6 +63,8 @@ class TrainingTask:
     """Score the best epoch's weights on the test rows, once, at the end."""
     keep: bool = False
     """Put the best and the last weights into the run's checkpoint after every epoch."""
+    keep_predictions: bool = False
+    """Put the predictions for the test rows into the run's checkpoint, if they are scored."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class TaskResult:
     test: dict[str, Any] | None
     """Metrics of the best epoch's weights on the test rows, if asked for."""
     seconds: float
+    predictions: str | None = None
+    """Name of the file in the checkpoint's folder ``PREDICTIONS``, if asked for."""
 
 
 def train_tasks(
@@ -80,7 +91,7 @@ def train_tasks(
     where: Storage,
     callbacks: Sequence[UserCallback] = (),
 ) -> tuple[list[TaskResult], Checkpoint]:
-    """Train every task in one worker group; the checkpoint holds the kept models.
+    """Train every task in one worker group; the checkpoint holds the kept models and predictions.
 
     Raises:
         TrainingError: if a worker failed, with its reason.
@@ -193,7 +204,7 @@ def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
     def on_epoch(epoch: Epoch, result: FitResult) -> None:
         kept = folder if task.keep else None
         if kept and share.rank == 0:
-            _save(task, result, kept)
+            _save(task, result, kept, unwrapped(model).history)
         _report(_metrics(task, epoch, result), kept)
 
     validation_rows = _rows(prepared, "validation", device)
@@ -205,6 +216,11 @@ def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
         test_rows = _rows(prepared, "test", device)
         assert test_rows is not None
         test = evaluate(model, test_rows, objective, share).as_dict()
+        if task.keep_predictions:
+            assert folder is not None
+            found = predict(model, test_rows, objective, share)
+            if share.rank == 0:
+                _write_predictions(found, prepared, folder / PREDICTIONS, task)
     return TaskResult(
         name=task.name,
         seed=experiment.train.seed,
@@ -213,7 +229,23 @@ def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
         validation=best.validation.as_dict() if best.validation else None,
         test=test,
         seconds=time.perf_counter() - started,
+        predictions=predictions_file(task.name)
+        if task.score_test and task.keep_predictions
+        else None,
     )
+
+
+def predictions_file(name: str) -> str:
+    """Name of the file with the predictions of a model of this name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") + ".parquet"
+
+
+def _write_predictions(
+    found: Predictions, prepared: Prepared, folder: Path, task: TrainingTask
+) -> None:
+    folder.mkdir(exist_ok=True)
+    rows = prepared.table("test", ["row"])["row"].to_numpy()
+    pq.write_table(found.to_arrow(rows), folder / predictions_file(task.name))
 
 
 def _rows(prepared: Prepared, split: str, device: Any) -> Batch | None:
@@ -235,7 +267,7 @@ def _metrics(task: TrainingTask, epoch: Epoch, result: FitResult) -> dict[str, A
     return metrics
 
 
-def _save(task: TrainingTask, result: FitResult, folder: Path) -> None:
+def _save(task: TrainingTask, result: FitResult, folder: Path, history: History | None) -> None:
     """The best and the last weights so far, each as a whole checkpoint."""
     for which, weights, number in (
         ("best", result.best, result.best_epoch),
@@ -251,6 +283,7 @@ def _save(task: TrainingTask, result: FitResult, folder: Path) -> None:
                 "seed": task.experiment.train.seed,
                 "metrics": result.epochs[number - 1].as_dict(),
             },
+            history,
         )
 
 

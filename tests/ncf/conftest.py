@@ -47,7 +47,12 @@ def fitted() -> FittedState:
                 dtype=np.float32,
             ),
             train_counts=np.array([4, 2, 1, 0]),
+            names={
+                name: np.array([[1, 2], [2, 0], [0, 0], [1, 0]], dtype=np.int32)
+                for name in ("directors", "cast", "keywords")
+            },
         ),
+        vocabularies={n: np.array([500, 600]) for n in ("directors", "cast", "keywords")},
     )
 
 
@@ -98,7 +103,10 @@ def world() -> World:
     ratings = 3.0 + user_bias[users] + movie_bias[movies] + taste[users] * side[movies]
     ratings += rng.normal(0, noise, len(pairs))
     weights = rng.uniform(0.2, 1.0, len(pairs))
-    rows = _make_rows((users + 1).tolist(), movies.tolist(), ratings.tolist(), weights.tolist())
+    times = np.random.default_rng(8).integers(0, 3 * 365 * 86_400, len(pairs))
+    rows = _make_rows(
+        (users + 1).tolist(), movies.tolist(), ratings.tolist(), weights.tolist(), times.tolist()
+    )
     table = MovieTable(
         ids=np.arange(num_movies),
         titles=tuple(f"Movie {number}" for number in range(num_movies)),
@@ -138,6 +146,10 @@ def _assert_same(found: Any, expected: Any, where: str = "value") -> None:
     elif isinstance(expected, np.ndarray):
         assert found.dtype == expected.dtype, where
         np.testing.assert_array_equal(found, expected, err_msg=where)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key, value in expected.items():
+            _assert_same(found[key], value, f"{where}[{key}]")
     elif isinstance(expected, tuple):
         assert len(found) == len(expected), where
         for number, (one, other) in enumerate(zip(found, expected, strict=True)):

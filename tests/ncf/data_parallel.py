@@ -1,7 +1,7 @@
 """One of several training processes, started by ``test_data_parallel``; not a test itself.
 
-``python data_parallel.py FOLDER RANK SIZE`` reads the fitted state and the rows from FOLDER, and
-writes what it found there as ``SIZE-RANK.json`` and ``SIZE-RANK.safetensors``.
+``python data_parallel.py FOLDER MODEL RANK SIZE`` reads the fitted state and the rows from FOLDER,
+and writes what it found there as ``SIZE-RANK.json`` and ``SIZE-RANK.safetensors``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,37 @@ from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
 from ncf.batches import Batch, Share
-from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
+from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig, TimeDecayConfig, TrainConfig
 from ncf.fitted import load_fitted
 from ncf.training import Objective, build, evaluate, fit
 
-EXPERIMENT = ExperimentConfig(
+TRAIN = TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0)
+HISTORY = {"vector_dim": 4, "linear_dim": 2, "radial_dim": 2, "chunk": 16}
+MODELS = {
     # Dropout draws other masks in every process, so there is none.
-    model=ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
-    train=TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0),
-    time_decay=TimeDecayConfig(apply_to="loss"),
-)
+    "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
+    **{
+        name: ModelConfig(
+            inputs=("user", "genres", "time"),
+            embedding_dim=4,
+            hidden_dims=(8,),
+            dropout=0.0,
+            biases=("movie",),
+            gmf_dim=4,
+            history=HistoryConfig(encoders=encoders, **HISTORY),
+        )
+        for name, encoders in (
+            ("closed-form", ("closed-form",)),
+            ("encoders", ("statistics", "implicit", "explicit", "transformer")),
+        )
+    },
+}
 
 
-def main(folder: Path, rank: int, size: int) -> None:
+def main(folder: Path, name: str, rank: int, size: int) -> None:
+    experiment = ExperimentConfig(
+        model=MODELS[name], train=TRAIN, time_decay=TimeDecayConfig(apply_to="loss")
+    )
     torch.set_num_threads(1)
     share = Share(rank, size)
     fitted = load_fitted(folder / "fitted")
@@ -35,8 +53,8 @@ def main(folder: Path, rank: int, size: int) -> None:
         Batch(**load_file(folder / f"{split}.safetensors"))
         for split in ("train", "validation", "test")
     )
-    objective = Objective(EXPERIMENT.train, EXPERIMENT.time_decay, fitted)
-    model: nn.Module = build(EXPERIMENT, fitted, train)
+    objective = Objective(experiment.train, experiment.time_decay, fitted)
+    model: nn.Module = build(experiment, fitted, train)
     if size > 1:
         meeting = (folder / "meeting").as_uri()
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
@@ -55,4 +73,4 @@ def main(folder: Path, rank: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

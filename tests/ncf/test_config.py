@@ -99,6 +99,33 @@ def test_a_split_must_leave_training_rows() -> None:
         SplitConfig(test=0.5, validation=0.5)
 
 
+FILES = {"train": ["u1.base"], "test": ["u1.test"]}
+
+
+def test_a_split_by_files_needs_no_share_for_testing_and_survives_json() -> None:
+    config = SplitConfig.model_validate({"kind": "files", "files": FILES, "validation": 0.9})
+    dumped = config.model_dump(mode="json")
+    assert dumped["files"] == FILES
+    assert SplitConfig.model_validate(dumped) == config
+
+
+@pytest.mark.parametrize("values", [{"kind": "files"}, {"kind": "random", "files": FILES}])
+def test_files_and_their_kind_of_split_belong_together(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="belong together"):
+        SplitConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("files", [{"train": [], "test": ["a"]}, {"train": ["a"]}])
+def test_both_lists_of_files_must_name_some(files: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="files"):
+        SplitConfig.model_validate({"kind": "files", "files": files})
+
+
+def test_other_splits_are_written_without_files() -> None:
+    """So that what was prepared before there were such splits keeps its name."""
+    assert set(SplitConfig().model_dump(mode="json")) == {"kind", "test", "validation", "seed"}
+
+
 def test_an_input_named_twice_is_refused() -> None:
     with pytest.raises(ValidationError, match="names an input twice: user, movie, user"):
         ModelConfig(inputs=("user", "movie", "user"))

@@ -23,11 +23,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = {"train": 1001, "validation": 333, "test": 501}
 
 
-def run_in_processes(folder: Path, size: int) -> None:
+def run_in_processes(folder: Path, model: str, size: int) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder), str(rank), str(size)],
+            [sys.executable, str(PROGRAM), str(folder), model, str(rank), str(size)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -43,8 +43,10 @@ def run_in_processes(folder: Path, size: int) -> None:
     assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
 
 
-@pytest.fixture(scope="module")
-def folder(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["five-inputs", "closed-form", "encoders"])
+def folder(
+    request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Holds what one process, and each of two, came to."""
     folder = tmp_path_factory.mktemp("data-parallel")
     save_fitted(world.fitted, folder / "fitted")
@@ -53,8 +55,8 @@ def folder(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_file(
             {k: v.contiguous() for k, v in vars(rows).items()}, folder / f"{split}.safetensors"
         )
-    runpy.run_path(str(PROGRAM))["main"](folder, 0, 1)
-    run_in_processes(folder, 2)
+    runpy.run_path(str(PROGRAM))["main"](folder, request.param, 0, 1)
+    run_in_processes(folder, request.param, 2)
     return folder
 
 

@@ -309,3 +309,33 @@ def test_an_empty_movies_table_is_refused() -> None:
     movies = join_movies(movie_frame([]), None)
     with pytest.raises(DataError, match="2 rated movies are not in the movies table"):
         fit(statistics({3: 1, 4: 2}), movies, FeaturesConfig(), TimeDecayConfig())
+
+
+# -- people and keywords ---------------------------------------------------------------------------
+
+
+def test_entries_that_enough_training_movies_have_make_the_vocabulary() -> None:
+    cast = {1: [90, 70, 80], 2: [70, 80], 3: [80, 90, 80], 4: [70], 5: None, 6: [60, 80, 90]}
+    movies = join_movies(
+        movie_frame([{"movie_id": movie} for movie in cast]),
+        tmdb_frame([{"movie_id": movie} for movie in cast]).assign(
+            cast=pd.Series(list(cast.values()), dtype=object)
+        ),
+    )
+    config = FeaturesConfig(names=("cast",), min_movies_per_name=2, max_names=3)
+    # Movies 4 and 6 have no training rating: 70 is in two others, 90 in two, 60 in none.
+    fitted = fit(statistics({1: 1, 2: 5, 3: 1, 5: 1}), movies, config, TimeDecayConfig())
+    assert fitted.vocabularies["cast"].tolist() == [70, 80, 90]
+    assert fitted.movies.names["cast"].tolist() == [
+        [1, 2, 3], [1, 2, 0], [2, 3, 0], [1, 0, 0], [0, 0, 0], [2, 3, 0],
+    ]  # fmt: skip
+    first = FeaturesConfig(names=("cast",), min_movies_per_name=2, max_names=1)
+    fitted = fit(statistics({1: 1, 2: 5, 4: 1}), movies, first, TimeDecayConfig())
+    assert fitted.vocabularies["cast"].tolist() == [70]
+    assert fitted.movies.names["cast"].ravel().tolist() == [0, 1, 0, 1, 0, 0]
+
+
+def test_without_tmdb_there_are_no_names() -> None:
+    movies = join_movies(movie_frame([{"movie_id": 1, "year": 1999}]), None)
+    fitted = fit(statistics({1: 1}), movies, FeaturesConfig(), TimeDecayConfig())
+    assert fitted.vocabularies == fitted.movies.names == {}

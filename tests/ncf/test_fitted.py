@@ -198,3 +198,19 @@ def test_a_missing_or_truncated_file_is_refused(
         file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DataError, match="cannot read the fitted state in"):
         load_fitted(tmp_path)
+
+
+def test_names_are_written_and_read(fitted: FittedState, tmp_path: Path) -> None:
+    entries = np.array([[1, 3], [2, 0], [0, 0], [3, 0]], dtype=np.int32)
+    state = replace(
+        fitted,
+        movies=replace(fitted.movies, names={"keywords": entries}),
+        vocabularies={"keywords": np.array([5, 2**40, 2**41])},
+    )
+    save_fitted(state, tmp_path)
+    loaded = load_fitted(tmp_path)
+    np.testing.assert_array_equal(loaded.movies.names["keywords"], entries)
+    np.testing.assert_array_equal(loaded.vocabularies["keywords"], [5, 2**40, 2**41])
+    nobody = replace(state, movies=replace(fitted.movies, names={"keywords": entries * 0}))
+    save_fitted(nobody, tmp_path)
+    assert not load_fitted(tmp_path).movies.names["keywords"].any()

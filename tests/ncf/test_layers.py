@@ -8,15 +8,21 @@ import pytest
 import torch
 
 from ncf.config import ModelConfig
+from ncf.errors import DataError
 from ncf.fitted import FittedState
 from ncf.layers import (
     BRANCHES,
+    ContentVector,
     DecadeEmbedding,
     GenreAverage,
     MovieEmbedding,
+    NameAverage,
     NumericProjection,
+    TimeFeatures,
     UserEmbedding,
+    content_features,
     embedding,
+    release_years,
 )
 
 SMALL = ModelConfig(embedding_dim=2)
@@ -134,4 +140,75 @@ def test_the_movie_table_is_no_part_of_the_saved_weights(fitted: FittedState) ->
         "genres": ["vectors"],
         "decade": ["table.weight"],
         "numeric": ["linear.weight", "linear.bias"],
+        "time": ["first", "linear.weight", "linear.bias"],
+        "directors": ["table.weight"],
+        "cast": ["table.weight"],
+        "keywords": ["table.weight"],
     }
+
+
+def test_the_average_of_a_cast_by_hand(fitted: FittedState) -> None:
+    branch = NameAverage("cast", SMALL, fitted)
+    set_table(branch.table, [[1.0, 2.0], [5.0, -4.0]])
+    expected = torch.tensor([[3.0, -1.0], [5.0, -4.0], [0.0, 0.0], [1.0, 2.0]])
+    assert torch.equal(branch(USERS, MOVIES), expected)
+
+
+def test_names_that_the_data_do_not_have_are_an_error(fitted: FittedState) -> None:
+    only_cast = replace(fitted, vocabularies={"cast": fitted.vocabularies["cast"]})
+    with pytest.raises(DataError, match=r"'directors' needs TMDb records.*have cast"):
+        NameAverage("directors", SMALL, only_cast)
+
+
+YEAR = round(365.25 * 86_400)
+
+
+def test_time_features_by_hand(fitted: FittedState) -> None:
+    branch = TimeFeatures(SMALL, fitted)
+    with torch.no_grad():
+        branch.linear.weight.copy_(torch.tensor([[4.0, 100.0, 0.0, 0.0], [0.0, 0.0, 4.0, 1.0]]))
+        branch.linear.bias.zero_()
+    branch.remember(torch.tensor([1, 1, 2]), torch.tensor([30 * YEAR, 20 * YEAR, 10 * YEAR]))
+    # The user's first training rating, three days after it, before it, and an unknown user.
+    times = torch.tensor([20 * YEAR, 20 * YEAR + 3 * 86_400, 9 * YEAR, 30 * YEAR])
+    # The years 1987.5, 1985 and 1990 follow from the standardised ones, (x * 5) + 1990.
+    movies = torch.tensor([0, 1, 2, 3])
+    years = np.array([1985.0, 1995.0, 1990.0, 2000.0])
+    with torch.no_grad():
+        found = branch(torch.tensor([1, 1, 2, 0]), movies, times).numpy()
+    np.testing.assert_allclose(found[:, 0], [0, np.log1p(3) + 100, 0, 0], atol=1e-4)
+    age = np.sqrt(np.maximum(1970 + times.numpy() / (365.25 * 86_400) - years, 0))
+    decades = (times.numpy() - fitted.decay_reference) / (3652.5 * 86_400)
+    np.testing.assert_allclose(found[:, 1], age + decades, rtol=1e-4, atol=1e-4)
+
+
+def test_the_age_of_a_film_without_a_year_is_zero(fitted: FittedState) -> None:
+    without = replace(fitted, numeric=fitted.numeric[:1])
+    assert release_years(without).isnan().all()
+    branch = TimeFeatures(SMALL, without)
+    assert branch(USERS, MOVIES, torch.full((4,), YEAR)).isfinite().all()
+
+
+def test_time_is_demanded(fitted: FittedState) -> None:
+    with pytest.raises(ValueError, match="needs the times"):
+        TimeFeatures(SMALL, fitted)(USERS, MOVIES)
+
+
+def test_a_movies_content_and_its_free_vector_add_up(fitted: FittedState) -> None:
+    # Genres, then decades, then the numeric columns.
+    expected = [[1, 0, 0, 1, 0, 0.5, -1, 0], [1, 0, 1, 0, 1, -0.5, 1, 0],
+                [0, 0, 0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 2, 2, 0]]  # fmt: skip
+    assert content_features(fitted).tolist() == expected
+    vector = ContentVector(2, fitted, free_std=1.0)
+    assert vector.free is not None
+    with torch.no_grad():
+        vector.linear.weight.copy_(torch.arange(16.0).reshape(2, 8))
+        free = vector.free.weight[[1, 2, 3, 0]]
+        found = vector(MOVIES)
+    np.testing.assert_allclose(
+        found.numpy(),
+        np.array(expected) @ np.arange(16.0).reshape(2, 8).T + free.numpy(),
+        rtol=1e-5,
+    )
+    assert vector.free.weight[0].eq(0).all()  # a movie without training ratings has no free part
+    assert ContentVector(2, fitted, free_std=None).free is None

@@ -53,7 +53,7 @@ def test_the_sum_over_parts_is_the_sum_over_all() -> None:
     assert (first + rest).item() == whole.item() == 0.125 + 1 + 0 + 6
 
 
-@pytest.mark.parametrize("name", list(ROW_LOSSES))
+@pytest.mark.parametrize("name", ["mse", "l1", "smooth_l1"])
 def test_no_rows_sum_to_zero_and_can_be_differentiated(name: LossName) -> None:
     predictions = torch.zeros(0, requires_grad=True)
     total = weighted_sum(name, predictions, torch.zeros(0), torch.zeros(0))

@@ -8,14 +8,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ncf.config import ModelConfig, ModelInput
+from ncf.config import HistoryConfig, ModelConfig, ModelInput, TrainConfig
 from ncf.fitted import FittedState
 from ncf.model import NCF
 
 INPUTS: tuple[ModelInput, ...] = get_args(ModelInput)
-SUBSETS = list(chain.from_iterable(combinations(INPUTS, n) for n in range(1, len(INPUTS) + 1)))
+SUBSETS = list(chain.from_iterable(combinations(INPUTS, n) for n in (1, 2, len(INPUTS))))
 USERS = torch.tensor([1, 2, 3, 0, 1, 2], dtype=torch.int32)
 MOVIES = torch.tensor([0, 1, 2, 3, 3, 0], dtype=torch.int32)
+TIMES = torch.arange(6) * 86_400 * 500
 
 Array = npt.NDArray[np.float32]
 
@@ -70,7 +71,7 @@ def test_the_forward_pass_equals_one_written_in_numpy(
     torch.manual_seed(1)
     model = NCF(config, fitted).eval()
     with torch.no_grad():
-        outputs = model(USERS, MOVIES)
+        outputs = model(USERS, MOVIES, TIMES)
     expected = by_hand(numpy_weights(model), fitted, config)
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(outputs.numpy(), expected, rtol=1e-4, atol=1e-5)
@@ -83,7 +84,7 @@ def test_every_choice_of_inputs_gives_one_number_a_row_and_trains_every_weight(
     torch.manual_seed(0)
     config = ModelConfig(inputs=inputs, embedding_dim=4, hidden_dims=(16, 8), embedding_std=1.0)
     model = NCF(config, fitted).eval()
-    outputs = model(USERS, MOVIES)
+    outputs = model(USERS, MOVIES, TIMES)
     assert outputs.shape == (6,)
     first, output = model.hidden[0], model.output
     assert isinstance(first, torch.nn.Linear)
@@ -97,16 +98,16 @@ def test_every_choice_of_inputs_gives_one_number_a_row_and_trains_every_weight(
 @pytest.mark.parametrize("rows", [0, 1])
 def test_no_row_and_one_row_keep_the_shape(rows: int, fitted: FittedState) -> None:
     model = NCF(ModelConfig(), fitted).eval()
-    assert model(USERS[:rows], MOVIES[:rows]).shape == (rows,)
+    assert model(USERS[:rows], MOVIES[:rows], TIMES[:rows]).shape == (rows,)
 
 
 def test_dropout_is_active_in_training_only(fitted: FittedState) -> None:
     torch.manual_seed(0)
     model = NCF(ModelConfig(dropout=0.5, embedding_std=1.0), fitted)
     model.train()
-    assert not torch.equal(model(USERS, MOVIES), model(USERS, MOVIES))
+    assert not torch.equal(model(USERS, MOVIES, TIMES), model(USERS, MOVIES, TIMES))
     model.eval()
-    assert torch.equal(model(USERS, MOVIES), model(USERS, MOVIES))
+    assert torch.equal(model(USERS, MOVIES, TIMES), model(USERS, MOVIES, TIMES))
 
 
 def test_an_untrained_network_starts_near_the_mean(fitted: FittedState) -> None:
@@ -114,13 +115,64 @@ def test_an_untrained_network_starts_near_the_mean(fitted: FittedState) -> None:
     model = NCF(ModelConfig(embedding_std=0.01), fitted).eval()
     model.start_at(3.6)
     assert model.output.bias.item() == pytest.approx(3.6)
-    torch.testing.assert_close(model(USERS, MOVIES), torch.full((6,), 3.6), atol=0.5, rtol=0)
+    torch.testing.assert_close(model(USERS, MOVIES, TIMES), torch.full((6,), 3.6), atol=0.5, rtol=0)
 
 
-def test_the_ridge_acts_on_user_and_movie_vectors_only(fitted: FittedState) -> None:
-    model = NCF(ModelConfig(embedding_dim=5), fitted)
-    ridged = list(model.entity_vectors())
-    names = {n for n, p in model.named_parameters() if any(p is vectors for vectors in ridged)}
-    assert names == {"branches.user.table.weight", "branches.movie.table.weight"}
-    without = NCF(ModelConfig(inputs=("genres", "decade", "numeric")), fitted)
-    assert list(without.entity_vectors()) == []
+def ridges(model: NCF) -> dict[str, float]:
+    """Strength by parameter name."""
+    config = TrainConfig(embedding_l2=3.0, bias_l2=5.0, history_l2=7.0)
+    strengths = {id(table): strength for table, strength in model.ridges(config)}
+    return {n: strengths[id(p)] for n, p in model.named_parameters() if id(p) in strengths}
+
+
+def test_the_ridge_acts_on_what_is_free_for_each_user_and_movie(fitted: FittedState) -> None:
+    model = NCF(ModelConfig(biases=("user", "movie"), gmf_dim=3), fitted)
+    assert ridges(model) == {
+        "branches.user.table.weight": 3.0,
+        "branches.movie.table.weight": 3.0,
+        "factors.users.weight": 3.0,
+        "factors.movies.free.weight": 3.0,
+        "biases.user.weight": 5.0,
+        "biases.movie.weight": 5.0,
+    }
+    assert ridges(NCF(ModelConfig(inputs=("genres", "decade", "numeric")), fitted)) == {}
+    history = HistoryConfig(encoders=("explicit",))
+    assert ridges(NCF(ModelConfig(inputs=("genres",), history=history), fitted)) == {
+        "history_inputs.level.movies.free.weight": 5.0,
+        "history_inputs.encoders.0.vectors.free.weight": 7.0,
+        "history_inputs.encoders.0.movies.free.weight": 7.0,
+    }
+
+
+def test_biases_and_factors_are_added(fitted: FittedState) -> None:
+    torch.manual_seed(2)
+    config = ModelConfig(biases=("user", "movie"), gmf_dim=3, dropout=0.0)
+    model = NCF(config, fitted).eval()
+    plain = NCF(ModelConfig(dropout=0.0), fitted).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    assert model.biases is not None
+    assert model.factors is not None
+    with torch.no_grad():
+        for table in (model.biases.user, model.biases.movie):
+            assert table is not None
+            table.weight[1:] = torch.randn(table.weight[1:].shape)
+        model.factors.output.weight.copy_(torch.tensor([[1.0, 2.0, -1.0]]))
+        outputs = model(USERS, MOVIES, TIMES)
+        expected = plain(USERS, MOVIES, TIMES).numpy()
+        weights = numpy_weights(model)
+    content = model.factors.movies.content.numpy()
+    index = fitted.movies.embedding_index
+    for row, (user, movie) in enumerate(zip(USERS.tolist(), MOVIES.tolist(), strict=True)):
+        vector = weights["factors.movies.linear.weight"] @ content[movie]
+        vector = vector + weights["factors.movies.free.weight"][index[movie]]
+        product = weights["factors.users.weight"][user] * vector
+        expected[row] += weights["biases.user.weight"][user, 0]
+        expected[row] += weights["biases.movie.weight"][index[movie], 0]
+        expected[row] += product @ np.array([1.0, 2.0, -1.0])
+    np.testing.assert_allclose(outputs.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_with_a_history_says_so_if_it_has_none(fitted: FittedState) -> None:
+    config = ModelConfig(history=HistoryConfig(encoders=("closed-form",)))
+    with pytest.raises(RuntimeError, match="no history"):
+        NCF(config, fitted).eval()(USERS, MOVIES, TIMES)

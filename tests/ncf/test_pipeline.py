@@ -24,6 +24,7 @@ from ncf.config import (
     FeaturesConfig,
     ModelConfig,
     SplitConfig,
+    SplitFiles,
     TimeDecayConfig,
     TrainConfig,
 )
@@ -109,7 +110,7 @@ def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 def all_rows(prepared: Prepared, split: str) -> pa.Table:
-    columns = ["row", "user_index", "movie_index", "rating", "weight", "timestamp"]
+    columns = ["row", "user_id", "user_index", "movie_index", "rating", "weight", "timestamp"]
     files = Path(prepared.folder) / "ratings" / f"split={split}"
     return pq.read_table(files, partitioning=None).select(columns).sort_by("row")
 
@@ -137,6 +138,7 @@ def test_every_row_is_in_its_split_with_the_joined_values_by_hand(prepared: Prep
         rows = [row for row, day in enumerate(DAYS) if day in days]
         table = all_rows(prepared, split)
         assert table["row"].to_pylist() == rows
+        assert table["user_id"].to_pylist() == [USERS[row] for row in rows]
         assert table["user_index"].to_pylist() == [user_index[USERS[row]] for row in rows]
         assert table["movie_index"].to_pylist() == [movie_index[MOVIE_IDS[row]] for row in rows]
         assert table["rating"].to_pylist() == [STARS[row] for row in rows]
@@ -150,6 +152,7 @@ def test_columns_have_their_types(prepared: Prepared) -> None:
     types = {field.name: str(field.type) for field in all_rows(prepared, "train").schema}
     assert types == {
         "row": "int64",
+        "user_id": "int64",
         "user_index": "int32",
         "movie_index": "int32",
         "rating": "float",
@@ -289,6 +292,36 @@ def test_what_prepared_files_depend_on_changes_the_hash_and_nothing_else_does() 
     assert changed(features=FeaturesConfig(numeric=("budget",)))
     assert changed(train_on_validation=True)
     assert changed(use_tmdb=False)
+    assert not changed(split_folder="elsewhere")
+
+
+def test_a_split_that_files_list_is_prepared_as_they_say(tmp_path: Path) -> None:
+    """Four users rate five movies each; every second row is for testing."""
+    raw, rows = write_raw(tmp_path / "raw", STARS), range(20)
+    users, movies = [LARGE - row // 5 for row in rows], sorted(TITLES) * 4
+    table = pq.read_table(raw / "ratings.parquet").to_pydict()
+    table |= {"user_id": users, "movie_id": movies}
+    pq.write_table(pa.table(table, schema=RATINGS), raw / "ratings.parquet")
+    for name, chosen in (("base", rows[::2]), ("held", rows[1::2])):
+        lines = [f"{users[row]}\t{movies[row]}\t3\t0\n" for row in chosen]
+        (tmp_path / name).write_text("".join(lines))
+    split = SplitConfig(
+        kind="files", files=SplitFiles(train=("base",), test=("held",)), validation=0.1
+    )
+    config = replace(CONFIG, split=split, split_folder=str(tmp_path))
+
+    prepared = prepared_from(raw, tmp_path / "prepared", config)
+
+    assert prepared.manifest.counts == {"train": 8, "validation": 2, "test": 10}
+    assert all_rows(prepared, "test")["row"].to_pylist() == list(rows[1::2])
+    trained = all_rows(prepared, "train")["row"].to_pylist()
+    validated = all_rows(prepared, "validation")["row"].to_pylist()
+    assert sorted([*trained, *validated]) == list(rows[::2])
+    assert prepared.fitted.user_ids.tolist() == sorted({users[row] for row in trained})
+
+    before = config.as_dict()
+    (tmp_path / "held").write_text((tmp_path / "held").read_text() + "\n")
+    assert config.as_dict() != before
 
 
 # -- refusals --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ncf.plots import dots, learning_curves, search_history
+from ncf.plots import calibration, dots, intervals, learning_curves, search_history
 
 
 def pixels(png: bytes) -> npt.NDArray[np.float32]:
@@ -45,3 +45,15 @@ def test_more_entries_make_a_taller_picture() -> None:
 @pytest.mark.parametrize("errors", [[0.9], [0.9, 0.8, 0.95]])
 def test_a_search_of_any_length_is_drawn(errors: list[float]) -> None:
     assert len(colours(search_history(errors, "RMSE"))) >= 3
+
+
+def test_intervals_that_hold_zero_look_different() -> None:
+    clear = colours(intervals({"a": (0.2, 0.1, 0.3), "b": (-0.2, -0.3, -0.1)}, "difference"))
+    mixed = colours(intervals({"a": (0.2, 0.1, 0.3), "b": (-0.2, -0.3, 0.1)}, "difference"))
+    assert len(mixed) > len(clear)
+
+
+def test_a_model_of_one_height_has_a_calibration_plot_too() -> None:
+    one = colours(calibration({"mean": [(3.5, 3.4)]}, "stars"))
+    two = colours(calibration({"mean": [(3.5, 3.4)], "ncf": [(2.0, 2.5), (4.0, 3.9)]}, "stars"))
+    assert len(two) > len(one)

@@ -292,6 +292,35 @@ def test_a_cosine_rate_falls_to_zero_by_hand(fitted: FittedState, rows: Batch) -
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_a_one_cycle_rate_rises_and_falls_by_hand(fitted: FittedState, rows: Batch) -> None:
+    # Thirty steps: the first nine lead from 4 % to the whole, a cosine over 21 from there to zero.
+    found = rates(fitted, rows, schedule="one-cycle", epochs=10)
+    rising = [0.01 * (0.04 + 0.96 * step / 9) for step in (3, 6)]
+    falling = [0.005 * (1 + math.cos(math.pi * step / 21)) for step in (0, 3, 6, 9, 12, 15, 18, 21)]
+    assert found == pytest.approx(rising + falling, rel=1e-9, abs=1e-12)
+
+
+def test_a_plateau_halves_the_rate(fitted: FittedState, rows: Batch) -> None:
+    config = experiment(
+        learning_rate=0.01, batch_size=7, patience=0, schedule="plateau", epochs=12,
+        embedding_l2=0.0,
+    )  # fmt: skip
+    # Ratings that contradict the training rows: the better those are known, the worse these.
+    contradiction = replace(rows, ratings=5.5 - rows.ratings)
+    epochs = trained(config, fitted, rows, contradiction)[1].epochs
+    best, rate = math.inf, 0.01
+    for epoch in epochs:
+        assert epoch.validation is not None
+        error = epoch.validation.stars.rmse
+        # By torch's definition, better is better by a ten-thousandth.
+        if error < best * (1 - 1e-4):
+            best = error
+        else:
+            rate /= 2
+        assert epoch.learning_rate == pytest.approx(rate)
+    assert rate < 0.01 / 8
+
+
 def test_stopping_after_an_epoch_keeps_the_horizon_of_the_schedule(
     fitted: FittedState, rows: Batch
 ) -> None:
@@ -388,7 +417,9 @@ class Oracle(torch.nn.Module):
         pairs = zip(rows.users.tolist(), rows.movies.tolist(), strict=True)
         self.answers = dict(zip(pairs, answers.tolist(), strict=True))
 
-    def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
         pairs = zip(users.tolist(), movies.tolist(), strict=True)
         return torch.tensor([self.answers[pair] for pair in pairs])
 

@@ -45,10 +45,11 @@ def test_a_set_option_wins_over_the_file() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("train.epoch=3", ["train.epoch", "Did you mean 'epochs'?", "batch_size, embedding_l2"]),
+        ("train.epoch=3", ["train.epoch", "Did you mean 'epochs'?", "embedding_l2, epochs"]),
         ("trian.epochs=3", ["unknown key 'trian'", "Did you mean 'train'?"]),
         ("train.epochs=0", ["train.epochs = 0", "greater than or equal to 1"]),
-        ("train.loss=huber", ["'huber'", "'mse', 'l1' or 'smooth_l1'"]),
+        ("train.loss=huber", ["'huber'", "'mse', 'l1', 'smooth_l1'"]),
+        ("compare.losses=['l1', 'nll']", ["needs model.head"]),
         ("model.inputs=['user','user']", ["names an input twice"]),
         ("split.test=0.95", ["must leave rows to train on"]),
         ("name=../elsewhere", ["name = '../elsewhere'"]),
@@ -59,6 +60,9 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("tune.seed=-1", ["tune.seed = -1"]),
         ("tune.space={}", ["names nothing to search"]),
         ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),
+        ("split.kind=files", ["belong together"]),
+        ("split.files.train=['u1.base']", ["split.files.test"]),
+        ("compare.trials_per_loss=-1", ["compare.trials_per_loss = -1"]),
     ],
 )
 def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
@@ -92,6 +96,31 @@ def test_a_search_space_that_no_trial_could_use_is_refused(
 
     with pytest.raises(ConfigError, match=told):
         load_config(str(file), [])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["tune.num_trials=0", "split.validation=0"], "chooses on validation rows"),
+        (["tune.space={'train.loss' = {choices = ['l1']}}"], "nothing to search beside the loss"),
+    ],
+)
+def test_a_search_for_each_loss_needs_something_to_choose(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"compare.trials_per_loss > 0.* {told}"):
+        load_config(None, ["compare.trials_per_loss=3", *overrides])
+
+
+def test_the_search_of_one_loss_is_the_same_but_for_the_loss_and_its_budget() -> None:
+    config = load_config(None, ["compare.trials_per_loss=3", "tune.seed=7"])
+
+    of_loss = config.of_loss("l1")
+
+    assert of_loss.train == config.train.model_copy(update={"loss": "l1"})
+    assert (of_loss.tune.num_trials, of_loss.tune.seed) == (3, 7)
+    assert of_loss.tune.space == {
+        key: value for key, value in config.tune.space.items() if key != "train.loss"
+    }
+    assert of_loss.model == config.model
 
 
 def test_trial_parameters_change_just_what_they_name() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +22,7 @@ from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.tune import search
-from ray_jobs.worker import TrainingTask, train_tasks
+from ray_jobs.worker import PREDICTIONS, TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
 
 DATA = DataConfig(
@@ -58,15 +60,19 @@ def test_two_workers_give_the_metrics_and_weights_of_one(storage: Path, prepared
         model={"dropout": 0.0},
         train={"epochs": 2, "batch_size": 101, "patience": 0},
     )
-    task = TrainingTask("task", prepared, config.experiment, score_test=True, keep=True)
+    task = TrainingTask(
+        "task", prepared, config.experiment, score_test=True, keep=True, keep_predictions=True
+    )
     where = Workspace(config).run / "ray"
-    results, weights = [], []
+    results, weights, predictions = [], [], []
     for num_workers in (1, 2):
         resources = dataclasses.replace(Resources.of(config), num_workers=num_workers)
         (result,), kept = train_tasks([task], resources, where / f"workers-{num_workers}")
         results.append(result)
         with kept.as_directory() as folder:
             weights.append(checkpoint.load(Path(folder) / "task" / "last").model.state_dict())
+            file = Path(folder) / PREDICTIONS / str(result.predictions)
+            predictions.append(pq.read_table(file).to_pandas())
 
     one, two = results
     assert one.test is not None
@@ -79,6 +85,10 @@ def test_two_workers_give_the_metrics_and_weights_of_one(storage: Path, prepared
         assert epoch_of_two["validation_rmse"] == pytest.approx(
             epoch_of_one["validation_rmse"], rel=1e-4
         )
+    pd.testing.assert_frame_equal(predictions[1], predictions[0], rtol=1e-4)
+    actual = prepared.table("test", ["rating"])["rating"].to_numpy()
+    mean_error = np.abs(predictions[1]["stars"] - actual).mean()
+    assert mean_error == pytest.approx(two.test["mae"], rel=1e-5)
     for name, value in weights[0].items():
         np.testing.assert_allclose(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
@@ -169,3 +179,31 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
     value, spread = model.figure("rmse", "decayed")
     assert value == pytest.approx(np.mean(of_seeds))
     assert spread == pytest.approx(np.std(of_seeds, ddof=1))
+
+
+def test_each_loss_has_a_search_of_its_own_if_asked_for(storage: Path, prepared: Prepared) -> None:
+    config = job(
+        storage,
+        name="fair",
+        train={"epochs": 2, "batch_size": 512},
+        tune={"num_trials": 0, "space": {"model.embedding_dim": {"choices": [3, 5]}}},
+        compare={"losses": ["l1", "mse"], "seeds": [0], "trials_per_loss": 1, "resamples": 100},
+    )
+    workspace = Workspace(config)
+
+    comparison = compare(workspace, prepared, search(workspace, prepared))
+
+    assert comparison.trials_per_loss == 1
+    for loss in ("l1", "mse"):
+        trials = pq.read_table(storage / "runs" / "fair" / "searches" / loss / "trials.parquet")
+        assert trials.num_rows == 1
+        assert "config.train.loss" not in trials.column_names
+        best = tomllib.loads(
+            (storage / "runs" / "fair" / "searches" / loss / "best_config.toml").read_text()
+        )
+        assert best["train"]["loss"] == loss
+        (entry,) = (e for e in comparison.entries if e.name == f"NCF, {loss}")
+        # The same configuration, seed and rows: the comparison trains the trial's model again.
+        assert entry.validation[0]["rmse"] == pytest.approx(
+            trials["best_validation_rmse"][0].as_py(), rel=1e-5
+        )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from sklearn.model_selection import train_test_split
 
 from ncf import checkpoint
 from tests.support import left_after, run_module
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 
 def metrics(finished: Finished) -> dict[str, Any]:
     return json.loads((finished.run / "metrics.json").read_text())
+
+
+LOSSES = ("NCF, mse", "NCF, l1", "NCF, smooth_l1")
+
+
+def comparison(finished: Finished) -> dict[str, Any]:
+    return json.loads((finished.run / "comparison.json").read_text())
+
+
+def rows_of(ratings: pd.DataFrame, split: str = "test") -> list[int]:
+    """Rows of a split, as scikit-learn draws them."""
+    rest, test = train_test_split(range(len(ratings)), test_size=0.2, random_state=42)
+    return list(test) if split == "test" else list(rest[: round(0.1 * len(ratings))])
 
 
 def raw(finished: Finished, table: str) -> pd.DataFrame:
@@ -69,12 +83,9 @@ def test_metrics_hold_what_the_contract_says(finished: Finished) -> None:
 
 def test_test_metrics_are_those_of_the_kept_model(finished: Finished) -> None:
     """Recomputed from the raw ratings, the checkpoint and scikit-learn alone."""
-    from sklearn.model_selection import train_test_split
-
     model = checkpoint.load(finished.run / "checkpoint")
     ratings = raw(finished, "ratings")
-    _, rows = train_test_split(range(len(ratings)), test_size=0.2, random_state=42)
-    test = ratings.iloc[sorted(rows)]
+    test = ratings.iloc[sorted(rows_of(ratings))]
     users = model.fitted.user_index(test["user_id"].to_numpy())
     movies = model.fitted.movies.index_of(test["movie_id"].to_numpy())
     with torch.no_grad():
@@ -111,17 +122,103 @@ def test_the_search_chose_the_best_trial_by_validation(finished: Finished) -> No
 def test_the_comparison_has_every_loss_and_seed_beside_the_baselines(finished: Finished) -> None:
     entries = json.loads((finished.run / "comparison.json").read_text())["entries"]
 
-    assert [entry["name"] for entry in entries] == [
-        "global mean",
-        "damped bias",
-        "NCF, mse",
-        "NCF, l1",
-        "NCF, smooth_l1",
-    ]
-    assert [len(entry["test"]) for entry in entries] == [1, 1, 2, 2, 2]
+    names = [entry["name"] for entry in entries]
+    assert names[:2] == ["global mean", "damped bias"]
+    assert names[-3:] == list(LOSSES)
+    assert [len(entry["test"]) for entry in entries] == [1] * (len(entries) - 3) + [2] * 3
     assert {test["num_ratings"] for entry in entries for test in entry["test"]} == {400}
-    first, second = entries[2]["test"]
+    first, second = entries[-1]["test"]
     assert first["rmse"] != second["rmse"]
+
+
+def test_every_models_predictions_are_kept_and_give_its_figures(finished: Finished) -> None:
+    """Recomputed from the raw ratings and the files alone."""
+    ratings = raw(finished, "ratings").set_index("row")
+    for entry in comparison(finished)["entries"]:
+        assert len(entry["predictions"]) == len(entry["test"])
+        for name, figures in zip(entry["predictions"], entry["test"], strict=True):
+            table = pq.read_table(finished.run / "predictions" / name).to_pandas()
+            assert list(table["row"]) == sorted(rows_of(ratings))
+            actual = ratings.loc[table["row"], "rating"]
+            assert mean_squared_error(actual, table["stars"]) ** 0.5 == pytest.approx(
+                figures["rmse"], rel=1e-5
+            )
+            assert mean_absolute_error(actual, table["stars"]) == pytest.approx(
+                figures["mae"], rel=1e-5
+            )
+
+
+def test_models_are_compared_with_the_best_baseline_and_with_each_other(
+    finished: Finished,
+) -> None:
+    found = comparison(finished)
+    entries = {entry["name"]: entry for entry in found["entries"]}
+    best = min(
+        (entry for entry in found["entries"] if entry["name"] not in LOSSES),
+        key=lambda entry: entry["validation"][0]["rmse"],
+    )["name"]
+
+    assert found["baseline"] == best
+    assert found["model"] in LOSSES
+    mse, l1, smooth = LOSSES
+    assert [(d["first"], d["second"], d["metric"]) for d in found["assessment"]["differences"]] == [
+        (first, second, metric)
+        for first, second in (
+            *((loss, best) for loss in LOSSES),
+            *((mse, l1), (mse, smooth), (l1, smooth)),
+        )
+        for metric in ("rmse", "mae")
+    ]
+    for difference in found["assessment"]["differences"]:
+        first, second = (
+            pd.Series([t[difference["metric"]] for t in entries[difference[which]]["test"]]).mean()
+            for which in ("first", "second")
+        )
+        assert difference["value"] == pytest.approx(first - second, rel=1e-4, abs=1e-6)
+        assert difference["corrected_low"] <= difference["low"] < difference["high"]
+        assert difference["high"] <= difference["corrected_high"]
+        assert difference["p"] <= difference["holm_p"] <= 1
+
+
+def test_errors_are_divided_by_kinds_of_rows(finished: Finished) -> None:
+    """Ratings of users with few training ratings, found again in the raw tables with pandas."""
+    found = comparison(finished)
+    slices = found["assessment"]["slices"]
+    for name in {part["name"] for part in slices}:
+        assert sum(part["num_rows"] for part in slices if part["name"] == name) == 400
+    part = next(
+        part
+        for part in slices
+        if (part["name"], part["label"]) == ("training ratings of the user", "10 to 19")
+    )
+    ratings = raw(finished, "ratings").set_index("row")
+    test = rows_of(ratings)
+    validation = set(rows_of(ratings, "validation"))
+    train = ratings.drop(index=[*test, *validation])
+    counts = train["user_id"].value_counts().reindex(ratings["user_id"].unique(), fill_value=0)
+    entry = next(e for e in found["entries"] if e["name"] == found["baseline"])
+    rows = pq.read_table(finished.run / "predictions" / entry["predictions"][0]).to_pandas()
+    rows = rows.join(ratings, on="row")
+    rows = rows[rows["user_id"].map(counts).between(10, 19)]
+    assert part["num_rows"] == len(rows)
+    (errors,) = (e for e in part["errors"] if e["model"] == found["baseline"])
+    assert errors["mae"] == pytest.approx(mean_absolute_error(rows["rating"], rows["stars"]))
+    assert len(part["errors"]) == 2
+
+
+def test_the_report_tells_differences_slices_and_calibration(finished: Finished) -> None:
+    text = (finished.run / "report.md").read_text()
+    found = comparison(finished)
+
+    for difference in found["assessment"]["differences"]:
+        assert f"{difference['corrected_low']:+.4f} to {difference['corrected_high']:+.4f}" in text
+    for part in found["assessment"]["slices"]:
+        assert f"| {part['label']} | {part['num_rows']} |" in text
+    assert {c["model"] for c in found["assessment"]["calibrations"]} == {
+        entry["name"] for entry in found["entries"]
+    }
+    for name in ("differences", "calibration"):
+        assert (finished.run / "plots" / f"{name}.png").is_file()
 
 
 def test_recommendations_are_the_best_unseen_movies(finished: Finished) -> None:

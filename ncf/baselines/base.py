@@ -1,0 +1,122 @@
+"""What all baselines share: predict, score, be tuned on validation rows and be fitted again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from ncf.batches import Batch
+from ncf.fitted import FittedState, Floats, Integers
+from ncf.metrics import ErrorSums, Scores
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Baseline(ABC):
+    """A named prediction in stars for every row."""
+
+    name: str
+    """As tables show it."""
+    detail: str
+    """How it was fitted, with the settings that were chosen."""
+    seconds: float = field(default=0.0, kw_only=True)
+    """How long the fit took, without the tuning; 0 if nobody looked at the clock."""
+
+    @abstractmethod
+    def predict(self, rows: Batch) -> torch.Tensor:
+        """``[B]`` stars, not clipped."""
+
+    def score(self, rows: Batch, fitted: FittedState) -> Scores:
+        """Errors in stars and on the decayed scale, predictions clipped as the models' are."""
+        stars = self.predict(rows).clamp(fitted.rating_min, fitted.rating_max)
+        return Scores(
+            ErrorSums.of(stars, rows.ratings),
+            ErrorSums.of(stars * rows.weights, rows.ratings * rows.weights),
+        )
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[S]):
+    """One kind of baseline: how its settings are chosen, and how it is fitted with them."""
+
+    name: str
+    """The baseline's."""
+    tune: Callable[[Batch, Batch | None, FittedState], S]
+    """``tune(train, validation, fitted)``: settings; the defaults without validation rows."""
+    fit: Callable[[Batch, FittedState, S], Baseline]
+    """``fit(rows, fitted, settings)``."""
+
+
+@dataclass(frozen=True)
+class Tuned(Generic[S]):
+    """A baseline with settings chosen on the validation rows."""
+
+    recipe: Recipe[S]
+    """To fit it again with."""
+    settings: S
+    """What was chosen."""
+    baseline: Baseline
+    """Fitted on the training rows."""
+    seconds: float
+    """How long the choice of the settings took."""
+
+    def refit(self, rows: Batch, fitted: FittedState) -> Baseline:
+        """The same settings fitted on other rows, such as training and validation together."""
+        return _timed_fit(self.recipe, rows, fitted, self.settings)
+
+
+def tuned(
+    recipe: Recipe[S], train: Batch, validation: Batch | None, fitted: FittedState
+) -> Tuned[S]:
+    """Choose the settings on the validation rows, and fit on the training rows."""
+    start = perf_counter()
+    settings = recipe.tune(train, validation, fitted)
+    seconds = perf_counter() - start
+    return Tuned(recipe, settings, _timed_fit(recipe, train, fitted, settings), seconds)
+
+
+def concatenated(first: Batch, second: Batch | None) -> Batch:
+    """The rows of both, in order."""
+    if second is None:
+        return first
+    return Batch(
+        users=torch.cat([first.users, second.users]),
+        movies=torch.cat([first.movies, second.movies]),
+        ratings=torch.cat([first.ratings, second.ratings]),
+        weights=torch.cat([first.weights, second.weights]),
+        times=torch.cat([first.times, second.times]),
+    )
+
+
+def squared_error(stars: Floats, rows: Batch, fitted: FittedState) -> float:
+    """Mean squared error of the clipped predictions ``stars: [B]``."""
+    clipped = np.clip(stars, fitted.rating_min, fitted.rating_max)
+    return float(np.mean((clipped - ratings_of(rows)) ** 2))
+
+
+def users_of(rows: Batch) -> Integers:
+    """``[B]`` user index, fit to index arrays with."""
+    return rows.users.numpy().astype(np.int64)
+
+
+def movies_of(rows: Batch) -> Integers:
+    """``[B]`` movie index, fit to index arrays with."""
+    return rows.movies.numpy().astype(np.int64)
+
+
+def ratings_of(rows: Batch) -> Floats:
+    """``[B]`` stars in double precision."""
+    return rows.ratings.numpy().astype(np.float64)
+
+
+def _timed_fit(recipe: Recipe[S], rows: Batch, fitted: FittedState, settings: S) -> Baseline:
+    start = perf_counter()
+    baseline = recipe.fit(rows, fitted, settings)
+    return replace(baseline, seconds=perf_counter() - start)

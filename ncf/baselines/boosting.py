@@ -1,0 +1,210 @@
+"""LightGBM on features made of ratings: the strongest peer. Needs the extra ``peers``.
+
+One variant knows users, movies and their ratings; the other knows when each rating was given too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from itertools import product
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from ncf.baselines.base import Baseline, Recipe, ratings_of, squared_error
+from ncf.baselines.sessions import sessions
+from ncf.baselines.statistics import History, statistics
+from ncf.baselines.tables import FeatureTable, out_of_fold
+from ncf.batches import Batch
+from ncf.fitted import UNKNOWN, FittedState, Floats
+
+LEAVES: Final = (31, 63)
+"""Sizes of a tree tried."""
+
+ROWS_PER_LEAF: Final = (20, 100)
+"""Least numbers of training rows in a leaf tried."""
+
+COLUMN_SHARES: Final = (0.25, 0.5)
+"""Shares of the columns that each tree may use, tried."""
+
+_TRIAL_RATE: Final = 0.1
+"""Learning rate while the other settings are chosen: it takes a third of the final one's time."""
+
+_STRANGERS: Final = 0.1
+"""Share of training rows with a hidden user where validation rows have unknown ones."""
+
+_MOST_ROUNDS: Final = 3000
+_PATIENCE: Final = 50
+"""Rounds without a lower validation error after which no more are tried."""
+
+
+@dataclass(frozen=True)
+class BoostingSettings:
+    """Settings of the boosted trees."""
+
+    with_times: bool
+    """Whether features are made of the times of ratings."""
+    leaves: int = 31
+    """Most leaves of a tree."""
+    rows_per_leaf: int = 20
+    """Fewest training rows in a leaf."""
+    column_share: float = 0.5
+    """Share of the features that each tree may use, drawn anew for every tree."""
+    learning_rate: float = 0.03
+    """Share of a tree's correction that is applied."""
+    rounds: int = 500
+    """Number of trees."""
+    folds: int = 10
+    """The features of a training row are made from the other folds' ratings."""
+    strangers: float = 0.0
+    """Share of the training rows that are described as those of an unknown user, so that trees
+    learn what to make of one."""
+    seed: int = 0
+    """Of the folds, and of the rows and columns that each tree is grown on."""
+
+
+@dataclass(frozen=True)
+class BoostedTrees(Baseline):
+    """LightGBM's prediction from features of the known ratings."""
+
+    settings: BoostingSettings
+    history: History
+    """The ratings that it was fitted on, which also tell about new rows."""
+    booster: Any
+    """``lightgbm.Booster``; it has no types, and may not be installed."""
+
+    def predict(self, rows: Batch) -> torch.Tensor:
+        """``[B]`` stars, not clipped."""
+        table = features(self.history, rows, self.settings.with_times)
+        return torch.from_numpy(_predicted(self.booster, table))
+
+
+def installed() -> bool:
+    """Whether LightGBM is there."""
+    return find_spec("lightgbm") is not None
+
+
+def features(history: History, rows: Batch, with_times: bool) -> FeatureTable:
+    """All features of ``rows``, whose own ratings are not looked at."""
+    table = statistics(history, rows)
+    return table.beside(sessions(history, rows)) if with_times else table
+
+
+def boosted_trees(rows: Batch, fitted: FittedState, settings: BoostingSettings) -> BoostedTrees:
+    """Grow trees on out-of-fold features of ``rows``."""
+    table = training_features(rows, fitted, settings)
+    booster = _grown(table, rows, settings)
+    detail = (
+        f"{settings.rounds} trees of {settings.leaves} leaves with {settings.rows_per_leaf} rows "
+        f"or more, {settings.column_share:.0%} of {len(table.names)} features each, learning rate "
+        f"{settings.learning_rate:g}, features out of {settings.folds} folds"
+    )
+    if settings.strangers:
+        detail += f", {settings.strangers:.0%} of the rows without their user"
+    return BoostedTrees(
+        _name(settings.with_times), detail, settings, History(rows, fitted), booster
+    )
+
+
+def training_features(rows: Batch, fitted: FittedState, settings: BoostingSettings) -> FeatureTable:
+    """Features of training rows, each made without the row's own rating."""
+    hidden = np.random.default_rng(settings.seed).random(len(rows)) < settings.strangers
+    users = torch.where(torch.from_numpy(hidden), UNKNOWN, rows.users)
+
+    def of_fold(others: Batch, fold: Batch) -> FeatureTable:
+        return features(History(others, fitted), fold, settings.with_times)
+
+    asked = replace(rows, users=users)
+    return out_of_fold(rows, asked, of_fold, settings.folds, settings.seed)
+
+
+def best_boosting(
+    train: Batch, validation: Batch | None, fitted: FittedState, *, with_times: bool
+) -> BoostingSettings:
+    """The settings and the number of trees with the least error on the validation rows."""
+    default = BoostingSettings(with_times)
+    if validation is None:
+        return default
+    if (validation.users == UNKNOWN).any():
+        default = replace(default, strangers=_STRANGERS)
+    table = training_features(train, fitted, default)
+    unseen = features(History(train, fitted), validation, with_times)
+
+    def stopped_early(settings: BoostingSettings) -> tuple[float, BoostingSettings]:
+        booster = _grown(table, train, replace(settings, rounds=_MOST_ROUNDS), unseen, validation)
+        error = squared_error(_predicted(booster, unseen), validation, fitted)
+        return error, replace(settings, rounds=booster.best_iteration)
+
+    trials = [
+        stopped_early(
+            replace(
+                default,
+                leaves=leaves,
+                rows_per_leaf=rows_per_leaf,
+                column_share=column_share,
+                learning_rate=_TRIAL_RATE,
+            )
+        )
+        for leaves, rows_per_leaf, column_share in product(LEAVES, ROWS_PER_LEAF, COLUMN_SHARES)
+    ]
+    _, best = min(trials, key=lambda trial: trial[0])
+    return stopped_early(replace(best, learning_rate=default.learning_rate))[1]
+
+
+def _grown(
+    table: FeatureTable,
+    rows: Batch,
+    settings: BoostingSettings,
+    unseen: FeatureTable | None = None,
+    validation: Batch | None = None,
+) -> Any:
+    """A booster; with validation rows it stops when their error falls no more."""
+    import lightgbm
+
+    data = lightgbm.Dataset(table.values, ratings_of(rows))
+    watched, callbacks = [], []
+    if unseen is not None and validation is not None:
+        watched = [data.create_valid(unseen.values, ratings_of(validation))]
+        callbacks = [lightgbm.early_stopping(_PATIENCE, verbose=False)]
+    parameters = {
+        "objective": "regression",
+        "num_leaves": settings.leaves,
+        "min_data_in_leaf": settings.rows_per_leaf,
+        "feature_fraction": settings.column_share,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 5.0,
+        "learning_rate": settings.learning_rate,
+        "seed": settings.seed,
+        # The same trees on any machine, however many threads it has.
+        "deterministic": True,
+        "force_col_wise": True,
+        "num_threads": torch.get_num_threads(),
+        "verbosity": -1,
+    }
+    return lightgbm.train(
+        parameters, data, settings.rounds, valid_sets=watched, callbacks=callbacks
+    )
+
+
+def _predicted(booster: Any, table: FeatureTable) -> Floats:
+    if not len(table.values):  # which LightGBM refuses
+        return np.zeros(0)
+    stars = booster.predict(table.values, num_threads=torch.get_num_threads())
+    return np.asarray(stars, dtype=np.float64)
+
+
+def _name(with_times: bool) -> str:
+    return "LightGBM, with rating times" if with_times else "LightGBM"
+
+
+BOOSTING: Final = tuple(
+    Recipe[BoostingSettings](
+        _name(with_times), partial(best_boosting, with_times=with_times), boosted_trees
+    )
+    for with_times in (False, True)
+)
+"""Without and with the times of ratings."""

@@ -1,0 +1,165 @@
+"""Features of rows from the user's ratings near in time, on both sides.
+
+People rate many movies in one sitting, and a sitting has its mood: what the user's neighbouring
+ratings deviate from the bias prediction says more than the user's average. Ratings given later
+take part, so this answers "what would this user have said", not "what will they say".
+
+Every function takes the ratings that may be known and rows whose ratings may not; see
+``ncf.baselines.tables``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ncf.baselines.base import movies_of, users_of
+from ncf.baselines.factors import Groups
+from ncf.baselines.statistics import History, standardised
+from ncf.baselines.tables import FeatureTable
+from ncf.batches import Batch
+from ncf.fitted import UNKNOWN, FittedState, Floats, Integers
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+
+SCALES: Final = {
+    "10 seconds": 10.0,
+    "minute": _MINUTE,
+    "10 minutes": 10 * _MINUTE,
+    "hour": _HOUR,
+    "day": _DAY,
+    "month": 30 * _DAY,
+    "600 days": 600 * _DAY,
+}
+"""Time in which the weight of a neighbouring rating falls to 1/e."""
+
+WINDOWS: Final = {"a minute": _MINUTE, "an hour": _HOUR, "a day": _DAY, "a month": 30 * _DAY}
+"""Times to either side within which ratings are counted."""
+
+NEAREST: Final = (1, 3, 10)
+"""Numbers of preceding and of following ratings whose residuals are averaged."""
+
+_DAMPING: Final = 1.0
+"""Weight of nothing special that every weighted mean is shrunk with."""
+
+_CELLS: Final = 1_000_000
+"""Largest number of pairs of a row and a rating worked on at once."""
+
+
+@dataclass(frozen=True)
+class Diary:
+    """All known ratings of one user in the order of time."""
+
+    times: Floats
+    """``[H]`` seconds, ascending."""
+    residuals: Floats
+    """``[H]`` rating minus damped biases."""
+    content: Floats
+    """``[H, C]`` content of the movies, each of length 1."""
+
+
+def sessions(history: History, rows: Batch) -> FeatureTable:
+    """Features of the rows from their users' known ratings near in time."""
+    users, movies = users_of(rows), movies_of(rows)
+    times = rows.times.numpy().astype(np.float64)
+    directions = _directions(history.fitted)
+    known = history.rows.times.numpy().astype(np.float64)
+    in_time = np.lexsort((known, history.users))
+    starts = np.searchsorted(history.users[in_time], np.arange(history.fitted.num_users + 2))
+    asked = Groups.of(users, history.fitted.num_users + 1)
+    nothing = in_time[:0]
+    blank = Diary(known[nothing], history.residuals[nothing], directions[nothing])
+    names = of_one_user(blank, times[:0], directions[:0]).names
+    values = np.empty((len(rows), len(names)), dtype=np.float32)
+    for user in range(history.fitted.num_users + 1):
+        mine = nothing if user == UNKNOWN else in_time[starts[user] : starts[user + 1]]
+        diary = Diary(known[mine], history.residuals[mine], directions[history.movies[mine]])
+        for part in _parts(asked.order[asked.starts[user] : asked.starts[user + 1]], len(mine)):
+            values[part] = of_one_user(diary, times[part], directions[movies[part]]).values
+    return FeatureTable(names, values).beside(_calendar(history.fitted, movies, times))
+
+
+def of_one_user(diary: Diary, times: Floats, content: Floats) -> FeatureTable:
+    """Features of one user's rows at ``times: [R]`` for movies of ``content: [R, C]``."""
+    apart = np.abs(times[:, None] - diary.times)  # [R, H]
+    likeness = np.maximum(content @ diary.content.T, 0.0)  # [R, H]
+    columns = [*_positions(diary, times), *_nearest(diary, times)]
+    for name, window in WINDOWS.items():
+        columns.append((f"ratings at most {name} apart", np.log1p((apart <= window).sum(axis=1))))
+    for name, scale in SCALES.items():
+        weight = np.exp(-apart / scale)
+        columns.append((f"mood, {name}", _damped_mean(weight, diary.residuals)))
+        columns.append((f"ratings around, {name}", np.log1p(weight.sum(axis=1))))
+        columns.append(
+            (f"mood for alike, {name}", _damped_mean(weight * likeness, diary.residuals))
+        )
+    columns.append(("mood for alike", _damped_mean(likeness**2, diary.residuals)))
+    return FeatureTable.of(columns)
+
+
+def _positions(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
+    """Where in the user's sequence a row stands, and how far the neighbours are."""
+    number = len(diary.times)
+    before = np.searchsorted(diary.times, times, side="left")
+    after = np.searchsorted(diary.times, times, side="right")
+    padded = np.concatenate([[np.nan], diary.times, [np.nan]])
+    first, last = (diary.times[0], diary.times[-1]) if number else (np.nan, np.nan)
+    return [
+        ("position", np.log1p(before)),
+        ("position, share", (before + after) / (2 * max(number, 1))),
+        ("days since first", (times - first) / _DAY),
+        ("days until last", (last - times) / _DAY),
+        ("since previous", np.log1p(times - padded[before])),
+        ("until next", np.log1p(padded[after + 1] - times)),
+    ]
+
+
+def _nearest(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
+    """Mean residual of the ratings just before and just after; one of the same second is both."""
+    number = len(diary.times)
+    sums = np.concatenate([[0.0], np.cumsum(diary.residuals)])
+    until = np.searchsorted(diary.times, times, side="right")
+    since = np.searchsorted(diary.times, times, side="left")
+    columns = []
+    for k in NEAREST:
+        low, high = np.maximum(until - k, 0), np.minimum(since + k, number)
+        before, after = sums[until] - sums[low], sums[high] - sums[since]
+        columns.append((f"previous {k}", _ratio(before, until - low)))
+        columns.append((f"next {k}", _ratio(after, high - since)))
+    return columns
+
+
+def _calendar(fitted: FittedState, movies: Integers, times: Floats) -> FeatureTable:
+    """When the rating was given, and how old the movie was."""
+    years = 1970.0 + times / (365.25 * _DAY)
+    columns = [("rating year", years), ("hour of day", times % _DAY / _HOUR)]
+    for at, column in enumerate(fitted.numeric):
+        if column.name == "year" and column.transform == "none":
+            released = fitted.movies.numeric[:, at] * column.scale + column.mean
+            columns.append(("movie age", years - released[movies]))
+    return FeatureTable.of(columns)
+
+
+def _directions(fitted: FittedState) -> Floats:
+    """``[M, C]`` content of every movie, scaled to length 1."""
+    content = standardised(fitted)
+    length = np.linalg.norm(content, axis=1, keepdims=True)
+    return np.divide(content, length, out=np.zeros_like(content), where=length > 0)
+
+
+def _damped_mean(weights: Floats, values: Floats) -> Floats:
+    """``[R]``: mean of ``values: [H]`` under ``weights: [R, H]``, shrunk towards 0."""
+    return weights @ values / (weights.sum(axis=1) + _DAMPING)
+
+
+def _ratio(sums: Floats, counts: Integers) -> Floats:
+    """Mean, NaN of nothing."""
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+
+
+def _parts(rows: Integers, history: int) -> list[Integers]:
+    """``rows`` in parts small enough to be compared with ``history`` ratings each."""
+    size = max(1, _CELLS // max(history, 1))
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

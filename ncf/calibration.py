@@ -1,0 +1,81 @@
+"""Whether predictions mean what they say: ratings near 4 where 4 was predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Rows with predictions of about the same height."""
+
+    num_rows: int
+    predicted: float
+    """Mean prediction."""
+    actual: float
+    """Mean of what was predicted."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predictions of one model against the truth, over all its training seeds."""
+
+    model: str
+    bins: tuple[CalibrationBin, ...]
+    """By tenths of the predictions; fewer bins where many predictions are equal."""
+    expected_error: float
+    """Mean over rows of the distance between a bin's mean prediction and mean truth."""
+    slope: float | None
+    """Of the least-squares line of truth on prediction: 1 if calibrated, below 1 if predictions
+    vary too much; None if all predictions are equal."""
+    intercept: float | None
+    """Of that line."""
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        predictions: npt.NDArray[np.floating],
+        actual: npt.NDArray[np.floating],
+        num_bins: int = 10,
+    ) -> Calibration:
+        """From ``predictions: [S, N]`` of each seed and the truth ``actual: [N]``.
+
+        Each seed's predictions are judged as they are: their mean would be better calibrated
+        than any model that can be kept.
+        """
+        guesses = predictions.astype(np.float64).ravel()
+        truths = np.tile(actual.astype(np.float64), len(predictions))
+        # Equal predictions share a bin, whatever the order of their rows.
+        edges = np.unique(np.quantile(guesses, np.arange(1, num_bins) / num_bins))
+        groups = np.searchsorted(edges, guesses, side="right")
+        counts = np.bincount(groups)
+        used = np.flatnonzero(counts)
+        predicted = np.bincount(groups, guesses)[used] / counts[used]
+        found = np.bincount(groups, truths)[used] / counts[used]
+        slope, intercept = _line(guesses, truths)
+        return cls(
+            model=model,
+            bins=tuple(
+                CalibrationBin(int(count), float(guess), float(truth))
+                for count, guess, truth in zip(counts[used], predicted, found, strict=True)
+            ),
+            expected_error=float(np.average(np.abs(predicted - found), weights=counts[used])),
+            slope=slope,
+            intercept=intercept,
+        )
+
+
+def _line(
+    guesses: npt.NDArray[np.float64], truths: npt.NDArray[np.float64]
+) -> tuple[float | None, float | None]:
+    """Slope and intercept of the least-squares line of ``truths: [N]`` on ``guesses: [N]``."""
+    deviations = guesses - guesses.mean()
+    variation = float(deviations @ deviations)
+    if variation <= 1e-12 * len(guesses):
+        return None, None
+    slope = float(deviations @ truths) / variation
+    return slope, float(truths.mean() - slope * guesses.mean())

@@ -1,0 +1,61 @@
+"""A model's prediction for every single row, kept for whatever is asked of it later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import distributed, nn
+
+from ncf.batches import ALONE, Batch, Share, chunks
+from ncf.training import EVALUATION_CHUNK, Objective, unwrapped
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for N rows, in the order of the release's file."""
+
+    stars: Floats
+    """``[N]`` ratings, clipped to the range of the training ratings."""
+    decayed: Floats
+    """``[N]`` the same on the scale rating * weight."""
+
+    def to_arrow(self, rows: npt.NDArray[np.int64]) -> pa.Table:
+        """A table, with ``rows: [N]`` as the positions in the release's file."""
+        return pa.table({"row": rows, "stars": self.stars, "decayed": self.decayed})
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> Predictions:
+        """Read back what ``to_arrow`` made."""
+        return cls(table["stars"].to_numpy(), table["decayed"].to_numpy())
+
+    def on(self, scale: str) -> Floats:
+        """``[N]`` on the scale ``stars`` or ``decayed``."""
+        return self.decayed if scale == "decayed" else self.stars
+
+
+def predict(
+    model: nn.Module, rows: Batch, objective: Objective, share: Share = ALONE
+) -> Predictions:
+    """Predict every row; with several workers each computes its share, and all get the whole."""
+    model.eval()
+    network = unwrapped(model)
+    found = torch.zeros(2, len(rows), device=rows.users.device)
+    mine = found[:, share.rank :: share.size]
+    done = 0
+    with torch.no_grad():
+        for batch in chunks(share.of(rows), EVALUATION_CHUNK):
+            outputs = network.point(model(batch.users, batch.movies, batch.times))
+            part = mine[:, done : done + len(batch)]
+            part[0] = objective.stars(outputs, batch)
+            part[1] = objective.decayed(outputs, batch)
+            done += len(batch)
+    if share.size > 1:
+        distributed.all_reduce(found)  # every other worker's entries are 0
+    stars, decayed = found.cpu().numpy()
+    return Predictions(stars, decayed)

@@ -1,0 +1,279 @@
+"""Are two models' errors on the same rows truly different? A paired bootstrap over users.
+
+A user's rows resemble each other, so whole users are drawn with replacement, never single rows;
+every model is measured on the same draws, so what is easy or hard for all of them cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Metric = Literal["rmse", "mae"]
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+_ALPHA: Final = 0.05
+"""Chance of calling one of several equal models better, at most."""
+
+_WEIGHTS_AT_ONCE: Final = 4_000_000
+"""Users times resamples held at once: bounds memory for any number of users."""
+
+
+@dataclass(frozen=True)
+class UserErrors:
+    """One model's errors on a set of rows, summed by user, for each of its S training seeds."""
+
+    name: str
+    counts: Floats
+    """``[U]`` rows of each user."""
+    squared: Floats
+    """``[S, U]`` sums of squared errors."""
+    absolute: Floats
+    """``[S, U]`` sums of absolute errors."""
+
+    @classmethod
+    def of(
+        cls, name: str, users: Integers, num_users: int, errors: Iterable[npt.ArrayLike]
+    ) -> UserErrors:
+        """From ``users: [N]``, numbered from 0, and for each seed its ``errors: [N]``."""
+
+        def by_user(values: Floats) -> Floats:
+            return np.bincount(users, values, num_users).astype(np.float64)
+
+        sums = []
+        for of_seed in errors:
+            error = np.asarray(of_seed, dtype=np.float64)
+            sums.append((by_user(error * error), by_user(np.abs(error))))
+        return cls(
+            name=name,
+            counts=np.bincount(users, minlength=num_users).astype(np.float64),
+            squared=np.stack([squared for squared, _ in sums]),
+            absolute=np.stack([absolute for _, absolute in sums]),
+        )
+
+    @property
+    def num_seeds(self) -> int:
+        """Training seeds."""
+        return len(self.squared)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """One metric of M models, each averaged over its seeds."""
+
+    observed: Floats
+    """``[M]`` on the users as they are."""
+    draws: Floats
+    """``[R, M]`` on each resample."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one model minus that of another: below 0, the first errs less."""
+
+    first: str
+    second: str
+    metric: Metric
+    value: float
+    low: float
+    """Lower end of the 95 % interval of this comparison alone."""
+    high: float
+    """Upper end of it."""
+    p: float
+    """Two-sided p-value of no difference."""
+    corrected_low: float
+    """Lower end of the interval that holds with 95 % for all comparisons of the family at once
+    (Bonferroni)."""
+    corrected_high: float
+    """Upper end of it."""
+    holm_p: float
+    """p-value corrected for the size of the family, by Holm's method."""
+
+    @property
+    def better(self) -> str | None:
+        """The model that errs less; None unless both the corrected interval and Holm's p say so."""
+        if self.holm_p >= _ALPHA or self.corrected_low <= 0 <= self.corrected_high:
+            return None
+        return self.first if self.value < 0 else self.second
+
+
+def resample(
+    models: Sequence[UserErrors],
+    *,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+    vary_seeds: bool = False,
+) -> dict[Metric, Resampled]:
+    """Draw users with replacement, the same for all models and all their seeds.
+
+    Args:
+        models: errors on the same rows.
+        num_resamples: R, the number of draws.
+        seed: of the generator; the same seed gives the same figures.
+        vary_seeds: add what other training seeds might have given, so that the figures are about
+            the method and not about the few models that these seeds happened to give.
+
+    Raises:
+        ValueError: if there are fewer than two users, which leaves nothing to draw from.
+    """
+    num_users = len(models[0].counts)
+    if num_users < 2:
+        raise ValueError(f"a bootstrap over users needs at least two of them, found {num_users}")
+    generator = np.random.default_rng(seed)
+    # [1 + K, U]: rows of each user, then every model's and seed's sums.
+    sums = np.concatenate(
+        [models[0].counts[None], *(m.squared for m in models), *(m.absolute for m in models)]
+    )
+    drawn = np.concatenate(
+        [weights @ sums.T for weights in _user_weights(generator, num_users, num_resamples)]
+    )
+    num_columns = (len(sums) - 1) // 2
+    means = drawn[:, 1:] / drawn[:, :1]
+    observed = sums[1:].sum(axis=1) / sums[0].sum()
+    seeds = [m.num_seeds for m in models]
+    seeds_generator = generator if vary_seeds else None
+    squared, absolute = slice(None, num_columns), slice(num_columns, None)
+    return {
+        "rmse": _averaged(
+            np.sqrt(observed[squared]), np.sqrt(means[:, squared]), seeds, seeds_generator
+        ),
+        "mae": _averaged(observed[absolute], means[:, absolute], seeds, seeds_generator),
+    }
+
+
+def _user_weights(
+    generator: np.random.Generator, num_users: int, num_resamples: int
+) -> Iterable[Floats]:
+    """How often each user was drawn: ``[C, U]`` at a time, C adding up to ``num_resamples``."""
+    chunk = max(1, _WEIGHTS_AT_ONCE // num_users)
+    for start in range(0, num_resamples, chunk):
+        size = min(chunk, num_resamples - start)
+        users = generator.integers(0, num_users, size=(size, num_users))
+        users += np.arange(size)[:, None] * num_users
+        counts = np.bincount(users.ravel(), minlength=size * num_users)
+        yield counts.reshape(size, num_users).astype(np.float64)
+
+
+def _averaged(
+    observed: Floats, draws: Floats, seeds: Sequence[int], generator: np.random.Generator | None
+) -> Resampled:
+    """Average ``observed: [K]`` and ``draws: [R, K]`` over each model's seeds.
+
+    With a ``generator``, what other seeds might have given is added to the draws.
+    """
+    ends = np.cumsum(seeds)
+    of_models = [slice(end - size, end) for end, size in zip(ends, seeds, strict=True)]
+    averages = np.stack([draws[:, columns].mean(axis=1) for columns in of_models], axis=1)
+    if generator is not None:
+        averages += _of_other_seeds(
+            [observed[columns] for columns in of_models], averages, generator
+        )
+    return Resampled(np.array([observed[columns].mean() for columns in of_models]), averages)
+
+
+def _of_other_seeds(
+    observed: Sequence[Floats], like: Floats, generator: np.random.Generator
+) -> Floats:
+    """``[R, M]`` deviations of the means over seeds, which vary alike for all models.
+
+    Drawing three or five seeds with replacement would understate how little they tell. These
+    deviations are such that the difference of two models follows Student's t distribution.
+    """
+    several = [values for values in observed if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if not freedom:
+        return np.zeros_like(like)
+    variance = sum(float(((values - values.mean()) ** 2).sum()) for values in several) / freedom
+    scale = np.sqrt(variance * freedom / generator.chisquare(freedom, size=(len(like), 1)))
+    # A model with one seed has no other: baselines come out the same every time.
+    size = [1 / math.sqrt(len(values)) if len(values) > 1 else 0.0 for values in observed]
+    deviations: Floats = scale * generator.standard_normal(like.shape) * size
+    return deviations
+
+
+def differences(
+    models: Sequence[UserErrors],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+    vary_seeds: bool = False,
+) -> tuple[Difference, ...]:
+    """RMSE and MAE of each pair compared, all of them as one family.
+
+    Args:
+        models: with distinct names.
+        pairs: names of the first and the second model of each comparison.
+        num_resamples: see ``resample``, as the other two.
+        seed: as above.
+        vary_seeds: as above.
+    """
+    figures = resample(models, num_resamples=num_resamples, seed=seed, vary_seeds=vary_seeds)
+    position = {model.name: number for number, model in enumerate(models)}
+    size = 2 * len(pairs)
+    found = [
+        _difference(first, second, metric, figures[metric], position, size)
+        for first, second in pairs
+        for metric in figures
+    ]
+    corrected = holm([difference.p for difference in found])
+    return tuple(
+        replace(difference, holm_p=p) for difference, p in zip(found, corrected, strict=True)
+    )
+
+
+def _difference(
+    first: str,
+    second: str,
+    metric: Metric,
+    figures: Resampled,
+    position: dict[str, int],
+    family: int,
+) -> Difference:
+    one, other = position[first], position[second]
+    draws = figures.draws[:, one] - figures.draws[:, other]
+    low, high = _interval(draws, _ALPHA)
+    corrected_low, corrected_high = _interval(draws, _ALPHA / family)
+    p = _p_value(draws)
+    return Difference(
+        first=first,
+        second=second,
+        metric=metric,
+        value=float(figures.observed[one] - figures.observed[other]),
+        low=low,
+        high=high,
+        p=p,
+        corrected_low=corrected_low,
+        corrected_high=corrected_high,
+        holm_p=p,
+    )
+
+
+def _interval(draws: Floats, alpha: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
+def _p_value(draws: Floats) -> float:
+    """Twice the share of draws on the other side of 0, counted so that it is never 0."""
+    other_side = min((draws <= 0).sum(), (draws >= 0).sum())
+    return min(1.0, 2 * (1 + int(other_side)) / (1 + len(draws)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected p-values, in the same order.
+
+    S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statistics 6, 1979.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        corrected[position] = largest
+    return corrected

@@ -1,0 +1,162 @@
+"""LightGBM baselines, and all baselines together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ncf import baselines
+from ncf.baselines.base import concatenated
+from ncf.baselines.boosting import (
+    BoostedTrees,
+    BoostingSettings,
+    best_boosting,
+    boosted_trees,
+    training_features,
+)
+from ncf.batches import Batch
+
+NAMES = [
+    "global mean",
+    "damped bias",
+    "item kNN",
+    "matrix factorisation",
+    "LightGBM",
+    "LightGBM, with rating times",
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search over fewer settings; what it does with them is the same."""
+    monkeypatch.setattr("ncf.baselines.boosting.LEAVES", (7,))
+    monkeypatch.setattr("ncf.baselines.boosting.COLUMN_SHARES", (0.5,))
+
+
+@pytest.fixture(scope="module")
+def moody(world: Any) -> tuple[Batch, Batch, Batch]:
+    """Training, validation and test rows where each sitting of a user has a mood of its own."""
+    random = np.random.default_rng(11)
+    rows = concatenated(concatenated(world.train, world.validation), world.test)
+    sitting = random.integers(0, 5, len(rows))
+    mood = random.choice([-0.8, 0.8], (121, 5))[rows.users.numpy(), sitting]
+    times = 10**9 + sitting * 50 * 86400 + random.integers(0, 600, len(rows))
+    rows = replace(
+        rows,
+        ratings=rows.ratings + torch.from_numpy(mood).float(),
+        times=torch.from_numpy(times),
+    )
+    return rows[:4500], rows[4500:5100], rows[5100:]
+
+
+def test_times_tell_the_mood_of_a_sitting(world: Any, moody: tuple[Batch, Batch, Batch]) -> None:
+    train, _, test = moody
+    lowest, highest = float(train.ratings.min()), float(train.ratings.max())
+    fitted = replace(world.fitted, rating_min=lowest, rating_max=highest)
+
+    def error(with_times: bool) -> float:
+        settings = BoostingSettings(with_times, rounds=150, learning_rate=0.1)
+        return boosted_trees(train, fitted, settings).score(test, fitted).stars.rmse
+
+    without, with_times = error(False), error(True)
+    assert without > 0.8  # the mood is 0.8 to either side
+    assert with_times < 0.6
+
+
+def test_the_number_of_trees_is_where_the_validation_error_is_least(world: Any) -> None:
+    train, validation = world.train[:1500], world.validation
+    chosen = best_boosting(train, validation, world.fitted, with_times=False)
+    model = boosted_trees(train, world.fitted, chosen)
+    table = training_features(train, world.fitted, chosen)
+    assert model.booster.num_trees() == chosen.rounds
+    assert model.booster.num_feature() == len(table.names)
+
+    def error(rounds: int) -> float:
+        changed = boosted_trees(train, world.fitted, replace(chosen, rounds=rounds))
+        stars = changed.predict(validation)
+        return float(((stars - validation.ratings) ** 2).mean())
+
+    best = error(chosen.rounds)
+    assert best <= min(error(rounds) for rounds in (5, chosen.rounds - 1, chosen.rounds + 20))
+    assert best_boosting(train, None, world.fitted, with_times=True) == BoostingSettings(True)
+
+
+def test_unknown_validation_users_are_prepared_for(world: Any) -> None:
+    train, validation = world.train[:800], world.validation[:100]
+    assert not best_boosting(train, validation, world.fitted, with_times=False).strangers
+    users = validation.users.clone()
+    users[:10] = 0
+    strange = replace(validation, users=users)
+    chosen = best_boosting(train, strange, world.fitted, with_times=False)
+    assert chosen.strangers > 0
+    assert "without their user" in boosted_trees(train, world.fitted, chosen).detail
+
+
+def test_the_same_settings_grow_the_same_trees(world: Any) -> None:
+    train, settings = world.train[:800], BoostingSettings(True, rounds=20)
+    first, second = (boosted_trees(train, world.fitted, settings) for _ in range(2))
+    assert torch.equal(first.predict(world.test), second.predict(world.test))
+    other = boosted_trees(train, world.fitted, replace(settings, seed=1))
+    assert not torch.equal(first.predict(world.test), other.predict(world.test))
+    assert len(first.predict(world.test[:0])) == 0
+
+
+def test_all_baselines_see_no_test_row_and_beat_the_mean(world: Any) -> None:
+    notes: list[str] = []
+    train, validation = world.train[:2000], world.validation[:300]
+    found = list(baselines.tuned_baselines(train, validation, world.fitted, notes.append))
+    assert [each.baseline.name for each in found] == NAMES
+    assert notes == []
+    errors = [each.baseline.score(world.test, world.fitted).stars.rmse for each in found]
+    assert errors[0] == max(errors)
+    assert max(errors[3:]) < 0.8 * errors[1]  # what sees a taste is better than what does not
+    assert all(each.baseline.seconds > 0 for each in found)
+    assert all(each.seconds > 0 for each in found)
+    for each in found:
+        both = concatenated(train, validation)
+        refit = each.refit(both, world.fitted)
+        again = each.recipe.fit(both, world.fitted, each.settings)
+        assert torch.equal(refit.predict(world.test), again.predict(world.test))
+        assert not torch.equal(refit.predict(world.test), each.baseline.predict(world.test))
+        assert refit.detail == each.baseline.detail
+    boosted = found[-1].baseline
+    assert isinstance(boosted, BoostedTrees)
+    assert len(boosted.history.rows) == len(train)
+
+
+def test_refitted_baselines_have_the_validation_rows_too(world: Any) -> None:
+    train, validation = world.train[:600], world.validation[:200]
+    refitted = baselines.refitted_baselines(train, validation, world.fitted)
+    mean = next(refitted).predict(world.test[:1]).item()
+    expected = torch.cat([train.ratings, validation.ratings]).double().mean().item()
+    assert mean == pytest.approx(expected)
+    only = next(baselines.all_baselines(train, None, world.fitted)).predict(world.test[:1]).item()
+    assert only == pytest.approx(train.ratings.double().mean().item())
+
+
+def test_concatenated_rows_are_those_of_both(world: Any, assert_same: Any) -> None:
+    both = concatenated(world.train[:3], world.train[3:5])
+    for name in ("users", "movies", "ratings", "weights", "times"):
+        assert torch.equal(getattr(both, name), getattr(world.train[:5], name))
+    assert concatenated(both, None) is both
+
+
+def test_without_lightgbm_its_baselines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ncf.baselines.installed", lambda: False)
+    notes: list[str] = []
+    assert [recipe.name for recipe in baselines.recipes(1000, notes.append)] == NAMES[:4]
+    assert len(notes) == 1
+    assert "pip install lightgbm" in notes[0]
+
+
+def test_beyond_a_size_only_the_biases_are_fitted() -> None:
+    notes: list[str] = []
+    found = baselines.recipes(baselines.LARGEST + 1, notes.append)
+    assert [recipe.name for recipe in found] == NAMES[:2]
+    assert len(notes) == 1
+    assert [r.name for r in baselines.recipes(baselines.LARGEST, notes.append)] == NAMES
+    assert len(notes) == 1

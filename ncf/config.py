@@ -250,6 +250,10 @@ class TrainConfig(Section):
     """Stop after this epoch, although the schedule is made for ``epochs``; 0 goes to the end."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Stop after this many epochs without a better validation RMSE in stars; 0 never does."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are the result: those with the lowest validation RMSE, or the last.
+    Where a schedule brings the learning rate to zero, differences between its last epochs are
+    mostly chance, and choosing among them is no gain."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of initial weights, shuffling and dropout."""
 

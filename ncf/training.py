@@ -42,7 +42,8 @@ class Epoch:
     validation: Scores | None
     """Errors on the validation rows; None without a validation split."""
     is_best: bool
-    """Whether no earlier epoch was as good; without a validation split, always true."""
+    """Whether no earlier epoch was as good; always true without a validation split, or if the last
+    epoch is to be kept."""
 
     def as_dict(self) -> dict[str, Any]:
         """Flat record for reports: ``validation_rmse`` is in stars."""
@@ -183,7 +184,7 @@ def fit(
         _refuse_divergence(train_loss + error, number, config)
         # Without validation rows, the training loss is what can tell that it goes no further.
         trainer.epoch_ended(error if scores else train_loss)
-        is_best = error < best_error
+        is_best = error < best_error or config.keep == "last"
         if is_best:
             best_error, best_epoch, best = error, number, snapshot(model)
         epochs.append(

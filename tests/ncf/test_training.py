@@ -300,6 +300,17 @@ def test_a_one_cycle_rate_rises_and_falls_by_hand(fitted: FittedState, rows: Bat
     assert found == pytest.approx(rising + falling, rel=1e-9, abs=1e-12)
 
 
+def test_the_last_epoch_can_be_kept_instead_of_the_best(fitted: FittedState, rows: Batch) -> None:
+    contradiction = replace(rows, ratings=5.5 - rows.ratings)
+    settings = STEADY | {"epochs": 8, "batch_size": 3, "learning_rate": 0.02}
+    _, best = trained(experiment(**settings), fitted, rows, contradiction)
+    _, last = trained(experiment(keep="last", **settings), fitted, rows, contradiction)
+    assert best.best_epoch < 8
+    assert last.best_epoch == 8
+    assert_equal_weights(last.best, last.last)
+    assert_equal_weights(last.last, best.last)
+
+
 def test_a_plateau_halves_the_rate(fitted: FittedState, rows: Batch) -> None:
     config = experiment(
         learning_rate=0.01, batch_size=7, patience=0, schedule="plateau", epochs=12,

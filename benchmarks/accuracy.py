@@ -1,0 +1,121 @@
+"""How accurate one configuration is, over several seeds, without Ray.
+
+    python -m ray_jobs.preprocess --config configs/closed-form.toml
+    python benchmarks/accuracy.py artifacts/prepared/* --config configs/closed-form.toml
+
+For each seed, a model is trained on the training rows, which gives the validation error and the
+best epoch; then another on training and validation rows for that many epochs, which is scored on
+the test rows. The line "ensemble" is of the mean prediction of all seeds. ``--set
+section.key=value`` changes settings. ``--peers`` does the same for the baselines, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pyarrow import fs
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from ingest.config import apply_overrides, read_toml  # noqa: E402
+from ingest.config import build as checked  # noqa: E402
+from ncf.baselines import refitted_baselines  # noqa: E402
+from ncf.baselines.base import concatenated  # noqa: E402
+from ncf.config import ExperimentConfig  # noqa: E402
+from ncf.metrics import ErrorSums  # noqa: E402
+from ncf.predictions import predict  # noqa: E402
+from ncf.prepared import Prepared  # noqa: E402
+from ncf.training import Objective, build, evaluate, fit  # noqa: E402
+from ray_jobs.config import JobConfig, with_parameters  # noqa: E402
+
+Record = dict[str, Any]
+
+
+def of_seed(experiment: ExperimentConfig, prepared: Prepared) -> tuple[Record, torch.Tensor]:
+    """Errors of one seed, and its predictions for the test rows ``[N]``."""
+    train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
+    assert train is not None
+    assert validation is not None
+    assert test is not None
+    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    started = time.perf_counter()
+    selection = fit(build(experiment, prepared.fitted, train), train, validation, objective)
+    best = selection.epochs[selection.best_epoch - 1].validation
+    assert best is not None
+    both = concatenated(train, validation)
+    refit = with_parameters(experiment, {"train.stop_after": selection.best_epoch})
+    model = build(refit, prepared.fitted, both)
+    fit(model, both, None, Objective(refit.train, refit.time_decay, prepared.fitted))
+    scores = evaluate(model, test, objective).stars
+    stars = torch.from_numpy(predict(model, test, objective).stars)
+    record = {
+        "seed": experiment.train.seed,
+        "epochs": selection.best_epoch,
+        "validation": best.stars.as_dict(),
+        "test": scores.as_dict(),
+        "seconds": time.perf_counter() - started,
+    }
+    return record, stars
+
+
+def peers(prepared: Prepared) -> None:
+    """Print the errors of the baselines."""
+    train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
+    assert train is not None
+    assert test is not None
+    for baseline in refitted_baselines(train, validation, prepared.fitted):
+        scores = baseline.score(test, prepared.fitted).stars
+        print(f"{baseline.name:36} rmse {scores.rmse:.4f}   mae {scores.mae:.4f}", flush=True)
+
+
+def main() -> int:
+    """Train all seeds and print their errors."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("prepared", help="folder that the preprocess stage made")
+    parser.add_argument("--config", help="TOML configuration")
+    parser.add_argument("--peers", action="store_true", help="score the baselines instead")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    prepared = Prepared.open(fs.LocalFileSystem(), str(Path(options.prepared).resolve()))
+    if options.peers:
+        peers(prepared)
+        return 0
+    if not options.config:
+        parser.error("--config or --peers is needed")
+    values = apply_overrides(read_toml(options.config), options.set)
+    experiment = checked(JobConfig, values, options.config).experiment
+    results = [
+        of_seed(with_parameters(experiment, {"train.seed": seed}), prepared)
+        for seed in range(options.seeds)
+    ]
+    records = [record for record, _ in results]
+    test = prepared.rows("test")
+    assert test is not None
+    together = torch.stack([stars for _, stars in results]).mean(dim=0)
+    ensemble = ErrorSums.of(together, test.ratings).as_dict()
+    if options.json:
+        print(json.dumps({"seeds": records, "ensemble": ensemble}, indent=2))
+        return 0
+    for split in ("validation", "test"):
+        for metric in ("rmse", "mae", "r2"):
+            found = [record[split][metric] for record in records]
+            spread = statistics.stdev(found) if len(found) > 1 else 0.0
+            print(f"{split:12} {metric:5} {statistics.mean(found):.4f} ± {spread:.4f}")
+    print(f"{'ensemble':12} rmse  {ensemble['rmse']:.4f}   mae {ensemble['mae']:.4f}")
+    print(f"{statistics.mean(r['seconds'] for r in records):.0f} s a seed")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

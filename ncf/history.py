@@ -137,15 +137,6 @@ class History:
         rows = Batch.from_arrow(table.append_column("weight", pa.array(weights)))
         return cls.of(rows, num_users, max_ratings=len(table))
 
-    def to(self, device: torch.device) -> History:
-        """The same ratings on ``device``."""
-        return History(
-            self.starts.to(device),
-            self.movies.to(device),
-            self.ratings.to(device),
-            self.times.to(device),
-        )
-
 
 class RatingKernel(nn.Module):
     """How much two ratings of one user have to do with each other.

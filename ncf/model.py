@@ -70,12 +70,6 @@ class NCF(nn.Module):
         """Whether training rows come in groups of one user's rows each."""
         return bool(self.config.history.encoders)
 
-    @property
-    def needs_times(self) -> bool:
-        """Whether a prediction depends on when the rating is given."""
-        history = self.config.history
-        return "time" in self.branches or (self.learns_in_groups and history.use_times)
-
     def forward(
         self,
         users: torch.Tensor,
@@ -91,7 +85,7 @@ class NCF(nn.Module):
         Args:
             users: user indices; 0 is unknown.
             movies: positions in the movie table.
-            times: ``[B]`` seconds since 1970 UTC, for a model that ``needs_times``.
+            times: ``[B]`` seconds since 1970 UTC; only a model that looks at times needs them.
             known: the rows' targets ``[B]`` and the boundaries ``[C + 1]`` of groups of rows that
                 inform each other, for a model that ``learns_in_groups``, in training. Each row is
                 predicted from the others of its group; without it, from the user's history.
@@ -111,6 +105,8 @@ class NCF(nn.Module):
         known: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
         """All parts added up, ``[B]``."""
+        if times is None and self.learns_in_groups and self.config.history.use_times:
+            raise ValueError("a model whose history looks at times needs the times of its rows")
         rows = Ratings.of(movies, torch.zeros_like(users) if times is None else times)
         inputs = None
         if self.history_inputs is not None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ncf.config import HistoryConfig, ModelConfig, ModelInput, TrainConfig
+from ncf.config import HistoryConfig, HistoryEncoderName, ModelConfig, ModelInput, TrainConfig
 from ncf.fitted import FittedState
 from ncf.model import NCF
 
@@ -176,3 +176,11 @@ def test_a_model_with_a_history_says_so_if_it_has_none(fitted: FittedState) -> N
     config = ModelConfig(history=HistoryConfig(encoders=("closed-form",)))
     with pytest.raises(RuntimeError, match="no history"):
         NCF(config, fitted).eval()(USERS, MOVIES, TIMES)
+
+
+def test_a_history_that_looks_at_times_demands_them(fitted: FittedState) -> None:
+    encoders: tuple[HistoryEncoderName, ...] = ("closed-form", "statistics")
+    for encoder in encoders:
+        config = ModelConfig(history=HistoryConfig(encoders=(encoder,)))
+        with pytest.raises(ValueError, match="needs the times"):
+            NCF(config, fitted)(USERS, MOVIES)

@@ -7,6 +7,7 @@ of its rows from the others; afterwards, a row is predicted from all training ro
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -305,16 +306,16 @@ class Scene:
         return (weights @ values) / (weights.sum(-1, keepdim=True) + damping)
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Turns a ``Scene`` into ``[C, Q, width]``, the inputs of the dense layers."""
 
     width: int
     reads_ratings = True
     """Whether it looks at the residuals, and not at the movies alone."""
 
+    @abstractmethod
     def forward(self, scene: Scene) -> torch.Tensor:
         """``[C, Q, width]``."""
-        raise NotImplementedError
 
 
 class Statistics(Encoder):

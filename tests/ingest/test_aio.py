@@ -9,7 +9,6 @@ from ingest.aio import rarer_garbage_collection, run
 
 
 async def answer() -> int:
-    await asyncio.sleep(0)
     return 42
 
 

@@ -248,21 +248,32 @@ def test_a_watchdog_cuts_off_what_takes_too_long_and_nothing_else(clock: Any) ->
 
 @pytest.mark.parametrize("overdue", [False, True])
 def test_a_cancellation_by_somebody_else_stands(clock: Any, overdue: bool) -> None:
-    async def wait(watchdog: Watchdog) -> None:
+    async def wait(watchdog: Watchdog, waiting: asyncio.Event) -> None:
         with watchdog:
+            waiting.set()
             await asyncio.Event().wait()
 
     async def run() -> None:
         watchdog = Watchdog(10.0, clock)
-        task = asyncio.create_task(wait(watchdog))
-        await asyncio.sleep(0)
-        if overdue:
+        waiting = asyncio.Event()
+        task = asyncio.create_task(wait(watchdog, waiting))
+        await waiting.wait()
+
+        async def cancel_after_one_look(seconds: float) -> None:
+            """Twenty seconds pass; then, before the task can run, somebody else cancels it too."""
+            if clock.slept:
+                assert task.cancelling() == 1
+                task.cancel()
+                await asyncio.Event().wait()
+            clock.slept.append(seconds)
             clock.time += 20.0
-            watching = asyncio.create_task(watchdog.watch(clock.sleep))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert task.cancelling() == 1
-            watching.cancel()
+
+        if overdue:
+            watching = asyncio.create_task(watchdog.watch(cancel_after_one_look))
+            try:
+                await task
+            finally:
+                watching.cancel()
         task.cancel()
         await task
 

@@ -6,6 +6,7 @@ and writes what it found there as ``SIZE-RANK.json`` and ``SIZE-RANK.safetensors
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -43,11 +44,22 @@ MODELS = {
 
 
 def main(folder: Path, name: str, rank: int, size: int) -> None:
+    torch.set_num_threads(1)
+    if size > 1:
+        meeting = (folder / "meeting").as_uri()
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+    train_and_write(folder, name, Share(rank, size))
+    if size > 1:
+        # The wrapped model is gone by now, and with it the last reference to the group: gloo's
+        # threads end here. Ones that outlive the interpreter abort the process at its exit.
+        gc.collect()
+        distributed.destroy_process_group()
+
+
+def train_and_write(folder: Path, name: str, share: Share) -> None:
     experiment = ExperimentConfig(
         model=MODELS[name], train=TRAIN, time_decay=TimeDecayConfig(apply_to="loss")
     )
-    torch.set_num_threads(1)
-    share = Share(rank, size)
     fitted = load_fitted(folder / "fitted")
     train, validation, test = (
         Batch(**load_file(folder / f"{split}.safetensors"))
@@ -55,9 +67,7 @@ def main(folder: Path, name: str, rank: int, size: int) -> None:
     )
     objective = Objective(experiment.train, experiment.time_decay, fitted)
     model: nn.Module = build(experiment, fitted, train)
-    if size > 1:
-        meeting = (folder / "meeting").as_uri()
-        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+    if share.size > 1:
         model = nn.parallel.DistributedDataParallel(model)
     result = fit(model, train, validation, objective, share=share)
     found = {
@@ -66,10 +76,9 @@ def main(folder: Path, name: str, rank: int, size: int) -> None:
         "epochs": [epoch.as_dict() for epoch in result.epochs],
         "test": evaluate(model, test, objective, share).as_dict(),
     }
-    save_file(result.last, folder / f"{size}-{rank}.safetensors")
-    (folder / f"{size}-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
-    if size > 1:
-        distributed.destroy_process_group()
+    file = folder / f"{share.size}-{share.rank}"
+    save_file(result.last, file.with_suffix(".safetensors"))
+    file.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

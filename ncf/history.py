@@ -30,6 +30,10 @@ _QUERIES_AT_ONCE: Final = 1024
 
 _SECONDS_PER_DAY: Final = 86_400.0
 
+FIRST_DAYS: Final = (10 / _SECONDS_PER_DAY, 120 / _SECONDS_PER_DAY, 1 / 24, 1.0, 30.0, 600.0)
+"""Time scales at the start of training. The shortest are those of a page of movies that somebody
+rates from top to bottom."""
+
 
 @dataclass(frozen=True)
 class Ratings:
@@ -144,11 +148,9 @@ class RatingKernel(nn.Module):
 
     A constant (the user's bias), a dot product of the movies' vectors (taste), a radial function of
     the movies' content (taste again, not linear), and functions of the time between the ratings
-    that decay (mood, sessions).
+    that decay: by themselves (mood, sessions) and times the radial one (what one is in the mood
+    for).
     """
-
-    FIRST_DAYS: Final = (0.02, 1.0, 30.0, 600.0)
-    """Time scales at the start of training."""
 
     def __init__(self, config: HistoryConfig, fitted: FittedState) -> None:
         super().__init__()
@@ -158,9 +160,10 @@ class RatingKernel(nn.Module):
         self.log_constant = nn.Parameter(torch.tensor(math.log(0.15)))
         self.log_radial = nn.Parameter(torch.tensor(math.log(0.1)))
         self.log_noise = nn.Parameter(torch.tensor(math.log(0.6)))
-        scales = len(self.FIRST_DAYS) if config.use_times else 0
-        self.log_days = nn.Parameter(torch.tensor(self.FIRST_DAYS[:scales]).log())
+        scales = len(FIRST_DAYS) if config.use_times else 0
+        self.log_days = nn.Parameter(torch.tensor(FIRST_DAYS[:scales]).log())
         self.log_mood = nn.Parameter(torch.full((scales,), math.log(0.05)))
+        self.log_mood_for_alike = nn.Parameter(torch.full((scales,), math.log(0.05)))
 
     def describe(self, movies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``movies: [...]`` -> vectors ``[..., D]`` for the dot product, places ``[..., P]``."""
@@ -177,13 +180,17 @@ class RatingKernel(nn.Module):
         # |a - b|^2 in its expanded form, which is a matrix product.
         products = places @ other_places.transpose(1, 2)
         squares = places.square().sum(-1)[:, :, None] + other_places.square().sum(-1)[:, None, :]
-        distances = (squares - 2 * products).clamp(min=0)
-        result = result + self.log_radial.exp() * torch.exp(-0.5 * distances)
+        alike = torch.exp(-0.5 * (squares - 2 * products).clamp(min=0))
+        radial = self.log_radial.exp()
         if len(self.log_days):
             apart = (left.days[:, :, None] - right.days[:, None, :]).abs().to(result.dtype)
-            for log_days, log_mood in zip(self.log_days, self.log_mood, strict=True):
-                result = result + log_mood.exp() * torch.exp(-apart / log_days.exp())
-        return result
+            for log_days, mood, mood_for_alike in zip(
+                self.log_days, self.log_mood.exp(), self.log_mood_for_alike.exp(), strict=True
+            ):
+                near = torch.exp(-apart / log_days.exp())
+                result = result + mood * near
+                radial = radial + mood_for_alike * near
+        return result + radial * alike
 
     @property
     def noise(self) -> torch.Tensor:
@@ -324,14 +331,11 @@ class Statistics(Encoder):
     How near and how alike is learned. Beside each mean stands how many ratings it rests on.
     """
 
-    FIRST_DAYS: Final = (0.02, 1.0, 30.0, 600.0)
-    """Time scales at the start of training."""
-
     def __init__(self, config: HistoryConfig, fitted: FittedState) -> None:
         super().__init__()
         self.places = ContentVector(config.vector_dim, fitted, free_std=0.01, content_std=0.2)
-        scales = len(self.FIRST_DAYS) if config.use_times else 0
-        self.log_days = nn.Parameter(torch.tensor(self.FIRST_DAYS[:scales]).log())
+        scales = len(FIRST_DAYS) if config.use_times else 0
+        self.log_days = nn.Parameter(torch.tensor(FIRST_DAYS[:scales]).log())
         self.log_damping = nn.Parameter(torch.full((2 + 2 * scales,), math.log(3.0)))
         self.width = 2 * len(self.log_damping)
 

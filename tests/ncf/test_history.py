@@ -44,12 +44,12 @@ def randomised(module: Any) -> Any:
 
 @pytest.fixture
 def rows() -> Ratings:
-    """Eleven ratings, of four movies, over some weeks."""
+    """Eleven ratings, of four movies, over some weeks, some of them seconds apart."""
     generator = np.random.default_rng(2)
-    return Ratings.of(
-        torch.from_numpy(generator.integers(0, 4, 11)),
-        torch.from_numpy(generator.integers(0, 40 * DAY, 11)),
-    )
+    movies = torch.from_numpy(generator.integers(0, 4, 11))
+    times = generator.integers(0, 40 * DAY, 11)
+    times[5:8] = times[4] + np.array([4, 90, 2000])
+    return Ratings.of(movies, torch.from_numpy(times))
 
 
 @pytest.fixture
@@ -75,9 +75,12 @@ def covariance(kernel: RatingKernel, rows: Ratings) -> np.ndarray:
             result[i, j] = np.exp(values["log_constant"])
             result[i, j] += taste[0] @ taste[1] + linear[0] @ linear[1]
             apart = ((place[0] - place[1]) ** 2).sum()
-            result[i, j] += np.exp(values["log_radial"]) * np.exp(-apart / 2)
-            for scale, mood in zip(values["log_days"], values["log_mood"], strict=True):
-                result[i, j] += np.exp(mood) * np.exp(-abs(t - u) / np.exp(scale))
+            alike = np.exp(-apart / 2)
+            result[i, j] += np.exp(values["log_radial"]) * alike
+            for scale, days in enumerate(values["log_days"]):
+                near = np.exp(-abs(t - u) / np.exp(days))
+                result[i, j] += np.exp(values["log_mood"][scale]) * near
+                result[i, j] += np.exp(values["log_mood_for_alike"][scale]) * near * alike
     return result
 
 

@@ -159,6 +159,7 @@ class RatingKernel(nn.Module):
         self.places = ContentVector(config.radial_dim, fitted, free_std=None, content_std=0.2)
         self.log_constant = nn.Parameter(torch.tensor(math.log(0.15)))
         self.log_radial = nn.Parameter(torch.tensor(math.log(0.1)))
+        self.noises = ContentVector(1, fitted, free_std=None, content_std=0.0)
         self.log_noise = nn.Parameter(torch.tensor(math.log(0.6)))
         scales = len(FIRST_DAYS) if config.use_times else 0
         self.log_days = nn.Parameter(torch.tensor(FIRST_DAYS[:scales]).log())
@@ -192,10 +193,12 @@ class RatingKernel(nn.Module):
                 radial = radial + mood_for_alike * near
         return result + radial * alike
 
-    @property
-    def noise(self) -> torch.Tensor:
-        """Variance of a rating about what the kernel can know."""
-        return self.log_noise.exp()
+    def noise(self, movies: torch.Tensor) -> torch.Tensor:
+        """Variance of a rating about what the kernel can know: ``[...] -> [...]``.
+
+        It depends on the movie's content: some films divide people who agree otherwise.
+        """
+        return (self.log_noise + self.noises(movies).squeeze(-1)).exp()
 
 
 class ClosedForm(nn.Module):
@@ -263,7 +266,7 @@ class ClosedForm(nn.Module):
     def _noisy_kernel(self, rows: Ratings, mask: torch.Tensor) -> torch.Tensor:
         """``[C, L, L]``, with the identity where there is only padding."""
         both = mask[:, :, None] & mask[:, None, :]
-        noise = torch.where(mask, self.kernel.noise, 1.0)
+        noise = torch.where(mask, self.kernel.noise(rows.movies), 1.0)
         return self.kernel(rows, rows) * both + torch.diag_embed(noise)
 
 

@@ -99,11 +99,14 @@ def test_each_row_is_predicted_from_the_others_of_its_group(
     with torch.no_grad():
         found = model.leave_one_out(rows, residuals, STARTS).numpy()
     matrix = covariance(model.kernel, rows)
-    noise = model.kernel.noise.item()
+    weights = model.kernel.noises.linear.weight.detach().numpy()[0]
+    content = model.kernel.noises.content.numpy()[rows.movies.numpy()].astype(np.float64)
+    noise = np.exp(model.kernel.log_noise.item() + content @ weights)
+    assert noise.max() > 1.05 * noise.min()
     for start, end in pairwise(STARTS.tolist()):
         for row in range(start, end):
             others = [other for other in range(start, end) if other != row]
-            known = matrix[np.ix_(others, others)] + noise * np.eye(len(others))
+            known = matrix[np.ix_(others, others)] + np.diag(noise[others])
             weights = np.linalg.solve(known, residuals.numpy()[others])
             assert found[row] == pytest.approx(matrix[row, others] @ weights, abs=1e-5)
 
@@ -126,6 +129,7 @@ def test_the_posterior_is_scikit_learns(fitted: FittedState) -> None:
     model = randomised(ClosedForm(HistoryConfig(use_times=False, **SMALL), fitted))
     with torch.no_grad():
         model.kernel.log_radial.fill_(-80.0)
+        model.kernel.noises.linear.weight.zero_()
     starts = torch.tensor([0, 0, 3, 7])  # user 0 is unknown, 1 has three ratings, 2 has four
     known = Ratings.of(torch.tensor([0, 1, 3, 3, 2, 0, 1]), torch.zeros(7))
     residuals = torch.tensor([0.5, -1.0, 0.3, 1.2, -0.4, 0.0, 0.9]).double()
@@ -135,13 +139,14 @@ def test_the_posterior_is_scikit_learns(fitted: FittedState) -> None:
         weights = model.solve(known, residuals, starts)
         found = model.posterior(users, wanted, known, weights, starts)
         vectors, _ = model.kernel.describe(torch.arange(4))
+    noise = model.kernel.log_noise.exp().item()
     kernel = ConstantKernel(model.kernel.log_constant.exp().item()) + DotProduct(1e-9)
     for row, user in enumerate(users.tolist()):
         span = slice(int(starts[user]), int(starts[user + 1]))
         if user == 0:
             assert found[row] == 0
             continue
-        process = GaussianProcessRegressor(kernel, alpha=model.kernel.noise.item(), optimizer=None)
+        process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None)
         process.fit(vectors[known.movies[span]].numpy(), residuals[span].numpy())
         expected = process.predict(vectors[wanted.movies[row]][None].numpy())
         assert found[row].item() == pytest.approx(expected[0], abs=1e-6)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from ingest.config import apply_overrides, read_toml  # noqa: E402
 from ingest.config import build as checked  # noqa: E402
-from ncf.baselines import refitted_baselines  # noqa: E402
+from ncf.baselines import tuned_baselines  # noqa: E402
 from ncf.baselines.base import concatenated  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
 from ncf.metrics import ErrorSums  # noqa: E402
@@ -71,7 +71,9 @@ def peers(prepared: Prepared) -> None:
     train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
     assert train is not None
     assert test is not None
-    for baseline in refitted_baselines(train, validation, prepared.fitted):
+    both = concatenated(train, validation)
+    for found in tuned_baselines(train, validation, prepared.fitted):
+        baseline = found.refit(both, prepared.fitted)
         scores = baseline.score(test, prepared.fitted).stars
         print(f"{baseline.name:36} rmse {scores.rmse:.4f}   mae {scores.mae:.4f}", flush=True)
 

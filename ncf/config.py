@@ -15,6 +15,9 @@ from pydantic import (
 )
 
 LossName = Literal["mse", "l1", "smooth_l1", "nll"]
+BaselineName = Literal[
+    "global-mean", "damped-bias", "neighbours", "factors", "boosting", "boosting-with-times"
+]
 NameList = Literal["directors", "cast", "keywords"]
 ModelInput = Literal["user", "movie", "genres", "decade", "numeric", "time", NameList]
 HistoryEncoderName = Literal["statistics", "implicit", "explicit", "transformer", "closed-form"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import distributed, nn
 
 from ncf.batches import ALONE, Batch, Share, chunks
+from ncf.metrics import ErrorSums, Scores
 from ncf.training import EVALUATION_CHUNK, Objective, unwrapped
 
 Floats = npt.NDArray[np.float32]
@@ -33,6 +35,20 @@ class Predictions:
     def from_arrow(cls, table: pa.Table) -> Predictions:
         """Read back what ``to_arrow`` made."""
         return cls(table["stars"].to_numpy(), table["decayed"].to_numpy())
+
+    @classmethod
+    def mean(cls, found: Sequence[Predictions]) -> Predictions:
+        """The mean of several models' predictions for the same rows."""
+        stars = np.stack([each.stars for each in found]).mean(axis=0)
+        decayed = np.stack([each.decayed for each in found]).mean(axis=0)
+        return cls(stars, decayed)
+
+    def score(self, rows: Batch) -> Scores:
+        """Errors of the predictions for ``rows``, on both scales."""
+        return Scores(
+            ErrorSums.of(torch.from_numpy(self.stars), rows.ratings),
+            ErrorSums.of(torch.from_numpy(self.decayed), rows.ratings * rows.weights),
+        )
 
     def on(self, scale: str) -> Floats:
         """``[N]`` on the scale ``stars`` or ``decayed``."""

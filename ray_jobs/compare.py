@@ -1,9 +1,10 @@
 """Each loss, several seeds, beside the baselines. ``python -m ray_jobs.compare --help``.
 
 All models are trained on the training rows, stopped early on the validation rows if there are any,
-and scored once on the test rows. Loss functions are compared on the same scales, so that none is
-judged by its own yardstick. Nothing is called better than something else unless their difference on
-the same rows is more than chance, as ``ncf.significance`` tells it.
+and scored once on the test rows; if asked for, they are trained again on both for as many epochs
+before. Loss functions are compared on the same scales, so that none is judged by its own yardstick.
+Nothing is called better than something else unless their difference on the same rows is more than
+chance, as ``ncf.significance`` tells it.
 """
 
 from __future__ import annotations
@@ -11,26 +12,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import combinations
-from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
-from rich.table import Table
+from ray.train import Checkpoint
 
+from ingest.stage import RawData
 from ingest.storage import Storage
-from ncf import baselines
-from ncf.assessment import Assessment, Rows, assess
-from ncf.baselines import Baseline
+from ncf.assessment import Rows, assess
+from ncf.baselines import Baseline, Tuned, tuned_baselines
 from ncf.batches import Batch
-from ncf.config import ExperimentConfig, LossName
+from ncf.config import LossName
 from ncf.predictions import Predictions
 from ncf.prepared import Prepared
-from ncf.significance import Difference
 from ncf.slices import slicings
 from ray_jobs.cluster import Resources, ensure_ray, ray_session
+from ray_jobs.comparison import Comparison, Entry, differences_table, table
 from ray_jobs.config import LOSS, JobConfig, with_parameters
 from ray_jobs.console import show
 from ray_jobs.preprocess import ingest, preprocess
@@ -47,93 +46,64 @@ from ray_jobs.worker import (
 )
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
-METRICS = ("rmse", "mae", "r2")
+Choices = dict[LossName, Chosen]
+"""The configuration of each loss."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row of the comparison."""
+class _Data:
+    """The rows of a comparison, and what each is for."""
 
-    name: str
-    detail: str
-    test: tuple[dict[str, Any], ...]
-    """Test metrics of each seed; one for a baseline."""
-    validation: tuple[dict[str, Any], ...]
-    """Validation metrics of each seed; empty without a validation split."""
-    best_epochs: tuple[int, ...] = ()
-    curves: tuple[tuple[dict[str, Any], ...], ...] = ()
-    """Epoch records of each seed."""
-    predictions: tuple[str, ...] = ()
-    """Files in the run's folder ``predictions``, one a seed: predictions for the test rows."""
+    selection: Prepared
+    """Its training rows teach, its validation rows choose."""
+    final: Prepared
+    """What is scored on its test rows has learned from its training rows. The same data, or those
+    whose training rows include the validation rows."""
 
     @property
-    def is_baseline(self) -> bool:
-        """Whether it is one of the baselines."""
-        return not self.best_epochs
+    def refit(self) -> bool:
+        """Whether models are trained again before they are scored."""
+        return self.selection is not self.final
 
-    def figure(
-        self, metric: str, scale: str, *, validation: bool = False
-    ) -> tuple[float, float | None]:
-        """Mean over seeds of a test metric, and its standard deviation if there are several.
-
-        ``scale`` is ``stars`` or ``decayed``; ``validation`` asks for the metric on the validation
-        rows, if there are any.
-        """
-        of_seeds = (self.validation if validation else ()) or self.test
-        values = [s["decayed"][metric] if scale == "decayed" else s[metric] for s in of_seeds]
-        return mean(values), stdev(values) if len(values) > 1 else None
+    @cached_property
+    def test(self) -> Batch:
+        """``[N]`` rows that are scored."""
+        return _rows(self.final, "test")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Losses and baselines on the same test rows."""
-
-    entries: tuple[Entry, ...]
-    scale: str
-    """The scale that the models were trained on: ``stars``, or ``decayed`` in the original mode."""
-    num_test: int
-    trials_per_loss: int
-    """Trials of the search that each loss had for itself; 0 if all share one configuration."""
-    model: str
-    """The loss that is looked at more closely: the best on the validation rows, or the first."""
-    baseline: str
-    """The baseline that the models are measured against: the best on the validation rows, or on
-    the test rows if there are no others."""
-    assessment: Assessment
-    """Whether differences are more than chance, and where the models err."""
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Comparison:
-        """Read what ``compare`` wrote."""
-        return TypeAdapter(cls).validate_python(values)
+def _rows(prepared: Prepared, split: str) -> Batch:
+    rows = prepared.rows(split)
+    assert rows is not None
+    return rows
 
 
-def compare(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Comparison:
+def compare(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen) -> Comparison:
     """Train every loss with every seed in one worker group, and score them with the baselines."""
     config = workspace.config
     file, folder = workspace.run / "comparison.json", workspace.run / PREDICTIONS
     choices = _choices(workspace, prepared, chosen)
-    experiments = {loss: choice.experiment for loss, choice in choices.items()}
+    data = _data(workspace, raw, prepared)
     key = fingerprint(
         STAGE_VERSION,
+        data.final.manifest.fingerprint,
         prepared.manifest.fingerprint,
-        [experiment.model_dump(mode="json") for experiment in experiments.values()],
+        [choice.experiment.model_dump(mode="json") for choice in choices.values()],
         config.compare.model_dump(mode="json"),
         config.scaling.num_workers,
     )
 
     def work() -> None:
         ensure_ray(config)
-        tasks = list(_tasks(config, prepared, experiments))
         where = workspace.run / "ray" / "compare"
         where.delete()
-        with epoch_lines() as lines:
-            results, kept = train_tasks(tasks, Resources.of(config), where, [lines])
+        results, kept = _train(config, data, choices, where)
         copy_checkpoint(kept, PREDICTIONS, folder)
-        entries = (*_baselines(prepared, folder), *_by_loss(choices, results))
-        targets = [e.time_decay.apply_to == "target" for e in experiments.values()]
+        models = tuple(_by_loss(choices, results))
+        averaged = _ensembles(models, data, folder) if config.compare.ensembles else ()
+        entries = (*_baselines(config, data, folder), *models, *averaged)
+        targets = [c.experiment.time_decay.apply_to == "target" for c in choices.values()]
         scale = "decayed" if all(targets) else "stars"
-        file.write_json(asdict(_assessed(config, prepared, entries, scale, folder)))
+        file.write_json(asdict(_assessed(config, data, entries, scale, folder)))
         where.delete()  # all of it is in the comparison and the predictions
 
     workspace.stage("compare", key, [file, folder], work)
@@ -144,136 +114,67 @@ def compare(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Compari
     return comparison
 
 
-def _choices(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> dict[LossName, Chosen]:
+def _choices(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Choices:
     """The configuration of each loss: the chosen one, or the winner of the loss's own search."""
     compare = workspace.config.compare
     if compare.trials_per_loss:
         return {loss: search(workspace, prepared, loss) for loss in compare.losses}
     return {
-        loss: replace(chosen, experiment=with_parameters(chosen.experiment, {"train.loss": loss}))
+        loss: replace(chosen, experiment=with_parameters(chosen.experiment, {LOSS: loss}))
         for loss in compare.losses
     }
 
 
-def _assessed(
-    config: JobConfig,
-    prepared: Prepared,
-    entries: tuple[Entry, ...],
-    scale: str,
-    folder: Storage,
-) -> Comparison:
-    """The comparison, with what the predictions in ``folder`` tell about the models."""
-    models = [entry for entry in entries if not entry.is_baseline]
-    # Without validation rows the first loss is looked at: test rows must not choose among models.
-    model = _best(models, scale) if models[0].validation else models[0]
-    baseline = _best([entry for entry in entries if entry.is_baseline], scale)
-    against_baseline = [(entry.name, baseline.name) for entry in models]
-    between_losses = combinations([entry.name for entry in models], 2)
-    return Comparison(
-        entries=entries,
-        scale=scale,
-        num_test=prepared.manifest.counts["test"],
-        trials_per_loss=config.compare.trials_per_loss,
-        model=model.name,
-        baseline=baseline.name,
-        assessment=assess(
-            _test_rows(prepared, scale),
-            ((entry.name, _predictions(entry, scale, folder)) for entry in entries),
-            [*against_baseline, *between_losses],
-            [model.name, baseline.name],
-            config.compare.resamples,
-        ),
-    )
+def _data(workspace: Workspace, raw: RawData, prepared: Prepared) -> _Data:
+    wanted = workspace.config.compare.refit_on_validation
+    if wanted and prepared.manifest.counts["validation"]:
+        return _Data(prepared, preprocess(workspace, raw, train_on_validation=True))
+    return _Data(prepared, prepared)
 
 
-def _best(entries: Sequence[Entry], scale: str) -> Entry:
-    """The lowest RMSE on the validation rows; without any, on the test rows.
-
-    Among baselines that is no sin: it can only raise the bar for the models.
-    """
-    return min(entries, key=lambda entry: entry.figure("rmse", scale, validation=True)[0])
-
-
-def _test_rows(prepared: Prepared, scale: str) -> Rows:
-    train, test = prepared.rows("train"), prepared.rows("test")
-    assert train is not None
-    assert test is not None
-    weights = test.weights if scale == "decayed" else 1.0
-    return Rows(
-        users=prepared.table("test", ["user_id"])["user_id"].to_numpy(),
-        actual=(test.ratings * weights).numpy(),
-        slicings=slicings(train, test, prepared.fitted),
-    )
-
-
-def _predictions(entry: Entry, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
-    """``[S, N]`` predictions for the test rows, of each seed."""
-    tables = ((folder / name).read_table() for name in entry.predictions)
-    return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
-
-
-def table(comparison: Comparison) -> Table:
-    """The comparison for the console."""
-    scale = "rating in stars" if comparison.scale == "stars" else "rating x decay weight"
-    result = Table(title=f"Test errors, {scale}, {comparison.num_test:,} rows")
-    for column in ("model", "seeds", "RMSE", "MAE", "R²"):
-        result.add_column(column, justify="left" if column == "model" else "right")
-    for entry in comparison.entries:
-        figures = [shown(*entry.figure(metric, comparison.scale)) for metric in METRICS]
-        result.add_row(entry.name, str(len(entry.test)), *figures)
-    return result
+def _train(
+    config: JobConfig, data: _Data, choices: Choices, where: Storage
+) -> tuple[list[TaskResult], Checkpoint]:
+    """Every loss and seed; the checkpoint holds the predictions for the test rows."""
+    resources = Resources.of(config)
+    tasks = [
+        TrainingTask(
+            f"{loss} seed {seed}",
+            data.selection,
+            with_parameters(choice.experiment, {"train.seed": seed}),
+            score_test=not data.refit,
+            keep_predictions=not data.refit,
+        )
+        for loss, choice in choices.items()
+        for seed in config.compare.seeds
+    ]
+    with epoch_lines() as lines:
+        results, kept = train_tasks(tasks, resources, where / "selection", [lines])
+    if not data.refit:
+        return results, kept
+    again = [
+        replace(
+            task,
+            prepared=data.final,
+            experiment=with_parameters(task.experiment, {"train.stop_after": result.best_epoch}),
+            score_test=True,
+            keep_predictions=True,
+        )
+        for task, result in zip(tasks, results, strict=True)
+    ]
+    with epoch_lines() as lines:
+        finals, kept = train_tasks(again, resources, where / "refit", [lines])
+    both = zip(results, finals, strict=True)
+    return [replace(r, test=f.test, predictions=f.predictions) for r, f in both], kept
 
 
-def differences_table(comparison: Comparison) -> Table:
-    """The differences of the RMSE for the console; those of the MAE are in the report."""
-    result = Table(title="Differences of the RMSE; intervals and p corrected for their number")
-    for column in DIFFERENCE_COLUMNS:
-        result.add_column(column, justify="left" if column == DIFFERENCE_COLUMNS[0] else "right")
-    for difference in comparison.assessment.differences:
-        if difference.metric == "rmse":
-            result.add_row(*difference_cells(difference))
-    return result
-
-
-DIFFERENCE_COLUMNS = ("first − second", "difference", "95 % interval", "p", "better")
-
-
-def difference_cells(difference: Difference) -> tuple[str, ...]:
-    """One difference as the cells of a table's row."""
-    return (
-        f"{difference.first} − {difference.second}",
-        f"{difference.value:+.4f}",
-        f"{difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}",
-        f"{difference.holm_p:.4f}",
-        difference.better or "undecided",
-    )
-
-
-def shown(value: float, spread: float | None) -> str:
-    """A figure with its spread over seeds."""
-    return f"{value:.4f}" if spread is None else f"{value:.4f} ± {spread:.4f}"
-
-
-def _tasks(
-    config: JobConfig, prepared: Prepared, experiments: dict[LossName, ExperimentConfig]
-) -> Iterator[TrainingTask]:
-    for loss, experiment in experiments.items():
-        for seed in config.compare.seeds:
-            yield TrainingTask(
-                f"{loss} seed {seed}",
-                prepared,
-                with_parameters(experiment, {"train.seed": seed}),
-                score_test=True,
-                keep_predictions=True,
-            )
-
-
-def _by_loss(choices: dict[LossName, Chosen], results: list[TaskResult]) -> Iterator[Entry]:
+def _by_loss(choices: Choices, results: list[TaskResult]) -> Iterator[Entry]:
     for loss, choice in choices.items():
         of_loss = [r for r in results if r.name.startswith(f"{loss} ")]
         yield Entry(
             name=f"NCF, {loss}",
             detail=_detail(choice, of_loss),
+            kind="model",
             test=tuple(r.test for r in of_loss if r.test),
             validation=tuple(r.validation for r in of_loss if r.validation),
             best_epochs=tuple(r.best_epoch for r in of_loss),
@@ -293,31 +194,109 @@ def _detail(choice: Chosen, results: Sequence[TaskResult]) -> str:
     return "; ".join(parts)
 
 
-def _baselines(prepared: Prepared, folder: Storage) -> Iterator[Entry]:
-    """Every baseline, with its predictions for the test rows written into ``folder``."""
-    train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
-    assert train is not None
-    assert test is not None
-    fitted = prepared.fitted
-    for baseline in baselines.all_baselines(train, validation, fitted):
+def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterator[Entry]:
+    """The mean prediction of each model's seeds, with its predictions written into ``folder``."""
+    for model in models:
+        found = [Predictions.from_arrow((folder / f).read_table()) for f in model.predictions]
+        name = f"{model.name}, mean of {len(found)} seeds"
+        together = Predictions.mean(found)
         yield Entry(
-            name=baseline.name,
-            detail=baseline.detail,
-            test=(baseline.score(test, fitted).as_dict(),),
-            validation=(baseline.score(validation, fitted).as_dict(),) if validation else (),
-            predictions=(_write_predictions(baseline, prepared, test, folder),),
+            name=name,
+            detail="mean prediction",
+            kind="ensemble",
+            test=(together.score(data.test).as_dict(),),
+            validation=(),
+            predictions=(_write(name, together, data, folder),),
         )
 
 
-def _write_predictions(baseline: Baseline, prepared: Prepared, test: Batch, folder: Storage) -> str:
-    """Predictions as the scores take them: clipped as the models' are; returns the file's name."""
-    fitted = prepared.fitted
-    stars = baseline.predict(test).clamp(fitted.rating_min, fitted.rating_max).float()
-    found = Predictions(stars.numpy(), (stars * test.weights).numpy())
-    rows = prepared.table("test", ["row"])["row"].to_numpy()
-    name = predictions_file(baseline.name)
-    (folder / name).write_table(found.to_arrow(rows))
-    return name
+def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[Entry]:
+    """The baselines, with their predictions for the test rows written into ``folder``."""
+    train, validation = _rows(data.selection, "train"), data.selection.rows("validation")
+    fitted = data.selection.fitted
+    for found in tuned_baselines(train, validation, fitted, config.compare.baselines):
+        final = _final(found, data)
+        yield Entry(
+            name=final.name,
+            detail=final.detail,
+            kind="baseline",
+            test=(final.score(data.test, data.final.fitted).as_dict(),),
+            validation=(found.baseline.score(validation, fitted).as_dict(),) if validation else (),
+            predictions=(_write(final.name, _predict(final, data), data, folder),),
+        )
+
+
+def _final(found: Tuned[object], data: _Data) -> Baseline:
+    """The baseline that is scored, fitted on the same rows as the models that are."""
+    if not data.refit:
+        return found.baseline
+    return found.refit(_rows(data.final, "train"), data.final.fitted)
+
+
+def _predict(baseline: Baseline, data: _Data) -> Predictions:
+    """Predictions as the scores take them: clipped as the models' are."""
+    fitted = data.final.fitted
+    stars = baseline.predict(data.test).clamp(fitted.rating_min, fitted.rating_max).float()
+    return Predictions(stars.numpy(), (stars * data.test.weights).numpy())
+
+
+def _write(name: str, found: Predictions, data: _Data, folder: Storage) -> str:
+    """Keep predictions for the test rows; returns the file's name."""
+    rows = data.final.table("test", ["row"])["row"].to_numpy()
+    file = predictions_file(name)
+    (folder / file).write_table(found.to_arrow(rows))
+    return file
+
+
+def _assessed(
+    config: JobConfig, data: _Data, entries: tuple[Entry, ...], scale: str, folder: Storage
+) -> Comparison:
+    """The comparison, with what the predictions in ``folder`` tell about the models."""
+    models = [entry for entry in entries if entry.kind == "model"]
+    # Without validation rows the first loss is looked at: test rows must not choose among models.
+    model = _best(models, scale) if models[0].validation else models[0]
+    baseline = _best([entry for entry in entries if entry.kind == "baseline"], scale)
+    against_baseline = [(entry.name, baseline.name) for entry in models]
+    between_losses = combinations([entry.name for entry in models], 2)
+    return Comparison(
+        entries=entries,
+        scale=scale,
+        num_test=len(data.test),
+        trials_per_loss=config.compare.trials_per_loss,
+        refitted=data.refit,
+        model=model.name,
+        baseline=baseline.name,
+        assessment=assess(
+            _test_rows(data, scale),
+            ((entry.name, _predictions(entry, scale, folder)) for entry in entries),
+            [*against_baseline, *between_losses],
+            [model.name, baseline.name],
+            config.compare.resamples,
+        ),
+    )
+
+
+def _best(entries: Sequence[Entry], scale: str) -> Entry:
+    """The lowest RMSE on the validation rows; without any, on the test rows.
+
+    Among baselines that is no sin: it can only raise the bar for the models.
+    """
+    return min(entries, key=lambda entry: entry.figure("rmse", scale, validation=True)[0])
+
+
+def _test_rows(data: _Data, scale: str) -> Rows:
+    weights = data.test.weights if scale == "decayed" else 1.0
+    return Rows(
+        users=data.final.table("test", ["user_id"])["user_id"].to_numpy(),
+        actual=(data.test.ratings * weights).numpy(),
+        slicings=slicings(_rows(data.final, "train"), data.test, data.final.fitted),
+    )
+
+
+def _predictions(entry: Entry, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
+    """``[S, N]`` predictions for the test rows, of each seed."""
+    tables = ((folder / name).read_table() for name in entry.predictions)
+    return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
@@ -325,8 +304,9 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     workspace = Workspace(config, options.force)
     workspace.open()
     with ray_session(config):
-        prepared = preprocess(workspace, ingest(workspace))
-        compare(workspace, prepared, search(workspace, prepared))
+        raw = ingest(workspace)
+        prepared = preprocess(workspace, raw)
+        compare(workspace, raw, prepared, search(workspace, prepared))
 
 
 if __name__ == "__main__":

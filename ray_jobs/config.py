@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides
 from ncf.config import (
+    BaselineName,
     ExperimentConfig,
     FeaturesConfig,
     LossName,
@@ -121,6 +122,15 @@ class CompareConfig(Section):
     trials_per_loss: Annotated[int, Field(ge=0)] = 0
     """Trials of a search for each loss alone, so that none runs with settings that were found for
     another one; 0 takes the settings of the search's winner, or the given ones, for all losses."""
+    refit_on_validation: bool = False
+    """Train each model, and each baseline, again on training and validation rows before it is
+    scored, for the number of epochs and with the settings that were best."""
+    ensembles: bool = False
+    """Score the mean prediction of each loss's seeds too."""
+    baselines: tuple[BaselineName, ...] = get_args(BaselineName)
+    """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
+    ``neighbours`` (item-based), ``factors`` (matrix factorisation), ``boosting`` (LightGBM on
+    statistics of users and movies), ``boosting-with-times`` (and of ratings near in time)."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the bootstrap over users that tells differences between models from chance."""
 

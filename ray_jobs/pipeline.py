@@ -37,7 +37,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         chosen = search(workspace, prepared)
-        comparison = compare(workspace, prepared, chosen)
+        comparison = compare(workspace, raw, prepared, chosen)
         trained = train(workspace, raw, prepared, chosen)
         recommend(workspace, trained)
         write_report(workspace, raw, prepared, chosen, comparison, trained)

@@ -15,7 +15,7 @@ from ncf import plots
 from ncf.prepared import Prepared
 from ncf.report import DataTable, Plot, Report, ReportSection
 from ncf.significance import Difference
-from ray_jobs.compare import (
+from ray_jobs.comparison import (
     DIFFERENCE_COLUMNS,
     METRICS,
     Comparison,
@@ -103,6 +103,10 @@ def _comparison(comparison: Comparison) -> ReportSection:
         "On the scale rating × decay weight most of the variance is the age of the rating, which "
         "every row here knows: the global mean alone has a high R² there. It says little about "
         "taste.",
+        "What is scored was trained, or fitted, again on training and validation rows together, "
+        "for the number of epochs and with the settings that were best before."
+        if comparison.refitted
+        else "What is scored was trained on the training rows alone.",
         f"Each loss runs with the settings of a search of its own, {comparison.trials_per_loss} "
         "trials each."
         if comparison.trials_per_loss

@@ -17,10 +17,10 @@ Settings are chosen on the validation rows; no function here is given test rows 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
-from ncf.baselines.base import Baseline, Recipe, Tuned, concatenated, tuned
+from ncf.baselines.base import Baseline, Recipe, Tuned, tuned
 from ncf.baselines.bias import (
     DAMPED_BIAS,
     DAMPINGS,
@@ -35,20 +35,20 @@ from ncf.baselines.boosting import BOOSTING, installed
 from ncf.baselines.factors import FACTORISATION
 from ncf.baselines.neighbours import NEAREST_NEIGHBOURS
 from ncf.batches import Batch
+from ncf.config import BaselineName
 from ncf.fitted import FittedState
 
 __all__ = [
+    "ALL",
     "DAMPINGS",
     "DEFAULT_DAMPING",
     "Baseline",
     "Biases",
     "Recipe",
     "Tuned",
-    "all_baselines",
     "damped_bias",
     "global_mean",
     "recipes",
-    "refitted_baselines",
     "tuned",
     "tuned_baselines",
     "tuned_damped_bias",
@@ -58,45 +58,50 @@ LARGEST: Final = 2_000_000
 """Training rows above which only the biases are fitted: the others would take hours or more
 memory than there is."""
 
+_RECIPES: Final[dict[BaselineName, Recipe[Any]]] = {
+    "global-mean": GLOBAL_MEAN,
+    "damped-bias": DAMPED_BIAS,
+    "neighbours": NEAREST_NEIGHBOURS,
+    "factors": FACTORISATION,
+    **BOOSTING,
+}
+
+ALL: Final = tuple(_RECIPES)
+"""The names of all baselines, the simplest first."""
+
+_SMALL: Final[tuple[BaselineName, ...]] = ("global-mean", "damped-bias")
+"""Baselines that take any number of rows."""
+
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
 
 _warn: Final = logging.getLogger(__name__).warning
 
 
-def recipes(num_rows: int, note: Note = _warn) -> tuple[Recipe[Any], ...]:
-    """The baselines for so many training rows; ``note`` is told what is left out, and why."""
-    biases = (GLOBAL_MEAN, DAMPED_BIAS)
-    if num_rows > LARGEST:
+def recipes(
+    num_rows: int, names: Collection[BaselineName] = ALL, note: Note = _warn
+) -> tuple[Recipe[Any], ...]:
+    """The global mean and the named baselines for so many training rows, in the order of ``ALL``.
+
+    ``note`` is told what is left out, and why.
+    """
+    wanted = [name for name in ALL if name in names or name == "global-mean"]
+    if num_rows > LARGEST and not set(wanted) <= set(_SMALL):
         note(f"Above {LARGEST:,} training ratings only the bias baselines are fitted.")
-        return biases
-    without_lightgbm = (*biases, NEAREST_NEIGHBOURS, FACTORISATION)
-    if not installed():
+        wanted = [name for name in wanted if name in _SMALL]
+    if not installed() and set(wanted) & set(BOOSTING):
         note("LightGBM is not installed, so its baselines are left out: pip install lightgbm")
-        return without_lightgbm
-    return (*without_lightgbm, *BOOSTING)
+        wanted = [name for name in wanted if name not in BOOSTING]
+    return tuple(_RECIPES[name] for name in wanted)
 
 
 def tuned_baselines(
-    train: Batch, validation: Batch | None, fitted: FittedState, note: Note = _warn
+    train: Batch,
+    validation: Batch | None,
+    fitted: FittedState,
+    names: Collection[BaselineName] = ALL,
+    note: Note = _warn,
 ) -> Iterator[Tuned[Any]]:
-    """Every baseline, tuned on the validation rows and fitted on the training rows."""
-    for recipe in recipes(len(train), note):
+    """The named baselines, tuned on the validation rows and fitted on the training rows."""
+    for recipe in recipes(len(train), names, note):
         yield tuned(recipe, train, validation, fitted)
-
-
-def all_baselines(
-    train: Batch, validation: Batch | None, fitted: FittedState, note: Note = _warn
-) -> Iterator[Baseline]:
-    """The baselines themselves, to be compared with models trained on the training rows."""
-    for found in tuned_baselines(train, validation, fitted, note):
-        yield found.baseline
-
-
-def refitted_baselines(
-    train: Batch, validation: Batch | None, fitted: FittedState, note: Note = _warn
-) -> Iterator[Baseline]:
-    """The same settings fitted on training and validation rows together."""
-    rows = concatenated(train, validation)
-    for found in tuned_baselines(train, validation, fitted, note):
-        yield found.refit(rows, fitted)

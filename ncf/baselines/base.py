@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from time import perf_counter
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -26,8 +25,6 @@ class Baseline(ABC):
     """As tables show it."""
     detail: str
     """How it was fitted, with the settings that were chosen."""
-    seconds: float = field(default=0.0, kw_only=True)
-    """How long the fit took, without the tuning; 0 if nobody looked at the clock."""
 
     @abstractmethod
     def predict(self, rows: Batch) -> torch.Tensor:
@@ -64,22 +61,18 @@ class Tuned(Generic[S]):
     """What was chosen."""
     baseline: Baseline
     """Fitted on the training rows."""
-    seconds: float
-    """How long the choice of the settings took."""
 
     def refit(self, rows: Batch, fitted: FittedState) -> Baseline:
         """The same settings fitted on other rows, such as training and validation together."""
-        return _timed_fit(self.recipe, rows, fitted, self.settings)
+        return self.recipe.fit(rows, fitted, self.settings)
 
 
 def tuned(
     recipe: Recipe[S], train: Batch, validation: Batch | None, fitted: FittedState
 ) -> Tuned[S]:
     """Choose the settings on the validation rows, and fit on the training rows."""
-    start = perf_counter()
     settings = recipe.tune(train, validation, fitted)
-    seconds = perf_counter() - start
-    return Tuned(recipe, settings, _timed_fit(recipe, train, fitted, settings), seconds)
+    return Tuned(recipe, settings, recipe.fit(train, fitted, settings))
 
 
 def concatenated(first: Batch, second: Batch | None) -> Batch:
@@ -114,9 +107,3 @@ def movies_of(rows: Batch) -> Integers:
 def ratings_of(rows: Batch) -> Floats:
     """``[B]`` stars in double precision."""
     return rows.ratings.numpy().astype(np.float64)
-
-
-def _timed_fit(recipe: Recipe[S], rows: Batch, fitted: FittedState, settings: S) -> Baseline:
-    start = perf_counter()
-    baseline = recipe.fit(rows, fitted, settings)
-    return replace(baseline, seconds=perf_counter() - start)

@@ -19,6 +19,7 @@ from ncf.baselines.sessions import sessions
 from ncf.baselines.statistics import History, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
 from ncf.batches import Batch
+from ncf.config import BaselineName
 from ncf.fitted import UNKNOWN, FittedState, Floats
 
 LEAVES: Final = (31, 63)
@@ -201,10 +202,13 @@ def _name(with_times: bool) -> str:
     return "LightGBM, with rating times" if with_times else "LightGBM"
 
 
-BOOSTING: Final = tuple(
-    Recipe[BoostingSettings](
-        _name(with_times), partial(best_boosting, with_times=with_times), boosted_trees
-    )
-    for with_times in (False, True)
-)
+def _recipe(with_times: bool) -> Recipe[BoostingSettings]:
+    tune = partial(best_boosting, with_times=with_times)
+    return Recipe(_name(with_times), tune, boosted_trees)
+
+
+BOOSTING: Final[dict[BaselineName, Recipe[BoostingSettings]]] = {
+    "boosting": _recipe(with_times=False),
+    "boosting-with-times": _recipe(with_times=True),
+}
 """Without and with the times of ratings."""

@@ -108,14 +108,12 @@ def test_the_same_settings_grow_the_same_trees(world: Any) -> None:
 def test_all_baselines_see_no_test_row_and_beat_the_mean(world: Any) -> None:
     notes: list[str] = []
     train, validation = world.train[:2000], world.validation[:300]
-    found = list(baselines.tuned_baselines(train, validation, world.fitted, notes.append))
+    found = list(baselines.tuned_baselines(train, validation, world.fitted, note=notes.append))
     assert [each.baseline.name for each in found] == NAMES
     assert notes == []
     errors = [each.baseline.score(world.test, world.fitted).stars.rmse for each in found]
     assert errors[0] == max(errors)
     assert max(errors[3:]) < 0.8 * errors[1]  # what sees a taste is better than what does not
-    assert all(each.baseline.seconds > 0 for each in found)
-    assert all(each.seconds > 0 for each in found)
     for each in found:
         both = concatenated(train, validation)
         refit = each.refit(both, world.fitted)
@@ -128,16 +126,6 @@ def test_all_baselines_see_no_test_row_and_beat_the_mean(world: Any) -> None:
     assert len(boosted.history.rows) == len(train)
 
 
-def test_refitted_baselines_have_the_validation_rows_too(world: Any) -> None:
-    train, validation = world.train[:600], world.validation[:200]
-    refitted = baselines.refitted_baselines(train, validation, world.fitted)
-    mean = next(refitted).predict(world.test[:1]).item()
-    expected = torch.cat([train.ratings, validation.ratings]).double().mean().item()
-    assert mean == pytest.approx(expected)
-    only = next(baselines.all_baselines(train, None, world.fitted)).predict(world.test[:1]).item()
-    assert only == pytest.approx(train.ratings.double().mean().item())
-
-
 def test_concatenated_rows_are_those_of_both(world: Any, assert_same: Any) -> None:
     both = concatenated(world.train[:3], world.train[3:5])
     for name in ("users", "movies", "ratings", "weights", "times"):
@@ -148,15 +136,20 @@ def test_concatenated_rows_are_those_of_both(world: Any, assert_same: Any) -> No
 def test_without_lightgbm_its_baselines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ncf.baselines.installed", lambda: False)
     notes: list[str] = []
-    assert [recipe.name for recipe in baselines.recipes(1000, notes.append)] == NAMES[:4]
+    assert [recipe.name for recipe in baselines.recipes(1000, note=notes.append)] == NAMES[:4]
     assert len(notes) == 1
     assert "pip install lightgbm" in notes[0]
 
 
 def test_beyond_a_size_only_the_biases_are_fitted() -> None:
     notes: list[str] = []
-    found = baselines.recipes(baselines.LARGEST + 1, notes.append)
+    found = baselines.recipes(baselines.LARGEST + 1, note=notes.append)
     assert [recipe.name for recipe in found] == NAMES[:2]
     assert len(notes) == 1
-    assert [r.name for r in baselines.recipes(baselines.LARGEST, notes.append)] == NAMES
+    assert [r.name for r in baselines.recipes(baselines.LARGEST, note=notes.append)] == NAMES
     assert len(notes) == 1
+
+
+def test_only_the_named_baselines_are_fitted_and_the_mean(world: Any) -> None:
+    found = baselines.tuned_baselines(world.train[:600], None, world.fitted, ["factors"])
+    assert [each.baseline.name for each in found] == [NAMES[0], NAMES[3]]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from ncf import predictions
+from ncf.batches import Batch
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig
 from ncf.predictions import Predictions, predict
 from ncf.training import Objective, build, evaluate
@@ -68,3 +71,17 @@ def test_predictions_survive_the_way_through_a_table() -> None:
     assert table.schema.field("stars").type == pa.float32()
     assert read.on("stars").tolist() == [1.5, 4]
     assert read.on("decayed").tolist() == [0.5, 2]
+
+
+def test_a_mean_prediction_and_its_scores(make_rows: Callable[..., Batch]) -> None:
+    rows = make_rows([1, 2], [0, 1], [4.0, 1.0])
+    rows = dataclasses.replace(rows, weights=torch.tensor([1.0, 0.5]))
+    first = Predictions(np.array([3.0, 2.0], np.float32), np.array([3.0, 1.0], np.float32))
+    second = Predictions(np.array([4.0, 3.0], np.float32), np.array([4.0, 1.5], np.float32))
+
+    scores = Predictions.mean([first, second]).score(rows)
+
+    # In stars 3.5 and 2.5 instead of 4 and 1; decayed 3.5 and 1.25 instead of 4 and 0.5.
+    assert scores.stars.mae == pytest.approx((0.5 + 1.5) / 2)
+    assert scores.stars.rmse == pytest.approx(((0.25 + 2.25) / 2) ** 0.5)
+    assert scores.decayed.mae == pytest.approx((0.5 + 0.75) / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray_jobs.compare import compare
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.train import train
 from ray_jobs.tune import search
 from ray_jobs.worker import PREDICTIONS, TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
@@ -162,9 +164,10 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
         compare={"losses": ["l1"], "seeds": [0, 1]},
     )
     workspace = Workspace(config)
-    prepared = preprocess(workspace, ingest(workspace))
+    raw = ingest(workspace)
+    prepared = preprocess(workspace, raw)
 
-    comparison = compare(workspace, prepared, search(workspace, prepared))
+    comparison = compare(workspace, raw, prepared, search(workspace, prepared))
 
     assert comparison.scale == "decayed"
     model = comparison.entries[-1]
@@ -191,7 +194,7 @@ def test_each_loss_has_a_search_of_its_own_if_asked_for(storage: Path, prepared:
     )
     workspace = Workspace(config)
 
-    comparison = compare(workspace, prepared, search(workspace, prepared))
+    comparison = compare(workspace, ingest(workspace), prepared, search(workspace, prepared))
 
     assert comparison.trials_per_loss == 1
     for loss in ("l1", "mse"):
@@ -207,3 +210,79 @@ def test_each_loss_has_a_search_of_its_own_if_asked_for(storage: Path, prepared:
         assert entry.validation[0]["rmse"] == pytest.approx(
             trials["best_validation_rmse"][0].as_py(), rel=1e-5
         )
+
+
+def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: Path) -> None:
+    config = job(
+        storage,
+        name="again",
+        train={"epochs": 3, "batch_size": 512},
+        tune={"num_trials": 0},
+        compare={
+            "losses": ["mse"],
+            "seeds": [0, 1],
+            "refit_on_validation": True,
+            "ensembles": True,
+            "baselines": ["damped-bias"],
+            "resamples": 100,
+        },
+    )
+    workspace = Workspace(config)
+    raw = ingest(workspace)
+    prepared = preprocess(workspace, raw)
+    chosen = search(workspace, prepared)
+
+    comparison = compare(workspace, raw, prepared, chosen)
+
+    names = ["global mean", "damped bias", "NCF, mse", "NCF, mse, mean of 2 seeds"]
+    assert [entry.name for entry in comparison.entries] == names
+    mean, _, model, ensemble = comparison.entries
+    splits = ("train", "validation")
+    both = np.concatenate([prepared.table(s, ["rating"])["rating"] for s in splits])
+    test = prepared.table("test", ["row", "rating"]).to_pandas()
+    assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
+    # The stage that keeps one model trains it in the same way.
+    trained = train(workspace, raw, prepared, chosen).metrics
+    assert model.best_epochs[0] == trained["best_epoch"]
+    assert model.test[0]["rmse"] == pytest.approx(trained["test"]["rmse"], rel=1e-6)
+    assert model.validation[0]["rmse"] == pytest.approx(trained["validation"]["rmse"], rel=1e-6)
+    folder = storage / "runs" / "again" / PREDICTIONS
+    first, second, together = (
+        pq.read_table(folder / name).to_pandas().set_index("row").loc[test["row"], "stars"]
+        for name in (*model.predictions, *ensemble.predictions)
+    )
+    np.testing.assert_allclose(together, (first + second) / 2, rtol=1e-6)
+    errors = together.to_numpy() - test["rating"].to_numpy()
+    assert ensemble.test[0]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-6)
+
+
+def test_a_search_reads_no_test_row(storage: Path, prepared: Prepared) -> None:
+    """It comes to the same with the test rows gone."""
+    tune = {
+        "num_trials": 3,
+        "max_concurrent_trials": 1,  # else the sampler's suggestions depend on which ends first
+        "space": {
+            "train.loss": {"choices": ["mse", "l1"]},
+            "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+        },
+    }
+    settings = {"train": {"epochs": 2, "batch_size": 512}, "tune": tune}
+    with_them = search(Workspace(job(storage, name="seeing", **settings)), prepared)
+    copy = storage / "without-test"
+    shutil.copytree(prepared.folder, copy)
+    shutil.rmtree(copy / "ratings" / "split=test")
+
+    without = search(
+        Workspace(job(storage, name="blind", **settings)),
+        Prepared.open(prepared.filesystem, str(copy)),
+    )
+
+    assert without == with_them
+    seen, blind = (
+        pq.read_table(storage / "runs" / name / "trials.parquet", columns=TRIAL).to_pandas()
+        for name in ("seeing", "blind")
+    )
+    pd.testing.assert_frame_equal(seen, blind)
+
+
+TRIAL = ["best_validation_rmse", "best_epoch", "config.train.loss", "config.train.learning_rate"]

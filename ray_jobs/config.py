@@ -16,11 +16,13 @@ from ncf.config import (
     LossName,
     ModelConfig,
     SplitConfig,
+    SplitFiles,
     TimeDecayConfig,
     TrainConfig,
 )
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+FoldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Scalar = bool | int | float | str
 Choice = Scalar | tuple[Scalar, ...]
 
@@ -135,6 +137,14 @@ class CompareConfig(Section):
     """Draws of the bootstrap over users that tells differences between models from chance."""
 
 
+class FoldsConfig(Section):
+    """Several splits of the same ratings, for ``python -m ray_jobs.folds``."""
+
+    files: dict[FoldName, SplitFiles] = Field(default_factory=dict)
+    """A name for each fold, and the files that list its ratings; ``split.validation`` and
+    ``split.seed`` hold for all of them."""
+
+
 class FinalConfig(Section):
     """The model that is kept."""
 
@@ -167,6 +177,7 @@ class JobConfig(Section):
     ray: RayConfig = RayConfig()
     tune: TuneConfig = TuneConfig()
     compare: CompareConfig = CompareConfig()
+    folds: FoldsConfig = FoldsConfig()
     final: FinalConfig = FinalConfig()
     recommend: RecommendConfig = RecommendConfig()
 

@@ -148,6 +148,9 @@ class HistoryConfig(Section):
     use_times: bool = True
     """Whether ratings that are near in time tell more about each other. Fair if the question is
     what a user would have said that day, as on a random split; of no use for the future."""
+    forecasts: bool = False
+    """Learn to predict each rating from the user's earlier ones alone, for splits by time. A
+    prediction still looks at all ratings that the user has in the training rows."""
     vector_dim: Annotated[int, Field(ge=1)] = 16
     """Size of the movie vectors whose dot product says how alike two movies are."""
     linear_dim: Annotated[int, Field(ge=1)] = 8

@@ -1,7 +1,8 @@
 """What a user's other ratings say about one rating: kept ratings, chunks of them, and the encoders.
 
 A rating must never be predicted from itself. In training, each chunk of a user's rows predicts each
-of its rows from the others; afterwards, a row is predicted from all training rows of its user.
+of its rows from the others, or from those before it; afterwards, a row is predicted from all rows of
+its user that the model was trained on.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -61,6 +62,11 @@ class Block:
     groups: torch.Tensor
     rows: torch.Tensor
     mask: torch.Tensor
+
+    def in_time(self, days: torch.Tensor) -> Block:
+        """Each group's rows from the oldest to the newest; ``days: [B]`` are those of all rows."""
+        order = days[self.rows].where(self.mask, math.inf).argsort(dim=1, stable=True)
+        return replace(self, rows=self.rows.gather(1, order))
 
 
 def blocks(starts: torch.Tensor, pairs_at_once: int = _PAIRS_AT_ONCE) -> Iterator[Block]:
@@ -204,27 +210,29 @@ class RatingKernel(nn.Module):
 class ClosedForm(nn.Module):
     """The posterior mean of a Gaussian process over each user's ratings.
 
-    Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 2.25 (the
-    posterior mean) and 5.12 (its leave-one-out form, exact and from a single inverse),
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.25,
     https://gaussianprocess.org/gpml/.
     """
 
     def __init__(self, config: HistoryConfig, fitted: FittedState) -> None:
         super().__init__()
         self.kernel = RatingKernel(config, fitted)
+        self._forecasts = config.forecasts
 
-    def leave_one_out(
+    def within_groups(
         self, rows: Ratings, residuals: torch.Tensor, starts: torch.Tensor
     ) -> torch.Tensor:
-        """What the other rows of its group say about each row's residual.
+        """What the other rows of its group, or those before it, say about each row's residual.
 
         ``rows: [B]``, ``residuals: [B]`` and group boundaries ``starts: [C + 1]`` -> ``[B]``.
         """
         result = torch.zeros_like(residuals)
-        for block in blocks(starts):
-            inverse = torch.linalg.inv(self._noisy_kernel(rows[block.rows], block.mask))
+        for group in blocks(starts):
+            block = group.in_time(rows.days) if self._forecasts else group
             residual = residuals[block.rows] * block.mask
-            error = (inverse @ residual[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
+            covariance = self._noisy_kernel(rows[block.rows], block.mask)
+            errors = _forecast_errors if self._forecasts else _leave_one_out_errors
+            error = errors(covariance, residual)
             positions = block.rows[block.mask]
             result = result.index_put((positions,), (residual - error)[block.mask])
         return result
@@ -268,6 +276,26 @@ class ClosedForm(nn.Module):
         both = mask[:, :, None] & mask[:, None, :]
         noise = torch.where(mask, self.kernel.noise(rows.movies), 1.0)
         return self.kernel(rows, rows) * both + torch.diag_embed(noise)
+
+
+def _leave_one_out_errors(covariance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Each value minus its expectation given all others: ``[C, L, L]``, ``[C, L]`` -> ``[C, L]``.
+
+    Exact and from a single inverse: equation 5.12 of the same book.
+    """
+    inverse = torch.linalg.inv(covariance)
+    return (inverse @ values[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
+
+
+def _forecast_errors(covariance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Each value minus its expectation given those before it, in the same shapes.
+
+    They are the innovations, which the Cholesky factor gives for all values at once: with
+    ``K = L L'`` and ``L e = y``, the error of value i is ``L[i, i] e[i]``.
+    """
+    factor = torch.linalg.cholesky(covariance)
+    whitened = torch.linalg.solve_triangular(factor, values[:, :, None], upper=False)
+    return whitened[:, :, 0] * factor.diagonal(dim1=1, dim2=2)
 
 
 def _one(rows: Ratings) -> Ratings:
@@ -475,15 +503,23 @@ class HistoryInputs(nn.Module):
         self.width = sum(encoder.width for encoder in encoders)
         self.level = Level(fitted) if any(e.reads_ratings for e in encoders) else None
         self.encoders = nn.ModuleList(encoders)
+        self._forecasts = config.forecasts
 
-    def leave_one_out(
+    def within_groups(
         self, rows: Ratings, targets: torch.Tensor, starts: torch.Tensor
     ) -> torch.Tensor:
-        """Inputs from the other rows of each row's group: ``[B]`` each -> ``[B, width]``."""
+        """Inputs from the other rows of each row's group, or from those before it.
+
+        ``[B]`` each -> ``[B, width]``.
+        """
         residuals = self._residuals(targets, rows)
         result = residuals.new_zeros(len(targets), self.width)
-        for block in blocks(starts):
-            others = ~torch.eye(block.mask.shape[1], dtype=torch.bool, device=starts.device)
+        for group in blocks(starts):
+            block = group.in_time(rows.days) if self._forecasts else group
+            square = (block.mask.shape[1],) * 2
+            every = torch.ones(square, dtype=torch.bool, device=starts.device)
+            before = every.tril(diagonal=-1)
+            others = before if self._forecasts else before | before.T
             mask = block.mask[:, :, None] & block.mask[:, None, :] & others
             known = rows[block.rows]
             encoded = self._encode(Scene(known, known, residuals[block.rows], mask))

@@ -113,7 +113,7 @@ class NCF(nn.Module):
             inputs = (
                 self.history_inputs.from_history(users, rows, self._known_history())
                 if known is None
-                else self.history_inputs.leave_one_out(rows, *known)
+                else self.history_inputs.within_groups(rows, *known)
             )
         prediction = self._own(users, movies, times, inputs)
         if known is not None and not len(users):
@@ -124,7 +124,7 @@ class NCF(nn.Module):
         if known is None:
             return prediction + self._posterior(users, rows)
         targets, starts = known
-        return prediction + self.closed_form.leave_one_out(rows, targets - prediction, starts)
+        return prediction + self.closed_form.within_groups(rows, targets - prediction, starts)
 
     def start_at(self, mean_target: float) -> None:
         """Let the untrained network predict about ``mean_target``."""
@@ -203,7 +203,7 @@ class NCF(nn.Module):
         rows = history.rows()
         inputs = None
         if self.history_inputs is not None:
-            inputs = self.history_inputs.leave_one_out(ratings, history.ratings, history.starts)
+            inputs = self.history_inputs.within_groups(ratings, history.ratings, history.starts)
         parts = torch.arange(len(rows), device=rows.users.device).split(_ROWS_AT_ONCE)
         return torch.cat(
             [

@@ -31,6 +31,7 @@ from ncf.history import (
 DAY = 86_400
 SMALL = {"vector_dim": 4, "linear_dim": 2, "radial_dim": 2}
 CONFIG = HistoryConfig(encoders=("closed-form",), **SMALL)
+FORECASTS = HistoryConfig(encoders=("closed-form",), forecasts=True, **SMALL)
 
 
 def randomised(module: Any) -> Any:
@@ -97,7 +98,7 @@ def test_each_row_is_predicted_from_the_others_of_its_group(
 ) -> None:
     model = randomised(ClosedForm(CONFIG, fitted))
     with torch.no_grad():
-        found = model.leave_one_out(rows, residuals, STARTS).numpy()
+        found = model.within_groups(rows, residuals, STARTS).numpy()
     matrix = covariance(model.kernel, rows)
     weights = model.kernel.noises.linear.weight.detach().numpy()[0]
     content = model.kernel.noises.content.numpy()[rows.movies.numpy()].astype(np.float64)
@@ -111,6 +112,23 @@ def test_each_row_is_predicted_from_the_others_of_its_group(
             assert found[row] == pytest.approx(matrix[row, others] @ weights, abs=1e-5)
 
 
+def test_a_forecast_looks_at_earlier_rows_alone(
+    fitted: FittedState, rows: Ratings, residuals: torch.Tensor
+) -> None:
+    model = randomised(ClosedForm(FORECASTS, fitted))
+    with torch.no_grad():
+        found = model.within_groups(rows, residuals, STARTS).numpy()
+        noise = model.kernel.noise(rows.movies).numpy()
+    matrix = covariance(model.kernel, rows)
+    assert not rows.days[1:8].diff().ge(0).all()  # the rows do not come in the order of time
+    for start, end in pairwise(STARTS.tolist()):
+        for row in range(start, end):
+            earlier = [o for o in range(start, end) if rows.days[o] < rows.days[row]]
+            known = matrix[np.ix_(earlier, earlier)] + np.diag(noise[earlier])
+            weights = np.linalg.solve(known, residuals.numpy()[earlier])
+            assert found[row] == pytest.approx(matrix[row, earlier] @ weights, abs=1e-5)
+
+
 def test_a_rows_own_rating_does_not_count(
     fitted: FittedState, rows: Ratings, residuals: torch.Tensor
 ) -> None:
@@ -118,7 +136,7 @@ def test_a_rows_own_rating_does_not_count(
     changed = residuals.clone()
     changed[5] += 3.0
     with torch.no_grad():
-        before, after = (model.leave_one_out(rows, r, STARTS) for r in (residuals, changed))
+        before, after = (model.within_groups(rows, r, STARTS) for r in (residuals, changed))
     assert after[5].item() == pytest.approx(before[5].item(), abs=1e-9)
     assert not torch.isclose(after[4], before[4])
     assert torch.equal(after[8:], before[8:])  # another group
@@ -266,19 +284,24 @@ def test_no_row_of_training_sees_its_own_rating(
     changed = residuals.clone()
     changed[5] += 3.0
     with torch.no_grad():
-        before, after = (inputs.leave_one_out(rows, r, STARTS) for r in (residuals, changed))
+        before, after = (inputs.within_groups(rows, r, STARTS) for r in (residuals, changed))
     assert torch.equal(after[5], before[5])
     assert torch.equal(after[8:], before[8:])
     assert name == "implicit" or not torch.allclose(after[4], before[4])
 
 
+@pytest.mark.parametrize("forecasts", [False, True])
 @pytest.mark.parametrize("name", ["statistics", "implicit", "explicit", "transformer"])
 def test_a_group_without_one_row_is_a_history_for_that_row(
-    name: Any, fitted: FittedState, rows: Ratings, residuals: torch.Tensor
+    name: Any, forecasts: bool, fitted: FittedState, rows: Ratings, residuals: torch.Tensor
 ) -> None:
-    """What training computes for a row is what prediction computes from all the others."""
-    inputs = randomised(HistoryInputs(HistoryConfig(encoders=(name,), **SMALL), fitted))
-    others = [row for row in range(1, 8) if row != 4]
+    """What training computes for a row is what prediction computes from the others it looks at."""
+    config = HistoryConfig(encoders=(name,), forecasts=forecasts, **SMALL)
+    inputs = randomised(HistoryInputs(config, fitted))
+    others = [row for row in range(1, 8) if row != 6]
+    if forecasts:
+        others = [row for row in others if rows.days[row] < rows.days[6]]
+        assert 0 < len(others) < 6
     history = History(
         torch.tensor([0, 0, len(others)]),
         rows.movies[others],
@@ -286,7 +309,7 @@ def test_a_group_without_one_row_is_a_history_for_that_row(
         (rows.days[others] * DAY).round().long(),
     )
     with torch.no_grad():
-        expected = inputs.leave_one_out(rows, residuals, STARTS)[4]
-        query = rows[torch.tensor([4])]
+        expected = inputs.within_groups(rows, residuals, STARTS)[6]
+        query = rows[torch.tensor([6])]
         found = inputs.from_history(torch.tensor([1]), query, history)[0]
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

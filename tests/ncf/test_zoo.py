@@ -42,6 +42,11 @@ ZOO: dict[str, dict[str, Any]] = {
         "biases": ("movie",),
         "history": HistoryConfig(encoders=("implicit", "closed-form"), **HISTORY),
     },
+    "closed form that forecasts": {
+        "inputs": ("genres",),
+        "biases": ("movie",),
+        "history": HistoryConfig(encoders=("closed-form",), forecasts=True, **HISTORY),
+    },
     "closed form without times": {
         "inputs": ("genres",),
         "biases": ("movie",),

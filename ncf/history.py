@@ -1,8 +1,8 @@
 """What a user's other ratings say about one rating: kept ratings, chunks of them, and the encoders.
 
 A rating must never be predicted from itself. In training, each chunk of a user's rows predicts each
-of its rows from the others, or from those before it; afterwards, a row is predicted from all rows of
-its user that the model was trained on.
+of its rows from the others, or from those before it; afterwards, a row is predicted from all
+training rows of its user.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ For each seed, a model is trained on the training rows, which gives the validati
 best epoch; then another on training and validation rows for that many epochs, which is scored on
 the test rows. The line "ensemble" is of the mean prediction of all seeds. ``--set
 section.key=value`` changes settings. ``--peers`` does the same for the baselines, once.
+
+``--keep FOLDER --label NAME`` keeps the predictions for the test rows, and ``--differences FOLDER
+--against NAME`` tells how all that were kept differ from one of them, on the same rows.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from pyarrow import fs
 
@@ -29,22 +33,31 @@ from ingest.config import apply_overrides, read_toml  # noqa: E402
 from ingest.config import build as checked  # noqa: E402
 from ncf.baselines import tuned_baselines  # noqa: E402
 from ncf.baselines.base import concatenated  # noqa: E402
+from ncf.batches import Batch  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
 from ncf.metrics import ErrorSums  # noqa: E402
 from ncf.predictions import predict  # noqa: E402
 from ncf.prepared import Prepared  # noqa: E402
+from ncf.significance import UserErrors, differences  # noqa: E402
+from ncf.slices import errors_by_slice, slicings  # noqa: E402
 from ncf.training import Objective, build, evaluate, fit  # noqa: E402
 from ray_jobs.config import JobConfig, with_parameters  # noqa: E402
 
 Record = dict[str, Any]
 
 
-def of_seed(experiment: ExperimentConfig, prepared: Prepared) -> tuple[Record, torch.Tensor]:
-    """Errors of one seed, and its predictions for the test rows ``[N]``."""
+def _rows(prepared: Prepared) -> tuple[Batch, Batch, Batch]:
+    """Training, validation and test rows, all of which this benchmark needs."""
     train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
     assert train is not None
     assert validation is not None
     assert test is not None
+    return train, validation, test
+
+
+def of_seed(experiment: ExperimentConfig, prepared: Prepared) -> tuple[Record, torch.Tensor]:
+    """Errors of one seed, and its predictions for the test rows ``[N]``."""
+    train, validation, test = _rows(prepared)
     objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
     started = time.perf_counter()
     selection = fit(build(experiment, prepared.fitted, train), train, validation, objective)
@@ -66,16 +79,47 @@ def of_seed(experiment: ExperimentConfig, prepared: Prepared) -> tuple[Record, t
     return record, stars
 
 
-def peers(prepared: Prepared) -> None:
-    """Print the errors of the baselines."""
-    train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
-    assert train is not None
-    assert test is not None
+def peers(prepared: Prepared, folder: Path | None) -> None:
+    """Print the errors of the baselines, and keep their predictions."""
+    train, validation, test = _rows(prepared)
     both = concatenated(train, validation)
+    low, high = prepared.fitted.rating_min, prepared.fitted.rating_max
     for found in tuned_baselines(train, validation, prepared.fitted):
         baseline = found.refit(both, prepared.fitted)
         scores = baseline.score(test, prepared.fitted).stars
         print(f"{baseline.name:36} rmse {scores.rmse:.4f}   mae {scores.mae:.4f}", flush=True)
+        if folder:
+            _keep(folder, baseline.name, baseline.predict(test).clamp(low, high)[None])
+
+
+def _keep(folder: Path, label: str, stars: torch.Tensor) -> None:
+    """Predictions ``[S, N]`` for the test rows, of each seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{label}.npy", stars.numpy().astype(np.float32))
+
+
+def print_differences(prepared: Prepared, folder: Path, against: str) -> None:
+    """All predictions of a folder: errors, difference from one of them, and errors by slice."""
+    train, validation, test = _rows(prepared)
+    actual = test.ratings.numpy()
+    errors = {file.stem: np.load(file) - actual for file in sorted(folder.glob("*.npy"))}
+    if against not in errors:
+        raise SystemExit(f"{folder} holds no {against!r}, only: {', '.join(errors)}")
+    ids = prepared.table("test", ["user_id"])["user_id"].to_numpy()
+    codes, users = np.unique(ids, return_inverse=True)
+    sums = [UserErrors.of(label, users, len(codes), e) for label, e in errors.items()]
+    pairs = [(label, against) for label in errors if label != against]
+    for difference in differences(sums, pairs, vary_seeds=True):
+        print(
+            f"{difference.first:36} {difference.metric:4} {difference.value:+.4f} "
+            f"({difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}), "
+            f"p {difference.holm_p:.4f}: {difference.better or 'undecided'}"
+        )
+    ways = slicings(concatenated(train, validation), test, prepared.fitted)
+    for part in errors_by_slice(ways, list(errors.items())):
+        print(f"{part.name}: {part.label}, {part.num_rows:,} rows")
+        for error in part.errors:
+            print(f"    {error.model:36} rmse {error.rmse:.4f}   mae {error.mae:.4f}")
 
 
 def main() -> int:
@@ -84,17 +128,24 @@ def main() -> int:
     parser.add_argument("prepared", help="folder that the preprocess stage made")
     parser.add_argument("--config", help="TOML configuration")
     parser.add_argument("--peers", action="store_true", help="score the baselines instead")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the predictions there")
+    parser.add_argument("--label", default="model", help="name of what is kept")
+    parser.add_argument("--differences", type=Path, metavar="FOLDER", help="of what was kept")
+    parser.add_argument("--against", default="LightGBM", metavar="NAME", help="one of those kept")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
     prepared = Prepared.open(fs.LocalFileSystem(), str(Path(options.prepared).resolve()))
+    if options.differences:
+        print_differences(prepared, options.differences, options.against)
+        return 0
     if options.peers:
-        peers(prepared)
+        peers(prepared, options.keep)
         return 0
     if not options.config:
-        parser.error("--config or --peers is needed")
+        parser.error("--config, --peers or --differences is needed")
     values = apply_overrides(read_toml(options.config), options.set)
     experiment = checked(JobConfig, values, options.config).experiment
     results = [
@@ -102,10 +153,12 @@ def main() -> int:
         for seed in range(options.seeds)
     ]
     records = [record for record, _ in results]
-    test = prepared.rows("test")
-    assert test is not None
-    together = torch.stack([stars for _, stars in results]).mean(dim=0)
-    ensemble = ErrorSums.of(together, test.ratings).as_dict()
+    each = torch.stack([stars for _, stars in results])
+    together = each.mean(dim=0)
+    ensemble = ErrorSums.of(together, _rows(prepared)[2].ratings).as_dict()
+    if options.keep:
+        _keep(options.keep, options.label, each)
+        _keep(options.keep, f"{options.label}, ensemble", together[None])
     if options.json:
         print(json.dumps({"seeds": records, "ensemble": ensemble}, indent=2))
         return 0

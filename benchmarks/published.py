@@ -1,0 +1,139 @@
+"""The baselines beside the published implementations: same settings, same rows.
+
+    pip install scikit-surprise lenskit
+    python -m ray_jobs.preprocess --config configs/ncf.toml
+    python benchmarks/published.py artifacts/prepared/*
+
+Settings are chosen on the validation rows; then both implementations are fitted on training and
+validation rows, and scored on the test rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from pyarrow import fs
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from ncf.baselines.base import Baseline, concatenated, tuned  # noqa: E402
+from ncf.baselines.bias import DAMPED_BIAS, Dampings  # noqa: E402
+from ncf.baselines.factors import FACTORISATION, FactorSettings  # noqa: E402
+from ncf.baselines.neighbours import NEAREST_NEIGHBOURS, NeighbourSettings  # noqa: E402
+from ncf.prepared import Prepared  # noqa: E402
+
+COLUMNS: Final = ["user_id", "movie_index", "rating"]
+
+Stars = npt.NDArray[np.float64]
+
+
+def surprise_predictions(algorithm: Any, train: pd.DataFrame, test: pd.DataFrame) -> Stars:
+    """``[N]`` stars of one of Surprise's algorithms."""
+    from surprise import Dataset, Reader
+
+    reader = Reader(rating_scale=(train["rating"].min(), train["rating"].max()))
+    algorithm.fit(Dataset.load_from_df(train, reader).build_full_trainset())
+    return np.array([p.est for p in algorithm.test(list(test.itertuples(index=False)))])
+
+
+def surprise_bias(settings: Dampings) -> Any:
+    """Surprise's ``BaselineOnly``."""
+    from surprise import BaselineOnly
+
+    return BaselineOnly(_als(settings.users, settings.movies), verbose=False)
+
+
+def surprise_neighbours(settings: NeighbourSettings) -> Any:
+    """Surprise's ``KNNBaseline``."""
+    from surprise import KNNBaseline
+
+    return KNNBaseline(
+        k=settings.neighbours,
+        sim_options={
+            "name": "pearson_baseline", "user_based": False, "shrinkage": settings.shrinkage,
+        },
+        bsl_options=_als(settings.user_damping, settings.movie_damping),
+        verbose=False,
+    )  # fmt: skip
+
+
+def _als(users: float, movies: float) -> dict[str, Any]:
+    return {"method": "als", "reg_u": users, "reg_i": movies, "n_epochs": 10}
+
+
+def lenskit_factors(settings: FactorSettings, train: pd.DataFrame, test: pd.DataFrame) -> Stars:
+    """``[N]`` stars of LensKit's ``BiasedMFScorer``; movies that it does not know by its bias."""
+    from lenskit.als import BiasedMFScorer
+    from lenskit.data import ItemList, from_interactions_df
+
+    known = from_interactions_df(train.rename(columns={"movie_index": "item_id"}))
+    scorer = BiasedMFScorer(
+        features=settings.factors,
+        epochs=settings.sweeps,
+        regularization=settings.penalty,
+        damping=settings.damping,
+    )
+    scorer.train(known)
+    stars = np.empty(len(test))
+    for user, rows in test.groupby("user_id").indices.items():
+        items = ItemList(item_ids=test["movie_index"].to_numpy()[rows])
+        scores = scorer(user, items).scores()
+        assert scores is not None
+        bias, _ = scorer.bias.compute_for_items(items, user_id=user)
+        stars[rows] = np.where(np.isnan(scores), bias, scores)
+    return stars
+
+
+def show(
+    name: str, ours: Stars, theirs: Stars, test: pd.DataFrame, clip: tuple[float, float]
+) -> None:
+    """Print the RMSE of both, and how far their predictions are apart."""
+    ours, theirs = (np.clip(stars, *clip) for stars in (ours, theirs))
+    one, other = (np.sqrt(np.mean((stars - test["rating"]) ** 2)) for stars in (ours, theirs))
+    apart = np.sqrt(np.mean((ours - theirs) ** 2))
+    print(f"{name:40} ours {one:.4f}   theirs {other:.4f}   apart {apart:.4f}", flush=True)
+
+
+def main() -> int:
+    """Fit each baseline twice."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("prepared", help="folder that the preprocess stage made")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    prepared = Prepared.open(fs.LocalFileSystem(), str(Path(options.prepared).resolve()))
+    train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
+    assert train is not None
+    assert test is not None
+    fitted, both = prepared.fitted, concatenated(train, validation)
+    frames = {s: prepared.table(s, COLUMNS).to_pandas() for s in ("train", "validation", "test")}
+    known, asked = pd.concat([frames["train"], frames["validation"]]), frames["test"]
+
+    def ours(recipe: Any) -> tuple[Any, Stars]:
+        found = tuned(recipe, train, validation, fitted)
+        baseline: Baseline = found.refit(both, fitted)
+        print(f"  {baseline.detail}")
+        return found.settings, baseline.predict(test).numpy()
+
+    clip = (fitted.rating_min, fitted.rating_max)
+    dampings, stars = ours(DAMPED_BIAS)
+    theirs = surprise_predictions(surprise_bias(dampings), known, asked)
+    show("damped bias, Surprise's BaselineOnly", stars, theirs, asked, clip)
+    neighbours, stars = ours(NEAREST_NEIGHBOURS)
+    theirs = surprise_predictions(surprise_neighbours(neighbours), known, asked)
+    show("item kNN, Surprise's KNNBaseline", stars, theirs, asked, clip)
+    factors, stars = ours(FACTORISATION)
+    theirs = lenskit_factors(factors, known, asked)
+    show("factorisation, LensKit's BiasedMF", stars, theirs, asked, clip)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

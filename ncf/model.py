@@ -188,6 +188,12 @@ class NCF(nn.Module):
             prediction = prediction + self.factors(users, movies)
         return prediction
 
+    def posterior(
+        self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """What the closed form adds to each row, from the users' histories: ``[B] -> [B]``."""
+        return self._posterior(users, Ratings.of(movies, times))
+
     def _posterior(self, users: torch.Tensor, rows: Ratings) -> torch.Tensor:
         assert self.closed_form is not None
         history = self._known_history()

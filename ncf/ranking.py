@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ncf.checkpoint import Checkpoint
+from ncf.grid import grid
 
 _PAIRS_AT_ONCE = 262_144
 """(user, movie) pairs in one forward pass: bounds memory at any catalogue size."""
@@ -61,29 +62,30 @@ def top_movies(
     movies = np.full((len(users), top_n), -1, dtype=np.int64)
     stars = np.full((len(users), top_n), np.nan, dtype=np.float32)
     users_at_once = max(1, _PAIRS_AT_ONCE // num_movies)
-    for start in range(0, len(users), users_at_once):
-        block = users[start : start + users_at_once]
-        scores = _scores(checkpoint, block)
-        for row, user in enumerate(block):
-            scores[row, seen.by(int(user))] = -np.inf
-            best = np.argsort(-scores[row], kind="stable")[:top_n]
-            best = best[np.isfinite(scores[row, best])]
-            movies[start + row, : len(best)] = best
-            stars[start + row, : len(best)] = scores[row, best]
+    with torch.inference_mode():
+        # To a model that looks at times, today is the day from which ages count.
+        pairs = grid(checkpoint.model, num_movies, checkpoint.fitted.decay_reference)
+        for start in range(0, len(users), users_at_once):
+            block = users[start : start + users_at_once]
+            # Not clipped: clipping would make ties at five stars.
+            scores = pairs.scores(torch.from_numpy(block.astype(np.int64))).contiguous().numpy()
+            for row, user in enumerate(block):
+                best = _best(scores[row], seen.by(int(user)), top_n)
+                movies[start + row, : len(best)] = best
+                stars[start + row, : len(best)] = scores[row, best]
     fitted = checkpoint.fitted
     if checkpoint.experiment.time_decay.apply_to != "target":
         stars = np.clip(stars, fitted.rating_min, fitted.rating_max)
     return Ranking(movies, stars)
 
 
-def _scores(checkpoint: Checkpoint, users: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """``[B, M]`` predictions for today, not clipped: clipping would make ties at five stars."""
-    num_movies = len(checkpoint.fitted.movies)
-    every_movie = torch.arange(num_movies, dtype=torch.int32)
-    pairs_of_users = torch.from_numpy(users.astype(np.int32)).repeat_interleave(num_movies)
-    # To a model that looks at times, today is the day from which ages count.
-    today = torch.full((len(pairs_of_users),), checkpoint.fitted.decay_reference)
-    with torch.inference_mode():
-        model = checkpoint.model
-        scores = model.point(model(pairs_of_users, every_movie.repeat(len(users)), today))
-    return np.array(scores.reshape(len(users), num_movies).numpy())
+def _best(
+    scores: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], top_n: int
+) -> npt.NDArray[np.int64]:
+    """Positions of the highest ``scores: [M]`` but for those ``seen``, the highest first."""
+    unseen = scores.copy()
+    unseen[seen] = -np.inf
+    # All that reach the last place's score, so that ties are decided by the order of the table.
+    last = np.partition(unseen, -top_n)[-top_n]
+    candidates = np.flatnonzero((unseen >= last) & np.isfinite(unseen))
+    return candidates[np.argsort(-unseen[candidates], kind="stable")[:top_n]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ncf import checkpoint
+from ncf import checkpoint, grid
 from ncf.batches import Batch
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig, TimeDecayConfig, TrainConfig
 from ncf.training import Objective, build, evaluate, fit
@@ -22,6 +22,7 @@ ZOO: dict[str, dict[str, Any]] = {
     "time": {"inputs": ALL_INPUTS},
     "biases": {"biases": ("user", "movie")},
     "factors": {"gmf_dim": 4},
+    "everything that comes apart": {"biases": ("user", "movie"), "gmf_dim": 4},
     "batch normalisation": {"normalization": "batch"},
     "layer normalisation": {"normalization": "layer"},
     "field attention": {"fusion": "attention"},
@@ -91,6 +92,28 @@ def test_a_row_is_predicted_alike_alone_and_among_others(name: str, world: Any) 
     alone = torch.cat([predict(model, rows[row : row + 1]) for row in range(40)])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
     assert predict(model, rows[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_all_pairs_at_once_are_the_pairs_one_by_one(
+    name: str, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "_TILE", 25)
+    model, _ = trained(name, world, world.train[:600], epochs=1)
+    users, today = torch.tensor([5, 0, 17]), int(world.train.times.max())
+    with torch.no_grad():
+        found = grid.grid(model, 60, today).scores(users)
+        expected = torch.tensor(
+            [
+                [
+                    model.point(model(user[None], torch.tensor([movie]), torch.tensor([today])))
+                    for movie in range(60)
+                ]
+                for user in users
+            ]
+        )
+    assert found.std(dim=1).min() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -68,7 +68,7 @@ class MovieEmbedding(nn.Module):
         self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor | None = None
     ) -> torch.Tensor:
         """``[B], [B] -> [B, D]``."""
-        return self.table(self.index[movies])
+        return self.table(self.index.index_select(0, movies))
 
 
 class GenreAverage(nn.Module):
@@ -88,7 +88,7 @@ class GenreAverage(nn.Module):
         self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor | None = None
     ) -> torch.Tensor:
         """``[B], [B] -> [B, D]``: ``shares [B, G] @ vectors [G, D]``."""
-        return self.shares[movies] @ self.vectors
+        return self.shares.index_select(0, movies) @ self.vectors
 
 
 class DecadeEmbedding(nn.Module):
@@ -106,7 +106,7 @@ class DecadeEmbedding(nn.Module):
         self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor | None = None
     ) -> torch.Tensor:
         """``[B], [B] -> [B, D]``."""
-        return self.table(self.index[movies])
+        return self.table(self.index.index_select(0, movies))
 
 
 class NumericProjection(nn.Module):
@@ -124,7 +124,7 @@ class NumericProjection(nn.Module):
         self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor | None = None
     ) -> torch.Tensor:
         """``[B], [B] -> [B, D]``: ``values [B, F]`` through a linear layer."""
-        return self.linear(self.values[movies])
+        return self.linear(self.values.index_select(0, movies))
 
 
 class NameAverage(nn.Module):

@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional
 
 from ncf.config import LossName
+from ncf.heads import nearest_level
+from ncf.model import NCF
 
 RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -47,3 +49,19 @@ def weighted_sum(
     A sum, so that workers which hold parts of a batch can divide by the size of the whole.
     """
     return (weights * ROW_LOSSES[loss](predictions, targets)).sum()
+
+
+def network_loss(
+    network: NCF,
+    loss: LossName,
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """The same of what ``network`` returned; ``targets: [B]`` in the training target's unit."""
+    if loss == "nll":
+        assert network.head is not None  # the configuration saw to that
+        targets = nearest_level(network.head.levels, targets)
+    else:
+        outputs = network.point(outputs)
+    return weighted_sum(loss, outputs, targets, weights)

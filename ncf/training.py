@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import torch
 from torch import distributed, nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ncf.batches import ALONE, Batch, Grouping, Portion, Share, chunks, grouped, shuffled
+from ncf.compiled import WORTHWHILE_STEPS, CompiledSteps, obstacle
 from ncf.config import ExperimentConfig, TimeDecayConfig, TrainConfig
 from ncf.errors import DivergedError
 from ncf.fitted import FittedState
-from ncf.heads import nearest_level
-from ncf.losses import weighted_sum
+from ncf.losses import network_loss
 from ncf.metrics import ErrorSums, Scores, error_vector
 from ncf.model import NCF
+from ncf.optimizer import AdamW
 
-EVALUATION_CHUNK = 8192
-"""Rows per forward pass in evaluation; beyond some thousands the size no longer matters."""
+EVALUATION_CHUNK = 4096
+"""Rows per forward pass in evaluation: enough that overhead does not matter, and few enough that
+what lies between the layers stays in the cache."""
+_KEPT_NUMBERS: Final = 4_000_000
 
 Weights = dict[str, torch.Tensor]
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,9 @@ class Objective:
 def evaluate(model: nn.Module, rows: Batch, objective: Objective, share: Share = ALONE) -> Scores:
     """Errors over all ``rows``, whatever part of them each worker computes."""
     model.eval()
+    # glibc keeps as much freed memory as the largest block it saw freed; without this, it returns
+    # that of each chunk to the system, and fetching it again takes as long as the arithmetic.
+    torch.empty(_KEPT_NUMBERS)
     totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.users.device)
     with torch.no_grad():
         for batch in chunks(share.of(rows), EVALUATION_CHUNK):
@@ -169,12 +179,12 @@ def fit(
         DivergedError: if the training loss becomes infinite or no number.
     """
     config = objective.train
-    trainer = _Stepper(model, train_rows, objective, share)
+    trainer = Trainer(model, train_rows, objective, share)
     generator = torch.Generator().manual_seed(config.seed)
     epochs: list[Epoch] = []
     best_error, best_epoch, best = math.inf, 0, snapshot(model)
     result = FitResult((), 0, best, best)
-    for number in range(1, min(config.stop_after or config.epochs, config.epochs) + 1):
+    for number in range(1, _num_epochs(config) + 1):
         started = time.perf_counter()
         train_loss = train_epoch(model, trainer.portions(generator), trainer.step, share)
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
@@ -202,6 +212,11 @@ def fit(
         if validation_rows and config.patience and number - best_epoch >= config.patience:
             break
     return result
+
+
+def _num_epochs(config: TrainConfig) -> int:
+    """Passes over the rows at most."""
+    return min(config.stop_after or config.epochs, config.epochs)
 
 
 def _refuse_divergence(error: float, epoch: int, config: TrainConfig) -> None:
@@ -232,11 +247,11 @@ def unwrapped(model: nn.Module) -> NCF:
     return inner
 
 
-class _Stepper:
+class Trainer:
     """Optimiser, schedule and loss: what one step needs beside its batch."""
 
     def __init__(
-        self, model: nn.Module, train_rows: Batch, objective: Objective, share: Share
+        self, model: nn.Module, train_rows: Batch, objective: Objective, share: Share = ALONE
     ) -> None:
         config = objective.train
         # From here on a row's rating is its target and its weight that of its loss.
@@ -247,7 +262,7 @@ class _Stepper:
             objective.row_weights(train_rows),
             train_rows.times,
         )
-        self._model = model
+        self.model = model
         self._config = config
         self._share = share
         self._network = network = unwrapped(model)
@@ -261,59 +276,86 @@ class _Stepper:
             for table, strength in network.ridges(config)
             if strength
         ]
-        self._optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        num_steps = config.epochs * math.ceil(len(train_rows) / config.batch_size)
-        self._by_step = self._by_error = None
+        self._optimizer = AdamW(list(model.parameters()), config.learning_rate, config.weight_decay)
+        steps_of_epoch = math.ceil(len(train_rows) / config.batch_size)
+        self._factor = self._by_error = None
+        self._num_done = 0
         if config.schedule == "plateau":
             self._by_error = ReduceLROnPlateau(self._optimizer, factor=0.5, patience=0)
-        else:
-            self._by_step = LambdaLR(self._optimizer, _factor(config, num_steps))
+        elif config.schedule != "constant":
+            self._factor = _factor(config, config.epochs * steps_of_epoch)
+            self._optimizer.rate = config.learning_rate * self._factor(0)
+        self._compiled = None
+        if _is_to_compile(network, config, _num_epochs(config) * steps_of_epoch, share):
+            self._compiled = CompiledSteps(network, self._optimizer, config, self._ridges)
 
     @property
     def learning_rate(self) -> float:
         """Current learning rate."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        return self._optimizer.rate
 
     def portions(self, generator: torch.Generator) -> Iterator[Portion]:
-        """This worker's part of each batch of an epoch."""
-        size = self._config.batch_size
-        if self._grouping is None:
-            return shuffled(self.rows, size, generator, self._share)
-        return grouped(self.rows, size, self._grouping, generator, self._share)
+        """This worker's part of an epoch, as ``step`` takes it."""
+        if self._grouping is not None:
+            size = self._config.batch_size
+            return grouped(self.rows, size, self._grouping, generator, self._share)
+        size = self._compiled.num_rows if self._compiled else self._config.batch_size
+        return shuffled(self.rows, size, generator, self._share)
 
     def step(self, portion: Portion) -> torch.Tensor:
-        """One optimiser step; returns the sum of this worker's losses."""
+        """An optimiser step, or several if they are compiled; returns the sum of the losses."""
+        if self._compiled is None:
+            return self._one_step(portion)
+        if len(portion.rows) == self._compiled.num_rows:
+            rates = [self._next_rate() for _ in range(self._compiled.num_steps)]
+            return self._compiled(portion.rows, rates)
+        # The last rows of an epoch.
+        batches = chunks(portion.rows, self._config.batch_size)
+        return torch.stack([self._one_step(Portion(rows, len(rows))) for rows in batches]).sum()
+
+    def _one_step(self, portion: Portion) -> torch.Tensor:
         rows, batch_size, starts = portion
         known = None if starts is None else (rows.ratings, starts)
-        outputs = self._model(rows.users, rows.movies, rows.times, known)
-        targets = rows.ratings
-        head = self._network.head
-        if self._config.loss == "nll":
-            assert head is not None  # the configuration saw to that
-            targets = nearest_level(head.levels, targets)
-        else:
-            outputs = self._network.point(outputs)
-        total = weighted_sum(self._config.loss, outputs, targets, rows.weights)
-        self._optimizer.zero_grad(set_to_none=True)
+        outputs = self.model(rows.users, rows.movies, rows.times, known)
+        total = network_loss(self._network, self._config.loss, outputs, rows.ratings, rows.weights)
+        self._optimizer.forget_gradients()
         # Data parallelism averages gradients over workers; this makes it the mean over all rows.
         (total * (self._share.size / batch_size)).backward()
         for table, strength in self._ridges:
             if table.grad is not None:
                 table.grad.add_(table.detach(), alpha=strength)
-        self._optimizer.step()
-        if self._by_step:
-            self._by_step.step()
+        self._optimizer.advance()
+        self._next_rate()
         return total.detach()
+
+    def _next_rate(self) -> float:
+        """The learning rate of the step at hand; from now on, it is that of the next one."""
+        rate = self._optimizer.rate
+        if self._factor:
+            self._num_done += 1
+            self._optimizer.rate = self._config.learning_rate * self._factor(self._num_done)
+        return rate
 
     def epoch_ended(self, error: float) -> None:
         """Take note of the error by which epochs are compared."""
         if self._by_error:
             self._by_error.step(error)
+
+
+def _is_to_compile(network: NCF, config: TrainConfig, num_steps: int, share: Share) -> bool:
+    """Whether steps are to be compiled; says why not if that was asked for."""
+    if config.compile == "off" or (config.compile == "auto" and num_steps < WORTHWHILE_STEPS):
+        return False
+    reason = "steps of several workers are not compiled" if share.size > 1 else obstacle(network)
+    if reason and config.compile == "on":
+        _note(f"training without compiled steps: {reason}")
+    return reason is None
+
+
+@cache
+def _note(message: str) -> None:
+    """Log ``message``, once in a process: it is the same for every model of a search."""
+    _log.warning(message)
 
 
 WARM_UP: Final = 0.3
@@ -332,8 +374,6 @@ def _factor(config: TrainConfig, num_steps: int) -> Callable[[int], float]:
             return 0.04 + 0.96 * share / WARM_UP
         return cosine((share - WARM_UP) / (1 - WARM_UP))
 
-    if config.schedule == "constant":
-        return lambda step: 1.0
     shape = cosine if config.schedule == "cosine" else one_cycle
     return lambda step: shape(step / max(num_steps, 1))
 

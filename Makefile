@@ -22,6 +22,7 @@ check: $(READY) ## formatting, lint and types
 	$(BIN)/mypy
 
 bench: $(READY) ## the benchmarks, as ratios
+	$(BIN)/python benchmarks/bench_training.py $(ARGS)
 	$(BIN)/python benchmarks/bench_ingest.py $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml

@@ -1,0 +1,309 @@
+"""How fast models are trained and scored, against a plain loop.
+
+    python benchmarks/bench_training.py [small] [large] [evaluation] [start] [workers]
+        [--quick] [--json]
+
+small       the original's network at batch 64: samples per second of steps one by one and of
+            compiled steps, as multiples of the loop in ``reference.py``, after a first epoch.
+large       the same network at batches of 1,024 and 8,192: the share that training reaches of a
+            loop that does nothing but the step, on tensors that are there.
+evaluation  scoring a test split, as a multiple of the plain loop.
+start       seconds until the first compiled steps are done, without and with what an earlier
+            process has left in the cache.
+workers     data parallelism: the rate of two processes as a multiple of one, by batch and size of
+            the network.
+
+All but ``workers`` and ``start`` run on one core and count CPU seconds, so that other work on the
+machine matters little; what is compared takes turns, and the median of the turns' ratios counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import distributed, nn
+from torch.utils.data import DataLoader
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks import reference  # noqa: E402
+from ncf.batches import Batch, Share  # noqa: E402
+from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig  # noqa: E402
+from ncf.fitted import FittedState  # noqa: E402
+from ncf.training import Objective, Trainer, build, evaluate, train_epoch  # noqa: E402
+
+TURNS: Final = 5
+Result = dict[str, Any]
+Epoch = Callable[[], None]
+
+
+def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> ExperimentConfig:
+    """The network of ``configs/original.toml``, or one ``width`` times as wide."""
+    return ExperimentConfig(
+        model=ModelConfig(
+            embedding_dim=8 * width,
+            embedding_std=1.0,
+            hidden_dims=(128 * width, 64 * width),
+            dropout=0.0,
+        ),
+        train=TrainConfig(
+            learning_rate=1e-3,
+            schedule="constant",
+            embedding_l2=0.0,
+            batch_size=batch_size,
+            compile="on" if compiled else "off",
+        ),
+        time_decay=TimeDecayConfig(apply_to="none"),
+    )
+
+
+def trainer_of(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Trainer:
+    """What ``fit`` trains with."""
+    objective = Objective(config.train, config.time_decay, fitted)
+    return Trainer(build(config, fitted, rows), rows, objective)
+
+
+def ours(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epoch:
+    """An epoch of ``fit``."""
+    trainer = trainer_of(config, fitted, rows)
+    generator = torch.Generator().manual_seed(0)
+    return lambda: void(train_epoch(trainer.model, trainer.portions(generator), trainer.step))
+
+
+def plain(fitted: FittedState, rows: Batch) -> Epoch:
+    """An epoch of the plain loop."""
+    model = reference.ReferenceNCF()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    batches = reference.loader(reference.dataset_of(rows, fitted), generator)
+    return lambda: void(reference.train_epoch(model, batches, optimizer, nn.MSELoss()))
+
+
+def step_only(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epoch:
+    """The plain network on rows in order, joined to their features before; nothing but steps."""
+    model = reference.ReferenceNCF()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    size = config.train.batch_size
+    tensors = reference.dataset_of(rows, fitted).tensors
+    batches = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
+
+    def epoch() -> None:
+        for *inputs, targets in batches:
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(*inputs), targets).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def own_step_only(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epoch:
+    """Our own step on portions that are there."""
+    trainer = trainer_of(config, fitted, rows)
+    portions = list(trainer.portions(torch.Generator().manual_seed(0)))
+    trainer.model.train()
+
+    def epoch() -> None:
+        for portion in portions:
+            trainer.step(portion)
+
+    return epoch
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def cpu_seconds(epoch: Epoch) -> float:
+    """CPU seconds of this process."""
+    started = time.process_time()
+    epoch()
+    return time.process_time() - started
+
+
+def in_turns(epochs: dict[str, Epoch], rows: int, turns: int = TURNS) -> Result:
+    """Rows per second of each, and the median over the turns of its multiple of the ones before."""
+    for epoch in epochs.values():
+        epoch()
+    seconds = [{name: cpu_seconds(epoch) for name, epoch in epochs.items()} for _ in range(turns)]
+    result: Result = {"turns": turns}
+    for name in epochs:
+        result[f"{name}_rows_per_s"] = rows / statistics.median(turn[name] for turn in seconds)
+    for base, name in itertools.combinations(epochs, 2):
+        ratio = statistics.median(turn[base] / turn[name] for turn in seconds)
+        result[f"{name}_to_{base}"] = ratio
+    return result
+
+
+def bench_small(*, quick: bool) -> Result:
+    """Batch 64."""
+    fitted, rows = reference.synthetic()
+    rows = rows[: 16_000 if quick else 80_669]
+    epochs = {
+        "plain": plain(fitted, rows),
+        "eager": ours(experiment(64), fitted, rows),
+        "compiled": ours(experiment(64, compiled=True), fitted, rows),
+    }
+    return in_turns(epochs, len(rows))
+
+
+def bench_large(*, quick: bool) -> Result:
+    """Batches of 1,024 and more."""
+    fitted, rows = reference.synthetic(100_000 if quick else 400_000)
+    result: Result = {}
+    for size in (1024, 8192):
+        config = experiment(size)
+        epochs = {
+            "plain_step_only": step_only(config, fitted, rows),
+            "own_step_only": own_step_only(config, fitted, rows),
+            "training": ours(config, fitted, rows),
+        }
+        found = in_turns(epochs, len(rows))
+        result |= {f"batch_{size}_{name}": value for name, value in found.items()}
+    return result
+
+
+def bench_evaluation(*, quick: bool) -> Result:
+    """RMSE, MAE and R2 of a fifth of all ratings."""
+    fitted, rows = reference.synthetic()
+    test = rows[80_669:]
+    config = experiment(64)
+    objective = Objective(config.train, config.time_decay, fitted)
+    network, model = build(config, fitted, rows), reference.ReferenceNCF()
+    batches = DataLoader(reference.dataset_of(test, fitted), batch_size=64)
+    epochs: dict[str, Epoch] = {
+        "plain": lambda: void(reference.evaluate(model, batches)),
+        "ours": lambda: void(evaluate(network, test, objective)),
+    }
+    return in_turns(epochs, len(test), 5 if quick else 21)
+
+
+def bench_start(*, quick: bool) -> Result:
+    """A first epoch in a process of its own, twice with the same cache."""
+    result: Result = {}
+    with tempfile.TemporaryDirectory(prefix="bench-training-") as folder:
+        for name in ("without_cache", "with_cache"):
+            found = subprocess.run(
+                [sys.executable, __file__, "--first-epoch"],
+                env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": folder},
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            result[f"{name}_s"] = float(found.stdout.split()[-1])
+    return result
+
+
+def first_epoch() -> None:
+    """Print the seconds of one call of compiled steps and what precedes it."""
+    fitted, rows = reference.synthetic(64 * 8)
+    started = time.perf_counter()
+    ours(experiment(64, compiled=True), fitted, rows)()
+    print(time.perf_counter() - started)
+
+
+def bench_workers(*, quick: bool) -> Result:
+    """One and two processes, each on a core of its own; wall time, so on a quiet machine only."""
+    result: Result = {}
+    for width in (1, 8):
+        for size in (1024, 8192, 65_536):
+            one, two = (rate_of_workers(number, size, width, quick=quick) for number in (1, 2))
+            result[f"width_{width}_batch_{size}_one_rows_per_s"] = one
+            result[f"width_{width}_batch_{size}_two_to_one"] = two / one
+    return result
+
+
+def rate_of_workers(number: int, batch_size: int, width: int, *, quick: bool) -> float:
+    """Rows per second that ``number`` processes train together; the best of some epochs."""
+    with tempfile.TemporaryDirectory(prefix="bench-workers-") as folder:
+        options = [folder, str(number), str(batch_size), str(width), str(int(quick))]
+        workers = [
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker", str(rank), *options],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(number)
+        ]
+        outputs = [worker.communicate(timeout=600)[0] for worker in workers]
+    assert all(worker.returncode == 0 for worker in workers)
+    return float(outputs[0].split()[-1])
+
+
+def work(rank: int, folder: str, number: int, batch_size: int, width: int, quick: int) -> None:
+    """One of ``number`` processes: print the best rate of some epochs."""
+    fitted, rows = reference.synthetic(131_072)
+    config = experiment(batch_size, width=width)
+    model: nn.Module = build(config, fitted, rows)
+    if number > 1:
+        meeting = (Path(folder) / "meeting").as_uri()
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)
+        model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    objective = Objective(config.train, config.time_decay, fitted)
+    trainer = Trainer(model, rows, objective, Share(rank, number))
+    generator = torch.Generator().manual_seed(0)
+    rates = []
+    for _ in range(2 if quick else 4):
+        started = time.perf_counter()
+        train_epoch(model, trainer.portions(generator), trainer.step, Share(rank, number))
+        rates.append(len(rows) / (time.perf_counter() - started))
+    print(max(rates))
+    if number > 1:
+        del model, trainer
+        distributed.destroy_process_group()
+
+
+BENCHMARKS: Final[dict[str, Callable[..., Result]]] = {
+    "small": bench_small,
+    "large": bench_large,
+    "evaluation": bench_evaluation,
+    "start": bench_start,
+    "workers": bench_workers,
+}
+
+
+def main() -> int:
+    """Run the benchmarks asked for and print their results."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--first-epoch", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.first_epoch:
+        first_epoch()
+        return 0
+    if options.worker:
+        rank, folder, *numbers = options.worker
+        work(int(rank), folder, *map(int, numbers))
+        return 0
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    results = {name: BENCHMARKS[name](quick=options.quick) for name in options.names or BENCHMARKS}
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return 0
+    for name, result in results.items():
+        print(name)
+        for key, value in result.items():
+            print(f"  {key:48} {value:,.3f}" if isinstance(value, float) else f"  {key:48} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

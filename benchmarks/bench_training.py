@@ -251,7 +251,7 @@ def work(rank: int, folder: str, number: int, batch_size: int, width: int, quick
     if number > 1:
         meeting = (Path(folder) / "meeting").as_uri()
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)
-        model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        model = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
     objective = Objective(config.train, config.time_decay, fitted)
     trainer = Trainer(model, rows, objective, Share(rank, number))
     generator = torch.Generator().manual_seed(0)

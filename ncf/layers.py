@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.nn.functional import all_reduce
 
 from ncf.config import ModelConfig, ModelInput, NameList
 from ncf.errors import DataError
@@ -259,6 +260,37 @@ class Factors(nn.Module):
     def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
         """``[B], [B] -> [B]``."""
         return self.output(self.users(users) * self.movies(movies)).squeeze(1)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Normalises by the mean and variance of all workers' rows, on any device.
+
+    ``SyncBatchNorm`` does the same on GPUs alone, and neither takes a batch of a single row.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``[B, D] -> [B, D]``."""
+        workers = distributed.get_world_size() if distributed.is_initialized() else 1
+        if not self.training or (workers == 1 and len(input) > 1):
+            return super().forward(input)
+        sums = torch.cat([input.sum(dim=0), input.new_full((1,), len(input))])
+        if workers > 1:
+            sums = all_reduce(sums)
+        count = sums[-1]
+        mean = sums[:-1] / count
+        squares = (input - mean).square().sum(dim=0)
+        if workers > 1:
+            squares = all_reduce(squares)
+        variance = squares / count
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(squares / (count - 1).clamp(min=1), self.momentum)
+            self.num_batches_tracked += 1
+        return (input - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
 def content_features(fitted: FittedState) -> torch.Tensor:

@@ -23,6 +23,7 @@ from ncf.heads import OrdinalHead
 from ncf.history import ClosedForm, History, HistoryInputs, Ratings
 from ncf.layers import (
     BRANCHES,
+    BatchNorm,
     Biases,
     ContentVector,
     Factors,
@@ -236,7 +237,7 @@ def _dense_layers(config: ModelConfig, further: int) -> tuple[nn.Sequential, int
     for size in config.hidden_dims:
         layers.append(nn.Linear(width, size))
         if config.normalization == "batch":
-            layers.append(nn.BatchNorm1d(size))
+            layers.append(BatchNorm(size))
         elif config.normalization == "layer":
             layers.append(nn.LayerNorm(size))
         layers += [nn.ReLU(), nn.Dropout(config.dropout)]

@@ -25,6 +25,9 @@ HISTORY = {"vector_dim": 4, "linear_dim": 2, "radial_dim": 2, "chunk": 16}
 MODELS = {
     # Dropout draws other masks in every process, so there is none.
     "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
+    "batch-normalisation": ModelConfig(
+        embedding_dim=4, hidden_dims=(8, 6), dropout=0.0, normalization="batch"
+    ),
     **{
         name: ModelConfig(
             inputs=("user", "genres", "time"),

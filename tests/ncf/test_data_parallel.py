@@ -48,6 +48,12 @@ def folder(
     request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Holds what one process, and each of two, came to."""
+    return train_alone_and_together(request.param, world, tmp_path_factory)
+
+
+def train_alone_and_together(
+    model: str, world: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("data-parallel")
     save_fitted(world.fitted, folder / "fitted")
     for split, count in ROWS.items():
@@ -55,8 +61,8 @@ def folder(
         save_file(
             {k: v.contiguous() for k, v in vars(rows).items()}, folder / f"{split}.safetensors"
         )
-    runpy.run_path(str(PROGRAM))["main"](folder, request.param, 0, 1)
-    run_in_processes(folder, request.param, 2)
+    runpy.run_path(str(PROGRAM))["main"](folder, model, 0, 1)
+    run_in_processes(folder, model, 2)
     return folder
 
 
@@ -97,3 +103,19 @@ def test_every_worker_ends_with_the_weights_of_a_single_one(folder: Path) -> Non
     for name, value in alone.items():
         assert torch.equal(second[name], first[name]), name
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_batch_normalisation_sees_the_rows_of_all_workers(
+    world: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = train_alone_and_together("batch-normalisation", world, tmp_path_factory)
+    alone, first, second = (found(folder, which)["epochs"] for which in ("1-0", "2-0", "2-1"))
+    for one, *others in zip(alone, first, second, strict=True):
+        for other in others:
+            assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+            # Biases before a normalisation have no gradient but rounding errors, which Adam scales
+            # up; the running means follow them with a delay.
+            assert other["validation_rmse"] == pytest.approx(one["validation_rmse"], rel=0.01)
+    weights, other_weights = (load_file(folder / f"2-{rank}.safetensors") for rank in (0, 1))
+    for name, value in weights.items():
+        assert torch.equal(other_weights[name], value), name

@@ -12,6 +12,7 @@ from ncf.errors import DataError
 from ncf.fitted import FittedState
 from ncf.layers import (
     BRANCHES,
+    BatchNorm,
     ContentVector,
     DecadeEmbedding,
     GenreAverage,
@@ -212,3 +213,19 @@ def test_a_movies_content_and_its_free_vector_add_up(fitted: FittedState) -> Non
     )
     assert vector.free.weight[0].eq(0).all()  # a movie without training ratings has no free part
     assert ContentVector(2, fitted, free_std=None).free is None
+
+
+def test_batch_normalisation_is_torchs_but_takes_a_single_row() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(3), torch.nn.BatchNorm1d(3)
+    inputs = torch.randn(5, 3)
+    torch.testing.assert_close(ours(inputs), theirs(inputs))
+    # A row is its own mean: what is left of it is the bias, and the variance seen is zero.
+    with torch.no_grad():
+        ours.bias.fill_(0.5)
+    assert ours.running_var is not None
+    assert theirs.running_mean is not None
+    before = ours.running_var.clone()
+    torch.testing.assert_close(ours(inputs[:1]), torch.full((1, 3), 0.5))
+    torch.testing.assert_close(ours.running_var, before * 0.9)
+    torch.testing.assert_close(ours.running_mean, 0.9 * theirs.running_mean + 0.1 * inputs[0])

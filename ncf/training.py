@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
@@ -356,6 +357,24 @@ def _is_to_compile(network: NCF, config: TrainConfig, num_steps: int, share: Sha
 def _note(message: str) -> None:
     """Log ``message``, once in a process: it is the same for every model of a search."""
     _log.warning(message)
+
+
+SHARED_MULTIPLICATIONS: Final = 500_000_000
+"""Multiplications of dense weights in a batch's forward pass below which two workers on a CPU were
+slower than one: sending each other the gradients took longer than what they saved."""
+
+
+def workers_pay(experiment: ExperimentConfig) -> bool:
+    """Whether several workers on CPUs are quicker than one, as far as it was measured.
+
+    A model that learns from the user's other ratings was not measured; it does more for each row.
+    """
+    model = experiment.model
+    if model.history.encoders:
+        return True
+    widths = (model.embedding_dim * len(model.inputs), *model.hidden_dims, 1)
+    weights = sum(before * after for before, after in pairwise(widths))
+    return experiment.train.batch_size * weights >= SHARED_MULTIPLICATIONS
 
 
 WARM_UP: Final = 0.3

@@ -41,8 +41,10 @@ from ncf.training import (
     evaluate,
     fit,
     unwrapped,
+    workers_pay,
 )
 from ray_jobs.cluster import Resources
+from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 
 RESULTS = "results.json"
@@ -96,6 +98,13 @@ def train_tasks(
     Raises:
         TrainingError: if a worker failed, with its reason.
     """
+    if resources.num_workers > 1 and not (
+        resources.use_gpu or all(workers_pay(task.experiment) for task in tasks)
+    ):
+        say(
+            f"note: with batches this small, {resources.num_workers} workers are likely slower "
+            "than one; set scaling.num_workers = 1 or raise train.batch_size"
+        )
     trainer = torch_trainer(tasks, resources, where, callbacks, collect=True)
     try:
         with _interrupts_as_usual():

@@ -28,6 +28,7 @@ from ncf.training import (
     evaluate,
     fit,
     snapshot,
+    workers_pay,
 )
 
 ApplyTo = Literal["loss", "target", "none"]
@@ -554,3 +555,22 @@ def test_the_configured_loss_is_minimised(loss: Any, fitted: FittedState) -> Non
         output = model.eval()(rows.users[:1], rows.movies[:1])
     optimum = {"mse": 1.8, "l1": 1.0, "smooth_l1": 1.25}[loss]
     assert functional.l1_loss(output, torch.tensor([optimum])).item() < 0.02
+
+
+# -- several workers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_size", "expected"),
+    [
+        # 2 inputs of 50 -> 1,000 -> 400 -> 1 have 500,400 weights.
+        ({"hidden_dims": (1000, 400)}, 999, False),
+        ({"hidden_dims": (1000, 400)}, 1000, True),
+        ({"history": {"encoders": ("closed-form",)}}, 1, True),
+    ],
+)
+def test_workers_pay_where_there_is_enough_to_do(
+    settings: dict[str, Any], batch_size: int, expected: bool
+) -> None:
+    model = {"inputs": ("user", "movie"), "embedding_dim": 50, **settings}
+    assert workers_pay(experiment(model=model, batch_size=batch_size)) is expected

@@ -55,7 +55,9 @@ def prepared(storage: Path) -> Prepared:
     return preprocess(workspace, ingest(workspace))
 
 
-def test_two_workers_give_the_metrics_and_weights_of_one(storage: Path, prepared: Prepared) -> None:
+def test_two_workers_give_the_metrics_and_weights_of_one(
+    storage: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
     """1,052 training and 150 validation rows: no batch size below divides evenly."""
     config = job(
         storage,
@@ -71,6 +73,8 @@ def test_two_workers_give_the_metrics_and_weights_of_one(storage: Path, prepared
         resources = dataclasses.replace(Resources.of(config), num_workers=num_workers)
         (result,), kept = train_tasks([task], resources, where / f"workers-{num_workers}")
         results.append(result)
+        # Batches of 101 rows are too few to share.
+        assert ("likely slower" in capsys.readouterr().out) is (num_workers == 2)
         with kept.as_directory() as folder:
             weights.append(checkpoint.load(Path(folder) / "task" / "last").model.state_dict())
             file = Path(folder) / PREDICTIONS / str(result.predictions)

@@ -1,6 +1,6 @@
 """How fast models are trained and scored, against a plain loop.
 
-    python benchmarks/bench_training.py [small] [large] [evaluation] [start] [workers]
+    python benchmarks/bench_training.py [small] [large] [evaluation] [recommend] [start] [workers]
         [--quick] [--json]
 
 small       the original's network at batch 64: samples per second of steps one by one and of
@@ -8,6 +8,8 @@ small       the original's network at batch 64: samples per second of steps one 
 large       the same network at batches of 1,024 and 8,192: the share that training reaches of a
             loop that does nothing but the step, on tensors that are there.
 evaluation  scoring a test split, as a multiple of the plain loop.
+recommend   the ten best unseen movies of some users, as a multiple of a plain forward pass of all
+            movies for each user, for two networks.
 start       seconds until the first compiled steps are done, without and with what an earlier
             process has left in the cache.
 workers     data parallelism: the rate of two processes as a multiple of one, by batch and size of
@@ -29,9 +31,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import distributed, nn
 from torch.utils.data import DataLoader
@@ -41,13 +45,15 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks import reference  # noqa: E402
 from ncf.batches import Batch, Share  # noqa: E402
+from ncf.checkpoint import Checkpoint  # noqa: E402
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig  # noqa: E402
 from ncf.fitted import FittedState  # noqa: E402
+from ncf.ranking import SeenMovies, top_movies  # noqa: E402
 from ncf.training import Objective, Trainer, build, evaluate, train_epoch  # noqa: E402
 
 TURNS: Final = 5
 Result = dict[str, Any]
-Epoch = Callable[[], None]
+Epoch = Callable[[], object]
 
 
 def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> ExperimentConfig:
@@ -190,6 +196,33 @@ def bench_evaluation(*, quick: bool) -> Result:
     return in_turns(epochs, len(test), 5 if quick else 21)
 
 
+def bench_recommend(*, quick: bool) -> Result:
+    """Top ten of all movies."""
+    fitted, rows = reference.synthetic()
+    seen = SeenMovies.of(rows.users.numpy(), rows.movies.numpy(), reference.NUM_USERS)
+    users = np.arange(1, (20 if quick else 200) + 1)
+    result: Result = {}
+    for name, further in (
+        ("five_inputs", {}),
+        ("and_factors", {"embedding_dim": 32, "gmf_dim": 32, "biases": ("user", "movie")}),
+    ):
+        of_original = experiment(64)
+        config = of_original.model_copy(
+            update={"model": of_original.model.model_copy(update=further)}
+        )
+        model = build(config, fitted, rows).eval()
+        trained = Checkpoint(model, config, fitted, {})
+        best = top_movies(trained, users, seen, 10).movies
+        assert (best == reference.top_movies(model, users.tolist(), seen, 10)).all()
+        epochs: dict[str, Epoch] = {
+            "plain": partial(reference.top_movies, model, users.tolist(), seen, 10),
+            "ours": partial(top_movies, trained, users, seen, 10),
+        }
+        found = in_turns(epochs, len(users), 5)
+        result |= {f"{name}_{key.replace('rows', 'users')}": value for key, value in found.items()}
+    return result
+
+
 def bench_start(*, quick: bool) -> Result:
     """A first epoch in a process of its own, twice with the same cache."""
     result: Result = {}
@@ -270,6 +303,7 @@ BENCHMARKS: Final[dict[str, Callable[..., Result]]] = {
     "small": bench_small,
     "large": bench_large,
     "evaluation": bench_evaluation,
+    "recommend": bench_recommend,
     "start": bench_start,
     "workers": bench_workers,
 }

@@ -7,10 +7,11 @@ loss read after every batch. Nothing here is clever on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from ncf.batches import Batch
 from ncf.fitted import FittedState, MovieTable, NumericColumn
 from ncf.model import NCF
+from ncf.ranking import SeenMovies
 
 NUM_RATINGS: Final = 100_836
 NUM_USERS: Final = 610
@@ -152,6 +154,20 @@ def evaluate(model: nn.Module, batches: DataLoader[tuple[torch.Tensor, ...]]) ->
         "mae": errors.abs().mean().item(),
         "r2": 1 - (errors.square().sum() / (spread - spread.mean()).square().sum()).item(),
     }
+
+
+def top_movies(
+    model: NCF, users: Sequence[int], seen: SeenMovies, top_n: int
+) -> npt.NDArray[np.int64]:
+    """``[B, N]`` the best unseen movies: a forward pass of all movies for each user, and a sort."""
+    every = torch.arange(NUM_MOVIES)
+    best = []
+    with torch.inference_mode():
+        for user in users:
+            scores = model(torch.full_like(every, user), every).numpy().copy()
+            scores[seen.by(user)] = -np.inf
+            best.append(np.argsort(-scores, kind="stable")[:top_n])
+    return np.stack(best)
 
 
 def synthetic(num_ratings: int = NUM_RATINGS, seed: int = 0) -> tuple[FittedState, Batch]:

@@ -109,6 +109,10 @@ class TuneConfig(Section):
     """ASHA keeps the best one in this many at each rung."""
     seed: Seed = 0
     """Seed of Optuna's sampler."""
+    executor: Literal["warm", "isolated"] = "warm"
+    """``warm``: workers stay and train one trial after another; ``isolated``: new ones for each
+    trial, which takes seconds a trial and is worth it only for models that upset a process. Trials
+    come out the same."""
     space: dict[str, Dimension] = DEFAULT_SPACE
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
     of the sections model and train, and for time_decay.apply_to."""

@@ -2,8 +2,9 @@
 
 ``python -m ray_jobs.tune --help``.
 
-Every trial is a ``TorchTrainer`` of its own, stopped early by ASHA if it falls behind. Trials are
-compared by validation RMSE in stars, whatever loss they train with; no test row is read.
+Trials are trained by worker groups that stay (``tune.executor``), and stopped early by ASHA if they
+fall behind. They are compared by validation RMSE in stars, whatever loss they train with; no test
+row is read.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ import pyarrow as pa
 import tomli_w
 from optuna.samplers import TPESampler
 from ray import tune
-from ray.tune import Callback, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, ResultGrid, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -31,18 +31,13 @@ from ray_jobs.cluster import Resources, ensure_ray, ray_session
 from ray_jobs.config import Dimension, JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
+from ray_jobs.executors import Executor, decoded, executor
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.runtime import main
-from ray_jobs.worker import TrainingTask, torch_trainer
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
 METRIC: Final = "best_validation_rmse"
 """Lowest validation RMSE so far, in stars."""
-
-
-_DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
-"""A trial's driver takes no CPU: its workers take theirs, and would wait for ever for one that only
-drivers hold. Ray refuses a request for nothing at all, hence the byte of memory."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
         STAGE_VERSION,
         prepared.manifest.fingerprint,
         config.experiment.model_dump(mode="json"),
-        config.tune.model_dump(mode="json"),
+        config.tune.model_dump(mode="json", exclude={"executor"}),  # trials come out the same
         config.scaling.num_workers,
     )
 
@@ -103,27 +98,26 @@ def _run_trials(config: JobConfig, prepared: Prepared, where: Storage) -> Result
     ensure_ray(config)
     resources = Resources.of(config)
     concurrent = min(
-        config.tune.max_concurrent_trials or resources.concurrent, resources.concurrent
+        config.tune.max_concurrent_trials or resources.concurrent,
+        resources.concurrent,
+        config.tune.num_trials,
     )
     say(f"   {config.tune.num_trials} trials, {concurrent} at a time, {_device(resources)}")
     where.delete()
-    tuner = Tuner(
-        tune.with_resources(
-            tune.with_parameters(
-                _trial,
-                experiment=config.experiment,
-                prepared=prepared,
-                resources=resources,
-                where=where,
-            ),
-            _DRIVER_RESOURCES,
-        ),
+    with executor(config, prepared, resources, concurrent, where) as chosen:
+        return _tuner(config, chosen, concurrent, where).fit()
+
+
+def _tuner(config: JobConfig, chosen: Executor, concurrent: int, where: Storage) -> Tuner:
+    return Tuner(
+        chosen.trainable,
         param_space={key: _domain(d) for key, d in config.tune.space.items()},
         tune_config=TuneConfig(
             metric=METRIC,
             mode="min",
             num_samples=config.tune.num_trials,
             max_concurrent_trials=concurrent,
+            reuse_actors=chosen.reuse_actors,
             search_alg=OptunaSearch(sampler=TPESampler(seed=config.tune.seed)),
             scheduler=ASHAScheduler(
                 time_attr="epoch",
@@ -138,10 +132,10 @@ def _run_trials(config: JobConfig, prepared: Prepared, where: Storage) -> Result
             storage_path=where.parent.path,
             storage_filesystem=where.filesystem,
             verbose=0,
-            callbacks=[_TrialLines(config.tune.num_trials)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials keep none
+            callbacks=[*chosen.callbacks, _TrialLines(config.tune.num_trials)],
         ),
     )
-    return tuner.fit()
 
 
 def _device(resources: Resources) -> str:
@@ -162,31 +156,6 @@ def _domain(dimension: Dimension) -> Any:
 
 def _is_scalar(value: Any) -> bool:
     return not isinstance(value, (tuple, list))
-
-
-def _decoded(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A trial's parameters with their lists restored."""
-    return {
-        key: json.loads(value) if isinstance(value, str) and value.startswith("[") else value
-        for key, value in parameters.items()
-    }
-
-
-def _trial(
-    parameters: dict[str, Any],
-    *,
-    experiment: ExperimentConfig,
-    prepared: Prepared,
-    resources: Resources,
-    where: Storage,
-) -> None:
-    """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
-    name = tune.get_context().get_trial_id()
-    task = TrainingTask(name, prepared, with_parameters(experiment, _decoded(parameters)))
-    trainer = torch_trainer(
-        [task], resources, where / "trials" / name, [TuneReportCallback()], collect=False
-    )
-    trainer.fit()
 
 
 class _TrialLines(Callback):
@@ -238,7 +207,7 @@ def _write_results(grid: ResultGrid, config: JobConfig, folder: Storage) -> None
         reason = (trials[0]["error"] if trials else None) or "it reported no result"
         raise TrainingError(f"all {len(trials)} trials failed, the first with: {reason}")
     best = min(finished, key=lambda trial: float(trial[METRIC]))
-    parameters = _decoded({key: best[f"config.{key}"] for key in config.tune.space})
+    parameters = decoded({key: best[f"config.{key}"] for key in config.tune.space})
     experiment = with_parameters(config.experiment, parameters)
     (folder / "trials.parquet").write_table(pa.Table.from_pylist(trials))
     (folder / "best_config.toml").write_text(

@@ -11,9 +11,10 @@ import re
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,41 @@ class TaskResult:
     """Name of the file in the checkpoint's folder ``PREDICTIONS``, if asked for."""
 
 
+Report = Callable[[dict[str, Any], Path | None], None]
+"""Takes an epoch's metrics on every worker, and the folder with kept models, if there is one."""
+
+
+@dataclass(frozen=True)
+class LocalRows:
+    """Prepared rows on a worker's device, each split read at most once."""
+
+    prepared: Prepared
+    device: torch.device
+
+    @cached_property
+    def train(self) -> Batch:
+        """Training rows."""
+        rows = self._read("train")
+        assert rows is not None
+        return rows
+
+    @cached_property
+    def validation(self) -> Batch | None:
+        """Validation rows, if there are any."""
+        return self._read("validation")
+
+    @cached_property
+    def test(self) -> Batch:
+        """Test rows."""
+        rows = self._read("test")
+        assert rows is not None
+        return rows
+
+    def _read(self, split: str) -> Batch | None:
+        rows = self.prepared.rows(split)
+        return None if rows is None else rows.to(self.device)
+
+
 def train_tasks(
     tasks: Sequence[TrainingTask],
     resources: Resources,
@@ -110,7 +146,7 @@ def train_tasks(
         with _interrupts_as_usual():
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"training failed: {_first_cause(error)}") from error
+        raise TrainingError(f"training failed: {first_cause(error)}") from error
     if result.checkpoint is None:
         raise TrainingError("training ended without a result")
     with result.checkpoint.as_directory() as folder:
@@ -146,11 +182,7 @@ def torch_trainer(
     return TorchTrainer(
         _work,
         train_loop_config={"tasks": list(tasks), "collect": collect},
-        scaling_config=ScalingConfig(
-            num_workers=resources.num_workers,
-            use_gpu=resources.use_gpu,
-            resources_per_worker=resources.per_worker,
-        ),
+        scaling_config=scaling_of(resources),
         run_config=RunConfig(
             name=where.name,
             storage_path=where.parent.path,
@@ -161,7 +193,16 @@ def torch_trainer(
     )
 
 
-def _first_cause(error: ray.train.TrainingFailedError) -> str:
+def scaling_of(resources: Resources) -> ScalingConfig:
+    """The workers of one training run, as Train wants to be told."""
+    return ScalingConfig(
+        num_workers=resources.num_workers,
+        use_gpu=resources.use_gpu,
+        resources_per_worker=resources.per_worker,
+    )
+
+
+def first_cause(error: ray.train.TrainingFailedError) -> str:
     """The worker's own exception, without the traceback that led to it."""
     failures = getattr(error, "worker_failures", None) or {}
     causes = [str(failure).strip().splitlines()[-1] for failure in failures.values()]
@@ -174,34 +215,49 @@ def _work(config: dict[str, Any]) -> None:
     if not config["collect"]:
         # No folder for a trial: it may be stopped at any moment, and would leave it behind.
         for task in tasks:
-            _train(task, None)
+            train_task(task, _local_rows(task), report)
         return
     with tempfile.TemporaryDirectory(prefix="ncf-worker-") as name:
         folder = Path(name)
-        results = [asdict(_train(task, folder)) for task in tasks]
+        results = [asdict(train_task(task, _local_rows(task), report, folder)) for task in tasks]
         (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
-        _report({"finished": True}, folder)
+        report({"finished": True}, folder)
 
 
-def _report(metrics: dict[str, Any], folder: Path | None) -> None:
+def _local_rows(task: TrainingTask) -> LocalRows:
+    return LocalRows(task.prepared, ray.train.torch.get_device())
+
+
+def report(metrics: dict[str, Any], folder: Path | None) -> None:
     """Report from every worker, as Ray demands, with a checkpoint from the first one only."""
     is_first = ray.train.get_context().get_world_rank() == 0
     saved = Checkpoint.from_directory(folder) if folder and is_first else None
     ray.train.report(metrics, checkpoint=saved)
 
 
-def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
-    """Train one task; ``folder`` is where the models of tasks that keep theirs go."""
-    started = time.perf_counter()
+def share_of_worker() -> Share:
+    """This worker's part of every batch."""
     context = ray.train.get_context()
-    share = Share(context.get_world_rank(), context.get_world_size())
-    device = ray.train.torch.get_device()
+    return Share(context.get_world_rank(), context.get_world_size())
+
+
+def train_task(
+    task: TrainingTask, rows: LocalRows, on_report: Report, folder: Path | None = None
+) -> TaskResult:
+    """Train one task on every worker of a group.
+
+    Args:
+        task: what to train.
+        rows: its rows, on this worker's device.
+        on_report: called after every epoch.
+        folder: where the models and predictions of tasks that keep theirs go.
+    """
+    started = time.perf_counter()
+    share = share_of_worker()
     prepared, experiment = task.prepared, task.experiment
-    train_rows = _rows(prepared, "train", device)
-    assert train_rows is not None
     objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
     model = ray.train.torch.prepare_model(
-        build(experiment, prepared.fitted, train_rows),
+        build(experiment, prepared.fitted, rows.train),
         # Buffers never change, so sending them with every step would be waste.
         parallel_strategy_kwargs={"broadcast_buffers": False} if share.size > 1 else None,
     )
@@ -214,20 +270,17 @@ def _train(task: TrainingTask, folder: Path | None) -> TaskResult:
         kept = folder if task.keep else None
         if kept and share.rank == 0:
             _save(task, result, kept, unwrapped(model).history)
-        _report(_metrics(task, epoch, result), kept)
+        on_report(_metrics(task, epoch, result), kept)
 
-    validation_rows = _rows(prepared, "validation", device)
-    result = fit(model, train_rows, validation_rows, objective, share=share, on_epoch=on_epoch)
+    result = fit(model, rows.train, rows.validation, objective, share=share, on_epoch=on_epoch)
     best = next(e for e in result.epochs if e.number == result.best_epoch)
     test = None
     if task.score_test:
         unwrapped(model).load_state_dict(result.best)
-        test_rows = _rows(prepared, "test", device)
-        assert test_rows is not None
-        test = evaluate(model, test_rows, objective, share).as_dict()
+        test = evaluate(model, rows.test, objective, share).as_dict()
         if task.keep_predictions:
             assert folder is not None
-            found = predict(model, test_rows, objective, share)
+            found = predict(model, rows.test, objective, share)
             if share.rank == 0:
                 _write_predictions(found, prepared, folder / PREDICTIONS, task)
     return TaskResult(
@@ -255,11 +308,6 @@ def _write_predictions(
     folder.mkdir(exist_ok=True)
     rows = prepared.table("test", ["row"])["row"].to_numpy()
     pq.write_table(found.to_arrow(rows), folder / predictions_file(task.name))
-
-
-def _rows(prepared: Prepared, split: str, device: Any) -> Batch | None:
-    rows = prepared.rows(split)
-    return None if rows is None else rows.to(device)
 
 
 def _metrics(task: TrainingTask, epoch: Epoch, result: FitResult) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""How Ray Tune runs a trial: on worker groups that stay, or on a ``TorchTrainer`` of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+from ray import tune
+from ray.actor import ActorHandle
+from ray.tune import Callback, Trainable
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.result import DONE, RESULT_DUPLICATE
+
+from ingest.storage import Storage
+from ncf.config import ExperimentConfig
+from ncf.prepared import Prepared
+from ray_jobs.cluster import Resources
+from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.errors import TrainingError
+from ray_jobs.warm import Desk, Over, warm_groups
+from ray_jobs.worker import TrainingTask, torch_trainer
+
+_DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
+"""A trial's driver takes no CPU: its workers take theirs, and would wait for ever for one that only
+drivers hold. Ray refuses a request for nothing at all, hence the byte of memory."""
+
+
+@dataclass(frozen=True)
+class Executor:
+    """What Ray Tune needs to know to run trials."""
+
+    trainable: Any
+    """A function or class that Tune takes, with its resources."""
+    reuse_actors: bool = False
+    """Whether a trial's driver goes on with another trial."""
+    callbacks: tuple[Callback, ...] = ()
+
+
+@contextlib.contextmanager
+def executor(
+    config: JobConfig, prepared: Prepared, resources: Resources, concurrent: int, where: Storage
+) -> Iterator[Executor]:
+    """The configured way to run trials, ``concurrent`` of them at a time, for this block."""
+    experiment = config.experiment
+    if config.tune.executor == "isolated":
+        settings = {"prepared": prepared, "resources": resources, "where": where / "trials"}
+        yield Executor(_with(_isolated_trial, experiment=experiment, **settings))
+        return
+    # A trial breaks a group at most once, so that more failures are of another kind.
+    failures = config.tune.num_trials
+    with warm_groups(prepared, resources, concurrent, failures, where / "groups") as desk:
+        trainable = _with(_WarmTrial, experiment=experiment, desk=desk)
+        yield Executor(trainable, reuse_actors=True, callbacks=(_Drops(desk),))
+
+
+def decoded(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A trial's parameters with their lists restored: these travel as JSON."""
+    return {
+        key: json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+        for key, value in parameters.items()
+    }
+
+
+def _with(trainable: Any, **settings: Any) -> Any:
+    """A trainable that gets ``settings`` beside a trial's parameters."""
+    return tune.with_resources(tune.with_parameters(trainable, **settings), _DRIVER_RESOURCES)
+
+
+def _isolated_trial(
+    parameters: dict[str, Any],
+    *,
+    experiment: ExperimentConfig,
+    prepared: Prepared,
+    resources: Resources,
+    where: Storage,
+) -> None:
+    """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
+    name = tune.get_context().get_trial_id()
+    task = TrainingTask(name, prepared, with_parameters(experiment, decoded(parameters)))
+    trainer = torch_trainer([task], resources, where / name, [TuneReportCallback()], collect=False)
+    trainer.fit()
+
+
+class _WarmTrial(Trainable):
+    """Driver of one trial after another, which takes each to the desk of the warm groups."""
+
+    def setup(
+        self, config: dict[str, Any], *, experiment: ExperimentConfig, desk: ActorHandle[Desk]
+    ) -> None:
+        """Called by Ray Tune before the first trial."""
+        self._experiment = experiment
+        self._desk = desk
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called by Ray Tune before each further trial."""
+        experiment = with_parameters(self._experiment, decoded(new_config))
+        ray.get(self._desk.add.remote(self.trial_id, experiment))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next epoch.
+
+        Raises:
+            TrainingError: if the trial failed.
+        """
+        found = ray.get(self._desk.result.remote(self.trial_id))
+        if not isinstance(found, Over):
+            return found
+        if found.error:
+            raise TrainingError(found.error)
+        # What Tune's own wrapper of functions returns at their end: no result, and so no new row.
+        return {DONE: True, RESULT_DUPLICATE: True}
+
+
+class _Drops(Callback):
+    """Tells the desk of trials that Tune has done with, be it before their last epoch."""
+
+    def __init__(self, desk: ActorHandle[Desk]) -> None:
+        self._desk = desk
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the program that searches, also for a trial that was stopped."""
+        self._desk.drop.remote(trial.trial_id)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the program that searches."""
+        self._desk.drop.remote(trial.trial_id)

@@ -1,0 +1,235 @@
+"""Worker groups that train one model after another, on a real local Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.actor import ActorHandle
+from ray.util import placement_group_table
+from ray.util.state import list_actors
+
+from ncf.config import ExperimentConfig
+from ncf.prepared import Prepared
+from ncf.training import Epoch, FitResult, Objective, build, fit
+from ray_jobs.cluster import Resources, ensure_ray, leave_ray
+from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.tune import search
+from ray_jobs.warm import Desk, Over, warm_groups
+from ray_jobs.workspace import Workspace
+from tests.ray_jobs.test_on_ray import IMPOSSIBLE, job
+
+EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
+ENDLESS = {"train.epochs": 100_000}
+DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("warm")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
+            patch.delenv(name, raising=False)
+        ensure_ray(job(folder, ray={"num_cpus": 2}))
+        yield folder
+        leave_ray()
+
+
+@pytest.fixture(scope="module")
+def prepared(storage: Path) -> Prepared:
+    workspace = Workspace(job(storage))
+    return preprocess(workspace, ingest(workspace))
+
+
+def trained_alone(experiment: ExperimentConfig, prepared: Prepared) -> list[float]:
+    """Validation RMSE of each epoch, in this process."""
+    rows = prepared.rows("train")
+    assert rows is not None
+    found: list[float] = []
+
+    def on_epoch(epoch: Epoch, result: FitResult) -> None:
+        assert epoch.validation is not None
+        found.append(epoch.validation.stars.rmse)
+
+    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    model = build(experiment, prepared.fitted, rows)
+    fit(model, rows, prepared.rows("validation"), objective, on_epoch=on_epoch)
+    return found
+
+
+class Client:
+    """Hands jobs in at a desk, one after the other."""
+
+    def __init__(self, desk: ActorHandle[Desk], experiment: ExperimentConfig) -> None:
+        self.desk = desk
+        self.experiment = experiment
+        self.count = 0
+
+    def add(self, changes: dict[str, Any]) -> str:
+        self.count += 1
+        name = f"job-{self.count}"
+        ray.get(self.desk.add.remote(name, with_parameters(self.experiment, changes)))
+        return name
+
+    def next(self, name: str) -> dict[str, Any] | Over:
+        return ray.get(self.desk.result.remote(name), timeout=60)
+
+    def train(self, changes: dict[str, Any]) -> tuple[list[float], str | None]:
+        """Validation RMSE of each epoch, and the reason if it failed."""
+        name = self.add(changes)
+        epochs = []
+        while not isinstance(found := self.next(name), Over):
+            epochs.append(found["validation_rmse"])
+        ray.get(self.desk.drop.remote(name))
+        return epochs, found.error
+
+    def begin_endless(self) -> str:
+        """A job that is being trained."""
+        name = self.add(ENDLESS)
+        assert not isinstance(self.next(name), Over)
+        return name
+
+
+def workers() -> list[int]:
+    """Process ids of the workers that train, or could."""
+    actors = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+    return [actor.pid for actor in actors]
+
+
+def still_there() -> tuple[list[str], list[str]]:
+    """Actors and placement groups that hold something."""
+    actors = [actor.class_name for actor in list_actors() if actor.state != "DEAD"]
+    groups = [g["state"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
+    return actors, groups
+
+
+def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
+    storage: Path, prepared: Prepared
+) -> None:
+    config = job(storage, **EXPERIMENT)
+    before = still_there()
+    where = Workspace(config).run / "ray" / "one"
+    expected = {
+        loss: trained_alone(with_parameters(config.experiment, {"train.loss": loss}), prepared)
+        for loss in ("l1", "mse")
+    }
+    with warm_groups(prepared, Resources.of(config), 1, 5, where) as desk:
+        client = Client(desk, config.experiment)
+
+        assert client.train({"train.loss": "l1"}) == (pytest.approx(expected["l1"]), None)
+        (worker,) = workers()
+
+        failed = client.train({"model.embedding_dim": IMPOSSIBLE})
+        assert failed[0] == []
+        assert "allocate" in str(failed[1])
+
+        assert "DivergedError: training diverged" in str(client.train(DIVERGING)[1])
+
+        stopped = client.begin_endless()
+        ray.get(desk.drop.remote(stopped))
+        assert client.train({"train.loss": "mse"}) == (pytest.approx(expected["mse"]), None)
+        assert workers() == [worker]
+
+        killed = client.begin_endless()
+        waiting = client.add({"train.loss": "l1"})
+        os.kill(worker, signal.SIGKILL)
+        while not isinstance(end := client.next(killed), Over):
+            pass
+        assert "worker" in str(end.error)
+        epochs = [client.next(waiting) for _ in range(4)]
+        assert [e["validation_rmse"] for e in epochs[:3]] == pytest.approx(expected["l1"])
+        assert epochs[3] == Over(None)
+        assert worker not in workers()
+
+    assert still_there() == before
+
+
+def test_two_workers_stop_together_and_a_failure_costs_one_model(
+    storage: Path, prepared: Prepared
+) -> None:
+    config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
+    resources = dataclasses.replace(Resources.of(config), num_workers=2)
+    expected = (pytest.approx(trained_alone(config.experiment, prepared), rel=1e-4), None)
+    with warm_groups(prepared, resources, 1, 5, Workspace(config).run / "ray" / "two") as desk:
+        client = Client(desk, config.experiment)
+        stopped = client.begin_endless()
+        both = set(workers())
+        ray.get(desk.drop.remote(stopped))
+        assert client.train({}) == expected
+        assert "DivergedError" in str(client.train(DIVERGING)[1])
+        assert client.train({}) == expected
+        assert set(workers()) == both
+        assert len(both) == 2
+
+        assert "allocate" in str(client.train({"model.embedding_dim": IMPOSSIBLE})[1])
+        assert client.train({}) == expected
+
+        killed = client.begin_endless()
+        os.kill(workers()[1], signal.SIGKILL)
+        while not isinstance(end := client.next(killed), Over):
+            pass
+        assert end.error
+        assert client.train({}) == expected
+
+
+def test_a_desk_whose_workers_cannot_be_replaced_refuses_what_comes(
+    storage: Path, prepared: Prepared
+) -> None:
+    config = job(storage, **EXPERIMENT)
+    where = Workspace(config).run / "ray" / "none"
+    with warm_groups(prepared, Resources.of(config), 1, 0, where) as desk:
+        client = Client(desk, config.experiment)
+        client.begin_endless()
+        waiting = client.add({})
+        os.kill(workers()[0], signal.SIGKILL)
+
+        end = client.next(waiting)
+
+        assert isinstance(end, Over)
+        assert end.error
+        assert client.train({}) == ([], end.error)
+
+
+def test_both_executors_give_the_same_trials(storage: Path, prepared: Prepared) -> None:
+    found = {}
+    for executor in ("warm", "isolated"):
+        config = job(
+            storage,
+            name=executor,
+            train={"epochs": 3, "batch_size": 512},
+            tune={
+                "executor": executor,
+                "num_trials": 2,
+                "grace_epochs": 3,
+                "space": {
+                    "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+                    "model.hidden_dims": {"choices": [[8, 4], [4]]},
+                },
+            },
+        )
+        chosen = search(Workspace(config), prepared)
+        assert chosen.num_trials == 2
+        found[executor] = trials(config)
+    assert len(found["warm"]) == 2
+    assert found["warm"] == found["isolated"]
+
+
+def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float]]]:
+    """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
+    found = {}
+    for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
+        "*/result.json"
+    ):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        found[json.dumps(rows[0]["config"])] = [
+            (row["epoch"], row["validation_rmse"], row["best_validation_rmse"]) for row in rows
+        ]
+    return found

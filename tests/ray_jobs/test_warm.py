@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +31,6 @@ from tests.ray_jobs.test_on_ray import IMPOSSIBLE, job
 EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
 ENDLESS = {"train.epochs": 100_000}
 DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}
-
-OF_THE_CLUSTER = {"_StatsActor", "_AutoscalingCoordinatorActor", "DatasetManager"}
-"""Actors that Ray Data and Ray Train start once and keep."""
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +115,22 @@ def workers() -> list[int]:
     return [actor.pid for actor in actors]
 
 
-def still_there() -> tuple[set[str], list[str]]:
-    """Kinds of actors that live, and states of placement groups that hold something."""
-    actors = {actor.class_name for actor in list_actors() if actor.state != "DEAD"}
-    groups = [g["state"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
-    return actors - OF_THE_CLUSTER, groups
+def living() -> dict[str, tuple[int, str]]:
+    """Process id and kind of every living actor."""
+    actors = list_actors(filters=[("state", "!=", "DEAD")])
+    return {actor.actor_id: (actor.pid, actor.class_name) for actor in actors}
+
+
+def ends(process: int, seconds: float) -> bool:
+    """Whether a process ends within ``seconds``."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    # Readable means ended, see pidfd_open(2).
+    ended = bool(select.select([handle], [], [], seconds)[0])
+    os.close(handle)
+    return ended
 
 
 def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
@@ -129,6 +138,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
 ) -> None:
     config = job(storage, **EXPERIMENT)
     where = Workspace(config).run / "ray" / "one"
+    before = living()
     expected = {
         loss: trained_alone(with_parameters(config.experiment, {"train.loss": loss}), prepared)
         for loss in ("l1", "mse")
@@ -156,8 +166,11 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
         assert "worker" in str(client.rest(killed)[1])
         assert client.rest(waiting) == whole(expected["l1"])
         assert worker not in workers()
+        started = living()
 
-    assert still_there() == (set(), [])
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+    left = [kind for key, (pid, kind) in started.items() if key not in before and not ends(pid, 20)]
+    assert left == []
 
 
 def test_two_workers_stop_together_and_a_failure_costs_one_model(

@@ -1,0 +1,100 @@
+"""What a further trial of the search costs: warm worker groups against a trainer for each trial.
+
+    python benchmarks/bench_trials.py [--trials 40] [--reference-trials 8] [--set ...] [--json]
+
+On configs/quickstart.toml, both executors in one Ray, in turns: a search of as many trials as run
+at once, which pays for starting, and a longer one. Their difference is what further trials take:
+trials per hour, and seconds of a slot for each beyond its own epochs, as the workers timed these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from ncf.prepared import Prepared  # noqa: E402
+from ray_jobs.cluster import Resources, ensure_ray, leave_ray  # noqa: E402
+from ray_jobs.preprocess import ingest, preprocess  # noqa: E402
+from ray_jobs.runtime import load_config  # noqa: E402
+from ray_jobs.tune import search  # noqa: E402
+from ray_jobs.workspace import Workspace  # noqa: E402
+
+CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
+Result = dict[str, Any]
+
+
+def timed_search(settings: list[str], prepared: Prepared, executor: str, trials: int) -> Result:
+    """Wall seconds of one search, and those that its trials spent in epochs."""
+    name = f"{executor}-{trials}"
+    changes = [f"name={name}", f"tune.executor={executor}", f"tune.num_trials={trials}"]
+    workspace = Workspace(load_config(str(CONFIG), [*settings, *changes]))
+    started = time.perf_counter()
+    search(workspace, prepared)
+    wall = time.perf_counter() - started
+    reported = Path(workspace.config.storage, "runs", name, "ray", "tune").glob("*/result.json")
+    epochs = [json.loads(line) for file in reported for line in file.read_text().splitlines()]
+    return {"wall_s": wall, "training_s": sum(epoch["seconds"] for epoch in epochs)}
+
+
+def compare(settings: list[str], lengths: dict[str, int]) -> Result:
+    """Both executors, each with searches of two lengths."""
+    config = load_config(str(CONFIG), settings)
+    workspace = Workspace(config)
+    prepared = preprocess(workspace, ingest(workspace))
+    ensure_ray(config)
+    slots = Resources.of(config).concurrent
+    first = {name: timed_search(settings, prepared, name, slots) for name in lengths}
+    longer = {name: timed_search(settings, prepared, name, lengths[name]) for name in lengths}
+    results: Result = {"trials_at_once": slots}
+    for name, trials in lengths.items():
+        further = trials - slots
+        wall, training = (
+            (longer[name][key] - first[name][key]) / further for key in ("wall_s", "training_s")
+        )
+        results |= {
+            f"{name}_trials": trials,
+            f"{name}_first_{slots}_s": first[name]["wall_s"],
+            f"{name}_training_s_per_trial": training,
+            f"{name}_cost_s_per_further_trial": slots * wall - training,
+            f"{name}_trials_per_hour": 3600 / wall,
+        }
+    results["ratio_of_trials_per_hour"] = (
+        results["warm_trials_per_hour"] / results["isolated_trials_per_hour"]
+    )
+    return results
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=40, help="of the warm executor")
+    parser.add_argument("--reference-trials", type=int, default=8, help="of the isolated one")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-trials-") as folder:
+        lengths = {"isolated": options.reference_trials, "warm": options.trials}
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+                results = compare([*options.overrides, f"storage={folder}"], lengths)
+        finally:
+            leave_ray()
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return 0
+    for key, value in results.items():
+        print(f"  {key:36} {value:,.3f}" if isinstance(value, float) else f"  {key:36} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -28,9 +28,11 @@ import ray.train.collective
 import ray.train.torch
 import torch
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 from torch import distributed
 
 from ingest.storage import Storage
@@ -196,6 +198,8 @@ class Desk:
             await asyncio.get_running_loop().run_in_executor(threads, trainer.fit)
         except TrainingFailedError as error:
             reason = first_cause(error)
+        except RayError as error:
+            reason = _reason(error)
         async with self._changing():
             self._lose(slot, reason)
             self._given_up.append(reason)
@@ -239,6 +243,7 @@ def warm_groups(
         where: folder for what Ray Train writes.
     """
     desk = ray.remote(num_cpus=0)(Desk).remote(count)
+    before = _placement_groups()
     try:
         trainers = [
             _trainer(desk, slot, prepared, resources, max_failures, where / f"slot-{slot}")
@@ -251,6 +256,26 @@ def warm_groups(
         ray.wait([running], timeout=_SECONDS_TO_END)
     finally:
         ray.kill(desk)
+    _free(_placement_groups() - before)
+
+
+def _placement_groups() -> set[str]:
+    """Those of this program that hold something, by their ids."""
+    job = ray.get_runtime_context().get_job_id()
+    return {
+        key
+        for key, group in placement_group_table().items()
+        if key.endswith(job) and group["state"] != "REMOVED"
+    }
+
+
+def _free(groups: set[str]) -> None:
+    """Take CPUs and GPUs back from workers that were killed, and end what is left of them.
+
+    Ray Train does so only for workers that were all there when their controller was killed.
+    """
+    for group in groups:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
 
 
 def _trainer(
@@ -303,6 +328,7 @@ def _serve(config: dict[str, Any]) -> None:
     rows = LocalRows(config["prepared"], ray.train.torch.get_device())
     workers = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     ray.get(desk.join.remote(slot, workers))
+    gc.freeze()  # what there is now stays, and need not be looked through after every job
     for number in itertools.count():
         job = ray.get(desk.next.remote(slot, workers, number))
         if job is None:

@@ -133,6 +133,13 @@ def ends(process: int, seconds: float) -> bool:
     return ended
 
 
+def left_of(started: dict[str, tuple[int, str]], before: dict[str, tuple[int, str]]) -> list[str]:
+    """What holds something or runs still, of all that was started since ``before``."""
+    states = {group["state"] for group in placement_group_table().values()}
+    new = [actor for key, actor in started.items() if key not in before]
+    return [*(states - {"REMOVED"}), *(kind for process, kind in new if not ends(process, 20))]
+
+
 def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
     storage: Path, prepared: Prepared
 ) -> None:
@@ -168,9 +175,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
         assert worker not in workers()
         started = living()
 
-    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
-    left = [kind for key, (pid, kind) in started.items() if key not in before and not ends(pid, 20)]
-    assert left == []
+    assert left_of(started, before) == []
 
 
 def test_two_workers_stop_together_and_a_failure_costs_one_model(
@@ -215,6 +220,24 @@ def test_a_desk_whose_workers_cannot_be_replaced_refuses_what_comes(
         assert isinstance(end, Over)
         assert end.error
         assert client.train({}) == ([], end.error)
+
+
+def test_nothing_is_left_of_workers_that_are_killed_while_they_start(
+    storage: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_jobs.warm._SECONDS_TO_END", 0)
+    config = job(storage, **EXPERIMENT)
+    before = living()
+    where = Workspace(config).run / "ray" / "starting"
+    with warm_groups(prepared, Resources.of(config), 1, 5, where) as desk:
+        client = Client(desk, config.experiment)
+        name = client.begin_endless()
+        os.kill(workers()[0], signal.SIGKILL)
+        assert client.rest(name)[1]
+        started = living()
+
+    assert left_of(started, before) == []
+    assert Resources.of(config).concurrent == 2
 
 
 def test_both_executors_give_the_same_trials(storage: Path, prepared: Prepared) -> None:

@@ -237,7 +237,6 @@ def test_nothing_is_left_of_workers_that_are_killed_while_they_start(
         started = living()
 
     assert left_of(started, before) == []
-    assert Resources.of(config).concurrent == 2
 
 
 def test_both_executors_give_the_same_trials(storage: Path, prepared: Prepared) -> None:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +75,20 @@ def compare(settings: list[str], lengths: dict[str, int]) -> Result:
     return results
 
 
+@contextlib.contextmanager
+def progress_to_stderr() -> Iterator[None]:
+    """Keep standard output for the results; Ray writes to the file itself, from its threads."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -83,11 +99,11 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-trials-") as folder:
         lengths = {"isolated": options.reference_trials, "warm": options.trials}
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+        with progress_to_stderr():
+            try:
                 results = compare([*options.overrides, f"storage={folder}"], lengths)
-        finally:
-            leave_ray()
+            finally:
+                leave_ray()
     if options.json:
         print(json.dumps(results, indent=2))
         return 0

@@ -1,6 +1,6 @@
 """What a further trial of the search costs: warm worker groups against a trainer for each trial.
 
-    python benchmarks/bench_trials.py [--trials 40] [--reference-trials 8] [--set ...] [--json]
+    python benchmarks/bench_trials.py [--trials 100] [--reference-trials 8] [--set ...] [--json]
 
 On configs/quickstart.toml, both executors in one Ray, in turns: a search of as many trials as run
 at once, which pays for starting, and a longer one. Their difference is what further trials take:
@@ -92,7 +92,7 @@ def progress_to_stderr() -> Iterator[None]:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=40, help="of the warm executor")
+    parser.add_argument("--trials", type=int, default=100, help="of the warm executor")
     parser.add_argument("--reference-trials", type=int, default=8, help="of the isolated one")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -35,6 +35,9 @@ from ncf.prepared import MANIFEST, PREPARED, Manifest, Prepared
 _ROWS_PER_BLOCK: Final = 1_000_000
 """Rows of one task. Since Ray 2.60 the reader decides by itself, by the bytes of row groups."""
 
+_REPEATED: Final = ["user_id", "user_index", "movie_index", "rating"]
+"""Columns whose values come often enough for a dictionary to save time and space."""
+
 
 @dataclass(frozen=True)
 class PreparationConfig:
@@ -118,8 +121,8 @@ def training_statistics(
         batch_size=None,
         zero_copy_batch=True,
     )
-    blocks = partial.take_all()
-    absent = np.setdiff1d(_concatenated(blocks, "rated_ids"), catalogue)
+    blocks = pa.concat_tables(ray.get(partial.to_arrow_refs()))
+    absent = np.setdiff1d(_flat(blocks, "rated_ids"), catalogue)
     if len(absent):
         raise DataError(
             f"{len(absent)} rated movies are not in the movies table, the first is {absent[0]}"
@@ -178,35 +181,41 @@ def _checked_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> p
 def _split_labels(
     filesystem: fs.FileSystem, folder: str, config: PreparationConfig
 ) -> splits.Labels:
-    """``[N] int8`` in file order; eight and sixteen bytes a row are read for it, no more."""
+    """``[N] int8`` in file order; only the columns that the kind of split looks at are read."""
     path = f"{folder}/ratings.parquet"
     file = _parquet(filesystem, path)
     try:
         check_schema(file.schema_arrow, RATINGS, path)
     except ValueError as error:
         raise DataError(str(error)) from error
-    other = "movie_id" if config.split.kind == "files" else "timestamp"
-    table = file.read(columns=["user_id", other])
-    columns = table["user_id"].to_numpy(), table[other].to_numpy()
-    if config.split.kind == "files":
-        labels = split_files.assign(config.split, config.split_folder, *columns)
+    if config.split.kind == "random":
+        labels = splits.assign_at_random(config.split, file.metadata.num_rows)
+    elif config.split.kind == "files":
+        pairs = _columns(file, "user_id", "movie_id")
+        labels = split_files.assign(config.split, config.split_folder, *pairs)
     else:
-        labels = splits.assign(config.split, *columns)
+        labels = splits.assign(config.split, *_columns(file, "user_id", "timestamp"))
     return splits.fold_validation_into_training(labels) if config.train_on_validation else labels
+
+
+def _columns(file: pq.ParquetFile, *names: str) -> tuple[Integers, ...]:
+    """Whole columns, one after the other, so that Arrow's copy of one is gone before the next."""
+    return tuple(file.read(columns=[name])[name].to_numpy() for name in names)
 
 
 def _block_statistics(block: pa.Table, labels_ref: Any) -> pa.Table:
     """One row that holds the sums over a block's training rows, and all its movies."""
     labels = ray.get(labels_ref)[block["row"].to_numpy()]
-    rows = block.filter(pa.array(labels == splits.TRAIN))
-    movie_ids, movie_counts = np.unique(rows["movie_id"].to_numpy(), return_counts=True)
+    rows = block.drop_columns(["row"]).filter(pa.array(labels == splits.TRAIN))
+    # Arrow finds distinct values by hashing; NumPy sorts, which takes several times as long.
+    movies = rows["movie_id"].value_counts()
     ratings = rows["rating"].to_numpy().astype(np.float64)
     return pa.table(
         {
-            "rated_ids": [np.unique(block["movie_id"].to_numpy())],
-            "user_ids": [np.unique(rows["user_id"].to_numpy())],
-            "movie_ids": [movie_ids],
-            "movie_counts": [movie_counts],
+            "rated_ids": _one_list(block["movie_id"].unique()),
+            "user_ids": _one_list(rows["user_id"].unique()),
+            "movie_ids": _one_list(movies.field("values")),
+            "movie_counts": _one_list(movies.field("counts")),
             "rating_sum": [ratings.sum()],
             "rating_min": [ratings.min(initial=np.inf)],
             "rating_max": [ratings.max(initial=-np.inf)],
@@ -215,44 +224,69 @@ def _block_statistics(block: pa.Table, labels_ref: Any) -> pa.Table:
     )
 
 
-def _merge_statistics(blocks: list[dict[str, Any]]) -> TrainingStatistics:
-    movie_ids, position = np.unique(_concatenated(blocks, "movie_ids"), return_inverse=True)
+def _one_list(values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _merge_statistics(blocks: pa.Table) -> TrainingStatistics:
+    movie_ids, position = np.unique(_flat(blocks, "movie_ids"), return_inverse=True)
     counts = np.zeros(len(movie_ids), dtype=np.int64)
-    np.add.at(counts, position, _concatenated(blocks, "movie_counts"))
+    np.add.at(counts, position, _flat(blocks, "movie_counts"))
     return TrainingStatistics(
-        user_ids=np.unique(_concatenated(blocks, "user_ids")),
+        user_ids=np.unique(_flat(blocks, "user_ids")),
         movie_ids=movie_ids,
         movie_counts=counts,
-        rating_sum=sum(b["rating_sum"] for b in blocks),
-        rating_min=min(b["rating_min"] for b in blocks),
-        rating_max=max(b["rating_max"] for b in blocks),
-        newest=int(max(b["newest"] for b in blocks)),
+        rating_sum=pc.sum(blocks["rating_sum"]).as_py(),
+        rating_min=pc.min(blocks["rating_min"]).as_py(),
+        rating_max=pc.max(blocks["rating_max"]).as_py(),
+        newest=pc.max(blocks["newest"]).as_py(),
     )
 
 
-def _concatenated(blocks: list[dict[str, Any]], name: str) -> Integers:
-    # Ray returns an empty list as floats, and floats cannot hold every id.
-    return np.concatenate([np.asarray(block[name], dtype=np.int64) for block in blocks])
+def _flat(blocks: pa.Table, name: str) -> Integers:
+    """The entries of all blocks' lists."""
+    return pc.list_flatten(blocks[name]).to_numpy()
 
 
-def _encode(block: pa.Table, labels_ref: Any, fitted_ref: Any) -> pa.Table:
+def _encode(block: pa.Table, fitted: FittedState) -> pa.Table:
     """Raw rating rows -> prepared ones: the join with the movie table, indices and weights."""
-    fitted: FittedState = ray.get(fitted_ref)
     timestamps = block["timestamp"].to_numpy()
+    columns = {
+        "row": block["row"],
+        "user_id": block["user_id"],
+        "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
+        "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
+        "rating": block["rating"],
+        "weight": fitted.decay_weight(timestamps),
+        "timestamp": block["timestamp"],
+    }
+    # The split is told by the folder.
+    return pa.table(columns, schema=pa.schema([f for f in PREPARED if f.name != "split"]))
+
+
+def _write_block(
+    block: pa.Table, labels_ref: Any, fitted_ref: Any, destination: tuple[fs.FileSystem, str]
+) -> pa.Table:
+    """Encode a block and write its rows, a file for each split; returns how many.
+
+    Ray's own ``write_parquet`` leaves the rows of a file in any order, so that whoever reads them
+    has to sort them all. Here a task that Ray repeats writes the same files again.
+    """
+    filesystem, folder = destination
     labels = ray.get(labels_ref)[block["row"].to_numpy()]
-    return pa.table(
-        {
-            "row": block["row"],
-            "user_id": block["user_id"],
-            "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
-            "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
-            "rating": block["rating"],
-            "weight": fitted.decay_weight(timestamps),
-            "timestamp": timestamps,
-            "split": pa.array(np.array(splits.SPLITS)[labels]),
-        },
-        schema=PREPARED,
-    )
+    rows = _encode(block, ray.get(fitted_ref))
+    for number, split in enumerate(splits.SPLITS):
+        chosen = rows.filter(pa.array(labels == number))
+        if len(chosen):
+            target = f"{folder}/ratings/split={split}"
+            filesystem.create_dir(target, recursive=True)
+            pq.write_table(
+                chosen,
+                f"{target}/{chosen['row'][0].as_py():012}.parquet",
+                filesystem=filesystem,
+                use_dictionary=_REPEATED,
+            )
+    return pa.table({"rows": [len(block)]})
 
 
 def _write(
@@ -261,15 +295,18 @@ def _write(
     fitted: FittedState,
     destination: tuple[fs.FileSystem, str],
 ) -> None:
-    filesystem, folder = destination
-    encoded = ratings.map_batches(
-        _encode,
-        fn_kwargs={"labels_ref": labels_ref, "fitted_ref": ray.put(fitted)},
+    written = ratings.map_batches(
+        _write_block,
+        fn_kwargs={
+            "labels_ref": labels_ref,
+            "fitted_ref": ray.put(fitted),
+            "destination": destination,
+        },
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
     )
-    encoded.write_parquet(f"{folder}/ratings", filesystem=filesystem, partition_cols=["split"])
+    written.materialize()
 
 
 def _write_last(

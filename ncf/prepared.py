@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Final
 
 import pyarrow as pa
@@ -86,7 +87,13 @@ class Prepared:
         files = pds.dataset(location, filesystem=self.filesystem, format="parquet")
         # Ray writes blocks in any order; a fixed order makes training repeatable.
         wanted = list(dict.fromkeys(["row", *columns]))
-        return files.to_table(columns=wanted).sort_by("row").select(columns)
+        blocks = [file.to_table(columns=wanted) for file in files.get_fragments()]
+        blocks.sort(key=lambda block: block["row"][0].as_py())
+        table = pa.concat_tables(blocks)
+        # Sorting copies the whole table, and mostly the blocks' order is all there is to restore.
+        if not _is_ascending(table["row"]):
+            table = table.sort_by("row")
+        return table.select(columns)
 
     def rows(self, split: str) -> Batch | None:
         """A whole split as tensors, or None for a split without rows."""
@@ -95,3 +102,10 @@ class Prepared:
         return Batch.from_arrow(
             self.table(split, ["user_index", "movie_index", "rating", "weight", "timestamp"])
         )
+
+
+def _is_ascending(rows: pa.ChunkedArray) -> bool:
+    chunks = [chunk.to_numpy() for chunk in rows.chunks if len(chunk)]
+    return all((chunk[1:] > chunk[:-1]).all() for chunk in chunks) and all(
+        before[-1] < after[0] for before, after in pairwise(chunks)
+    )

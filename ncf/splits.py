@@ -10,13 +10,15 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import ShuffleSplit
 
 from ncf.config import SplitConfig
 from ncf.errors import DataError
 
 SPLITS: Final = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+
+_LABELS: Final = np.array([TRAIN, VALIDATION, TEST], dtype=np.int8)
 
 Labels = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
@@ -29,11 +31,22 @@ def assign(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels
         DataError: if the training or test split, or a wanted validation split, would be empty.
     """
     if config.kind == "random":
-        labels = _random(config, len(users))
-    elif config.kind == "global-time":
+        return assign_at_random(config, len(users))
+    if config.kind == "global-time":
         labels = _global_time(config, timestamps)
     else:
         labels = _per_user_time(config, users, timestamps)
+    refuse_empty(labels, config)
+    return labels
+
+
+def assign_at_random(config: SplitConfig, num_rows: int) -> Labels:
+    """Label ``num_rows`` rows for the random split, which depends on their number alone.
+
+    Raises:
+        DataError: as ``assign``.
+    """
+    labels = _random(config, num_rows)
     refuse_empty(labels, config)
     return labels
 
@@ -47,9 +60,9 @@ def _random(config: SplitConfig, num_rows: int) -> Labels:
     labels = np.zeros(num_rows, dtype=np.int8)
     if math.ceil(config.test * num_rows) >= num_rows:
         return labels  # scikit-learn refuses to leave no training row, in words of its own
-    rest, test = train_test_split(
-        np.arange(num_rows), test_size=config.test, random_state=config.seed
-    )
+    # What train_test_split does too, which then copies the rows that it is given.
+    shuffle = ShuffleSplit(n_splits=1, test_size=config.test, random_state=config.seed)
+    rest, test = next(shuffle.split(labels))
     labels[test] = TEST
     # The rest is already shuffled, so its first rows are a random sample: no second generator.
     labels[rest[: round(config.validation * num_rows)]] = VALIDATION
@@ -79,14 +92,12 @@ def _per_user_time(config: SplitConfig, users: Integers, timestamps: Integers) -
     sorted_users = users[order]
     starts = np.flatnonzero(np.r_[True, sorted_users[1:] != sorted_users[:-1]])[: len(users)]
     counts = np.diff(np.r_[starts, len(users)])
-    from_end = np.repeat(starts + counts, counts) - 1 - np.arange(len(users))
-    per_row = np.repeat(counts, counts)
-    num_test = np.round(config.test * per_row)
-    num_held_out = np.round((config.test + config.validation) * per_row)
-    labels = np.zeros(len(users), dtype=np.int8)
-    labels[order] = np.where(
-        from_end < num_test, TEST, np.where(from_end < num_held_out, VALIDATION, TRAIN)
-    )
+    num_test = np.round(config.test * counts).astype(np.int64)
+    num_held_out = np.round((config.test + config.validation) * counts).astype(np.int64)
+    # A user's rows are, from old to new: training, validation, test.
+    runs = np.stack([counts - num_held_out, num_held_out - num_test, num_test], axis=1)
+    labels = np.empty(len(users), dtype=np.int8)
+    labels[order] = np.repeat(np.tile(_LABELS, len(counts)), runs.ravel())
     return labels
 
 

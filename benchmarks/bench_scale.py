@@ -1,0 +1,330 @@
+"""Time and memory of every stage by number of ratings, and how they grow.
+
+    python benchmarks/bench_scale.py [MILLIONS ...] [--movies N] [--folder FOLDER] [--json]
+
+Synthetic ratings, 0.1 and 1 million if no numbers are given, 160 of each user. Each stage is a
+process of its own:
+
+generate    ``python -m ingest synthetic``, without records of TMDb, which ``bench_ingest.py`` has.
+plain       ``reference.prepare``: what ``preprocess`` does to ratings, with pyarrow alone.
+preprocess  ``python -m ray_jobs.preprocess``; seconds from when Ray is up. Its rate is told as a
+            multiple of that of ``plain``, the mean of one run before and one after.
+read        the training rows of the prepared data, as tensors.
+train       one epoch of the default network at batch 8,192, on one thread, rows being there.
+evaluate    the errors on the test rows.
+rank        the ten best unseen movies of 10,000 users, or of all if there are fewer.
+
+Seconds are wall time of the stage without the start of its process; CPU seconds and peak memory are
+of the process and all its descendants, Ray's included, start and all. Memory is sampled: the sum of
+the proportional set sizes, with all that lies in Ray's object store. The growth exponent of a
+column is log(ratio of values) / log(ratio of ratings): 1 is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+RATINGS_PER_USER: Final = 160
+BATCH_SIZE: Final = 8192
+NUM_RANKED: Final = 10_000
+SAMPLED_EVERY_S: Final = 0.2
+MEASURES: Final = ("seconds", "cpu_s", "peak_mib")
+Result = dict[str, Any]
+
+
+@dataclass
+class Usage:
+    """What a tree of processes takes, sampled until it is stopped."""
+
+    root: int
+    peak_bytes: int = 0
+    ticks: dict[int, int] = field(default_factory=dict)
+    """CPU time of each process that was ever seen, in clock ticks."""
+
+    def __post_init__(self) -> None:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> Result:
+        """End sampling."""
+        self._done.set()
+        self._thread.join()
+        return {
+            "cpu_s": sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK"),
+            "peak_mib": self.peak_bytes / 2**20,
+        }
+
+    def _watch(self) -> None:
+        while not self._done.wait(SAMPLED_EVERY_S):
+            self.peak_bytes = max(self.peak_bytes, self._sample())
+
+    def _sample(self) -> int:
+        private, shared, stores = 0, 0, {}
+        for process in self._tree():
+            try:
+                sizes = dict(re.findall(r"(\w+): +(\d+)", (process / "smaps_rollup").read_text()))
+                for file in (process / "fd").iterdir():
+                    if os.readlink(file).startswith("/dev/shm/"):  # noqa: S108
+                        status = file.stat()
+                        stores[status.st_ino] = status.st_blocks * 512
+            except OSError:
+                continue  # it has just ended
+            shared += int(sizes["Pss_Shmem"]) * 1024
+            private += (int(sizes["Pss"]) - int(sizes["Pss_Shmem"])) * 1024
+        # Objects that no process has mapped right now are in the store all the same.
+        return private + max(shared, sum(stores.values()))
+
+    def _tree(self) -> list[Path]:
+        """The processes that descend from the root, also those whose parent has ended since."""
+        parents, folders = {}, {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            number = int(folder.name)
+            parents[number], folders[number] = int(fields[1]), folder
+            if number in self.ticks:
+                self.ticks[number] = int(fields[11]) + int(fields[12])
+        found = {number for number in folders if number == self.root or number in self.ticks}
+        while more := {n for n, parent in parents.items() if parent in found} - found:
+            found |= more
+        for number in found - self.ticks.keys():
+            self.ticks[number] = 0
+        return [folders[number] for number in found]
+
+
+def measured(command: list[str], environ: dict[str, str]) -> tuple[str, Result]:
+    """Run a command: what it printed, and its use of the machine.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    usage = Usage(process.pid)
+    output, _ = process.communicate()
+    result = {"seconds": time.perf_counter() - started} | usage.stop()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output}")
+    return output, result
+
+
+def bench_size(ratings: int, movies: int, folder: Path) -> Result:
+    """All stages with this many ratings."""
+    shape = {"num_users": ratings // RATINGS_PER_USER, "num_movies": movies, "num_ratings": ratings}
+    data = ["--set", f"storage={folder}", "--set", "data.source=synthetic"]
+    data += ["--set", "tmdb.enabled=false"]
+    for key, value in shape.items():
+        data += ["--set", f"data.synthetic.{key}={value}"]
+    result: Result = {"ratings": ratings}
+    ingest = [*data[4:], "--storage", str(folder)]
+    _, result["generate"] = measured(["-m", "ingest", "synthetic", *ingest], {})
+    before = own_stage("plain", folder)
+    output, result["preprocess"] = measured(["-m", "ray_jobs.preprocess", *data], {})
+    result["preprocess"]["seconds"] = seconds_with_ray(output)
+    after = own_stage("plain", folder)
+    result["plain"] = {name: (before[name] + after[name]) / 2 for name in before}
+    for name in ("read", "train", "evaluate", "rank"):
+        result[name] = own_stage(name, folder)
+    result["preprocess_to_plain"] = result["plain"]["seconds"] / result["preprocess"]["seconds"]
+    return result
+
+
+def seconds_with_ray(output: str) -> float:
+    """From the line in which the job says that Ray is up to the end of preprocessing."""
+    started, ended = (
+        float(re.findall(rf"^ *([0-9.]+)s +{line}", output, re.MULTILINE)[-1])
+        for line in ("Ray dashboard", "preprocess: ")
+    )
+    return ended - started
+
+
+def own_stage(name: str, folder: Path) -> Result:
+    """A stage of this file, in a process of its own that prints its seconds."""
+    output, result = measured(
+        [__file__, "--folder", str(folder), "--stage", name], {"OMP_NUM_THREADS": "1"}
+    )
+    return result | {"seconds": float(output.split()[-1])}
+
+
+def run_stage(name: str, folder: Path) -> None:
+    """Do it and print the seconds it takes."""
+    work = STAGES[name](folder)
+    started = time.perf_counter()
+    work()
+    print(time.perf_counter() - started)
+
+
+def stage_plain(folder: Path) -> Callable[[], object]:
+    """Preparation by pyarrow alone."""
+    from benchmarks import reference
+
+    (target := folder / "plain").mkdir(exist_ok=True)
+    return lambda: reference.prepare(folder / "raw" / "synthetic" / "ratings.parquet", target)
+
+
+def prepared_in(folder: Path) -> Any:
+    """What ``preprocess`` made."""
+    from pyarrow import fs
+
+    from ncf.prepared import Prepared
+
+    (made,) = (folder / "prepared").iterdir()
+    return Prepared.open(fs.LocalFileSystem(), str(made))
+
+
+def stage_read(folder: Path) -> Callable[[], object]:
+    """Training rows as tensors."""
+    prepared = prepared_in(folder)
+    return lambda: prepared.rows("train")
+
+
+def stage_train(folder: Path) -> Callable[[], object]:
+    """An epoch, and a checkpoint for the stages that follow."""
+    from ncf.checkpoint import save
+    from ncf.config import ExperimentConfig, TrainConfig
+    from ncf.training import Objective, build, fit
+
+    prepared = prepared_in(folder)
+    rows = prepared.rows("train")
+    config = ExperimentConfig(train=TrainConfig(batch_size=BATCH_SIZE, epochs=1))
+    objective = Objective(config.train, config.time_decay, prepared.fitted)
+    model = build(config, prepared.fitted, rows)
+
+    def work() -> None:
+        found = fit(model, rows, None, objective)
+        save(folder / "checkpoint", found.best, config, prepared.fitted, {})
+
+    return work
+
+
+def stage_evaluate(folder: Path) -> Callable[[], object]:
+    """Errors on the test rows."""
+    from ncf.checkpoint import load
+    from ncf.training import Objective, evaluate
+
+    trained = load(folder / "checkpoint")
+    config = trained.experiment
+    objective = Objective(config.train, config.time_decay, trained.fitted)
+    rows = prepared_in(folder).rows("test")
+    return lambda: evaluate(trained.model, rows, objective)
+
+
+def stage_rank(folder: Path) -> Callable[[], object]:
+    """The best movies."""
+    import numpy as np
+    import pyarrow as pa
+
+    from ncf.checkpoint import load
+    from ncf.ranking import SeenMovies, top_movies
+    from ncf.splits import SPLITS
+
+    trained, prepared = load(folder / "checkpoint"), prepared_in(folder)
+    num_users = trained.fitted.num_users
+    users = np.arange(1, min(NUM_RANKED, num_users) + 1)
+
+    def work() -> None:
+        columns = ["user_index", "movie_index"]
+        rows = pa.concat_tables([prepared.table(split, columns) for split in SPLITS])
+        rated_by, rated = (rows[name].to_numpy() for name in columns)
+        top_movies(trained, users, SeenMovies.of(rated_by, rated, num_users), 10)
+
+    return work
+
+
+STAGES: Final[dict[str, Callable[[Path], Callable[[], object]]]] = {
+    "plain": stage_plain,
+    "read": stage_read,
+    "train": stage_train,
+    "evaluate": stage_evaluate,
+    "rank": stage_rank,
+}
+ORDER: Final = ("generate", "plain", "preprocess", "read", "train", "evaluate", "rank")
+
+
+def growth(sizes: list[Result]) -> list[Result]:
+    """The exponents from each size to the next."""
+    return [
+        {
+            "from": small["ratings"],
+            "to": large["ratings"],
+            **{
+                stage: {
+                    measure: math.log(large[stage][measure] / small[stage][measure])
+                    / math.log(large["ratings"] / small["ratings"])
+                    for measure in MEASURES
+                }
+                for stage in ORDER
+            },
+        }
+        for small, large in pairwise(sizes)
+    ]
+
+
+def show(sizes: list[Result], exponents: list[Result]) -> None:
+    """A table for each size, and one for each step from one to the next."""
+    for result in sizes:
+        print(f"{result['ratings']:,} ratings       seconds  CPU seconds  peak MiB     ratings/s")
+        for stage in ORDER:
+            seconds, cpu, peak = (result[stage][measure] for measure in MEASURES)
+            rate = result["ratings"] / seconds
+            print(f"  {stage:12} {seconds:16,.2f} {cpu:12,.1f} {peak:9,.0f} {rate:13,.0f}")
+        print(f"  preprocess, x plain {result['preprocess_to_plain']:9.2f}\n")
+    for step in exponents:
+        print(f"growth exponent, {step['from']:,} to {step['to']:,}")
+        for stage in ORDER:
+            seconds, cpu, peak = (step[stage][measure] for measure in MEASURES)
+            print(f"  {stage:12} {seconds:16.2f} {cpu:12.2f} {peak:9.2f}")
+
+
+def main() -> int:
+    """Run all stages at each size and print what they took."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("millions", nargs="*", type=float, default=[0.1, 1.0], metavar="MILLIONS")
+    parser.add_argument("--movies", type=int, default=10_000, help="movies at every size")
+    parser.add_argument("--folder", type=Path, help="where data are written, for a while")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stage:
+        run_stage(options.stage, options.folder)
+        return 0
+    sizes = []
+    for millions in sorted(options.millions):
+        with tempfile.TemporaryDirectory(prefix="bench-scale-", dir=options.folder) as folder:
+            sizes.append(bench_size(round(millions * 1e6), options.movies, Path(folder)))
+    exponents = growth(sizes)
+    if options.json:
+        print(json.dumps({"sizes": sizes, "growth": exponents}, indent=2))
+    else:
+        show(sizes, exponents)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -7,17 +7,18 @@ process of its own:
 
 generate    ``python -m ingest synthetic``, without records of TMDb, which ``bench_ingest.py`` has.
 plain       ``reference.prepare``: what ``preprocess`` does to ratings, with pyarrow alone.
-preprocess  ``python -m ray_jobs.preprocess``; seconds from when Ray is up. Its rate is told as a
-            multiple of that of ``plain``, the mean of one run before and one after.
+preprocess  ``python -m ray_jobs.preprocess``, from when Ray is up. Its rate is told as a multiple
+            of that of ``plain``, the mean of one run before and one after.
 read        the training rows of the prepared data, as tensors.
 train       one epoch of the default network at batch 8,192, on one thread, rows being there.
 evaluate    the errors on the test rows.
 rank        the ten best unseen movies of 10,000 users, or of all if there are fewer.
 
-Seconds are wall time of the stage without the start of its process; CPU seconds and peak memory are
-of the process and all its descendants, Ray's included, start and all. Memory is sampled: the sum of
-the proportional set sizes, with all that lies in Ray's object store. The growth exponent of a
-column is log(ratio of values) / log(ratio of ratings): 1 is linear.
+Seconds, and CPU seconds of the process and all its descendants, are those of the stage without the
+start of its process; peak memory is of them all, Ray's included, from start to end. It is sampled:
+the sum of the proportional set sizes, with all that lies in Ray's object store. The growth exponent
+is log(ratio of values) / log(ratio of ratings): 1 is linear. Ray's workers, which otherwise let all
+other programs go first, run here like those they are compared to. What was done is told on stderr.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ RATINGS_PER_USER: Final = 160
 BATCH_SIZE: Final = 8192
 NUM_RANKED: Final = 10_000
 SAMPLED_EVERY_S: Final = 0.2
+READY: Final = "ready"
+DONE: Final = "done"
 MEASURES: Final = ("seconds", "cpu_s", "peak_mib")
 Result = dict[str, Any]
 
@@ -60,21 +63,25 @@ class Usage:
 
     def __post_init__(self) -> None:
         self._done = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
-    def stop(self) -> Result:
+    def cpu_s(self) -> float:
+        """CPU seconds until now."""
+        with self._lock:
+            self._tree()
+            return sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
         """End sampling."""
         self._done.set()
         self._thread.join()
-        return {
-            "cpu_s": sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK"),
-            "peak_mib": self.peak_bytes / 2**20,
-        }
 
     def _watch(self) -> None:
         while not self._done.wait(SAMPLED_EVERY_S):
-            self.peak_bytes = max(self.peak_bytes, self._sample())
+            with self._lock:
+                self.peak_bytes = max(self.peak_bytes, self._sample())
 
     def _sample(self) -> int:
         private, shared, stores = 0, 0, {}
@@ -108,30 +115,42 @@ class Usage:
         while more := {n for n, parent in parents.items() if parent in found} - found:
             found |= more
         for number in found - self.ticks.keys():
-            self.ticks[number] = 0
+            self.ticks[number] = 0  # it has used next to nothing yet
         return [folders[number] for number in found]
 
 
-def measured(command: list[str], environ: dict[str, str]) -> tuple[str, Result]:
-    """Run a command: what it printed, and its use of the machine.
+def measured(
+    command: list[str], first: str = "", last: str = "", environ: dict[str, str] | None = None
+) -> Result:
+    """Run a command and measure it, time from the line with ``first`` to that with ``last``.
 
     Raises:
         RuntimeError: if it fails.
     """
-    started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=REPOSITORY,
-        env=os.environ | environ,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | (environ or {}),
         stdout=subprocess.PIPE,
         text=True,
     )
     usage = Usage(process.pid)
-    output, _ = process.communicate()
-    result = {"seconds": time.perf_counter() - started} | usage.stop()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output}")
-    return output, result
+    begun = ended = time.perf_counter(), 0.0
+    assert process.stdout is not None
+    for line in process.stdout:
+        now = time.perf_counter(), usage.cpu_s()
+        if first and first in line:
+            begun = now
+        if last in line:
+            ended = now
+    usage.stop()
+    if process.wait():
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return {
+        "seconds": ended[0] - begun[0],
+        "cpu_s": ended[1] - begun[1],
+        "peak_mib": usage.peak_bytes / 2**20,
+    }
 
 
 def bench_size(ratings: int, movies: int, folder: Path) -> Result:
@@ -142,42 +161,45 @@ def bench_size(ratings: int, movies: int, folder: Path) -> Result:
     for key, value in shape.items():
         data += ["--set", f"data.synthetic.{key}={value}"]
     result: Result = {"ratings": ratings}
-    ingest = [*data[4:], "--storage", str(folder)]
-    _, result["generate"] = measured(["-m", "ingest", "synthetic", *ingest], {})
-    before = own_stage("plain", folder)
-    output, result["preprocess"] = measured(["-m", "ray_jobs.preprocess", *data], {})
-    result["preprocess"]["seconds"] = seconds_with_ray(output)
-    after = own_stage("plain", folder)
+
+    def note(name: str, found: Result) -> Result:
+        print(f"{ratings:,} {name}: {json.dumps(found)}", file=sys.stderr, flush=True)
+        return found
+
+    ingest = ["-m", "ingest", "synthetic", *data[4:], "--storage", str(folder)]
+    result["generate"] = note("generate", measured(ingest))
+    before = note("plain", own_stage("plain", folder))
+    result["preprocess"] = note(
+        "preprocess",
+        measured(
+            ["-m", "ray_jobs.preprocess", *data],
+            "Ray dashboard: ",
+            "preprocess: ",
+            {"RAY_worker_niceness": "0"},
+        ),
+    )
+    after = note("plain", own_stage("plain", folder))
     result["plain"] = {name: (before[name] + after[name]) / 2 for name in before}
     for name in ("read", "train", "evaluate", "rank"):
-        result[name] = own_stage(name, folder)
-    result["preprocess_to_plain"] = result["plain"]["seconds"] / result["preprocess"]["seconds"]
+        result[name] = note(name, own_stage(name, folder))
+    for measure in ("seconds", "cpu_s"):
+        ratio = result["plain"][measure] / result["preprocess"][measure]
+        result[f"preprocess_to_plain_{measure}"] = ratio
     return result
 
 
-def seconds_with_ray(output: str) -> float:
-    """From the line in which the job says that Ray is up to the end of preprocessing."""
-    started, ended = (
-        float(re.findall(rf"^ *([0-9.]+)s +{line}", output, re.MULTILINE)[-1])
-        for line in ("Ray dashboard", "preprocess: ")
-    )
-    return ended - started
-
-
 def own_stage(name: str, folder: Path) -> Result:
-    """A stage of this file, in a process of its own that prints its seconds."""
-    output, result = measured(
-        [__file__, "--folder", str(folder), "--stage", name], {"OMP_NUM_THREADS": "1"}
-    )
-    return result | {"seconds": float(output.split()[-1])}
+    """A stage of this file, in a process of its own."""
+    command = [__file__, "--folder", str(folder), "--stage", name]
+    return measured(command, READY, DONE, {"OMP_NUM_THREADS": "1"})
 
 
 def run_stage(name: str, folder: Path) -> None:
-    """Do it and print the seconds it takes."""
+    """Do it, between two lines."""
     work = STAGES[name](folder)
-    started = time.perf_counter()
+    print(READY)
     work()
-    print(time.perf_counter() - started)
+    print(DONE)
 
 
 def stage_plain(folder: Path) -> Callable[[], object]:
@@ -275,7 +297,10 @@ def growth(sizes: list[Result]) -> list[Result]:
             "to": large["ratings"],
             **{
                 stage: {
-                    measure: math.log(large[stage][measure] / small[stage][measure])
+                    # Nothing shorter than a clock tick is seen.
+                    measure: math.log(
+                        max(large[stage][measure], 0.01) / max(small[stage][measure], 0.01)
+                    )
                     / math.log(large["ratings"] / small["ratings"])
                     for measure in MEASURES
                 }
@@ -294,7 +319,10 @@ def show(sizes: list[Result], exponents: list[Result]) -> None:
             seconds, cpu, peak = (result[stage][measure] for measure in MEASURES)
             rate = result["ratings"] / seconds
             print(f"  {stage:12} {seconds:16,.2f} {cpu:12,.1f} {peak:9,.0f} {rate:13,.0f}")
-        print(f"  preprocess, x plain {result['preprocess_to_plain']:9.2f}\n")
+        seconds, cpu = (result[f"preprocess_to_plain_{m}"] for m in ("seconds", "cpu_s"))
+        print(
+            f"  preprocess, rate as a multiple of plain: {seconds:.2f}, by CPU seconds {cpu:.2f}\n"
+        )
     for step in exponents:
         print(f"growth exponent, {step['from']:,} to {step['to']:,}")
         for stage in ORDER:
@@ -305,9 +333,10 @@ def show(sizes: list[Result], exponents: list[Result]) -> None:
 def main() -> int:
     """Run all stages at each size and print what they took."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("millions", nargs="*", type=float, default=[0.1, 1.0], metavar="MILLIONS")
+    parser.add_argument("millions", nargs="*", type=float, metavar="MILLIONS")
     parser.add_argument("--movies", type=int, default=10_000, help="movies at every size")
     parser.add_argument("--folder", type=Path, help="where data are written, for a while")
+    parser.add_argument("--quick", action="store_true", help="0.1 million alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -315,7 +344,7 @@ def main() -> int:
         run_stage(options.stage, options.folder)
         return 0
     sizes = []
-    for millions in sorted(options.millions):
+    for millions in sorted(options.millions) or ([0.1] if options.quick else [0.1, 1.0]):
         with tempfile.TemporaryDirectory(prefix="bench-scale-", dir=options.folder) as folder:
             sizes.append(bench_size(round(millions * 1e6), options.movies, Path(folder)))
     exponents = growth(sizes)

@@ -30,7 +30,7 @@ from ncf.config import (
 )
 from ncf.errors import DataError
 from ncf.pipeline import PreparationConfig, prepare
-from ncf.prepared import Prepared
+from ncf.prepared import Manifest, Prepared
 from ncf.training import Objective, Weights, build, fit
 
 DAY = 86_400
@@ -44,7 +44,7 @@ CONFIG = PreparationConfig(
 # Twenty ratings of the days 0 to 19, in another order in the file: days 16 to 19 are for testing,
 # 14 and 15 for validation. User 999 and movie 77 turn up on the last day only.
 DAYS = [(7 * row) % 20 for row in range(20)]
-LARGE = 2**53 + 1  # a floating number cannot hold it
+LARGE = 2**63 - 1  # a floating number cannot hold it
 USERS = [999 if day == 19 else (100, 5, LARGE)[day % 3] for day in DAYS]
 MOVIE_IDS = [77 if day == 19 else (30, 10, 20, 40)[day % 4] for day in DAYS]
 STARS = [0.5 + day % 9 / 2 for day in DAYS]
@@ -205,6 +205,22 @@ def test_a_split_comes_back_as_tensors_in_file_order(prepared: Prepared) -> None
     rows = [row for row, day in enumerate(DAYS) if day >= 16]
     assert torch.equal(batch.ratings, torch.tensor([STARS[row] for row in rows]))
     assert batch.users.dtype == batch.movies.dtype == torch.int32
+
+
+def test_rows_come_in_file_order_whatever_file_they_are_in(tmp_path: Path) -> None:
+    folder = tmp_path / "ratings" / "split=test"
+    folder.mkdir(parents=True)
+    prepared = Prepared(LOCAL, str(tmp_path), Manifest("", {"test": 6}, 1, 1))
+
+    def order(*files: list[int]) -> list[int]:
+        for name, rows in enumerate(files):
+            values = {"row": rows, "timestamp": [100 + row for row in rows]}
+            pq.write_table(pa.table(values), folder / f"{name}.parquet")
+        return prepared.table("test", ["timestamp"])["timestamp"].to_pylist()
+
+    assert order([5, 8, 9], [0, 1, 3]) == [100, 101, 103, 105, 108, 109]
+    assert order([1, 5, 9], [0, 3, 8]) == [100, 101, 103, 105, 108, 109]
+    assert order([9, 5, 8], [3, 0, 1]) == [100, 101, 103, 105, 108, 109]
 
 
 # -- invariances -----------------------------------------------------------------------------------

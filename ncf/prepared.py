@@ -99,9 +99,12 @@ class Prepared:
         """A whole split as tensors, or None for a split without rows."""
         if not self.manifest.counts[split]:
             return None
-        return Batch.from_arrow(
+        batch = Batch.from_arrow(
             self.table(split, ["user_index", "movie_index", "rating", "weight", "timestamp"])
         )
+        # Else Arrow keeps the table's memory for itself, more than the tensors take.
+        pa.default_memory_pool().release_unused()
+        return batch
 
 
 def _is_ascending(rows: pa.ChunkedArray) -> bool:

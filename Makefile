@@ -25,6 +25,7 @@ bench: $(READY) ## the benchmarks, as ratios
 	$(BIN)/python benchmarks/bench_training.py $(ARGS)
 	$(BIN)/python benchmarks/bench_ingest.py $(ARGS)
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
+	$(BIN)/python benchmarks/bench_trials.py $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools

@@ -1,6 +1,7 @@
 """What a further trial of the search costs: warm worker groups against a trainer for each trial.
 
-    python benchmarks/bench_trials.py [--trials 100] [--reference-trials 8] [--set ...] [--json]
+    python benchmarks/bench_trials.py [--trials 100] [--reference-trials 8] [--set ...]
+        [--quick] [--json]
 
 On configs/quickstart.toml, both executors in one Ray, in turns: a search of as many trials as run
 at once, which pays for starting, and a longer one. Their difference is what further trials take:
@@ -95,10 +96,13 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=100, help="of the warm executor")
     parser.add_argument("--reference-trials", type=int, default=8, help="of the isolated one")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
+    parser.add_argument("--quick", action="store_true", help="20 and 4 trials")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-trials-") as folder:
         lengths = {"isolated": options.reference_trials, "warm": options.trials}
+        if options.quick:
+            lengths = {"isolated": 4, "warm": 20}
         with progress_to_stderr():
             try:
                 results = compare([*options.overrides, f"storage={folder}"], lengths)

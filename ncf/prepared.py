@@ -34,7 +34,7 @@ PREPARED: Final = pa.schema(
         pa.field("rating", pa.float32()),  # stars
         pa.field("weight", pa.float32()),  # time decay, in (0, 1]
         pa.field("timestamp", pa.int64()),  # seconds since 1970 UTC
-        pa.field("split", pa.string()),  # train, validation or test; in the name of the folder alone
+        pa.field("split", pa.string()),  # train, validation or test, by the folder
     ]
 )
 

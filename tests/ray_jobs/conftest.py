@@ -1,12 +1,18 @@
-"""One real run of the whole pipeline, shared by the tests that look at what it leaves."""
+"""One real run of the whole pipeline, and one local Ray for each module that trains on it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from ncf.prepared import Prepared
+from ray_jobs.cluster import ensure_ray, leave_ray
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.workspace import Workspace
+from tests.ray_jobs.small import job
 from tests.support import TINY, Done, run_module
 
 
@@ -30,3 +36,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     done = run_module("ray_jobs.pipeline", settings)
     assert done.code == 0, done.out + done.err
     return Finished(storage, settings, done)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("on_ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
+            patch.delenv(name, raising=False)
+        ensure_ray(job(folder, ray={"num_cpus": 2}))
+        yield folder
+        leave_ray()
+
+
+@pytest.fixture(scope="module")
+def prepared(storage: Path) -> Prepared:
+    workspace = Workspace(job(storage))
+    return preprocess(workspace, ingest(workspace))

@@ -5,54 +5,24 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
 from ncf import checkpoint
 from ncf.prepared import Prepared
-from ray_jobs.cluster import Resources, ensure_ray, leave_ray
+from ray_jobs.cluster import Resources
 from ray_jobs.compare import compare
-from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.train import train
 from ray_jobs.tune import search
 from ray_jobs.worker import PREDICTIONS, TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
-
-DATA = DataConfig(
-    source="synthetic",
-    synthetic=SyntheticConfig(num_users=50, num_movies=60, num_ratings=1503),
-)
-
-
-def job(storage: Path, **sections: Any) -> JobConfig:
-    values = {"storage": str(storage), "data": DATA, "tmdb": TmdbConfig(enabled=False), **sections}
-    return JobConfig.model_validate(values)
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("on_ray")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
-            patch.delenv(name, raising=False)
-        ensure_ray(job(folder, ray={"num_cpus": 2}))
-        yield folder
-        leave_ray()
-
-
-@pytest.fixture(scope="module")
-def prepared(storage: Path) -> Prepared:
-    workspace = Workspace(job(storage))
-    return preprocess(workspace, ingest(workspace))
+from tests.ray_jobs.small import IMPOSSIBLE, job
 
 
 def test_two_workers_give_the_metrics_and_weights_of_one(
@@ -110,10 +80,6 @@ def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> N
     assert Resources.of(job(storage)).concurrent == 2
     assert Resources.of(job(storage, scaling={"num_workers": 2})).concurrent == 1
     assert Resources.of(job(storage, scaling={"cpus_per_worker": 2})).concurrent == 1
-
-
-IMPOSSIBLE = 10**13
-"""Weights of this size fit no machine: an honest failure in the middle of a search."""
 
 
 def searching(storage: Path, name: str, dims: list[int], num_trials: int) -> Workspace:

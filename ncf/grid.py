@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import torch
 from torch import nn
 
+from ncf.history import Ratings
 from ncf.model import NCF
 
 _OF_USERS: Final = ("user",)
@@ -93,7 +94,8 @@ class _ByParts:
         if model.closed_form is not None:
             first, second = _pairs(users, self._movies)
             today = torch.full_like(second, self._today)
-            numbers = numbers + model.posterior(first, second, today).reshape(numbers.shape)
+            posterior = model.posterior(first, Ratings.of(second, today))
+            numbers = numbers + posterior.reshape(numbers.shape)
         return numbers if model.head is None else self._expected(numbers)
 
     def _dense(self, of_user: torch.Tensor) -> torch.Tensor:

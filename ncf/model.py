@@ -123,7 +123,7 @@ class NCF(nn.Module):
         if self.closed_form is None:
             return prediction
         if known is None:
-            return prediction + self._posterior(users, rows)
+            return prediction + self.posterior(users, rows)
         targets, starts = known
         return prediction + self.closed_form.within_groups(rows, targets - prediction, starts)
 
@@ -189,13 +189,8 @@ class NCF(nn.Module):
             prediction = prediction + self.factors(users, movies)
         return prediction
 
-    def posterior(
-        self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor
-    ) -> torch.Tensor:
+    def posterior(self, users: torch.Tensor, rows: Ratings) -> torch.Tensor:
         """What the closed form adds to each row, from the users' histories: ``[B] -> [B]``."""
-        return self._posterior(users, Ratings.of(movies, times))
-
-    def _posterior(self, users: torch.Tensor, rows: Ratings) -> torch.Tensor:
         assert self.closed_form is not None
         history = self._known_history()
         ratings = Ratings.of(history.movies, history.times)

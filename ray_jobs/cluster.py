@@ -35,6 +35,11 @@ _API_SERVER: Final = "RAY_API_SERVER_ADDRESS"
 
 _PORTS_TRIED: Final = 100
 
+_STARTS_TRIED: Final = 3
+"""How often a local Ray is tried: on a busy machine its dashboard may come too late for Ray."""
+
+LOGS: Final = "the folder session_latest/logs of Ray's temporary folder"
+
 
 @contextlib.contextmanager
 def ray_session(config: JobConfig) -> Iterator[None]:
@@ -82,42 +87,71 @@ def ensure_ray(config: JobConfig) -> None:
     """Join or start Ray, unless that was done: a run whose stages are all done needs none.
 
     Raises:
-        ResourceError: if the cluster named in the configuration cannot be reached.
+        ResourceError: if the cluster named in the configuration cannot be reached, or a local Ray
+            does not start.
     """
     if ray.is_initialized():
         return
     _quieten()
     address = _address(config)
-    options = {"address": address} if address else _local_options(config)
-    variables = {name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()}
-    if not address:
-        # Without this, Ray Train's helpers look for the dashboard of the latest Ray started on the
-        # machine, which may be another run's, and never give back the CPUs of stopped trials.
-        variables[_API_SERVER] = f"http://127.0.0.1:{options['dashboard_port']}"
-    os.environ.update(variables)
-    try:
-        context = ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": variables},
-            **options,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(
-            f"cannot reach the Ray cluster at {address or 'its default address'}: {error}. "
-            "Start one with `ray start --head`, or leave ray.address empty to have one started."
-        ) from error
-    if not context.dashboard_url:
+    dashboard = _join(address) if address else _start_local(config)
+    if not dashboard:
         raise ResourceError(
             "this Ray cluster runs without its dashboard, whose state API Ray Train needs to give "
             "back the CPUs of stopped trials. Start it with "
             "`ray start --head --include-dashboard=true`."
         )
-    say(f"   Ray dashboard: http://{context.dashboard_url}")
+    say(f"   Ray dashboard: http://{dashboard}")
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def _local_options(config: JobConfig) -> dict[str, Any]:
+def _join(address: str) -> str:
+    try:
+        return _init(_environment(), address=address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"cannot reach the Ray cluster at {address}: {error}. "
+            "Start one with `ray start --head`, or leave ray.address empty to have one started."
+        ) from error
+
+
+def _start_local(config: JobConfig) -> str:
+    """Start a Ray of our own, on another port if the dashboard's is taken meanwhile."""
+    port, failure = config.ray.dashboard_port, ""
+    for _ in range(_STARTS_TRIED):
+        options = _local_options(config, _free_port(port))
+        port = options["dashboard_port"] + 1
+        # Without this, Ray Train's helpers look for the dashboard of the latest Ray started on the
+        # machine, which may be another run's, and never give back the CPUs of stopped trials.
+        api_server = {_API_SERVER: f"http://127.0.0.1:{options['dashboard_port']}"}
+        try:
+            return _init(_environment() | api_server, **options)
+        except Exception as error:  # a dashboard that fails raises nothing narrower
+            ray.shutdown()
+            failure = (str(error).strip() or repr(error)).splitlines()[-1]
+    raise ResourceError(
+        f"a local Ray did not start in {_STARTS_TRIED} attempts, at last because of: {failure} "
+        f"Its logs are in {LOGS}. If there is a cluster, name it with --set ray.address=..."
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()}
+
+
+def _init(variables: dict[str, str], **options: Any) -> str:
+    """``ray.init``, with ``variables`` set here and on the workers; returns the dashboard's URL."""
+    os.environ.update(variables)
+    context = ray.init(
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": variables},
+        **options,
+    )
+    return context.dashboard_url or ""
+
+
+def _local_options(config: JobConfig, dashboard_port: int) -> dict[str, Any]:
     """Options of a Ray of our own."""
     options: dict[str, Any] = {
         # Else Ray joins any instance it finds on the machine, such as that of another run, and
@@ -126,7 +160,7 @@ def _local_options(config: JobConfig) -> dict[str, Any]:
         # Not only for looking: Train asks the dashboard's state API whether a stopped trial's
         # controller is gone, and gives its workers' CPUs back only then.
         "include_dashboard": True,
-        "dashboard_port": _free_port(config.ray.dashboard_port),
+        "dashboard_port": dashboard_port,
     }
     return options | ({"num_cpus": config.ray.num_cpus} if config.ray.num_cpus else {})
 

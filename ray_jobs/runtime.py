@@ -12,6 +12,7 @@ from ray.tune import TuneError
 from ingest.config import apply_overrides, build, read_toml
 from ingest.errors import ConfigError, IngestError
 from ncf.errors import NcfError
+from ray_jobs.cluster import LOGS
 from ray_jobs.config import JobConfig
 from ray_jobs.console import complain
 from ray_jobs.errors import JobError
@@ -19,8 +20,6 @@ from ray_jobs.errors import JobError
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
-
-LOGS: Final = "the folder session_latest/logs of Ray's temporary folder"
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -5,8 +5,11 @@
 
 For each seed, a model is trained on the training rows, which gives the validation error and the
 best epoch; then another on training and validation rows for that many epochs, which is scored on
-the test rows. The line "ensemble" is of the mean prediction of all seeds. ``--set
-section.key=value`` changes settings. ``--peers`` does the same for the baselines, once.
+the test rows. What was fitted on the training rows, such as vocabularies, stays as it is, unless
+``--final`` names the same data prepared with ``--set split.validation=0``: there it is fitted on
+both, as ``compare.refit_on_validation`` does it. The line "ensemble" is of the mean prediction of
+all seeds. ``--set section.key=value`` changes settings. ``--peers`` does the same for the
+baselines, once.
 
 ``--keep FOLDER --label NAME`` keeps the predictions for the test rows, and ``--differences FOLDER
 --against NAME`` tells how all that were kept differ from one of them, on the same rows.
@@ -19,10 +22,12 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pyarrow import fs
 
@@ -46,29 +51,67 @@ from ray_jobs.config import JobConfig, with_parameters  # noqa: E402
 Record = dict[str, Any]
 
 
-def _rows(prepared: Prepared) -> tuple[Batch, Batch, Batch]:
-    """Training, validation and test rows, all of which this benchmark needs."""
-    train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
-    assert train is not None
-    assert validation is not None
-    assert test is not None
-    return train, validation, test
+@dataclass(frozen=True)
+class Rows:
+    """Which rows teach, choose and score."""
+
+    prepared: Prepared
+    """What was fitted on the training rows alone, and these rows."""
+    train: Batch
+    validation: Batch
+    final: Prepared
+    """What the model that is scored was prepared with."""
+    both: Batch
+    """Training and validation rows, as ``final`` numbers users and movies."""
+    test: Batch
+    """Rows that are scored, numbered likewise."""
+
+    @classmethod
+    def open(cls, folder: str, final: str | None) -> Rows:
+        """Of one prepared folder, or of two with the same test rows."""
+        prepared = _open(folder)
+        train, validation, test = (_split(prepared, s) for s in ("train", "validation", "test"))
+        if not final:
+            both = concatenated(train, validation)
+            return cls(prepared, train, validation, prepared, both, test)
+        refitted = _open(final)
+        if not _rows_of(prepared, "test").equals(_rows_of(refitted, "test")):
+            raise SystemExit(f"{final} has other test rows than {folder}")
+        if refitted.manifest.counts["validation"]:
+            raise SystemExit(f"{final} has validation rows: prepare it with split.validation=0")
+        both, test = (_split(refitted, s) for s in ("train", "test"))
+        return cls(prepared, train, validation, refitted, both, test)
 
 
-def of_seed(experiment: ExperimentConfig, prepared: Prepared) -> tuple[Record, torch.Tensor]:
+def _open(folder: str) -> Prepared:
+    return Prepared.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+
+
+def _split(prepared: Prepared, split: str) -> Batch:
+    rows = prepared.rows(split)
+    assert rows is not None
+    return rows
+
+
+def _rows_of(prepared: Prepared, split: str) -> pa.ChunkedArray:
+    return prepared.table(split, ["row"])["row"]
+
+
+def of_seed(experiment: ExperimentConfig, rows: Rows) -> tuple[Record, torch.Tensor]:
     """Errors of one seed, and its predictions for the test rows ``[N]``."""
-    train, validation, test = _rows(prepared)
-    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    fitted = rows.prepared.fitted
+    objective = Objective(experiment.train, experiment.time_decay, fitted)
     started = time.perf_counter()
-    selection = fit(build(experiment, prepared.fitted, train), train, validation, objective)
+    model = build(experiment, fitted, rows.train)
+    selection = fit(model, rows.train, rows.validation, objective)
     best = selection.epochs[selection.best_epoch - 1].validation
     assert best is not None
-    both = concatenated(train, validation)
     refit = with_parameters(experiment, {"train.stop_after": selection.best_epoch})
-    model = build(refit, prepared.fitted, both)
-    fit(model, both, None, Objective(refit.train, refit.time_decay, prepared.fitted))
-    scores = evaluate(model, test, objective).stars
-    stars = torch.from_numpy(predict(model, test, objective).stars)
+    objective = Objective(refit.train, refit.time_decay, rows.final.fitted)
+    model = build(refit, rows.final.fitted, rows.both)
+    fit(model, rows.both, None, objective)
+    scores = evaluate(model, rows.test, objective).stars
+    stars = torch.from_numpy(predict(model, rows.test, objective).stars)
     record = {
         "seed": experiment.train.seed,
         "epochs": selection.best_epoch,
@@ -79,17 +122,16 @@ def of_seed(experiment: ExperimentConfig, prepared: Prepared) -> tuple[Record, t
     return record, stars
 
 
-def peers(prepared: Prepared, folder: Path | None) -> None:
+def peers(rows: Rows, folder: Path | None) -> None:
     """Print the errors of the baselines, and keep their predictions."""
-    train, validation, test = _rows(prepared)
-    both = concatenated(train, validation)
-    low, high = prepared.fitted.rating_min, prepared.fitted.rating_max
-    for found in tuned_baselines(train, validation, prepared.fitted):
-        baseline = found.refit(both, prepared.fitted)
-        scores = baseline.score(test, prepared.fitted).stars
+    fitted = rows.final.fitted
+    low, high = fitted.rating_min, fitted.rating_max
+    for found in tuned_baselines(rows.train, rows.validation, rows.prepared.fitted):
+        baseline = found.refit(rows.both, fitted)
+        scores = baseline.score(rows.test, fitted).stars
         print(f"{baseline.name:36} rmse {scores.rmse:.4f}   mae {scores.mae:.4f}", flush=True)
         if folder:
-            _keep(folder, baseline.name, baseline.predict(test).clamp(low, high)[None])
+            _keep(folder, baseline.name, baseline.predict(rows.test).clamp(low, high)[None])
 
 
 def _keep(folder: Path, label: str, stars: torch.Tensor) -> None:
@@ -98,14 +140,13 @@ def _keep(folder: Path, label: str, stars: torch.Tensor) -> None:
     np.save(folder / f"{label}.npy", stars.numpy().astype(np.float32))
 
 
-def print_differences(prepared: Prepared, folder: Path, against: str) -> None:
+def print_differences(rows: Rows, folder: Path, against: str) -> None:
     """All predictions of a folder: errors, difference from one of them, and errors by slice."""
-    train, validation, test = _rows(prepared)
-    actual = test.ratings.numpy()
+    actual = rows.test.ratings.numpy()
     errors = {file.stem: np.load(file) - actual for file in sorted(folder.glob("*.npy"))}
     if against not in errors:
         raise SystemExit(f"{folder} holds no {against!r}, only: {', '.join(errors)}")
-    ids = prepared.table("test", ["user_id"])["user_id"].to_numpy()
+    ids = rows.final.table("test", ["user_id"])["user_id"].to_numpy()
     codes, users = np.unique(ids, return_inverse=True)
     sums = [UserErrors.of(label, users, len(codes), e) for label, e in errors.items()]
     pairs = [(label, against) for label in errors if label != against]
@@ -115,7 +156,7 @@ def print_differences(prepared: Prepared, folder: Path, against: str) -> None:
             f"({difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}), "
             f"p {difference.holm_p:.4f}: {difference.better or 'undecided'}"
         )
-    ways = slicings(concatenated(train, validation), test, prepared.fitted)
+    ways = slicings(rows.both, rows.test, rows.final.fitted)
     for part in errors_by_slice(ways, list(errors.items())):
         print(f"{part.name}: {part.label}, {part.num_rows:,} rows")
         for error in part.errors:
@@ -126,6 +167,7 @@ def main() -> int:
     """Train all seeds and print their errors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("prepared", help="folder that the preprocess stage made")
+    parser.add_argument("--final", metavar="FOLDER", help="the same with split.validation=0")
     parser.add_argument("--config", help="TOML configuration")
     parser.add_argument("--peers", action="store_true", help="score the baselines instead")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the predictions there")
@@ -137,25 +179,25 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    prepared = Prepared.open(fs.LocalFileSystem(), str(Path(options.prepared).resolve()))
+    rows = Rows.open(options.prepared, options.final)
     if options.differences:
-        print_differences(prepared, options.differences, options.against)
+        print_differences(rows, options.differences, options.against)
         return 0
     if options.peers:
-        peers(prepared, options.keep)
+        peers(rows, options.keep)
         return 0
     if not options.config:
         parser.error("--config, --peers or --differences is needed")
     values = apply_overrides(read_toml(options.config), options.set)
     experiment = checked(JobConfig, values, options.config).experiment
     results = [
-        of_seed(with_parameters(experiment, {"train.seed": seed}), prepared)
+        of_seed(with_parameters(experiment, {"train.seed": seed}), rows)
         for seed in range(options.seeds)
     ]
     records = [record for record, _ in results]
     each = torch.stack([stars for _, stars in results])
     together = each.mean(dim=0)
-    ensemble = ErrorSums.of(together, _rows(prepared)[2].ratings).as_dict()
+    ensemble = ErrorSums.of(together, rows.test.ratings).as_dict()
     if options.keep:
         _keep(options.keep, options.label, each)
         _keep(options.keep, f"{options.label}, ensemble", together[None])

@@ -8,10 +8,15 @@
     users.parquet          its users
     movies.parquet         its movie table
     history.parquet        training ratings, if predictions look at them
+    SHA256SUMS             checksums of all these; ``sha256sum --check SHA256SUMS`` reads them too
+
+The checksums tell a damaged or edited file; they are no signature, so they say nothing of who made
+the checkpoint. Reading one runs no code of its, whoever made it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -29,8 +34,9 @@ from ncf.history import History
 from ncf.model import NCF
 from ncf.training import Weights
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 HISTORY: Final = "history.parquet"
+CHECKSUMS: Final = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ def save(
         "record": record,
     }
     (partial / "checkpoint.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    (partial / CHECKSUMS).write_text(_checksums(partial), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -80,7 +87,7 @@ def load(folder: Path) -> Checkpoint:
     """Read what ``save`` wrote.
 
     Raises:
-        CheckpointError: if a file is missing, damaged, or of another format version.
+        CheckpointError: if a file is missing, damaged, changed, or of another format version.
     """
     try:
         content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
@@ -89,6 +96,7 @@ def load(folder: Path) -> Checkpoint:
                 f"the checkpoint {folder} has format version {content['format_version']}, this "
                 f"program reads version {FORMAT_VERSION}. Train again."
             )
+        _verify(folder)
         experiment = ExperimentConfig.model_validate(content["experiment"])
         fitted = load_fitted(folder)
         model = NCF(experiment.model, fitted)
@@ -107,3 +115,28 @@ def load(folder: Path) -> Checkpoint:
         DataError,
     ) as error:
         raise CheckpointError(f"cannot read the checkpoint {folder}: {error}") from error
+
+
+def _checksums(folder: Path) -> str:
+    """A line for each file, as the program ``sha256sum`` writes it."""
+    files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
+    return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _verify(folder: Path) -> None:
+    """Raise ``ValueError`` for a file that is not as it was written."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    if not expected:
+        raise ValueError(f"{CHECKSUMS} lists no file")
+    changed = [name for name, checksum in expected.items() if _sha256(folder / name) != checksum]
+    if changed:
+        raise ValueError(
+            f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
+            "checkpoint anew, or train again"
+        )

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from ingest.stage import RawData
+from ncf import checkpoint
 from ncf.prepared import Prepared
 from ray_jobs.cluster import Resources, ensure_ray, ray_session
 from ray_jobs.config import JobConfig, with_parameters
@@ -49,6 +50,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
     model = workspace.run / "checkpoint"
     key = fingerprint(
         STAGE_VERSION,
+        checkpoint.FORMAT_VERSION,
         final_data.manifest.fingerprint,
         prepared.manifest.fingerprint,
         chosen.experiment.model_dump(mode="json"),

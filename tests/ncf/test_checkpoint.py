@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import pickletools
+import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -24,6 +27,7 @@ EXPERIMENT = ExperimentConfig(
 )
 RECORD = {"epoch": 3, "metrics": {"validation_rmse": 0.1 + 0.2}}
 FILES = (
+    "SHA256SUMS",
     "checkpoint.json",
     "fitted.json",
     "model.safetensors",
@@ -132,13 +136,38 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 def edit(file: Path, **values: Any) -> None:
+    """Change a file and its checksum, as if it had been written so."""
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    after = hashlib.sha256(file.read_bytes()).hexdigest()
+    checksums = file.with_name("SHA256SUMS")
+    checksums.write_text(checksums.read_text().replace(before, after))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs the program sha256sum")
+def test_the_checksums_are_those_of_another_program(saved: Path) -> None:
+    listed = subprocess.run(
+        ["sha256sum", *FILES[1:]], cwd=saved, capture_output=True, text=True, check=True
+    )
+    assert (saved / "SHA256SUMS").read_text() == listed.stdout
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+def test_a_file_with_one_other_byte_is_refused_and_named(saved: Path, name: str) -> None:
+    content = (saved / name).read_bytes()
+    if name.endswith(".json"):  # still JSON, with the same content
+        changed = content.replace(b": ", b":  ", 1)
+    else:
+        changed = content[:-1] + bytes([content[-1] ^ 1])
+    (saved / name).write_bytes(changed)
+    with pytest.raises(CheckpointError, match=f"checksums in SHA256SUMS: {name}"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("version", [0, 1, 3, "2"])
 def test_another_version_is_refused_and_named(saved: Path, version: object) -> None:
     edit(saved / "checkpoint.json", format_version=version)
-    with pytest.raises(CheckpointError, match=f"has format version {version}, .* version 1"):
+    with pytest.raises(CheckpointError, match=f"has format version {version}, .* version 2"):
         checkpoint.load(saved)
 
 
@@ -161,7 +190,7 @@ def test_weights_of_another_shape_are_refused(saved: Path) -> None:
         checkpoint.load(saved)
 
 
-@pytest.mark.parametrize("content", ["[]", "3", '{"format_version": 1}', '"text"'])
+@pytest.mark.parametrize("content", ["[]", "3", '{"format_version": 2}', '"text"'])
 def test_json_of_another_form_is_refused(saved: Path, content: str) -> None:
     (saved / "checkpoint.json").write_text(content)
     with pytest.raises(CheckpointError, match="cannot read the checkpoint"):

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
-from scipy.stats import yeojohnson
 
 from ncf.errors import DataError
 
@@ -59,6 +58,10 @@ class NumericColumn:
         if self.transform == "log1p":
             return np.log1p(np.maximum(values, 0.0))
         if self.transform == "yeo-johnson":
+            # Workers that prepare ratings import this module and never come here; it takes half a
+            # second.
+            from scipy.stats import yeojohnson
+
             return np.asarray(yeojohnson(values, lmbda=self.power), dtype=np.float64)
         return values
 

@@ -13,7 +13,9 @@ every task is cheaper than a shuffle, and a shuffle or global aggregate has a fi
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,18 +27,16 @@ import ray
 from pyarrow import fs
 
 from ingest.schemas import MOVIES, RATINGS, TMDB, check_schema
-from ncf import features, split_files, splits
+from ncf import blocks, features, split_files, splits
+from ncf.blocks import PREPARED
 from ncf.config import FeaturesConfig, SplitConfig, TimeDecayConfig
 from ncf.errors import DataError
 from ncf.features import TrainingStatistics
 from ncf.fitted import FORMAT_VERSION, FittedState, Integers
-from ncf.prepared import MANIFEST, PREPARED, Manifest, Prepared
+from ncf.prepared import MANIFEST, Manifest, Prepared
 
 _ROWS_PER_BLOCK: Final = 1_000_000
 """Rows of one task. Since Ray 2.60 the reader decides by itself, by the bytes of row groups."""
-
-_REPEATED: Final = ["user_id", "user_index", "movie_index", "rating"]
-"""Columns whose values come often enough for a dictionary to save time and space."""
 
 
 @dataclass(frozen=True)
@@ -114,20 +114,20 @@ def training_statistics(
     Raises:
         DataError: if a movie with a rating of any split is not in ``catalogue``.
     """
-    partial = ratings.map_batches(
-        _block_statistics,
-        fn_kwargs={"labels_ref": labels_ref},
+    of_blocks = ratings.map_batches(
+        blocks.statistics,
+        fn_kwargs={"labels": _fetching(labels_ref)},
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
     )
-    blocks = pa.concat_tables(ray.get(partial.to_arrow_refs()))
-    absent = np.setdiff1d(_flat(blocks, "rated_ids"), catalogue)
+    found = pa.concat_tables(ray.get(of_blocks.to_arrow_refs()))
+    absent = np.setdiff1d(_flat(found, "rated_ids"), catalogue)
     if len(absent):
         raise DataError(
             f"{len(absent)} rated movies are not in the movies table, the first is {absent[0]}"
         )
-    return _merge_statistics(blocks)
+    return _merge_statistics(found)
 
 
 def _ratings(filesystem: fs.FileSystem, folder: str) -> ray.data.Dataset:
@@ -203,90 +203,29 @@ def _columns(file: pq.ParquetFile, *names: str) -> tuple[Integers, ...]:
     return tuple(file.read(columns=[name])[name].to_numpy() for name in names)
 
 
-def _block_statistics(block: pa.Table, labels_ref: Any) -> pa.Table:
-    """One row that holds the sums over a block's training rows, and all its movies."""
-    labels = ray.get(labels_ref)[block["row"].to_numpy()]
-    rows = block.drop_columns(["row"]).filter(pa.array(labels == splits.TRAIN))
-    # Arrow finds distinct values by hashing; NumPy sorts, which takes several times as long.
-    movies = rows["movie_id"].value_counts()
-    ratings = rows["rating"].to_numpy().astype(np.float64)
-    return pa.table(
-        {
-            "rated_ids": _one_list(block["movie_id"].unique()),
-            "user_ids": _one_list(rows["user_id"].unique()),
-            "movie_ids": _one_list(movies.field("values")),
-            "movie_counts": _one_list(movies.field("counts")),
-            "rating_sum": [ratings.sum()],
-            "rating_min": [ratings.min(initial=np.inf)],
-            "rating_max": [ratings.max(initial=-np.inf)],
-            "newest": [rows["timestamp"].to_numpy().max(initial=np.iinfo(np.int64).min)],
-        }
-    )
-
-
-def _one_list(values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-
-
-def _merge_statistics(blocks: pa.Table) -> TrainingStatistics:
-    movie_ids, position = np.unique(_flat(blocks, "movie_ids"), return_inverse=True)
+def _merge_statistics(found: pa.Table) -> TrainingStatistics:
+    movie_ids, position = np.unique(_flat(found, "movie_ids"), return_inverse=True)
     counts = np.zeros(len(movie_ids), dtype=np.int64)
-    np.add.at(counts, position, _flat(blocks, "movie_counts"))
+    np.add.at(counts, position, _flat(found, "movie_counts"))
     return TrainingStatistics(
-        user_ids=np.unique(_flat(blocks, "user_ids")),
+        user_ids=np.unique(_flat(found, "user_ids")),
         movie_ids=movie_ids,
         movie_counts=counts,
-        rating_sum=pc.sum(blocks["rating_sum"]).as_py(),
-        rating_min=pc.min(blocks["rating_min"]).as_py(),
-        rating_max=pc.max(blocks["rating_max"]).as_py(),
-        newest=pc.max(blocks["newest"]).as_py(),
+        rating_sum=pc.sum(found["rating_sum"]).as_py(),
+        rating_min=pc.min(found["rating_min"]).as_py(),
+        rating_max=pc.max(found["rating_max"]).as_py(),
+        newest=pc.max(found["newest"]).as_py(),
     )
 
 
-def _flat(blocks: pa.Table, name: str) -> Integers:
+def _flat(found: pa.Table, name: str) -> Integers:
     """The entries of all blocks' lists."""
-    return pc.list_flatten(blocks[name]).to_numpy()
+    return pc.list_flatten(found[name]).to_numpy()
 
 
-def _encode(block: pa.Table, fitted: FittedState) -> pa.Table:
-    """Raw rating rows -> prepared ones: the join with the movie table, indices and weights."""
-    timestamps = block["timestamp"].to_numpy()
-    columns = {
-        "row": block["row"],
-        "user_id": block["user_id"],
-        "user_index": fitted.user_index(block["user_id"].to_numpy()).astype(np.int32),
-        "movie_index": fitted.movies.index_of(block["movie_id"].to_numpy()).astype(np.int32),
-        "rating": block["rating"],
-        "weight": fitted.decay_weight(timestamps),
-        "timestamp": block["timestamp"],
-    }
-    # The split is told by the folder.
-    return pa.table(columns, schema=pa.schema([f for f in PREPARED if f.name != "split"]))
-
-
-def _write_block(
-    block: pa.Table, labels_ref: Any, fitted_ref: Any, destination: tuple[fs.FileSystem, str]
-) -> pa.Table:
-    """Encode a block and write its rows, a file for each split; returns how many.
-
-    Ray's own ``write_parquet`` leaves the rows of a file in any order, so that whoever reads them
-    has to sort them all. Here a task that Ray repeats writes the same files again.
-    """
-    filesystem, folder = destination
-    labels = ray.get(labels_ref)[block["row"].to_numpy()]
-    rows = _encode(block, ray.get(fitted_ref))
-    for number, split in enumerate(splits.SPLITS):
-        chosen = rows.filter(pa.array(labels == number))
-        if len(chosen):
-            target = f"{folder}/ratings/split={split}"
-            filesystem.create_dir(target, recursive=True)
-            pq.write_table(
-                chosen,
-                f"{target}/{chosen['row'][0].as_py():012}.parquet",
-                filesystem=filesystem,
-                use_dictionary=_REPEATED,
-            )
-    return pa.table({"rows": [len(block)]})
+def _fetching(reference: Any) -> Callable[[], Any]:
+    """What a task calls to get an object from the store; it unpickles without this module."""
+    return partial(ray.get, reference)
 
 
 def _write(
@@ -296,10 +235,10 @@ def _write(
     destination: tuple[fs.FileSystem, str],
 ) -> None:
     written = ratings.map_batches(
-        _write_block,
+        blocks.write,
         fn_kwargs={
-            "labels_ref": labels_ref,
-            "fitted_ref": ray.put(fitted),
+            "labels": _fetching(labels_ref),
+            "fitted": _fetching(ray.put(fitted)),
             "destination": destination,
         },
         batch_format="pyarrow",

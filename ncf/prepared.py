@@ -25,19 +25,6 @@ from ncf.fitted import FittedState
 
 MANIFEST: Final = "manifest.json"
 
-PREPARED: Final = pa.schema(
-    [
-        pa.field("row", pa.int64()),  # position in the release's file
-        pa.field("user_id", pa.int64()),  # as released: tells apart users without a training rating
-        pa.field("user_index", pa.int32()),  # 0: no training rating
-        pa.field("movie_index", pa.int32()),  # position in movies.parquet
-        pa.field("rating", pa.float32()),  # stars
-        pa.field("weight", pa.float32()),  # time decay, in (0, 1]
-        pa.field("timestamp", pa.int64()),  # seconds since 1970 UTC
-        pa.field("split", pa.string()),  # train, validation or test, by the folder
-    ]
-)
-
 
 @dataclass(frozen=True)
 class Manifest:

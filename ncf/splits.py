@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import ShuffleSplit
 
 from ncf.config import SplitConfig
 from ncf.errors import DataError
@@ -60,6 +59,9 @@ def _random(config: SplitConfig, num_rows: int) -> Labels:
     labels = np.zeros(num_rows, dtype=np.int8)
     if math.ceil(config.test * num_rows) >= num_rows:
         return labels  # scikit-learn refuses to leave no training row, in words of its own
+    # Workers that prepare ratings import this module and never come here; it takes a second.
+    from sklearn.model_selection import ShuffleSplit
+
     # What train_test_split does too, which then copies the rows that it is given.
     shuffle = ShuffleSplit(n_splits=1, test_size=config.test, random_state=config.seed)
     rest, test = next(shuffle.split(labels))

@@ -37,8 +37,7 @@ sys.path.insert(0, str(REPOSITORY))
 from ingest.config import apply_overrides, read_toml  # noqa: E402
 from ingest.config import build as checked  # noqa: E402
 from ncf.baselines import tuned_baselines  # noqa: E402
-from ncf.baselines.base import concatenated  # noqa: E402
-from ncf.batches import Batch  # noqa: E402
+from ncf.batches import Batch, concatenated  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
 from ncf.metrics import ErrorSums  # noqa: E402
 from ncf.predictions import predict  # noqa: E402

@@ -24,10 +24,11 @@ from pyarrow import fs
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from ncf.baselines.base import Baseline, concatenated, tuned  # noqa: E402
+from ncf.baselines.base import Baseline, tuned  # noqa: E402
 from ncf.baselines.bias import DAMPED_BIAS, Dampings  # noqa: E402
 from ncf.baselines.factors import FACTORISATION, FactorSettings  # noqa: E402
 from ncf.baselines.neighbours import NEAREST_NEIGHBOURS, NeighbourSettings  # noqa: E402
+from ncf.batches import concatenated  # noqa: E402
 from ncf.prepared import Prepared  # noqa: E402
 
 COLUMNS: Final = ["user_id", "movie_index", "rating"]

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
+
+
+class Rows(Protocol):
+    """The rows of a split: a ``Batch`` has them all in memory, ``ncf.streaming`` reads them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are, or are put when they are read."""
+
+    def __len__(self) -> int: ...
+
+    def map(self, change: Callable[[Batch], Batch]) -> Rows:
+        """The same rows with ``change`` made to them, which looks at each by itself."""
+
+    def parts(self) -> Batches:
+        """All rows in order, as many at a time as are in memory."""
+
+    def windows(self, generator: torch.Generator) -> Batches:
+        """All rows once, as many at a time as are in memory, in random order.
+
+        The order depends on ``generator`` alone.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,24 @@ class Batch:
     def __getitem__(self, rows: slice | torch.Tensor) -> Batch:
         return self._each(lambda column: column[rows])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.users.device
+
+    def map(self, change: Callable[[Batch], Batch]) -> Batch:
+        """``change`` made to all rows."""
+        return change(self)
+
+    def parts(self) -> Batches:
+        """All rows at once."""
+        yield self
+
+    def windows(self, generator: torch.Generator) -> Batches:
+        """All rows at once, permuted."""
+        # Permuting every column once and slicing is cheaper than an index look-up for each batch.
+        yield self[torch.randperm(len(self), generator=generator).to(self.device)]
+
     def to(self, device: torch.device) -> Batch:
         """The same rows on ``device``."""
         return self._each(lambda column: column.to(device))
@@ -60,6 +100,9 @@ class Batch:
             change(self.weights),
             change(self.times),
         )
+
+
+Batches = Generator[Batch, None, None]
 
 
 @dataclass(frozen=True)
@@ -88,18 +131,48 @@ class Portion(NamedTuple):
     """``[C + 1]`` boundaries of groups of one user's rows each, if rows come in groups."""
 
 
+Portions = Generator[Portion, None, None]
+
+
 def shuffled(
-    rows: Batch, batch_size: int, generator: torch.Generator, share: Share = ALONE
-) -> Iterator[Portion]:
+    rows: Rows, batch_size: int, generator: torch.Generator, share: Share = ALONE
+) -> Portions:
     """One epoch of batches in random order.
 
     The permutation depends on ``generator`` alone, so workers that seed it alike part the same
     batches among them, and any number of workers takes the same optimiser steps.
     """
-    # Permuting every column once and slicing is cheaper than an index look-up for each batch.
-    order = torch.randperm(len(rows), generator=generator).to(rows.users.device)
-    for batch in chunks(rows[order], batch_size):
+    for batch in of_size(batch_size, rows.windows(generator)):
         yield Portion(share.of(batch), len(batch))
+
+
+def of_size(size: int, windows: Iterator[Batch]) -> Batches:
+    """All rows in order, ``size`` at a time but for the last ones, across the windows' borders."""
+    rest: Batch | None = None
+    for window in windows:
+        taken = 0
+        if rest:
+            taken = size - len(rest)
+            rest = concatenated(rest, window[:taken])
+            if len(rest) < size:
+                del window
+                continue
+            yield rest
+        last = taken + max((len(window) - taken) // size - 1, 0) * size
+        yield from chunks(window[taken:last], size)
+        # What is left when the next window is asked for is a copy, and nothing refers to this one:
+        # else it would stay while the one after the next is read.
+        rest = window[last:].map(_copied)
+        del window
+        if len(rest) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+    if rest:
+        yield rest
+
+
+def _copied(rows: Batch) -> Batch:
+    return rows._each(torch.clone)
 
 
 def grouped(
@@ -108,7 +181,7 @@ def grouped(
     grouping: Grouping,
     generator: torch.Generator,
     share: Share = ALONE,
-) -> Iterator[Portion]:
+) -> Portions:
     """One epoch of batches of whole groups, about ``batch_size`` rows each; otherwise as above.
 
     A worker's share is every n-th group of a batch.
@@ -175,7 +248,20 @@ def _spread(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, 
     return torch.arange(int(bounds[-1])) + offsets, bounds
 
 
-def chunks(rows: Batch, size: int) -> Iterator[Batch]:
+def concatenated(first: Batch, second: Batch | None) -> Batch:
+    """The rows of both, in order."""
+    if second is None:
+        return first
+    return Batch(
+        users=torch.cat([first.users, second.users]),
+        movies=torch.cat([first.movies, second.movies]),
+        ratings=torch.cat([first.ratings, second.ratings]),
+        weights=torch.cat([first.weights, second.weights]),
+        times=torch.cat([first.times, second.times]),
+    )
+
+
+def chunks(rows: Batch, size: int) -> Batches:
     """All rows in order, at most ``size`` at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

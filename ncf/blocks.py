@@ -31,6 +31,10 @@ PREPARED: Final = pa.schema(
     ]
 )
 
+ROWS_PER_GROUP: Final = 1 << 18
+"""Rows that streaming training reads together: 3 MB of a file. Between 2^16 and 2^20, neither the
+files' size nor the time to read them depends on it by more than 3 %."""
+
 _REPEATED: Final = ["user_id", "user_index", "movie_index", "rating"]
 """Columns whose values come often enough for a dictionary to save time and space."""
 
@@ -86,6 +90,7 @@ def write(
                 chosen,
                 f"{target}/{chosen['row'][0].as_py():012}.parquet",
                 filesystem=filesystem,
+                row_group_size=ROWS_PER_GROUP,
                 use_dictionary=_REPEATED,
             )
     return pa.table({"rows": [len(block)]})

@@ -262,6 +262,15 @@ class TrainConfig(Section):
     mostly chance, and choosing among them is no gain."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of initial weights, shuffling and dropout."""
+    rows: Literal["auto", "resident", "streaming"] = "auto"
+    """Where each worker has the rows: all of them in memory, or two windows of 2 million that are
+    read from disk as training goes on. ``auto`` streams a split if it does not fit;
+    results then differ as those of another seed do. A model with ``history`` needs all training
+    rows in memory."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """For ``rows = "auto"``: the share of the free memory that rows may take, on the machine and on
+    the GPU. It is divided among the workers of a machine, and is that of the worker that has the
+    least."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether several steps are compiled into one function, which at small batches is about three
     times as fast. Compiling takes 15 to 20 seconds, or 3 if the same was done before (it is kept in
@@ -283,9 +292,15 @@ class ExperimentConfig(Section):
     """What the weights of the rows are, and what they weigh."""
 
     @model_validator(mode="after")
-    def _head_and_loss_go_together(self) -> Self:
+    def _parts_go_together(self) -> Self:
         if self.train.loss == "nll" and self.model.head != "ordinal":
             raise ValueError('train.loss = "nll" needs model.head = "ordinal"')
+        if self.train.rows == "streaming" and self.model.history.encoders:
+            raise ValueError(
+                'train.rows = "streaming" reads rows a part at a time, and model.history.encoders '
+                f"= {', '.join(self.model.history.encoders)} needs all of a user's at once: set "
+                'train.rows to "auto" or "resident", or leave the encoders out'
+            )
         if self.model.head == "ordinal" and self.time_decay.apply_to == "target":
             raise ValueError(
                 'model.head = "ordinal" predicts levels of stars, which a target multiplied by '

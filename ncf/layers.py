@@ -17,6 +17,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
+from ncf.batches import Rows
 from ncf.config import ModelConfig, ModelInput, NameList
 from ncf.errors import DataError
 from ncf.fitted import UNKNOWN, FittedState
@@ -170,10 +171,11 @@ class TimeFeatures(nn.Module):
         self.reference = fitted.decay_reference
         self.linear = nn.Linear(4, config.embedding_dim)
 
-    def remember(self, users: torch.Tensor, times: torch.Tensor) -> None:
-        """Note when each user's training ratings ``users: [N]``, ``times: [N]`` began."""
+    def remember(self, rows: Rows) -> None:
+        """Note when each user's training ratings began."""
         self.first.fill_(NEVER)
-        self.first.scatter_reduce_(0, users.long(), times, reduce="amin")
+        for part in rows.parts():
+            self.first.scatter_reduce_(0, part.users.long(), part.times, reduce="amin")
 
     def forward(
         self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor | None = None

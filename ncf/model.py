@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from ncf.batches import Batch
+from ncf.batches import Batch, Rows
 from ncf.config import ModelConfig, TrainConfig
 from ncf.fitted import FittedState
 from ncf.fusion import fusion
@@ -132,12 +132,21 @@ class NCF(nn.Module):
         with torch.no_grad():
             self.output.bias.fill_(mean_target)
 
-    def remember(self, rows: Batch) -> None:
-        """Take note of the training rows, whose ratings are in the training target's unit."""
+    def remember(self, rows: Rows) -> None:
+        """Take note of the training rows, whose ratings are in the training target's unit.
+
+        Raises:
+            TypeError: if the model ``learns_in_groups`` and the rows are not in memory.
+        """
         for branch in self.branches.values():
             if isinstance(branch, TimeFeatures):
-                branch.remember(rows.users, rows.times)
+                branch.remember(rows)
         if self.learns_in_groups:
+            if not isinstance(rows, Batch):
+                raise TypeError(
+                    "a model that learns from the user's other ratings needs all of them in "
+                    f"memory, as a Batch, and got {type(rows).__name__}"
+                )
             self.recall(History.of(rows, self._num_users, self.config.history.max_ratings))
 
     def recall(self, history: History) -> None:

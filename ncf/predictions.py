@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import distributed, nn
 
-from ncf.batches import ALONE, Batch, Share, chunks
+from ncf.batches import ALONE, Batch, Rows, Share, chunks
 from ncf.metrics import ErrorSums, Scores
 from ncf.training import EVALUATION_CHUNK, Objective, unwrapped
 
@@ -56,21 +57,23 @@ class Predictions:
 
 
 def predict(
-    model: nn.Module, rows: Batch, objective: Objective, share: Share = ALONE
+    model: nn.Module, rows: Rows, objective: Objective, share: Share = ALONE
 ) -> Predictions:
     """Predict every row; with several workers each computes its share, and all get the whole."""
     model.eval()
     network = unwrapped(model)
-    found = torch.zeros(2, len(rows), device=rows.users.device)
-    mine = found[:, share.rank :: share.size]
-    done = 0
-    with torch.no_grad():
-        for batch in chunks(share.of(rows), EVALUATION_CHUNK):
-            outputs = network.point(model(batch.users, batch.movies, batch.times))
-            part = mine[:, done : done + len(batch)]
-            part[0] = objective.stars(outputs, batch)
-            part[1] = objective.decayed(outputs, batch)
-            done += len(batch)
+    found = torch.zeros(2, len(rows), device=rows.device)
+    after = 0
+    with torch.no_grad(), closing(rows.parts()) as parts:
+        for part in parts:
+            before, after = after, after + len(part)
+            mine, done = found[:, before:after][:, share.rank :: share.size], 0
+            for batch in chunks(share.of(part), EVALUATION_CHUNK):
+                outputs = network.point(model(batch.users, batch.movies, batch.times))
+                found_here = mine[:, done : done + len(batch)]
+                found_here[0] = objective.stars(outputs, batch)
+                found_here[1] = objective.decayed(outputs, batch)
+                done += len(batch)
     if share.size > 1:
         distributed.all_reduce(found)  # every other worker's entries are 0
     stars, decayed = found.cpu().numpy()

@@ -3,7 +3,7 @@
 ::
 
     manifest.json                       written last: without it the folder is not valid
-    ratings/split=train/*.parquet       PREPARED rows; also validation and test
+    ratings/split=train/*.parquet       rows as in ncf.blocks.PREPARED; also validation and test
     fitted.json users.parquet movies.parquet
 """
 
@@ -25,6 +25,9 @@ from ncf.fitted import FittedState
 
 MANIFEST: Final = "manifest.json"
 
+COLUMNS: Final = ["user_index", "movie_index", "rating", "weight", "timestamp"]
+"""What a ``Batch`` is made of."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -38,6 +41,20 @@ class Manifest:
     """Users with a training rating."""
     num_movies: int
     """Movies with a training rating."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Some consecutive rows of a file, not read yet."""
+
+    first: int
+    """Position of its first row in the release's file."""
+    num_rows: int
+    fragment: pds.ParquetFileFragment
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """Its rows, by the thread that calls this and no other."""
+        return self.fragment.to_table(columns=columns, use_threads=False)
 
 
 @dataclass(frozen=True)
@@ -70,11 +87,9 @@ class Prepared:
 
     def table(self, split: str, columns: list[str]) -> pa.Table:
         """Columns of a split's rows, in the order of the release's file."""
-        location = f"{self.folder}/ratings/split={split}"
-        files = pds.dataset(location, filesystem=self.filesystem, format="parquet")
         # Ray writes blocks in any order; a fixed order makes training repeatable.
         wanted = list(dict.fromkeys(["row", *columns]))
-        blocks = [file.to_table(columns=wanted) for file in files.get_fragments()]
+        blocks = [file.to_table(columns=wanted) for file in self._files(split)]
         blocks.sort(key=lambda block: block["row"][0].as_py())
         table = pa.concat_tables(blocks)
         # Sorting copies the whole table, and mostly the blocks' order is all there is to restore.
@@ -82,13 +97,35 @@ class Prepared:
             table = table.sort_by("row")
         return table.select(columns)
 
+    def row_groups(self, split: str) -> list[RowGroup]:
+        """A split's rows as parts that can be read alone, in the order of the release's file.
+
+        Raises:
+            DataError: if there are more or fewer rows than there should be.
+        """
+        groups = [
+            RowGroup(part.row_groups[0].statistics["row"]["min"], part.row_groups[0].num_rows, part)
+            for file in self._files(split)
+            for part in file.split_by_row_group()
+        ]
+        found, expected = sum(group.num_rows for group in groups), self.manifest.counts[split]
+        if found != expected:
+            raise DataError(
+                f"{self.folder} holds {found} {split} rows, its manifest says {expected}. Run the "
+                "preprocess stage again, with --force."
+            )
+        return sorted(groups, key=lambda group: group.first)
+
+    def _files(self, split: str) -> list[pds.ParquetFileFragment]:
+        location = f"{self.folder}/ratings/split={split}"
+        files = pds.dataset(location, filesystem=self.filesystem, format="parquet")
+        return list(files.get_fragments())
+
     def rows(self, split: str) -> Batch | None:
         """A whole split as tensors, or None for a split without rows."""
         if not self.manifest.counts[split]:
             return None
-        batch = Batch.from_arrow(
-            self.table(split, ["user_index", "movie_index", "rating", "weight", "timestamp"])
-        )
+        batch = Batch.from_arrow(self.table(split, COLUMNS))
         # Else Arrow keeps the table's memory for itself, more than the tensors take.
         pa.default_memory_pool().release_unused()
         return batch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any, Final
@@ -15,7 +16,18 @@ import torch
 from torch import distributed, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ncf.batches import ALONE, Batch, Grouping, Portion, Share, chunks, grouped, shuffled
+from ncf.batches import (
+    ALONE,
+    Batch,
+    Grouping,
+    Portion,
+    Portions,
+    Rows,
+    Share,
+    chunks,
+    grouped,
+    shuffled,
+)
 from ncf.compiled import WORTHWHILE_STEPS, CompiledSteps, obstacle
 from ncf.config import ExperimentConfig, TimeDecayConfig, TrainConfig
 from ncf.errors import DivergedError
@@ -98,14 +110,21 @@ class Objective:
             return rows.ratings * rows.weights
         return rows.ratings
 
-    def row_weights(self, rows: Batch) -> torch.Tensor:
-        """``[B]`` weights of the rows' losses, with mean 1 over ``rows``.
+    def training_rows(self, rows: Rows) -> Rows:
+        """``rows`` with the target for the rating and the weight of the row's loss for the weight.
 
-        Mean 1 keeps the learning rate and the ridge penalty meaning the same at any decay rate.
+        Losses' weights have mean 1 over all rows, which keeps the learning rate and the ridge
+        penalty meaning the same at any decay rate.
         """
+        mean = None
         if self.time_decay.apply_to == "loss":
-            return rows.weights / rows.weights.mean()
-        return torch.ones_like(rows.weights)
+            mean = mean_over(rows, lambda part: part.weights)
+
+        def change(part: Batch) -> Batch:
+            weights = torch.ones_like(part.weights) if mean is None else part.weights / mean
+            return replace(part, ratings=self.targets(part), weights=weights)
+
+        return rows.map(change)
 
     def stars(self, outputs: torch.Tensor, rows: Batch) -> torch.Tensor:
         """``[B]`` predicted ratings, clipped to the range of the training ratings."""
@@ -120,15 +139,23 @@ class Objective:
         return self.stars(outputs, rows) * rows.weights
 
 
-def evaluate(model: nn.Module, rows: Batch, objective: Objective, share: Share = ALONE) -> Scores:
+def mean_over(rows: Rows, value: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+    """The mean of ``value``, ``[B]`` of a batch, over all rows."""
+    total = torch.zeros((), dtype=torch.float64, device=rows.device)
+    for part in rows.parts():
+        total += value(part).mean().double() * len(part)
+    return (total / len(rows)).float()
+
+
+def evaluate(model: nn.Module, rows: Rows, objective: Objective, share: Share = ALONE) -> Scores:
     """Errors over all ``rows``, whatever part of them each worker computes."""
     model.eval()
     # glibc keeps as much freed memory as the largest block it saw freed; without this, it returns
     # that of each chunk to the system, and fetching it again takes as long as the arithmetic.
     torch.empty(_KEPT_NUMBERS)
-    totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.users.device)
-    with torch.no_grad():
-        for batch in chunks(share.of(rows), EVALUATION_CHUNK):
+    totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.device)
+    with torch.no_grad(), closing(rows.parts()) as parts:
+        for batch in (b for part in parts for b in chunks(share.of(part), EVALUATION_CHUNK)):
             outputs = _point(model, model(batch.users, batch.movies, batch.times))
             totals[0] += error_vector(objective.stars(outputs, batch), batch.ratings)
             totals[1] += error_vector(
@@ -159,8 +186,8 @@ def train_epoch(
 
 def fit(
     model: nn.Module,
-    train_rows: Batch,
-    validation_rows: Batch | None,
+    train_rows: Rows,
+    validation_rows: Rows | None,
     objective: Objective,
     *,
     share: Share = ALONE,
@@ -170,7 +197,7 @@ def fit(
 
     Args:
         model: on the same device as the rows.
-        train_rows: all training rows; with several workers, each holds all of them.
+        train_rows: all training rows; with several workers, each holds or reads all of them.
         validation_rows: rows for early stopping and for choosing the best epoch, if any.
         objective: loss, decay and fitted state.
         share: this worker's part of every batch.
@@ -187,7 +214,8 @@ def fit(
     result = FitResult((), 0, best, best)
     for number in range(1, _num_epochs(config) + 1):
         started = time.perf_counter()
-        train_loss = train_epoch(model, trainer.portions(generator), trainer.step, share)
+        with closing(trainer.portions(generator)) as portions:
+            train_loss = train_epoch(model, portions, trainer.step, share)
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
         # In stars under every loss and decay, so that runs are comparable; without validation rows
         # the newest epoch counts as the best.
@@ -252,17 +280,11 @@ class Trainer:
     """Optimiser, schedule and loss: what one step needs beside its batch."""
 
     def __init__(
-        self, model: nn.Module, train_rows: Batch, objective: Objective, share: Share = ALONE
+        self, model: nn.Module, train_rows: Rows, objective: Objective, share: Share = ALONE
     ) -> None:
         config = objective.train
         # From here on a row's rating is its target and its weight that of its loss.
-        self.rows = Batch(
-            train_rows.users,
-            train_rows.movies,
-            objective.targets(train_rows),
-            objective.row_weights(train_rows),
-            train_rows.times,
-        )
+        self.rows = objective.training_rows(train_rows)
         self.model = model
         self._config = config
         self._share = share
@@ -295,9 +317,10 @@ class Trainer:
         """Current learning rate."""
         return self._optimizer.rate
 
-    def portions(self, generator: torch.Generator) -> Iterator[Portion]:
+    def portions(self, generator: torch.Generator) -> Portions:
         """This worker's part of an epoch, as ``step`` takes it."""
         if self._grouping is not None:
+            assert isinstance(self.rows, Batch)  # or the network would have refused them
             size = self._config.batch_size
             return grouped(self.rows, size, self._grouping, generator, self._share)
         size = self._compiled.num_rows if self._compiled else self._config.batch_size
@@ -402,11 +425,11 @@ def _sum_over_workers(totals: torch.Tensor, share: Share) -> None:
         distributed.all_reduce(totals)
 
 
-def build(experiment: ExperimentConfig, fitted: FittedState, train_rows: Batch) -> NCF:
+def build(experiment: ExperimentConfig, fitted: FittedState, train_rows: Rows) -> NCF:
     """A new network with weights from the configured seed, starting at the mean target."""
     torch.manual_seed(experiment.train.seed)
     model = NCF(experiment.model, fitted)
     objective = Objective(experiment.train, experiment.time_decay, fitted)
-    weights = objective.row_weights(train_rows)
-    model.start_at(float((objective.targets(train_rows) * weights).mean()))
+    rows = objective.training_rows(train_rows)
+    model.start_at(float(mean_over(rows, lambda part: part.ratings * part.weights)))
     return model

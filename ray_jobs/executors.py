@@ -48,7 +48,12 @@ def executor(
     """The configured way to run trials, ``concurrent`` of them at a time, for this block."""
     experiment = config.experiment
     if config.tune.executor == "isolated":
-        settings = {"prepared": prepared, "resources": resources, "where": where / "trials"}
+        settings = {
+            "prepared": prepared,
+            "resources": resources,
+            "groups": concurrent,
+            "where": where / "trials",
+        }
         yield Executor(_with(_isolated_trial, experiment=experiment, **settings))
         return
     # A trial breaks a group at most once, so that more failures are of another kind.
@@ -77,12 +82,15 @@ def _isolated_trial(
     experiment: ExperimentConfig,
     prepared: Prepared,
     resources: Resources,
+    groups: int,
     where: Storage,
 ) -> None:
     """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
     name = tune.get_context().get_trial_id()
     task = TrainingTask(name, prepared, with_parameters(experiment, decoded(parameters)))
-    trainer = torch_trainer([task], resources, where / name, [TuneReportCallback()], collect=False)
+    trainer = torch_trainer(
+        [task], resources, where / name, [TuneReportCallback()], collect=False, groups=groups
+    )
     trainer.fit()
 
 

@@ -63,4 +63,6 @@ def describe(metrics: dict[str, Any]) -> str:
     ]
     if "validation_rmse" in metrics:
         parts.append(f"validation RMSE {metrics['validation_rmse']:.4f}")
+    if "streamed" in metrics:
+        parts.append("rows streamed")
     return "  ".join(parts)

@@ -128,6 +128,7 @@ def _metrics(
         "tuned_parameters": chosen.parameters,
         "best_epoch": selection.best_epoch,
         "refit_on_validation": final is not selection,
+        "streamed": final.rows.streamed,
         # Validation figures come from the run that was trained without the validation rows.
         "validation": selection.validation,
         "test": final.test,

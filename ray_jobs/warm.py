@@ -246,7 +246,12 @@ def warm_groups(
     before = _placement_groups()
     try:
         trainers = [
-            _trainer(desk, slot, prepared, resources, max_failures, where / f"slot-{slot}")
+            _trainer(
+                {"desk": desk, "slot": slot, "prepared": prepared, "groups": count},
+                resources,
+                max_failures,
+                where / f"slot-{slot}",
+            )
             for slot in range(count)
         ]
         running = desk.run.remote(trainers)
@@ -279,23 +284,18 @@ def _free(groups: set[str]) -> None:
 
 
 def _trainer(
-    desk: ActorHandle[Desk],
-    slot: int,
-    prepared: Prepared,
-    resources: Resources,
-    max_failures: int,
-    where: Storage,
+    config: dict[str, Any], resources: Resources, max_failures: int, where: Storage
 ) -> TorchTrainer:
     return TorchTrainer(
         _serve,
-        train_loop_config={"desk": desk, "slot": slot, "prepared": prepared},
+        train_loop_config=config,
         scaling_config=scaling_of(resources),
         run_config=RunConfig(
             name=where.name,
             storage_path=where.parent.path,
             storage_filesystem=where.filesystem,
             failure_config=FailureConfig(max_failures=max_failures),
-            callbacks=[_Losses(desk, slot)],
+            callbacks=[_Losses(config["desk"], config["slot"])],
         ),
     )
 
@@ -325,7 +325,7 @@ def _serve(config: dict[str, Any]) -> None:
     """Body of every worker: one job after the other."""
     desk, slot = config["desk"], config["slot"]
     share = share_of_worker()
-    rows = LocalRows(config["prepared"], ray.train.torch.get_device())
+    rows = LocalRows(config["prepared"], ray.train.torch.get_device(), config["groups"])
     workers = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     ray.get(desk.join.remote(slot, workers))
     gc.freeze()  # what there is now stays, and need not be looked through after every job

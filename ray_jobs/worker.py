@@ -29,11 +29,13 @@ from ray.train.torch import TorchTrainer
 
 from ingest.storage import Storage
 from ncf import checkpoint
-from ncf.batches import Batch, Share
+from ncf.batches import Batch, Rows, Share
 from ncf.config import ExperimentConfig
 from ncf.history import History
+from ncf.memory import Placement, free_on_every_worker, place
 from ncf.predictions import Predictions, predict
 from ncf.prepared import Prepared
+from ncf.streaming import Streamed
 from ncf.training import (
     Epoch,
     FitResult,
@@ -84,6 +86,8 @@ class TaskResult:
     test: dict[str, Any] | None
     """Metrics of the best epoch's weights on the test rows, if asked for."""
     seconds: float
+    rows: Placement
+    """Which splits were not held in memory."""
     predictions: str | None = None
     """Name of the file in the checkpoint's folder ``PREDICTIONS``, if asked for."""
 
@@ -94,33 +98,35 @@ Report = Callable[[dict[str, Any], Path | None], None]
 
 @dataclass(frozen=True)
 class LocalRows:
-    """Prepared rows on a worker's device, each split read at most once."""
+    """Prepared rows on a worker's device: each split read at most once, or streamed."""
 
     prepared: Prepared
     device: torch.device
+    groups: int = 1
+    """Worker groups that may be on one machine at a time, which part its memory."""
+
+    def placement(self, experiment: ExperimentConfig) -> Placement:
+        """Which splits are streamed; the same on every worker of the group, all of which ask."""
+        return place(experiment, self.prepared.manifest.counts, lambda: self._free)
+
+    def of(self, split: str, placement: Placement) -> Rows | None:
+        """A split's rows, or None if it has none."""
+        if split in placement.streamed:
+            return Streamed(self.prepared, split, self.device)
+        if split not in self._resident:
+            rows = self.prepared.rows(split)
+            self._resident[split] = None if rows is None else rows.to(self.device)
+        return self._resident[split]
 
     @cached_property
-    def train(self) -> Batch:
-        """Training rows."""
-        rows = self._read("train")
-        assert rows is not None
-        return rows
+    def _free(self) -> int:
+        """Measured once, before any rows are there."""
+        neighbours = self.groups * ray.train.get_context().get_local_world_size()
+        return free_on_every_worker(self.device, share_of_worker(), neighbours)
 
     @cached_property
-    def validation(self) -> Batch | None:
-        """Validation rows, if there are any."""
-        return self._read("validation")
-
-    @cached_property
-    def test(self) -> Batch:
-        """Test rows."""
-        rows = self._read("test")
-        assert rows is not None
-        return rows
-
-    def _read(self, split: str) -> Batch | None:
-        rows = self.prepared.rows(split)
-        return None if rows is None else rows.to(self.device)
+    def _resident(self) -> dict[str, Batch | None]:
+        return {}
 
 
 def train_tasks(
@@ -151,6 +157,9 @@ def train_tasks(
         raise TrainingError("training ended without a result")
     with result.checkpoint.as_directory() as folder:
         results = TypeAdapter(list[TaskResult]).validate_json((Path(folder) / RESULTS).read_bytes())
+    for each in results:
+        if each.rows.note:
+            say(f"   note: {each.name}: {each.rows.note}")
     return results, result.checkpoint
 
 
@@ -173,15 +182,17 @@ def torch_trainer(
     callbacks: Sequence[UserCallback],
     *,
     collect: bool,
+    groups: int = 1,
 ) -> TorchTrainer:
     """A trainer for ``tasks``.
 
     With ``collect`` its last checkpoint holds their results and the kept models; without, it only
-    reports epochs, which is all that a trial of a search is for.
+    reports epochs, which is all that a trial of a search is for. ``groups`` such trainers may run
+    at a time.
     """
     return TorchTrainer(
         _work,
-        train_loop_config={"tasks": list(tasks), "collect": collect},
+        train_loop_config={"tasks": list(tasks), "collect": collect, "groups": groups},
         scaling_config=scaling_of(resources),
         run_config=RunConfig(
             name=where.name,
@@ -212,20 +223,22 @@ def first_cause(error: ray.train.TrainingFailedError) -> str:
 def _work(config: dict[str, Any]) -> None:
     """Body of every worker."""
     tasks: list[TrainingTask] = config["tasks"]
+    device = ray.train.torch.get_device()
+
+    def train(task: TrainingTask, folder: Path | None = None) -> TaskResult:
+        rows = LocalRows(task.prepared, device, config["groups"])
+        return train_task(task, rows, report, folder)
+
     if not config["collect"]:
         # No folder for a trial: it may be stopped at any moment, and would leave it behind.
         for task in tasks:
-            train_task(task, _local_rows(task), report)
+            train(task)
         return
     with tempfile.TemporaryDirectory(prefix="ncf-worker-") as name:
         folder = Path(name)
-        results = [asdict(train_task(task, _local_rows(task), report, folder)) for task in tasks]
+        results = [asdict(train(task, folder)) for task in tasks]
         (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
         report({"finished": True}, folder)
-
-
-def _local_rows(task: TrainingTask) -> LocalRows:
-    return LocalRows(task.prepared, ray.train.torch.get_device())
 
 
 def report(metrics: dict[str, Any], folder: Path | None) -> None:
@@ -256,8 +269,11 @@ def train_task(
     share = share_of_worker()
     prepared, experiment = task.prepared, task.experiment
     objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    placement = rows.placement(experiment)
+    train_rows, validation_rows = (rows.of(name, placement) for name in ("train", "validation"))
+    assert train_rows is not None
     model = ray.train.torch.prepare_model(
-        build(experiment, prepared.fitted, rows.train),
+        build(experiment, prepared.fitted, train_rows),
         # Buffers never change, so sending them with every step would be waste.
         parallel_strategy_kwargs={"broadcast_buffers": False} if share.size > 1 else None,
     )
@@ -270,17 +286,19 @@ def train_task(
         kept = folder if task.keep else None
         if kept and share.rank == 0:
             _save(task, result, kept, unwrapped(model).history)
-        on_report(_metrics(task, epoch, result), kept)
+        on_report(_metrics(task, epoch, result, placement), kept)
 
-    result = fit(model, rows.train, rows.validation, objective, share=share, on_epoch=on_epoch)
+    result = fit(model, train_rows, validation_rows, objective, share=share, on_epoch=on_epoch)
     best = next(e for e in result.epochs if e.number == result.best_epoch)
     test = None
     if task.score_test:
         unwrapped(model).load_state_dict(result.best)
-        test = evaluate(model, rows.test, objective, share).as_dict()
+        test_rows = rows.of("test", placement)
+        assert test_rows is not None
+        test = evaluate(model, test_rows, objective, share).as_dict()
         if task.keep_predictions:
             assert folder is not None
-            found = predict(model, rows.test, objective, share)
+            found = predict(model, test_rows, objective, share)
             if share.rank == 0:
                 _write_predictions(found, prepared, folder / PREDICTIONS, task)
     return TaskResult(
@@ -291,6 +309,7 @@ def train_task(
         validation=best.validation.as_dict() if best.validation else None,
         test=test,
         seconds=time.perf_counter() - started,
+        rows=placement,
         predictions=predictions_file(task.name)
         if task.score_test and task.keep_predictions
         else None,
@@ -310,7 +329,9 @@ def _write_predictions(
     pq.write_table(found.to_arrow(rows), folder / predictions_file(task.name))
 
 
-def _metrics(task: TrainingTask, epoch: Epoch, result: FitResult) -> dict[str, Any]:
+def _metrics(
+    task: TrainingTask, epoch: Epoch, result: FitResult, placement: Placement
+) -> dict[str, Any]:
     """What an epoch reports to Ray, and so to the search and to the progress lines."""
     metrics = {
         "task": task.name,
@@ -318,6 +339,8 @@ def _metrics(task: TrainingTask, epoch: Epoch, result: FitResult) -> dict[str, A
         "best_epoch": result.best_epoch,
         **epoch.as_dict(),
     }
+    if placement.streamed:
+        metrics["streamed"] = True
     errors = [e.validation.stars.rmse for e in result.epochs if e.validation]
     if errors:
         metrics["best_validation_rmse"] = min(errors)

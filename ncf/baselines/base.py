@@ -75,19 +75,6 @@ def tuned(
     return Tuned(recipe, settings, recipe.fit(train, fitted, settings))
 
 
-def concatenated(first: Batch, second: Batch | None) -> Batch:
-    """The rows of both, in order."""
-    if second is None:
-        return first
-    return Batch(
-        users=torch.cat([first.users, second.users]),
-        movies=torch.cat([first.movies, second.movies]),
-        ratings=torch.cat([first.ratings, second.ratings]),
-        weights=torch.cat([first.weights, second.weights]),
-        times=torch.cat([first.times, second.times]),
-    )
-
-
 def squared_error(stars: Floats, rows: Batch, fitted: FittedState) -> float:
     """Mean squared error of the clipped predictions ``stars: [B]``."""
     clipped = np.clip(stars, fitted.rating_min, fitted.rating_max)

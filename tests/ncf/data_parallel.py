@@ -1,7 +1,8 @@
 """One of several training processes, started by ``test_data_parallel``; not a test itself.
 
-``python data_parallel.py FOLDER MODEL RANK SIZE`` reads the fitted state and the rows from FOLDER,
-and writes what it found there as ``SIZE-RANK.json`` and ``SIZE-RANK.safetensors``.
+``python data_parallel.py FOLDER MODEL RANK SIZE`` reads the prepared data in FOLDER, or streams
+them for a MODEL of that name, and writes what it found there as ``SIZE-RANK.json`` and
+``SIZE-RANK.safetensors``.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from pyarrow import fs
+from safetensors.torch import save_file
 from torch import distributed, nn
 
-from ncf.batches import Batch, Share
+from ncf.batches import Rows, Share
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig, TimeDecayConfig, TrainConfig
-from ncf.fitted import load_fitted
+from ncf.memory import free_on_every_worker
+from ncf.prepared import Prepared
+from ncf.streaming import Streamed
 from ncf.training import Objective, build, evaluate, fit
 
 TRAIN = TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0)
@@ -25,6 +29,7 @@ HISTORY = {"vector_dim": 4, "linear_dim": 2, "radial_dim": 2, "chunk": 16}
 MODELS = {
     # Dropout draws other masks in every process, so there is none.
     "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
+    "streamed": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
     "batch-normalisation": ModelConfig(
         embedding_dim=4, hidden_dims=(8, 6), dropout=0.0, normalization="batch"
     ),
@@ -63,18 +68,22 @@ def train_and_write(folder: Path, name: str, share: Share) -> None:
     experiment = ExperimentConfig(
         model=MODELS[name], train=TRAIN, time_decay=TimeDecayConfig(apply_to="loss")
     )
-    fitted = load_fitted(folder / "fitted")
+    prepared = Prepared.open(fs.LocalFileSystem(), str(folder))
     train, validation, test = (
-        Batch(**load_file(folder / f"{split}.safetensors"))
+        rows_of(prepared, split, streamed=name == "streamed")
         for split in ("train", "validation", "test")
     )
-    objective = Objective(experiment.train, experiment.time_decay, fitted)
-    model: nn.Module = build(experiment, fitted, train)
+    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    model: nn.Module = build(experiment, prepared.fitted, train)
     if share.size > 1:
         model = nn.parallel.DistributedDataParallel(model)
     result = fit(model, train, validation, objective, share=share)
     found = {
-        "rows": [len(share.of(rows)) for rows in (train, validation, test)],
+        "rows": [
+            sum(len(share.of(part)) for part in rows.parts()) for rows in (train, validation, test)
+        ],
+        # One rank has neighbours, so that it could take less than the other.
+        "free": free_on_every_worker(torch.device("cpu"), share, 1 + 999 * share.rank),
         "best_epoch": result.best_epoch,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
         "test": evaluate(model, test, objective, share).as_dict(),
@@ -82,6 +91,14 @@ def train_and_write(folder: Path, name: str, share: Share) -> None:
     file = folder / f"{share.size}-{share.rank}"
     save_file(result.last, file.with_suffix(".safetensors"))
     file.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def rows_of(prepared: Prepared, split: str, *, streamed: bool) -> Rows:
+    if streamed:
+        return Streamed(prepared, split, torch.device("cpu"), window=300)
+    rows = prepared.rows(split)
+    assert rows is not None
+    return rows
 
 
 if __name__ == "__main__":

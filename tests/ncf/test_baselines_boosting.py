@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from ncf import baselines
-from ncf.baselines.base import concatenated
 from ncf.baselines.boosting import (
     BoostedTrees,
     BoostingSettings,
@@ -18,7 +17,7 @@ from ncf.baselines.boosting import (
     boosted_trees,
     training_features,
 )
-from ncf.batches import Batch
+from ncf.batches import Batch, concatenated
 
 NAMES = [
     "global mean",

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from ncf.batches import Batch
-from ncf.fitted import save_fitted
+from tests.ncf.prepared import write_prepared
 
 PROGRAM = Path(__file__).with_name("data_parallel.py")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,7 +42,7 @@ def run_in_processes(folder: Path, model: str, size: int) -> None:
     assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
 
 
-@pytest.fixture(scope="module", params=["five-inputs", "closed-form", "encoders"])
+@pytest.fixture(scope="module", params=["five-inputs", "streamed", "closed-form", "encoders"])
 def folder(
     request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -55,12 +54,8 @@ def train_alone_and_together(
     model: str, world: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("data-parallel")
-    save_fitted(world.fitted, folder / "fitted")
-    for split, count in ROWS.items():
-        rows: Batch = getattr(world, split)[:count]
-        save_file(
-            {k: v.contiguous() for k, v in vars(rows).items()}, folder / f"{split}.safetensors"
-        )
+    splits = {split: getattr(world, split)[:count] for split, count in ROWS.items()}
+    write_prepared(folder, splits, world.fitted)
     runpy.run_path(str(PROGRAM))["main"](folder, model, 0, 1)
     run_in_processes(folder, model, 2)
     return folder
@@ -75,6 +70,11 @@ def test_the_rows_are_parted_and_none_is_left_out(folder: Path) -> None:
     assert found(folder, "1-0")["rows"] == [1001, 333, 501]
     assert found(folder, "2-0")["rows"] == [501, 167, 251]
     assert found(folder, "2-1")["rows"] == [500, 166, 250]
+
+
+def test_every_worker_has_the_memory_of_the_one_with_the_least(folder: Path) -> None:
+    alone, first, second = (found(folder, which)["free"] for which in ("1-0", "2-0", "2-1"))
+    assert first == second < alone / 100
 
 
 @pytest.mark.parametrize("rank", [0, 1])

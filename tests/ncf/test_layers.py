@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ncf.batches import Batch
 from ncf.config import ModelConfig
 from ncf.errors import DataError
 from ncf.fitted import FittedState
@@ -164,22 +166,23 @@ def test_names_that_the_data_do_not_have_are_an_error(fitted: FittedState) -> No
 YEAR = round(365.25 * 86_400)
 
 
-def test_time_features_by_hand(fitted: FittedState) -> None:
+def test_time_features_by_hand(fitted: FittedState, make_rows: Callable[..., Batch]) -> None:
     branch = TimeFeatures(SMALL, fitted)
     with torch.no_grad():
         branch.linear.weight.copy_(torch.tensor([[4.0, 100.0, 0.0, 0.0], [0.0, 0.0, 4.0, 1.0]]))
         branch.linear.bias.zero_()
-    branch.remember(torch.tensor([1, 1, 2]), torch.tensor([30 * YEAR, 20 * YEAR, 10 * YEAR]))
+    times = [30 * YEAR, 20 * YEAR, 10 * YEAR]
+    branch.remember(make_rows([1, 1, 2], [0, 0, 0], [0.0] * 3, None, times))
     # The user's first training rating, three days after it, before it, and an unknown user.
-    times = torch.tensor([20 * YEAR, 20 * YEAR + 3 * 86_400, 9 * YEAR, 30 * YEAR])
+    later = torch.tensor([20 * YEAR, 20 * YEAR + 3 * 86_400, 9 * YEAR, 30 * YEAR])
     # The years 1987.5, 1985 and 1990 follow from the standardised ones, (x * 5) + 1990.
     movies = torch.tensor([0, 1, 2, 3])
     years = np.array([1985.0, 1995.0, 1990.0, 2000.0])
     with torch.no_grad():
-        found = branch(torch.tensor([1, 1, 2, 0]), movies, times).numpy()
+        found = branch(torch.tensor([1, 1, 2, 0]), movies, later).numpy()
     np.testing.assert_allclose(found[:, 0], [0, np.log1p(3) + 100, 0, 0], atol=1e-4)
-    age = np.sqrt(np.maximum(1970 + times.numpy() / (365.25 * 86_400) - years, 0))
-    decades = (times.numpy() - fitted.decay_reference) / (3652.5 * 86_400)
+    age = np.sqrt(np.maximum(1970 + later.numpy() / (365.25 * 86_400) - years, 0))
+    decades = (later.numpy() - fitted.decay_reference) / (3652.5 * 86_400)
     np.testing.assert_allclose(found[:, 1], age + decades, rtol=1e-4, atol=1e-4)
 
 

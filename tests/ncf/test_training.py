@@ -369,6 +369,11 @@ def objective(apply_to: ApplyTo, fitted: FittedState) -> Objective:
     return Objective(TrainConfig(), TimeDecayConfig(apply_to=apply_to), fitted)
 
 
+def weights_of(objective: Objective, rows: Batch) -> torch.Tensor:
+    (batch,) = objective.training_rows(rows).parts()
+    return batch.weights
+
+
 def close(found: torch.Tensor, expected: list[float]) -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
@@ -379,7 +384,7 @@ def test_decay_applied_to_the_loss_by_hand(
     batch = make_rows([1, 1, 1], [0, 1, 2], [4.0, 2.0, 1.0], [1.0, 0.5, 0.3])
     loss = objective("loss", fitted)
     close(loss.targets(batch), [4.0, 2.0, 1.0])
-    close(loss.row_weights(batch), [1 / 0.6, 0.5 / 0.6, 0.3 / 0.6])
+    close(weights_of(loss, batch), [1 / 0.6, 0.5 / 0.6, 0.3 / 0.6])
     outputs = torch.tensor([6.0, 2.5, -1.0])
     close(loss.stars(outputs, batch), [5.0, 2.5, 0.5])
     close(loss.decayed(outputs, batch), [5.0, 1.25, 0.15])
@@ -391,7 +396,7 @@ def test_decay_applied_to_nothing_by_hand(
     batch = make_rows([1, 1, 1], [0, 1, 2], [4.0, 2.0, 1.0], [1.0, 0.5, 0.3])
     none = objective("none", fitted)
     close(none.targets(batch), [4.0, 2.0, 1.0])
-    close(none.row_weights(batch), [1.0, 1.0, 1.0])
+    close(weights_of(none, batch), [1.0, 1.0, 1.0])
     outputs = torch.tensor([6.0, 2.5, -1.0])
     close(none.stars(outputs, batch), [5.0, 2.5, 0.5])
     close(none.decayed(outputs, batch), [5.0, 1.25, 0.15])
@@ -403,7 +408,7 @@ def test_decay_applied_to_the_target_by_hand(
     batch = make_rows([1, 1, 1], [0, 1, 2], [4.0, 2.0, 1.0], [1.0, 0.5, 0.2])
     target = objective("target", fitted)
     close(target.targets(batch), [4.0, 1.0, 0.2])
-    close(target.row_weights(batch), [1.0, 1.0, 1.0])
+    close(weights_of(target, batch), [1.0, 1.0, 1.0])
     outputs = torch.tensor([3.0, 1.5, 1.2])
     close(target.stars(outputs, batch), [3.0, 3.0, 5.0])  # 1.2 / 0.2 = 6 is clipped
     close(target.decayed(outputs, batch), [3.0, 1.5, 1.2])

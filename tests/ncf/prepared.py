@@ -1,0 +1,48 @@
+"""A prepared folder without Ray, for tests of what reads one; not a test itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from ncf.batches import Batch
+from ncf.fitted import FittedState, save_fitted
+from ncf.prepared import MANIFEST, Manifest, Prepared
+
+
+def write_prepared(
+    folder: Path,
+    splits: Mapping[str, Batch],
+    fitted: FittedState,
+    rows_per_file: int = 1000,
+    rows_per_group: int = 100,
+) -> Prepared:
+    """The rows of each split in files of several row groups, as ``ncf.blocks`` writes them."""
+    for split, rows in splits.items():
+        target = folder / "ratings" / f"split={split}"
+        target.mkdir(parents=True)
+        table = pa.table(
+            {
+                "row": np.arange(len(rows)),
+                "user_index": rows.users.numpy(),
+                "movie_index": rows.movies.numpy(),
+                "rating": rows.ratings.numpy(),
+                "weight": rows.weights.numpy(),
+                "timestamp": rows.times.numpy(),
+            }
+        )
+        for start in range(0, len(rows), rows_per_file):
+            part = table.slice(start, rows_per_file)
+            pq.write_table(part, target / f"{start:012}.parquet", row_group_size=rows_per_group)
+    save_fitted(fitted, folder)
+    counts = {split: len(rows) for split, rows in splits.items()}
+    manifest = Manifest("", counts, fitted.num_users, fitted.num_movies)
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest)))
+    return Prepared.open(fs.LocalFileSystem(), str(folder))

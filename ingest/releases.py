@@ -44,6 +44,18 @@ RELEASES: Final[dict[str, Layout]] = {
     "ml-100k": TABS,
 }
 
+NUM_RATINGS: Final[dict[str, int]] = {
+    "ml-latest-small": 100_836,
+    "ml-latest": 33_832_162,
+    "ml-32m": 32_000_204,
+    "ml-25m": 25_000_095,
+    "ml-20m": 20_000_263,
+    "ml-10m": 10_000_054,
+    "ml-1m": 1_000_209,
+    "ml-100k": 100_000,
+}
+"""Ratings in each release, by its README; those of ``ml-latest`` grow."""
+
 MD5: Final[dict[str, str]] = {
     "ml-32m": "d472be332d4daa821edc399621853b57",
     "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",

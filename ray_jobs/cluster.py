@@ -51,7 +51,7 @@ def ray_session(config: JobConfig) -> Iterator[None]:
         ResourceError: if the cluster cannot be reached, or training asks for more than there is.
     """
     try:
-        if _address(config):
+        if joins_cluster(config):
             ensure_ray(config)
             Resources.of(config)
         else:
@@ -59,6 +59,11 @@ def ray_session(config: JobConfig) -> Iterator[None]:
         yield
     finally:
         leave_ray()
+
+
+def joins_cluster(config: JobConfig) -> bool:
+    """Whether the job runs on a Ray that is there already."""
+    return bool(_address(config))
 
 
 def _address(config: JobConfig) -> str | None:

@@ -28,7 +28,8 @@ from ncf.config import LossName
 from ncf.predictions import Predictions
 from ncf.prepared import Prepared
 from ncf.slices import slicings
-from ray_jobs.cluster import Resources, ensure_ray, ray_session
+from ray_jobs import preflight
+from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.comparison import Comparison, Entry, differences_table, table
 from ray_jobs.config import LOSS, JobConfig, with_parameters
 from ray_jobs.console import show
@@ -302,8 +303,7 @@ def _predictions(entry: Entry, scale: str, folder: Storage) -> npt.NDArray[np.fl
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
-    workspace.open()
-    with ray_session(config):
+    with preflight.job(workspace):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         compare(workspace, raw, prepared, search(workspace, prepared))

@@ -4,6 +4,7 @@
 
     JobError                 the root: catch this one
     ├── ResourceError        the cluster cannot be reached or is too small
+    ├── ClusterError         nodes cannot work together, or ``doctor`` found a fault
     └── TrainingError        a training run or every trial of a search failed
 """
 
@@ -16,6 +17,10 @@ class JobError(Exception):
 
 class ResourceError(JobError):
     """The cluster cannot be reached or is too small for what was asked."""
+
+
+class ClusterError(JobError):
+    """Nodes have other versions or no common storage, or ``doctor`` found a fault."""
 
 
 class TrainingError(JobError):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ingest.errors import ConfigError
 from ncf.report import DataTable, Report, ReportSection
-from ray_jobs.cluster import ray_session
+from ray_jobs import preflight
 from ray_jobs.compare import compare
 from ray_jobs.comparison import METRICS, Comparison
 from ray_jobs.config import JobConfig
@@ -105,7 +105,6 @@ def _write(config: JobConfig, folds: tuple[str, ...], errors: tuple[FoldErrors, 
         ),
         footnotes=(),
     )
-    folder.make_folder()
     (folder / "folds.json").write_json({"folds": folds, "models": [asdict(e) for e in errors]})
     (folder / "report.md").write_text(report.markdown("plots"))
     (folder / "report.html").write_text(report.html())
@@ -129,7 +128,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
             "folds.files names no fold. Give each one's files, as configs/ml-100k.toml does: "
             '--set \'folds.files={a={train=["a.train"], test=["a.test"]}}\''
         )
-    with ray_session(config):
+    with preflight.job(Workspace(config, options.force)):
         found = {
             fold: _compare(fold_config(config, fold), options.force) for fold in config.folds.files
         }

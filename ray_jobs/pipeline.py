@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 
-from ray_jobs.cluster import ray_session
+from ray_jobs import preflight
 from ray_jobs.compare import compare
 from ray_jobs.config import JobConfig
 from ray_jobs.preprocess import ingest, preprocess
@@ -32,8 +32,7 @@ from ray_jobs.workspace import Workspace
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Every stage, each on what the earlier ones made."""
     workspace = Workspace(config, options.force)
-    workspace.open()
-    with ray_session(config):
+    with preflight.job(workspace):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         chosen = search(workspace, prepared)

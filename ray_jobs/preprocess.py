@@ -9,7 +9,8 @@ from ingest.stage import RawData
 from ncf import pipeline
 from ncf.pipeline import PreparationConfig
 from ncf.prepared import Prepared
-from ray_jobs.cluster import ensure_ray, ray_session
+from ray_jobs import preflight
+from ray_jobs.cluster import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.console import heading, say
 from ray_jobs.runtime import main
@@ -75,8 +76,7 @@ def preprocess(
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
-    workspace.open()
-    with ray_session(config):
+    with preflight.job(workspace):
         preprocess(workspace, ingest(workspace))
 
 

@@ -21,7 +21,8 @@ from ncf.fitted import UNKNOWN
 from ncf.prepared import Prepared
 from ncf.ranking import SeenMovies, top_movies
 from ncf.splits import SPLITS
-from ray_jobs.cluster import ensure_ray, ray_session
+from ray_jobs import preflight
+from ray_jobs.cluster import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say, show
 from ray_jobs.preprocess import ingest, preprocess
@@ -171,8 +172,7 @@ def show_user(workspace: Workspace, trained: Trained, user_id: int) -> None:
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
-    workspace.open()
-    with ray_session(config):
+    with preflight.job(workspace):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         trained = train(workspace, raw, prepared, search(workspace, prepared))

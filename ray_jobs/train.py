@@ -18,7 +18,8 @@ import ray
 from ingest.stage import RawData
 from ncf import checkpoint
 from ncf.prepared import Prepared
-from ray_jobs.cluster import Resources, ensure_ray, ray_session
+from ray_jobs import preflight
+from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.preprocess import ingest, preprocess
@@ -143,8 +144,7 @@ def _metrics(
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
-    workspace.open()
-    with ray_session(config):
+    with preflight.job(workspace):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         train(workspace, raw, prepared, search(workspace, prepared))

@@ -27,7 +27,8 @@ from ray.tune.search.optuna import OptunaSearch
 from ingest.storage import Storage
 from ncf.config import ExperimentConfig, LossName
 from ncf.prepared import Prepared
-from ray_jobs.cluster import Resources, ensure_ray, ray_session
+from ray_jobs import preflight
+from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.config import Dimension, JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
@@ -251,8 +252,7 @@ def _trials(grid: ResultGrid) -> list[dict[str, Any]]:
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
-    workspace.open()
-    with ray_session(config):
+    with preflight.job(workspace):
         search(workspace, preprocess(workspace, ingest(workspace)))
 
 

@@ -3,87 +3,22 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, TINY, environment, left_after
+from tests.ray_jobs.nodes import Head, head_node
+from tests.support import TINY, left_after
 
-RAY = str(Path(sys.executable).with_name("ray"))
 MARK = "ray-job-submit"
-
-
-@dataclass(frozen=True)
-class Head:
-    """A running head node and the environment in which to talk to it."""
-
-    address: str
-    environment: dict[str, str]
-
-    def job(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``ray job <verb>`` in the repository's folder."""
-        return subprocess.run(
-            [RAY, "job", verb, "--address", self.address, *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [int(opened.getsockname()[1]) for opened in sockets]
 
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Head]:
-    ports = dict(
-        zip(
-            ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"),
-            free_ports(4),
-            strict=True,
-        )
-    )
-    variables = environment(MARK) | {
-        "HOME": str(tmp_path),  # so that the token is neither found nor left in the user's home
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-    }
-    subprocess.run(
-        [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
-    )
-    process = subprocess.Popen(
-        [
-            RAY,
-            *("start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"),
-            *(f"--{name}={port}" for name, port in ports.items()),
-        ],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        started = any("Ray runtime started" in line for line in process.stdout)
-        assert started, "ray start ended before the runtime was up"
-        client = variables | {"RAY_AUTH_MODE": "token"}
-        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", client)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+    with head_node(MARK, tmp_path, num_cpus=2) as started:
+        yield started
 
 
 @pytest.mark.timeout(600)
@@ -105,7 +40,7 @@ def test_the_pipeline_runs_as_a_submitted_job(head: Head, tmp_path: Path) -> Non
     assert (storage / "runs" / "tiny" / "report.html").exists()
 
     # Without the token the cluster must not answer: authentication was really on.
-    stranger = Head(head.address, head.environment | {"RAY_AUTH_TOKEN": "f" * 64})
+    stranger = replace(head, environment=head.environment | {"RAY_AUTH_TOKEN": "f" * 64})
     refused = stranger.job("list")
     assert refused.returncode != 0
     assert "uthenticat" in refused.stdout + refused.stderr

@@ -1,0 +1,39 @@
+"""Whether a job can run, and what to change if not. ``python -m ray_jobs.doctor --help``.
+
+The same checks stand at the start of every job; this command makes all of them and does nothing
+else. It ends with 1 if one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from rich.table import Table
+
+from ray_jobs.config import JobConfig
+from ray_jobs.console import show
+from ray_jobs.errors import ClusterError
+from ray_jobs.preflight import examine
+from ray_jobs.runtime import main
+from ray_jobs.workspace import Workspace
+
+_MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
+
+
+def run(config: JobConfig, options: argparse.Namespace) -> None:
+    """Make every check and print what was found."""
+    findings = list(examine(Workspace(config, options.force)))
+    table = Table(box=None)
+    for column in ("check", "", "found"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(finding.name, _MARKS[finding.state], finding.found)
+    show(table)
+    failed = [finding.name for finding in findings if finding.state == "failed"]
+    if failed:
+        raise ClusterError(f"a job cannot run here before this is mended: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", run))

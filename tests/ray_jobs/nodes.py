@@ -1,0 +1,122 @@
+"""Ray nodes as a user starts them, with token authentication left on."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import ROOT, environment
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node and the environment in which to talk to it."""
+
+    address: str
+    """Of the dashboard, for ``ray job``."""
+    gcs: str
+    """For drivers and other nodes."""
+    environment: dict[str, str]
+
+    def job(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``ray job <verb>`` in the repository's folder."""
+        return self._run(RAY, "job", verb, "--address", self.address, *arguments)
+
+    def run_module(self, module: str, *settings: str) -> subprocess.CompletedProcess[str]:
+        """``python -m <module> --set ...`` as a driver on this cluster."""
+        changes = [part for s in (f"ray.address={self.gcs}", *settings) for part in ("--set", s)]
+        return self._run(sys.executable, "-m", module, *changes)
+
+    def run_python(self, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """``python -c <code>`` in ``folder``, with this project to be imported."""
+        return self._run(sys.executable, "-c", code, folder=folder)
+
+    def _run(self, *command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=self.environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]
+
+
+@contextmanager
+def head_node(mark: str, home: Path, num_cpus: int) -> Iterator[Head]:
+    """A head node with a token of its own in ``home``; its processes inherit ``mark``."""
+    port, dashboard, agent, client = free_ports(4)
+    variables = environment(mark) | {
+        "HOME": str(home),  # so that the token is neither found nor left in the user's home
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+    }
+    subprocess.run(
+        [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
+    )
+    with _node(
+        variables,
+        ROOT,
+        "--head",
+        f"--num-cpus={num_cpus}",
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--ray-client-server-port={client}",
+    ):
+        yield Head(
+            f"http://127.0.0.1:{dashboard}",
+            f"127.0.0.1:{port}",
+            variables | {"RAY_AUTH_MODE": "token"},
+        )
+
+
+@contextmanager
+def worker_node(head: Head, folder: Path, num_cpus: int) -> Iterator[None]:
+    """Another node of the cluster, whose processes start in ``folder``."""
+    (agent,) = free_ports(1)
+    with _node(
+        head.environment,
+        folder,
+        f"--address={head.gcs}",
+        f"--num-cpus={num_cpus}",
+        f"--dashboard-agent-listen-port={agent}",
+    ):
+        yield
+
+
+@contextmanager
+def _node(variables: dict[str, str], folder: Path, *options: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        [RAY, "start", "--block", "--disable-usage-stats", *options],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        started = any("Ray runtime started" in line for line in process.stdout)
+        assert started, "ray start ended before the runtime was up"
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)

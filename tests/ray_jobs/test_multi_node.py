@@ -1,0 +1,112 @@
+"""Two nodes, started as a user starts them, with a common folder, an object store, or neither."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
+
+from tests.ray_jobs.nodes import Head, head_node, worker_node
+from tests.support import TINY, left_after
+
+MARK = "two-nodes"
+
+# A worker on each node: neither has two CPUs.
+TWO_WORKERS = ("data.source=synthetic", *TINY, "scaling.num_workers=2", 'compare.losses=["mse"]')
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    home, elsewhere = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere")
+    with head_node(MARK, home, num_cpus=1) as head, worker_node(head, elsewhere, num_cpus=1):
+        yield head
+    assert left_after(MARK, 30) == {}
+
+
+@pytest.fixture
+def bucket() -> Iterator[tuple[str, fs.S3FileSystem]]:
+    """The URI of an empty bucket of an S3 server on this machine, and a client of its own."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    where = {"region": "us-east-1", "scheme": "http", "endpoint_override": f"127.0.0.1:{port}"}
+    client = fs.S3FileSystem(
+        access_key="test", secret_key="test", **where, allow_bucket_creation=True
+    )
+    client.create_dir("ratings")
+    try:
+        yield f"s3://test:test@ratings?{urlencode(where)}", client
+    finally:
+        server.stop()
+
+
+@pytest.mark.timeout(600)
+def test_the_pipeline_on_two_nodes_with_an_object_store(
+    nodes: Head, bucket: tuple[str, fs.S3FileSystem]
+) -> None:
+    uri, client = bucket
+
+    done = nodes.run_module("ray_jobs.pipeline", *TWO_WORKERS, f"storage={uri}")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {
+        i.path
+        for i in client.get_file_info(fs.FileSelector("ratings", recursive=True))
+        if i.is_file
+    }
+    assert not [path for path in files if "probe" in path or ".part" in path]
+    assert "ratings/runs/tiny/report.html" in files
+    with client.open_input_stream("ratings/runs/tiny/metrics.json") as stream:
+        metrics = json.loads(stream.read())
+    assert metrics["test"]["num_ratings"] == 400
+    assert metrics["resources"]["CPU"] == 2
+
+
+def test_nodes_that_do_not_share_the_storage_are_named_before_anything_is_done(
+    nodes: Head, tmp_path: Path
+) -> None:
+    # A folder of that name exists for every process, but it is the one that its node started in.
+    own = "/proc/self/cwd"
+    probe = (
+        "from pathlib import Path; from pyarrow import fs; from ingest.storage import Storage; "
+        "from ray_jobs import cluster, preflight; from ray_jobs.config import JobConfig; "
+        "from ray_jobs.errors import ClusterError; from ray_jobs.workspace import Workspace\n"
+        f"config = JobConfig.model_validate({{'ray': {{'address': {nodes.gcs!r}}}}})\n"
+        "workspace = Workspace(config)\n"
+        f"workspace.__dict__['storage'] = Storage(fs.LocalFileSystem(), {own!r} + '/out')\n"
+        "with cluster.ray_session(config):\n"
+        "    try: preflight.nodes(workspace)\n"
+        "    except ClusterError as error: print(error)\n"
+    )
+
+    done = nodes.run_python(probe, tmp_path)
+
+    assert "is not the same place on every node" in done.stdout, done.stderr
+    assert "s3://bucket/folder" in done.stdout
+    assert not list(tmp_path.rglob("*probe*"))
+
+
+def test_a_shared_folder_passes_the_same_checks(nodes: Head, tmp_path: Path) -> None:
+    done = nodes.run_module("ray_jobs.doctor", "data.source=synthetic", f"storage={tmp_path}")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 node(s), all with the driver's versions and the same storage" in done.stdout
+    assert "room for 2 training run(s) of 1 CPU worker(s)" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once(
+    nodes: Head, tmp_path: Path
+) -> None:
+    done = nodes.run_module(
+        "ray_jobs.train", *TWO_WORKERS, "scaling.num_workers=3", f"storage={tmp_path}"
+    )
+
+    assert done.returncode == 1
+    assert "3 workers of 1 CPU each do not fit the cluster, which has room for 2" in done.stderr
+    assert "Traceback" not in done.stderr

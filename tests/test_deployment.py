@@ -1,10 +1,13 @@
-"""``cluster.yaml`` against Ray's own schema, and what the repository promises its users."""
+"""``cluster.yaml`` and ``deploy/``, and what the repository promises its users."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,6 +16,7 @@ import yaml
 
 from tests.support import ROOT
 
+RAYJOB = yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text())
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 
@@ -45,3 +49,50 @@ def test_every_target_makes_its_own_environment(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
 
     assert f"{target}: $(READY)" in makefile
+
+
+def containers() -> list[dict[str, Any]]:
+    """Of every pod of the Kubernetes job."""
+    cluster = RAYJOB["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [c for group in groups for c in group["template"]["spec"]["containers"]]
+
+
+def test_everything_that_is_deployed_has_the_locked_ray() -> None:
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    (locked,) = [line.partition("==")[2] for line in lock if line.startswith("ray")]
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+
+    assert f"rayproject/ray:{locked}-py311" in dockerfile
+    assert CLUSTER["docker"]["image"] == f"rayproject/ray:{locked}-py311"
+    assert RAYJOB["spec"]["rayClusterSpec"]["rayVersion"] == locked
+
+
+def test_the_image_holds_every_package_and_what_the_job_starts() -> None:
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]
+    words = RAYJOB["spec"]["entrypoint"].split()
+    config = ROOT / words[words.index("--config") + 1]
+
+    for package in {name.partition(".")[0] for name in packages} | {config.parent.name}:
+        assert f"COPY {package} {package}\n" in dockerfile
+    assert config.is_file()
+    assert importlib.util.find_spec(words[words.index("-m") + 1])
+    workdir = re.search(r"^WORKDIR (.*)$", dockerfile, re.MULTILINE)
+    assert workdir
+    assert yaml.safe_load(RAYJOB["spec"]["runtimeEnvYAML"]) == {"working_dir": workdir[1]}
+
+
+def test_no_pod_of_a_job_is_open_or_told_a_secret_in_the_clear() -> None:
+    assert RAYJOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    given = [variable for c in containers() for variable in c.get("env", ())]
+    assert [variable["name"] for variable in given] == ["TMDB_ACCESS_TOKEN"]
+    assert all("value" not in variable for variable in given)
+
+
+def test_pods_have_requests_equal_to_their_limits_and_one_image() -> None:
+    # Ray counts resources by the limits, Kubernetes places pods by the requests.
+    assert all(c["resources"]["requests"] == c["resources"]["limits"] for c in containers())
+    assert len({c["image"] for c in containers()}) == 1

@@ -11,6 +11,8 @@ preprocess  ``python -m ray_jobs.preprocess``, from when Ray is up. Its rate is 
             of that of ``plain``, the mean of one run before and one after.
 read        the training rows of the prepared data, as tensors.
 train       one epoch of the default network at batch 8,192, on one thread, rows being there.
+stream      the same with ``train.rows = "streaming"``; its rate is told as a multiple of that of
+            ``train``, whose reading of the rows is not counted.
 evaluate    the errors on the test rows.
 rank        the ten best unseen movies of 10,000 users, or of all if there are fewer.
 
@@ -180,11 +182,12 @@ def bench_size(ratings: int, movies: int, folder: Path) -> Result:
     )
     after = note("plain", own_stage("plain", folder))
     result["plain"] = {name: (before[name] + after[name]) / 2 for name in before}
-    for name in ("read", "train", "evaluate", "rank"):
+    for name in ("read", "train", "stream", "evaluate", "rank"):
         result[name] = note(name, own_stage(name, folder))
-    for measure in ("seconds", "cpu_s"):
-        ratio = result["plain"][measure] / result["preprocess"][measure]
-        result[f"preprocess_to_plain_{measure}"] = ratio
+    for name, base in RATIOS:
+        for measure in ("seconds", "cpu_s"):
+            ratio = result[base][measure] / result[name][measure]
+            result[f"{name}_to_{base}_{measure}"] = ratio
     return result
 
 
@@ -228,19 +231,34 @@ def stage_read(folder: Path) -> Callable[[], object]:
 
 def stage_train(folder: Path) -> Callable[[], object]:
     """An epoch, and a checkpoint for the stages that follow."""
+    prepared = prepared_in(folder)
+    return epoch_of(prepared, prepared.rows("train"), folder / "checkpoint")
+
+
+def stage_stream(folder: Path) -> Callable[[], object]:
+    """The same, with rows that are read meanwhile."""
+    import torch
+
+    from ncf.streaming import Streamed
+
+    prepared = prepared_in(folder)
+    rows = Streamed(prepared, "train", torch.device("cpu"))
+    return epoch_of(prepared, rows, folder / "streamed")
+
+
+def epoch_of(prepared: Any, rows: Any, checkpoint: Path) -> Callable[[], object]:
+    """Trains on ``rows``."""
     from ncf.checkpoint import save
     from ncf.config import ExperimentConfig, TrainConfig
     from ncf.training import Objective, build, fit
 
-    prepared = prepared_in(folder)
-    rows = prepared.rows("train")
     config = ExperimentConfig(train=TrainConfig(batch_size=BATCH_SIZE, epochs=1))
     objective = Objective(config.train, config.time_decay, prepared.fitted)
     model = build(config, prepared.fitted, rows)
 
     def work() -> None:
         found = fit(model, rows, None, objective)
-        save(folder / "checkpoint", found.best, config, prepared.fitted, {})
+        save(checkpoint, found.best, config, prepared.fitted, {})
 
     return work
 
@@ -283,10 +301,12 @@ STAGES: Final[dict[str, Callable[[Path], Callable[[], object]]]] = {
     "plain": stage_plain,
     "read": stage_read,
     "train": stage_train,
+    "stream": stage_stream,
     "evaluate": stage_evaluate,
     "rank": stage_rank,
 }
-ORDER: Final = ("generate", "plain", "preprocess", "read", "train", "evaluate", "rank")
+ORDER: Final = ("generate", "plain", "preprocess", "read", "train", "stream", "evaluate", "rank")
+RATIOS: Final = (("preprocess", "plain"), ("stream", "train"))
 
 
 def growth(sizes: list[Result]) -> list[Result]:
@@ -319,10 +339,12 @@ def show(sizes: list[Result], exponents: list[Result]) -> None:
             seconds, cpu, peak = (result[stage][measure] for measure in MEASURES)
             rate = result["ratings"] / seconds
             print(f"  {stage:12} {seconds:16,.2f} {cpu:12,.1f} {peak:9,.0f} {rate:13,.0f}")
-        seconds, cpu = (result[f"preprocess_to_plain_{m}"] for m in ("seconds", "cpu_s"))
-        print(
-            f"  preprocess, rate as a multiple of plain: {seconds:.2f}, by CPU seconds {cpu:.2f}\n"
-        )
+        for name, base in RATIOS:
+            seconds, cpu = (result[f"{name}_to_{base}_{m}"] for m in ("seconds", "cpu_s"))
+            print(
+                f"  {name}, rate as a multiple of {base}: {seconds:.2f}, by CPU seconds {cpu:.2f}"
+            )
+        print()
     for step in exponents:
         print(f"growth exponent, {step['from']:,} to {step['to']:,}")
         for stage in ORDER:

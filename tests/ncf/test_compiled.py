@@ -12,12 +12,14 @@ from torch import nn
 
 from benchmarks import reference
 from ncf import compiled
-from ncf.batches import Batch
+from ncf.batches import Batch, Rows
 from ncf.compiled import cache_folder, obstacle
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
 from ncf.fitted import FittedState
 from ncf.model import NCF
+from ncf.streaming import Streamed
 from ncf.training import FitResult, Objective, build, fit
+from tests.ncf.prepared import write_prepared
 
 # What torch imports to compile uses what it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
@@ -36,7 +38,7 @@ def experiment(model: dict[str, Any], **train: Any) -> ExperimentConfig:
 
 
 def trained(
-    config: ExperimentConfig, fitted: FittedState, rows: Batch, compile_: str
+    config: ExperimentConfig, fitted: FittedState, rows: Rows, compile_: str
 ) -> tuple[NCF, FitResult]:
     train = config.train.model_copy(update={"compile": compile_})
     model = build(config, fitted, rows)
@@ -136,6 +138,16 @@ def test_a_model_with_compiled_steps_can_be_copied_and_loaded(world: Any) -> Non
     other.load_state_dict({name: value * 0 for name, value in result.last.items()})
     for name, value in model.state_dict().items():
         assert torch.equal(value, result.last[name]), name
+
+
+@NEEDS_COMPILER
+def test_compiled_steps_take_rows_that_are_streamed(world: Any, tmp_path: Path) -> None:
+    """Three windows, whose borders no call of compiled steps knows of."""
+    prepared = write_prepared(tmp_path, {"train": world.train[:600]}, world.fitted)
+    rows = Streamed(prepared, "train", torch.device("cpu"), window=200)
+    config = experiment({"embedding_dim": 4, "hidden_dims": (8,), "dropout": 0.0}, loss="l1")
+    found, expected = (trained(config, world.fitted, rows, mode)[1] for mode in ("on", "off"))
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-4)
 
 
 # -- where it cannot be ----------------------------------------------------------------------------

@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ncf import checkpoint
 from ncf.prepared import Prepared
 from ray_jobs.cluster import Resources
 from ray_jobs.compare import compare
+from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.train import train
 from ray_jobs.tune import search
-from ray_jobs.worker import PREDICTIONS, TrainingTask, train_tasks
+from ray_jobs.worker import PREDICTIONS, TaskResult, TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
 from tests.ray_jobs.small import IMPOSSIBLE, job
 
@@ -34,39 +36,72 @@ def test_two_workers_give_the_metrics_and_weights_of_one(
         model={"dropout": 0.0},
         train={"epochs": 2, "batch_size": 101, "patience": 0},
     )
-    task = TrainingTask(
-        "task", prepared, config.experiment, score_test=True, keep=True, keep_predictions=True
-    )
+    ways = {"resident": {}, "streaming": {"train.rows": "streaming"}}
+    tasks = [
+        TrainingTask(
+            name,
+            prepared,
+            with_parameters(config.experiment, changes),
+            score_test=True,
+            keep=True,
+            keep_predictions=True,
+        )
+        for name, changes in ways.items()
+    ]
     where = Workspace(config).run / "ray"
-    results, weights, predictions = [], [], []
+    found: dict[str, list[Kept]] = {name: [] for name in ways}
     for num_workers in (1, 2):
         resources = dataclasses.replace(Resources.of(config), num_workers=num_workers)
-        (result,), kept = train_tasks([task], resources, where / f"workers-{num_workers}")
-        results.append(result)
+        results, kept = train_tasks(tasks, resources, where / f"workers-{num_workers}")
         # Batches of 101 rows are too few to share.
         assert ("likely slower" in capsys.readouterr().out) is (num_workers == 2)
         with kept.as_directory() as folder:
-            weights.append(checkpoint.load(Path(folder) / "task" / "last").model.state_dict())
-            file = Path(folder) / PREDICTIONS / str(result.predictions)
-            predictions.append(pq.read_table(file).to_pandas())
+            for result in results:
+                file = Path(folder) / PREDICTIONS / str(result.predictions)
+                model = checkpoint.load(Path(folder) / result.name / "last").model
+                of_result = Kept(result, model.state_dict(), pq.read_table(file).to_pandas())
+                found[result.name].append(of_result)
 
-    one, two = results
-    assert one.test is not None
-    assert two.test is not None
-    assert one.test["num_ratings"] == two.test["num_ratings"] == 301
+    assert [each.result.rows.streamed for each in found["resident"]] == [()] * 2
+    splits = ("train", "validation", "test")
+    assert [each.result.rows.streamed for each in found["streaming"]] == [splits] * 2
+    for one, two in found.values():
+        assert_two_gave_what_one_gave(one, two, prepared)
+    # Their orders differ, as those of two seeds do.
+    errors = [found[name][0].result.test["rmse"] for name in ways]  # type: ignore[index]
+    assert errors[0] != errors[1]
+    assert errors[0] == pytest.approx(errors[1], rel=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What a task came to, and what is left of it."""
+
+    result: TaskResult
+    weights: dict[str, torch.Tensor]
+    predictions: pd.DataFrame
+
+
+def assert_two_gave_what_one_gave(one: Kept, two: Kept, prepared: Prepared) -> None:
+    assert one.result.test is not None
+    assert two.result.test is not None
+    assert one.result.test["num_ratings"] == two.result.test["num_ratings"] == 301
     for name in ("rmse", "mae", "r2"):
-        assert two.test[name] == pytest.approx(one.test[name], rel=1e-4)
-        assert two.test["decayed"][name] == pytest.approx(one.test["decayed"][name], rel=1e-4)
-    for epoch_of_one, epoch_of_two in zip(one.epochs, two.epochs, strict=True):
+        for of_one, of_two in (
+            (one.result.test, two.result.test),
+            (one.result.test["decayed"], two.result.test["decayed"]),
+        ):
+            assert of_two[name] == pytest.approx(of_one[name], rel=1e-4)
+    for epoch_of_one, epoch_of_two in zip(one.result.epochs, two.result.epochs, strict=True):
         assert epoch_of_two["validation_rmse"] == pytest.approx(
             epoch_of_one["validation_rmse"], rel=1e-4
         )
-    pd.testing.assert_frame_equal(predictions[1], predictions[0], rtol=1e-4)
+    pd.testing.assert_frame_equal(two.predictions, one.predictions, rtol=1e-4)
     actual = prepared.table("test", ["rating"])["rating"].to_numpy()
-    mean_error = np.abs(predictions[1]["stars"] - actual).mean()
-    assert mean_error == pytest.approx(two.test["mae"], rel=1e-5)
-    for name, value in weights[0].items():
-        np.testing.assert_allclose(weights[1][name], value, rtol=1e-3, atol=1e-4)
+    mean_error = np.abs(two.predictions["stars"] - actual).mean()
+    assert mean_error == pytest.approx(two.result.test["mae"], rel=1e-5)
+    for name, value in one.weights.items():
+        np.testing.assert_allclose(two.weights[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:

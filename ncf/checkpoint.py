@@ -32,7 +32,7 @@ from ncf.errors import CheckpointError, DataError
 from ncf.fitted import FittedState, load_fitted, save_fitted
 from ncf.history import History
 from ncf.model import NCF
-from ncf.training import Weights
+from ncf.state import Weights
 
 FORMAT_VERSION: Final = 2
 HISTORY: Final = "history.parquet"

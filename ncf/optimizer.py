@@ -34,6 +34,11 @@ class AdamW(torch.optim.AdamW):
             self.state[parameter] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
 
     @property
+    def moments(self) -> dict[str, torch.Tensor]:
+        """What it remembers of earlier steps, by name; may be changed in place."""
+        return {"means": self.means, "squares": self.squares, "steps": self.steps}
+
+    @property
     def rate(self) -> float:
         """Learning rate of the next step."""
         return float(self.param_groups[0]["lr"])

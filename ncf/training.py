@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import distributed, nn
@@ -36,64 +36,14 @@ from ncf.losses import network_loss
 from ncf.metrics import ErrorSums, Scores, error_vector
 from ncf.model import NCF
 from ncf.optimizer import AdamW
+from ncf.state import Epoch, FitResult, TrainingState, Weights
 
 EVALUATION_CHUNK = 4096
 """Rows per forward pass in evaluation: enough that overhead does not matter, and few enough that
 what lies between the layers stays in the cache."""
 _KEPT_NUMBERS: Final = 4_000_000
 
-Weights = dict[str, torch.Tensor]
-
 _log: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training rows came to."""
-
-    number: int
-    """From 1."""
-    train_loss: float
-    """Mean weighted training loss, dropout active."""
-    learning_rate: float
-    """After the epoch's last step."""
-    seconds: float
-    """Wall time of training and validation."""
-    validation: Scores | None
-    """Errors on the validation rows; None without a validation split."""
-    is_best: bool
-    """Whether no earlier epoch was as good; always true without a validation split, or if the last
-    epoch is to be kept."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Flat record for reports: ``validation_rmse`` is in stars."""
-        record: dict[str, Any] = {
-            "epoch": self.number,
-            "train_loss": self.train_loss,
-            "learning_rate": self.learning_rate,
-            "seconds": self.seconds,
-        }
-        if self.validation:
-            for prefix, sums in (
-                ("validation", self.validation.stars),
-                ("validation_decayed", self.validation.decayed),
-            ):
-                record |= {f"{prefix}_rmse": sums.rmse, f"{prefix}_mae": sums.mae}
-                record[f"{prefix}_r2"] = sums.r2
-        return record
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """A finished training run."""
-
-    epochs: tuple[Epoch, ...]
-    best_epoch: int
-    """Number of the epoch whose weights are ``best``."""
-    best: Weights
-    """Weights of the best epoch by validation; of the last without a validation split."""
-    last: Weights
-    """Weights of the last epoch."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +141,8 @@ def fit(
     objective: Objective,
     *,
     share: Share = ALONE,
+    resume: TrainingState | None = None,
+    on_state: Callable[[TrainingState], None] | None = None,
     on_epoch: Callable[[Epoch, FitResult], None] = lambda epoch, result: None,
 ) -> FitResult:
     """Train ``model``, an ``NCF`` or its data-parallel wrapper, as the configuration says.
@@ -201,6 +153,9 @@ def fit(
         validation_rows: rows for early stopping and for choosing the best epoch, if any.
         objective: loss, decay and fitted state.
         share: this worker's part of every batch.
+        resume: where to go on, from a run of the same model, rows, objective and number of workers;
+            on one CPU all that follows is the same, bit for bit, as if it had not been interrupted.
+        on_state: called after each epoch, before ``on_epoch``, with what ``resume`` takes.
         on_epoch: called after each epoch with that epoch and the run so far.
 
     Raises:
@@ -209,38 +164,38 @@ def fit(
     config = objective.train
     trainer = Trainer(model, train_rows, objective, share)
     generator = torch.Generator().manual_seed(config.seed)
-    epochs: list[Epoch] = []
-    best_error, best_epoch, best = math.inf, 0, snapshot(model)
-    result = FitResult((), 0, best, best)
-    for number in range(1, _num_epochs(config) + 1):
+    initial = snapshot(model)
+    result = FitResult((), 0, initial, initial)
+    if resume:
+        result = resume.result
+        trainer.restore(resume, generator)
+    while not _is_over(result, config):
         started = time.perf_counter()
+        number = len(result.epochs) + 1
         with closing(trainer.portions(generator)) as portions:
             train_loss = train_epoch(model, portions, trainer.step, share)
         scores = evaluate(model, validation_rows, objective, share) if validation_rows else None
-        # In stars under every loss and decay, so that runs are comparable; without validation rows
-        # the newest epoch counts as the best.
-        error = scores.stars.rmse if scores else -number
-        _refuse_divergence(train_loss + error, number, config)
+        _refuse_divergence(train_loss + (scores.stars.rmse if scores else 0), number, config)
         # Without validation rows, the training loss is what can tell that it goes no further.
-        trainer.epoch_ended(error if scores else train_loss)
-        is_best = error < best_error or config.keep == "last"
-        if is_best:
-            best_error, best_epoch, best = error, number, snapshot(model)
-        epochs.append(
-            Epoch(
-                number,
-                train_loss,
-                trainer.learning_rate,
-                time.perf_counter() - started,
-                scores,
-                is_best,
-            )
-        )
-        result = FitResult(tuple(epochs), best_epoch, best, snapshot(model))
-        on_epoch(epochs[-1], result)
-        if validation_rows and config.patience and number - best_epoch >= config.patience:
-            break
+        trainer.epoch_ended(scores.stars.rmse if scores else train_loss)
+        seconds = time.perf_counter() - started
+        epoch = Epoch(number, train_loss, trainer.learning_rate, seconds, scores, is_best=True)
+        if result.best_epoch and config.keep != "last":
+            best = result.epochs[result.best_epoch - 1]
+            epoch = replace(epoch, is_best=epoch.error < best.error)
+        result = result.after(epoch, snapshot(model))
+        if on_state:
+            on_state(trainer.state(result, generator))
+        on_epoch(epoch, result)
     return result
+
+
+def _is_over(result: FitResult, config: TrainConfig) -> bool:
+    done = len(result.epochs)
+    if done >= _num_epochs(config):
+        return True
+    validated = done and result.epochs[-1].validation
+    return bool(validated and config.patience and done - result.best_epoch >= config.patience)
 
 
 def _num_epochs(config: TrainConfig) -> int:
@@ -364,6 +319,60 @@ class Trainer:
         """Take note of the error by which epochs are compared."""
         if self._by_error:
             self._by_error.step(error)
+
+    def state(self, result: FitResult, generator: torch.Generator) -> TrainingState:
+        """Where training stands after an epoch; all workers must call this."""
+        schedule = {"rate": self._optimizer.rate, "num_done": float(self._num_done)}
+        if self._by_error:
+            schedule |= {name: float(getattr(self._by_error, name)) for name in _PLATEAU}
+        return TrainingState(
+            result,
+            {name: part.to("cpu", copy=True) for name, part in self._optimizer.moments.items()},
+            schedule,
+            generator.get_state(),
+            _of_all_workers(_dropout_state(self.rows.device), self._share),
+        )
+
+    def restore(self, state: TrainingState, generator: torch.Generator) -> None:
+        """Go back to where ``state`` was taken."""
+        self._network.load_state_dict(state.result.last)
+        for name, part in self._optimizer.moments.items():
+            part.copy_(state.optimizer[name])
+        self._optimizer.rate = state.schedule["rate"]
+        self._num_done = int(state.schedule["num_done"])
+        if self._by_error:
+            self._by_error.best = state.schedule["best"]
+            self._by_error.num_bad_epochs = int(state.schedule["num_bad_epochs"])
+            self._by_error.last_epoch = int(state.schedule["last_epoch"])
+        generator.set_state(state.order)
+        # A copy: torch 2.13 crashes on a state that is a part of a larger tensor.
+        _set_dropout_state(state.dropout[self._share.rank].clone(), self.rows.device)
+
+
+_PLATEAU: Final = ("best", "num_bad_epochs", "last_epoch")
+"""What a plateau schedule goes by, as torch names it."""
+
+
+def _dropout_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_dropout_state(state: torch.Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def _of_all_workers(state: torch.Tensor, share: Share) -> torch.Tensor:
+    """``[S]`` of each worker -> ``[W, S]`` on all of them."""
+    if share.size == 1:
+        return state[None]
+    on_cuda = distributed.get_backend() == "nccl"
+    own = state.cuda() if on_cuda else state
+    found = [torch.empty_like(own) for _ in range(share.size)]
+    distributed.all_gather(found, own)
+    return torch.stack(found).cpu()
 
 
 def _is_to_compile(network: NCF, config: TrainConfig, num_steps: int, share: Share) -> bool:

@@ -202,6 +202,8 @@ class Resources:
     use_gpu: bool
     concurrent: int
     """How many such runs fit beside each other."""
+    max_failures: int = 0
+    """How often one may lose workers and go on."""
 
     @classmethod
     def of(cls, config: JobConfig) -> Resources:
@@ -224,7 +226,8 @@ class Resources:
                 f"and {gpus:g} GPU). Lower scaling.num_workers or scaling.cpus_per_worker, or use "
                 "a larger cluster."
             )
-        return cls(scaling.num_workers, per_worker, use_gpu, fits // scaling.num_workers)
+        concurrent = fits // scaling.num_workers
+        return cls(scaling.num_workers, per_worker, use_gpu, concurrent, scaling.max_failures)
 
 
 def _fit_on(node: dict[str, Any], per_worker: dict[str, float]) -> int:

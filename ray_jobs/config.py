@@ -36,6 +36,9 @@ class ScalingConfig(Section):
     """CPUs, and torch threads, of each worker."""
     use_gpu: Literal["auto", True, False] = "auto"
     """``auto``: if the cluster has a GPU for each worker."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a training run may lose workers and go on with others; trials of a search have
+    rules of their own."""
 
 
 class RayConfig(Section):

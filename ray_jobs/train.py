@@ -60,7 +60,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
 
     def work() -> None:
         ensure_ray(config)
-        runs = _Runs(workspace)
+        runs = _Runs(workspace, key)
         selection = runs.train(TrainingTask("train", prepared, chosen.experiment, not refit, True))
         runs.keep("train/best", "checkpoints/best")
         runs.keep("train/last", "checkpoints/last")
@@ -86,16 +86,21 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
 class _Runs:
     """Training runs of this stage, one after the other."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, key: str) -> None:
         self._workspace = workspace
+        self._key = key[:16]
         self._resources = Resources.of(workspace.config)
         self._folder = workspace.run / "ray" / "train"
         self._checkpoint: Any = None
+        for folder in self._folder.list_folders():
+            if not folder.name.endswith(self._key):  # of other settings, never finished
+                folder.delete()
 
     def train(self, task: TrainingTask) -> TaskResult:
-        """Train one task in a worker group of its own."""
-        where = self._folder / task.name
-        where.delete()
+        """Train one task in a worker group of its own, or go on where that was interrupted."""
+        where = self._folder / f"{task.name}-{self._key}"
+        if self._workspace.force:
+            where.delete()
         with epoch_lines() as lines:
             (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
         return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import tempfile
 import time
@@ -24,21 +25,28 @@ import ray.train.torch
 import torch
 from pyarrow import fs
 from pydantic import TypeAdapter
-from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 from ray.train.torch import TorchTrainer
 
 from ingest.storage import Storage
 from ncf import checkpoint
 from ncf.batches import Batch, Rows, Share
 from ncf.config import ExperimentConfig
+from ncf.errors import NcfError
 from ncf.history import History
 from ncf.memory import Placement, free_on_every_worker, place
 from ncf.predictions import Predictions, predict
 from ncf.prepared import Prepared
+from ncf.state import Epoch, FitResult, TrainingState, load_state, save_state
 from ncf.streaming import Streamed
 from ncf.training import (
-    Epoch,
-    FitResult,
     Objective,
     build,
     evaluate,
@@ -51,6 +59,9 @@ from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 
 RESULTS = "results.json"
+
+STATE = "state"
+"""Folder, beside the models of a task, with what it needs to go on after its last epoch."""
 
 PREDICTIONS = "predictions"
 """Folder of a run's checkpoint, and of the run's own, with predictions for the test rows."""
@@ -137,6 +148,9 @@ def train_tasks(
 ) -> tuple[list[TaskResult], Checkpoint]:
     """Train every task in one worker group; the checkpoint holds the kept models and predictions.
 
+    If workers are lost, others go on from the last epoch of a task whose model is kept, and train
+    the other tasks again; so does a later call with the same ``where``.
+
     Raises:
         TrainingError: if a worker failed, with its reason.
     """
@@ -156,7 +170,10 @@ def train_tasks(
     if result.checkpoint is None:
         raise TrainingError("training ended without a result")
     with result.checkpoint.as_directory() as folder:
-        results = TypeAdapter(list[TaskResult]).validate_json((Path(folder) / RESULTS).read_bytes())
+        content = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
+    if "failure" in content:
+        raise TrainingError(f"training failed: {content['failure']}")
+    results = TypeAdapter(list[TaskResult]).validate_python(content["results"])
     for each in results:
         if each.rows.note:
             say(f"   note: {each.name}: {each.rows.note}")
@@ -199,6 +216,7 @@ def torch_trainer(
             storage_path=where.parent.path,
             storage_filesystem=where.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=resources.max_failures if collect else 0),
             callbacks=list(callbacks),
         ),
     )
@@ -236,9 +254,22 @@ def _work(config: dict[str, Any]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="ncf-worker-") as name:
         folder = Path(name)
-        results = [asdict(train(task, folder)) for task in tasks]
-        (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+        _continue_from(ray.train.get_checkpoint(), folder)
+        content: dict[str, Any]
+        try:
+            content = {"results": [asdict(train(task, folder)) for task in tasks]}
+        except NcfError as error:
+            # Raised, it would make Ray Train start the workers anew, to come to the same error.
+            content = {"failure": str(error)}
+        (folder / RESULTS).write_text(json.dumps(content), encoding="utf-8")
         report({"finished": True}, folder)
+
+
+def _continue_from(checkpoint: Checkpoint | None, folder: Path) -> None:
+    """Put what an interrupted run of the same tasks left into ``folder``."""
+    if checkpoint is not None:
+        with checkpoint.as_directory() as left:
+            shutil.copytree(left, folder, dirs_exist_ok=True)
 
 
 def report(metrics: dict[str, Any], folder: Path | None) -> None:
@@ -288,7 +319,21 @@ def train_task(
             _save(task, result, kept, unwrapped(model).history)
         on_report(_metrics(task, epoch, result, placement), kept)
 
-    result = fit(model, train_rows, validation_rows, objective, share=share, on_epoch=on_epoch)
+    def on_state(state: TrainingState) -> None:
+        if state_folder and share.rank == 0:
+            save_state(state, state_folder)
+
+    state_folder = folder / task.name / STATE if folder and task.keep else None
+    result = fit(
+        model,
+        train_rows,
+        validation_rows,
+        objective,
+        share=share,
+        resume=load_state(state_folder) if state_folder else None,
+        on_state=on_state if state_folder else None,
+        on_epoch=on_epoch,
+    )
     best = next(e for e in result.epochs if e.number == result.best_epoch)
     test = None
     if task.score_test:

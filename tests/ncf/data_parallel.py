@@ -21,14 +21,17 @@ from ncf.batches import Rows, Share
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig, TimeDecayConfig, TrainConfig
 from ncf.memory import free_on_every_worker
 from ncf.prepared import Prepared
+from ncf.state import FitResult, TrainingState
 from ncf.streaming import Streamed
 from ncf.training import Objective, build, evaluate, fit
 
 TRAIN = TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0)
 HISTORY = {"vector_dim": 4, "linear_dim": 2, "radial_dim": 2, "chunk": 16}
 MODELS = {
-    # Dropout draws other masks in every process, so there is none.
+    # Dropout draws other masks in every process, so there is none in those that are compared.
     "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
+    # To be interrupted; each worker goes on with its own masks.
+    "dropout": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.3),
     "streamed": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
     "batch-normalisation": ModelConfig(
         embedding_dim=4, hidden_dims=(8, 6), dropout=0.0, normalization="batch"
@@ -74,16 +77,26 @@ def train_and_write(folder: Path, name: str, share: Share) -> None:
         for split in ("train", "validation", "test")
     )
     objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
-    model: nn.Module = build(experiment, prepared.fitted, train)
-    if share.size > 1:
-        model = nn.parallel.DistributedDataParallel(model)
-    result = fit(model, train, validation, objective, share=share)
+    states: list[TrainingState] = []
+
+    def model_of() -> nn.Module:
+        model = build(experiment, prepared.fitted, train)
+        torch.manual_seed(share.rank)
+        return nn.parallel.DistributedDataParallel(model) if share.size > 1 else model
+
+    def again(state: TrainingState) -> FitResult:
+        return fit(model_of(), train, validation, objective, share=share, resume=state)
+
+    model = model_of()
+    result = fit(model, train, validation, objective, share=share, on_state=states.append)
+    resumed = again(states[0]).last
     found = {
         "rows": [
             sum(len(share.of(part)) for part in rows.parts()) for rows in (train, validation, test)
         ],
         # One rank has neighbours, so that it could take less than the other.
         "free": free_on_every_worker(torch.device("cpu"), share, 1 + 999 * share.rank),
+        "goes_on": all(torch.equal(resumed[name], value) for name, value in result.last.items()),
         "best_epoch": result.best_epoch,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
         "test": evaluate(model, test, objective, share).as_dict(),

@@ -17,8 +17,9 @@ from ncf.compiled import cache_folder, obstacle
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
 from ncf.fitted import FittedState
 from ncf.model import NCF
+from ncf.state import FitResult
 from ncf.streaming import Streamed
-from ncf.training import FitResult, Objective, build, fit
+from ncf.training import Objective, build, fit
 from tests.ncf.prepared import write_prepared
 
 # What torch imports to compile uses what it deprecates.

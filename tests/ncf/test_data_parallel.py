@@ -119,3 +119,13 @@ def test_batch_normalisation_sees_the_rows_of_all_workers(
     weights, other_weights = (load_file(folder / f"2-{rank}.safetensors") for rank in (0, 1))
     for name, value in weights.items():
         assert torch.equal(other_weights[name], value), name
+
+
+def test_workers_that_were_interrupted_go_on_as_if_they_had_not_been(
+    world: Any, tmp_path: Path
+) -> None:
+    splits = {split: getattr(world, split)[:count] for split, count in ROWS.items()}
+    write_prepared(tmp_path, splits, world.fitted)
+    run_in_processes(tmp_path, "dropout", 2)
+    assert found(tmp_path, "2-0")["goes_on"]
+    assert found(tmp_path, "2-1")["goes_on"]

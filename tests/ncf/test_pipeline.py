@@ -31,7 +31,8 @@ from ncf.config import (
 from ncf.errors import DataError
 from ncf.pipeline import PreparationConfig, prepare
 from ncf.prepared import Manifest, Prepared
-from ncf.training import Objective, Weights, build, fit
+from ncf.state import Weights
+from ncf.training import Objective, build, fit
 
 DAY = 86_400
 LOCAL = fs.LocalFileSystem()

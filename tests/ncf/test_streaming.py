@@ -23,8 +23,9 @@ from ncf.errors import DataError
 from ncf.fitted import FittedState
 from ncf.model import NCF
 from ncf.predictions import predict
+from ncf.state import FitResult
 from ncf.streaming import Streamed, read_ahead, scratch_folder
-from ncf.training import FitResult, Objective, Trainer, build, evaluate, fit
+from ncf.training import Objective, Trainer, build, evaluate, fit
 from tests.ncf.prepared import write_prepared
 
 CPU = torch.device("cpu")

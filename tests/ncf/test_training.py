@@ -19,17 +19,8 @@ from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConf
 from ncf.errors import DivergedError
 from ncf.fitted import FittedState
 from ncf.model import NCF
-from ncf.training import (
-    Epoch,
-    FitResult,
-    Objective,
-    Weights,
-    build,
-    evaluate,
-    fit,
-    snapshot,
-    workers_pay,
-)
+from ncf.state import Epoch, FitResult, Weights
+from ncf.training import Objective, build, evaluate, fit, snapshot, workers_pay
 
 ApplyTo = Literal["loss", "target", "none"]
 STEADY: dict[str, Any] = {"patience": 0, "schedule": "constant", "embedding_l2": 0.0}

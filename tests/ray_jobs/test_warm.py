@@ -18,7 +18,8 @@ from ray.util.state import list_actors
 
 from ncf.config import ExperimentConfig
 from ncf.prepared import Prepared
-from ncf.training import Epoch, FitResult, Objective, build, fit
+from ncf.state import Epoch, FitResult
+from ncf.training import Objective, build, fit
 from ray_jobs.cluster import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.tune import search

@@ -1,0 +1,94 @@
+"""A training run that loses its workers, or is killed as a whole, and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support import Running, left_after, processes_with, run_module, running_module
+
+# Some 200 steps an epoch, so that epochs are seen while there are others to come.
+SETTINGS = (
+    "name=tiny",
+    "data.source=synthetic",
+    "data.synthetic.num_ratings=4000",
+    "train.epochs=40",
+    "train.batch_size=16",
+    "train.patience=0",
+    "train.compile=off",
+    "model.embedding_dim=4",
+    "model.hidden_dims=[8]",
+    "model.dropout=0.3",
+    "final.refit_on_validation=false",
+    "tune.num_trials=0",
+    "ray.num_cpus=2",
+)
+
+
+def next_epoch(program: Running) -> int:
+    """The number in the next line that tells of an epoch."""
+    assert program.process.stdout is not None
+    said = []
+    for line in program.process.stdout:
+        said.append(line)
+        found = re.search(r"epoch +(\d+)/40", line)
+        if found:
+            return int(found[1])
+    raise AssertionError("the program ended without a line on an epoch:\n" + "".join(said))
+
+
+def kill_workers(mark: str) -> int:
+    """Kill -9 of the processes that train; returns how many there were."""
+    workers = [p for p, command in processes_with(mark).items() if "RayTrainWorker" in command]
+    for process in workers:
+        os.kill(process, signal.SIGKILL)
+    return len(workers)
+
+
+def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Epochs without their times, and the weights of the last."""
+    run = folder / "runs" / "tiny"
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    weights = load_file(run / "checkpoints" / "last" / "model.safetensors")
+    return [epoch | {"seconds": 0} for epoch in epochs], weights
+
+
+@pytest.mark.timeout(600)
+def test_killed_workers_and_a_killed_job_leave_no_trace_in_the_weights(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_module("ray_jobs.train", (*SETTINGS, f"storage={whole}")).code == 0
+
+    with running_module("ray_jobs.train", (*SETTINGS, f"storage={broken}")) as program:
+        before = next_epoch(program)
+        assert kill_workers(program.mark) == 1
+        after = next_epoch(program)
+        while after < before:
+            after = next_epoch(program)
+        program.process.kill()
+        program.process.wait(timeout=30)
+        assert left_after(program.mark, 60) == {}
+    assert after < 40
+    assert not (broken / "runs" / "tiny" / "metrics.json").exists()
+
+    with running_module("ray_jobs.train", (*SETTINGS, f"storage={broken}")) as program:
+        first = next_epoch(program)
+        program.process.communicate(timeout=280)
+        assert program.process.returncode == 0
+        assert left_after(program.mark, 30) == {}
+
+    assert first >= after
+    epochs, weights = outcome(broken)
+    expected_epochs, expected = outcome(whole)
+    assert epochs == expected_epochs
+    assert len(epochs) == 40
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+    assert not (broken / "runs" / "tiny" / "ray" / "train").exists()

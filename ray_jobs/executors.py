@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from pydantic import ValidationError
 from ray import tune
 from ray.actor import ActorHandle
 from ray.tune import Callback, Trainable
@@ -76,6 +77,19 @@ def _with(trainable: Any, **settings: Any) -> Any:
     return tune.with_resources(tune.with_parameters(trainable, **settings), _DRIVER_RESOURCES)
 
 
+def _experiment_of(experiment: ExperimentConfig, parameters: dict[str, Any]) -> ExperimentConfig:
+    """``experiment`` with a trial's parameters.
+
+    Raises:
+        TrainingError: if they do not go together.
+    """
+    try:
+        return with_parameters(experiment, decoded(parameters))
+    except ValidationError as error:
+        reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
+        raise TrainingError("its parameters do not go together: " + "; ".join(reasons)) from error
+
+
 def _isolated_trial(
     parameters: dict[str, Any],
     *,
@@ -87,7 +101,7 @@ def _isolated_trial(
 ) -> None:
     """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
     name = tune.get_context().get_trial_id()
-    task = TrainingTask(name, prepared, with_parameters(experiment, decoded(parameters)))
+    task = TrainingTask(name, prepared, _experiment_of(experiment, parameters))
     trainer = torch_trainer(
         [task], resources, where / name, [TuneReportCallback()], collect=False, groups=groups
     )
@@ -107,7 +121,7 @@ class _WarmTrial(Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called by Ray Tune before each further trial."""
-        experiment = with_parameters(self._experiment, decoded(new_config))
+        experiment = _experiment_of(self._experiment, new_config)
         ray.get(self._desk.add.remote(self.trial_id, experiment))
         return True
 

@@ -26,7 +26,8 @@ from ray_jobs.comparison import (
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
 from ray_jobs.train import Trained
-from ray_jobs.tune import METRIC, Chosen
+from ray_jobs.trials import METRIC
+from ray_jobs.tune import Chosen
 from ray_jobs.workspace import Workspace
 
 ATTRIBUTIONS: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)

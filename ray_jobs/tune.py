@@ -4,7 +4,8 @@
 
 Trials are trained by worker groups that stay (``tune.executor``), and stopped early by ASHA if they
 fall behind. They are compared by validation RMSE in stars, whatever loss they train with; no test
-row is read.
+row is read. A search that was killed goes on from its records, and so does one that shall have more
+trials than before: see ``ray_jobs.trials`` and ``ray_jobs.recording``.
 """
 
 from __future__ import annotations
@@ -13,16 +14,12 @@ import argparse
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import tomli_w
-from optuna.samplers import TPESampler
 from ray import tune
-from ray.tune import Callback, CheckpointConfig, ResultGrid, RunConfig, TuneConfig, Tuner
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 
 from ingest.storage import Storage
 from ncf.config import ExperimentConfig, LossName
@@ -34,11 +31,10 @@ from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.executors import Executor, decoded, executor
 from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.recording import RecordedHalving, RecordedSampler, Recorder
 from ray_jobs.runtime import main
+from ray_jobs.trials import METRIC, TrialRecord, TrialRecords
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
-
-METRIC: Final = "best_validation_rmse"
-"""Lowest validation RMSE so far, in stars."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,24 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
     name = f"tune-{loss}" if loss else "tune"
     folder = workspace.run / "searches" / loss if loss else workspace.run
     best, trials = folder / "best_config.json", folder / "trials.parquet"
-    key = fingerprint(
+    # Trials come out the same however many there are, and whatever runs them.
+    others = {"num_trials", "max_concurrent_trials", "executor"}
+    same_search = fingerprint(
         STAGE_VERSION,
         prepared.manifest.fingerprint,
         config.experiment.model_dump(mode="json"),
-        config.tune.model_dump(mode="json", exclude={"executor"}),  # trials come out the same
+        config.tune.model_dump(mode="json", exclude=others),
         config.scaling.num_workers,
     )
 
     def work() -> None:
-        grid = _run_trials(config, prepared, workspace.run / "ray" / name)
-        _write_results(grid, config, folder)
+        records = TrialRecords(folder / "trials" / same_search[:16])
+        if workspace.force:
+            records.delete()
+        _run_missing_trials(config, prepared, records, workspace.run / "ray" / name)
+        _write_results(records, config, folder)
 
+    key = fingerprint(same_search, config.tune.num_trials)
     workspace.stage(name, key, [best, trials], work)
     values = best.read_json()
     return Chosen(
@@ -95,38 +97,59 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
     )
 
 
-def _run_trials(config: JobConfig, prepared: Prepared, where: Storage) -> ResultGrid:
+def _run_missing_trials(
+    config: JobConfig, prepared: Prepared, records: TrialRecords, where: Storage
+) -> None:
+    """Train those of the search's trials that have not ended yet.
+
+    Args:
+        config: the search.
+        prepared: the data.
+        records: of earlier trials; the further ones are added.
+        where: folder for what Ray writes.
+    """
+    count = config.tune.num_trials
+    missing = len(records.missing(count))
+    if missing < count:
+        say(f"   {count - missing} of {count} trials are done already, with the same settings")
+    if not missing:
+        return
     ensure_ray(config)
     resources = Resources.of(config)
     concurrent = min(
-        config.tune.max_concurrent_trials or resources.concurrent,
-        resources.concurrent,
-        config.tune.num_trials,
+        config.tune.max_concurrent_trials or resources.concurrent, resources.concurrent, missing
     )
-    say(f"   {config.tune.num_trials} trials, {concurrent} at a time, {_device(resources)}")
-    where.delete()
+    say(f"   {missing} trials, {concurrent} at a time, {_device(resources)}")
+    _clear(where, {record.trial_id for record in records.ended()})
     with executor(config, prepared, resources, concurrent, where) as chosen:
-        return _tuner(config, chosen, concurrent, where).fit()
+        _tuner(config, chosen, concurrent, records, where).fit()
 
 
-def _tuner(config: JobConfig, chosen: Executor, concurrent: int, where: Storage) -> Tuner:
+def _clear(where: Storage, kept: set[str]) -> None:
+    """Delete what Ray has left, except for its logs of the trials that are ``kept``."""
+    for folder in where.list_folders():
+        if not any(f"_{trial_id}_" in folder.name for trial_id in kept):
+            folder.delete()
+    for file in where.list_files():
+        file.delete()
+
+
+def _tuner(
+    config: JobConfig, chosen: Executor, concurrent: int, records: TrialRecords, where: Storage
+) -> Tuner:
+    search, count = config.tune, config.tune.num_trials
+    space = {key: _domain(dimension) for key, dimension in search.space.items()}
+    scheduler = RecordedHalving(
+        records, config.train.epochs, search.grace_epochs, search.reduction_factor
+    )
     return Tuner(
         chosen.trainable,
-        param_space={key: _domain(d) for key, d in config.tune.space.items()},
         tune_config=TuneConfig(
-            metric=METRIC,
-            mode="min",
-            num_samples=config.tune.num_trials,
+            num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
-            search_alg=OptunaSearch(sampler=TPESampler(seed=config.tune.seed)),
-            scheduler=ASHAScheduler(
-                time_attr="epoch",
-                grace_period=min(config.tune.grace_epochs, config.train.epochs),
-                # Beyond the last epoch: a trial that gets there ends by itself, and cleanly.
-                max_t=config.train.epochs + 1,
-                reduction_factor=config.tune.reduction_factor,
-            ),
+            search_alg=RecordedSampler(space, search.seed, records, count),
+            scheduler=scheduler,
         ),
         run_config=RunConfig(
             name=where.name,
@@ -134,7 +157,10 @@ def _tuner(config: JobConfig, chosen: Executor, concurrent: int, where: Storage)
             storage_filesystem=where.filesystem,
             verbose=0,
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials keep none
-            callbacks=[*chosen.callbacks, _TrialLines(config.tune.num_trials)],
+            callbacks=[
+                *chosen.callbacks,
+                Recorder(records, scheduler, _TrialLines(records.ended(count), count)),
+            ],
         ),
     )
 
@@ -159,94 +185,81 @@ def _is_scalar(value: Any) -> bool:
     return not isinstance(value, (tuple, list))
 
 
-class _TrialLines(Callback):
-    """A line for each trial that ends."""
+class _TrialLines:
+    """Says a line for each trial that ends.
 
-    def __init__(self, num_trials: int) -> None:
+    Args:
+        earlier: records of the trials that have ended before.
+        num_trials: that the search shall have.
+    """
+
+    def __init__(self, earlier: list[TrialRecord], num_trials: int) -> None:
         self._num_trials = num_trials
-        self._ended = 0
-        self._best = float("inf")
+        self._ended = len(earlier)
+        self._best = min((r.result for r in earlier if r.result is not None), default=math.inf)
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Called by Ray Tune in the driver."""
-        result = trial.last_result
-        self._best = min(self._best, result.get(METRIC, float("inf")))
-        self._say(
-            trial,
-            f"RMSE {result.get(METRIC, float('nan')):.4f} after {result.get('epoch', 0)} epochs"
-            f" (best so far {self._best:.4f})",
-        )
-
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Called by Ray Tune in the driver."""
-        self._say(trial, "failed")
-
-    def _say(self, trial: Trial, outcome: str) -> None:
+    def __call__(self, record: TrialRecord) -> None:
         self._ended += 1
+        outcome = f"failed: {record.error}"
+        if record.result is not None:
+            self._best = min(self._best, record.result)
+            outcome = (
+                f"RMSE {record.result:.4f} after {len(record.epochs)} epochs"
+                f" (best so far {self._best:.4f})"
+            )
         values = ", ".join(
             f"{key.split('.')[-1]}={value:.3g}"
             if isinstance(value, float)
             else f"{key.split('.')[-1]}={value}"
-            for key, value in trial.config.items()
+            for key, value in record.parameters.items()
         )
         say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {values}")
 
 
-def _write_results(grid: ResultGrid, config: JobConfig, folder: Storage) -> None:
+def _write_results(records: TrialRecords, config: JobConfig, folder: Storage) -> None:
     """``trials.parquet``, ``best_config.toml`` and ``best_config.json``, this one last.
 
     Raises:
-        TrainingError: if every trial failed.
+        TrainingError: if every trial failed. They are tried again the next time, since what made
+            them fail may be outside of the search.
     """
-    trials = _trials(grid)
-    finished = [t for t in trials if t["state"] == "finished" and t[METRIC] is not None]
-    if not finished:
-        reason = (trials[0]["error"] if trials else None) or "it reported no result"
-        raise TrainingError(f"all {len(trials)} trials failed, the first with: {reason}")
-    best = min(finished, key=lambda trial: float(trial[METRIC]))
-    parameters = decoded({key: best[f"config.{key}"] for key in config.tune.space})
+    trials = records.ended(config.tune.num_trials)
+    (folder / "trials.parquet").write_table(pa.Table.from_pylist([_row(t) for t in trials]))
+    judged = [trial for trial in trials if trial.result is not None]
+    if not judged:
+        records.delete()
+        raise TrainingError(f"all {len(trials)} trials failed, the first with: {trials[0].error}")
+    best = min(judged, key=lambda trial: trial.result or math.inf)
+    parameters = decoded(best.parameters)
     experiment = with_parameters(config.experiment, parameters)
-    (folder / "trials.parquet").write_table(pa.Table.from_pylist(trials))
     (folder / "best_config.toml").write_text(
         tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
     )
     (folder / "best_config.json").write_json(
         {
             "parameters": parameters,
-            "validation_rmse": best[METRIC],
-            "best_epoch": best["best_epoch"],
+            "validation_rmse": best.result,
+            "best_epoch": best.best_epoch,
             "num_trials": len(trials),
-            "num_failed": len(trials) - len(finished),
+            "num_failed": len(trials) - len(judged),
             "seed": config.tune.seed,
         }
     )
-    say(f"   best of {len(finished)}: validation RMSE {best[METRIC]:.4f} with {parameters}")
+    say(f"   best of {len(judged)}: validation RMSE {best.result:.4f} with {parameters}")
 
 
-def _trials(grid: ResultGrid) -> list[dict[str, Any]]:
-    """One record a trial, in the order they were made."""
-    records = []
-    for number, result in enumerate(grid, start=1):
-        metrics = result.metrics or {}
-        error = metrics.get(METRIC)
-        records.append(
-            {
-                "trial": number,
-                "trial_id": metrics.get("trial_id"),
-                "state": "failed" if result.error else "finished",
-                "error": str(result.error).strip().splitlines()[-1] if result.error else None,
-                METRIC: error if error is not None and math.isfinite(error) else None,
-                "best_epoch": metrics.get("best_epoch"),
-                "epochs": metrics.get("epoch"),
-                "seconds": metrics.get("time_total_s"),
-            }
-            | {f"config.{key}": value for key, value in (result.config or {}).items()}
-        )
-    return records
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    """A trial's row of ``trials.parquet``."""
+    return {
+        "trial": trial.number,
+        "trial_id": trial.trial_id,
+        "state": trial.state,
+        "error": trial.error,
+        METRIC: trial.epochs[-1][METRIC] if trial.epochs else None,
+        "best_epoch": trial.best_epoch,
+        "epochs": len(trial.epochs),
+        "seconds": trial.seconds,
+    } | {f"config.{key}": value for key, value in trial.parameters.items()}
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:

@@ -1,0 +1,202 @@
+"""The parts of Ray Tune that write a search's records, and that go on from those of before.
+
+A search that is continued knows all that the interrupted one did: the sampler is asked and told
+again everything that it was asked and told, in the same order, and the scheduler is shown every
+epoch. With one trial at a time its further trials are therefore those that the search would have
+come to anyway. With several at a time they are not, no more than two uninterrupted searches are the
+same: suggestions depend on which of them end first. Then what is lost is the part that trials which
+were being trained had in the scheduler's rungs until they are trained again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+from optuna.samplers import TPESampler
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from ray_jobs.trials import METRIC, TrialRecord, TrialRecords
+
+_NO_RESULT: Final = "it reported no result"
+
+
+class RecordedSampler(OptunaSearch):
+    """Optuna's TPE sampler; it first suggests the trials again that were interrupted.
+
+    Args:
+        space: Ray Tune's domains by the names of the parameters.
+        seed: of the sampler.
+        records: those of this search, to which this adds each trial that it suggests.
+        count: how many trials the search shall have.
+    """
+
+    def __init__(
+        self, space: Mapping[str, Any], seed: int, records: TrialRecords, count: int
+    ) -> None:
+        super().__init__(
+            OptunaSearch.convert_search_space(space),
+            metric=METRIC,
+            mode="min",
+            sampler=TPESampler(seed=seed),
+        )
+        self._records = records
+        self._missing = records.missing(count)
+        for record, ended in records.events():
+            if ended:
+                self._tell(record, record.result)
+            else:
+                super().suggest(str(record.number))
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Called by Ray Tune before each trial."""
+        number = self._missing.pop(0)
+        if number in self._records:
+            parameters = self._records[number].parameters
+        else:
+            parameters = super().suggest(str(number))
+        self._records.start(number, trial_id, parameters)
+        return parameters
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Called by Ray Tune after each epoch; the sampler only looks at how trials end."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Called by Ray Tune, also for a trial that was stopped."""
+        found = None if error else (result or {}).get(METRIC)
+        is_number = found is not None and math.isfinite(found)
+        self._tell(self._records.of(trial_id), found if is_number else None)
+
+    def _tell(self, record: TrialRecord, result: float | None) -> None:
+        """Tell the sampler how a trial has ended that it was asked for."""
+        asked = str(record.number)
+        # Asked for what it has suggested already, the sampler repeats it. Another processor or
+        # release of Optuna may have come to something else; what was trained is what counts.
+        is_what_was_trained = super().suggest(asked) == record.parameters
+        if result is not None and is_what_was_trained:
+            super().on_trial_complete(asked, {METRIC: result})
+            return
+        super().on_trial_complete(asked, error=True)
+        if result is not None:
+            self.add_evaluated_point(record.parameters, result)
+
+
+class RecordedHalving(ASHAScheduler):
+    """ASHA, with the epochs of earlier trials in its rungs; remembers which trials it stops.
+
+    Args:
+        records: those of this search.
+        epochs: that a trial has at most.
+        grace_epochs: that it has at least.
+        reduction_factor: the best one in this many goes on at each rung.
+    """
+
+    def __init__(
+        self, records: TrialRecords, epochs: int, grace_epochs: int, reduction_factor: float
+    ) -> None:
+        super().__init__(
+            time_attr="epoch",
+            metric=METRIC,
+            mode="min",
+            grace_period=min(grace_epochs, epochs),
+            # Beyond the last epoch: a trial that gets there ends by itself, and cleanly.
+            max_t=epochs + 1,
+            reduction_factor=reduction_factor,
+        )
+        self._stopped: set[str] = set()
+        for record in records.ended():
+            self._show(record)
+
+    def has_stopped(self, trial: Trial) -> bool:
+        """Whether this is why the trial has ended."""
+        return trial.trial_id in self._stopped
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Called by Ray Tune after each epoch."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP:
+            self._stopped.add(trial.trial_id)
+        return decision
+
+    def _show(self, record: TrialRecord) -> None:
+        stand_in = cast(Trial, SimpleNamespace(trial_id=record.trial_id))
+        self.on_trial_add(None, stand_in)
+        for epoch in record.epochs:
+            super().on_trial_result(None, stand_in, epoch)
+        self.on_trial_remove(None, stand_in)
+
+
+class Recorder(Callback):
+    """Records how each trial ends.
+
+    Args:
+        records: those of this search.
+        scheduler: what stops trials.
+        said: called with each record of a trial that has ended.
+    """
+
+    def __init__(
+        self,
+        records: TrialRecords,
+        scheduler: RecordedHalving,
+        said: Callable[[TrialRecord], None],
+    ) -> None:
+        self._records = records
+        self._scheduler = scheduler
+        self._said = said
+        self._epochs: dict[str, list[dict[str, float]]] = {}
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Called by Ray Tune in the driver."""
+        epoch = {key: result[key] for key in ("epoch", METRIC)}
+        self._epochs.setdefault(trial.trial_id, []).append(epoch)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the driver, also for a trial that was stopped."""
+        result = trial.last_result or {}
+        if not math.isfinite(result.get(METRIC, math.nan)):
+            self._end(trial, "failed", _NO_RESULT)
+        elif self._scheduler.has_stopped(trial) and result["epoch"] < result["max_epochs"]:
+            self._end(trial, "stopped")
+        else:
+            self._end(trial, "finished")
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the driver."""
+        self._end(trial, "failed", _reason(trial))
+
+    def _end(self, trial: Trial, state: str, error: str | None = None) -> None:
+        result = trial.last_result or {}
+        record = self._records.end(
+            trial.trial_id,
+            state=state,
+            error=error,
+            epochs=tuple(self._epochs.pop(trial.trial_id, ())),
+            best_epoch=result.get("best_epoch"),
+            seconds=result.get("time_total_s"),
+        )
+        self._said(record)
+
+
+def _reason(trial: Trial) -> str:
+    """Why a trial failed, without the way that the error took."""
+    return Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]

@@ -23,6 +23,8 @@ _RAY_ENVIRONMENT: Final = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Tables of trials come from this project's own callback.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # So do the reasons of failures; their tracebacks are in the trial's folder.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_DATA_LOG_INTERNAL_STACK_TRACE_TO_STDOUT": "0",
     # Else Ctrl-C makes Tune return what it has so far, as if the search had finished.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -103,9 +103,14 @@ class TuneConfig(Section):
     """The search by Ray Tune and Optuna."""
 
     num_trials: Annotated[int, Field(ge=0)] = 20
-    """Configurations to try; 0 leaves the search out and takes the configuration as it is."""
+    """Configurations to try; 0 leaves the search out and takes the configuration as it is. Trials
+    that the same search has made already count, be it that it was killed or that it had another
+    number of them: a larger number adds further ones, a smaller one looks at the first ones alone.
+    ``num_trials``, ``max_concurrent_trials`` and ``executor`` do not make it another search, any
+    other change does."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
-    """Trials at once; 0 takes as many as the cluster has room for."""
+    """Trials at once; 0 takes as many as the cluster has room for. With one at a time a search is
+    the same each time, with more its suggestions depend on which trials end first."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs before ASHA may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0

@@ -22,9 +22,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from ray_jobs.errors import TrainingError
 from ray_jobs.trials import METRIC, TrialRecord, TrialRecords
 
 _NO_RESULT: Final = "it reported no result"
+_RAISED_HERE: Final = f"{TrainingError.__module__}.{TrainingError.__name__}: "
 
 
 class RecordedSampler(OptunaSearch):
@@ -199,4 +201,5 @@ class Recorder(Callback):
 
 def _reason(trial: Trial) -> str:
     """Why a trial failed, without the way that the error took."""
-    return Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
+    text = Path(trial.error_file).read_text(encoding="utf-8")
+    return text.strip().splitlines()[-1].removeprefix(_RAISED_HERE)

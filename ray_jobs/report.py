@@ -292,30 +292,46 @@ def _calibration(comparison: Comparison) -> ReportSection:
 
 
 def _search(workspace: Workspace, chosen: Chosen) -> Iterator[ReportSection]:
-    if not chosen.num_trials:
-        return
-    trials = (workspace.run / "trials.parquet").read_table().to_pylist()
-    finished = [t for t in trials if t["state"] == "finished" and t[METRIC] is not None]
-    errors = [trial[METRIC] for trial in finished]
+    if chosen.num_trials:
+        yield search_section((workspace.run / "trials.parquet").read_table().to_pylist())
+
+
+def search_section(trials: list[dict[str, Any]]) -> ReportSection:
+    """What came of a search; ``trials`` are the rows of ``trials.parquet``, one of them judged."""
+    judged = [trial for trial in trials if trial["state"] != "failed"]
+    failed = [trial for trial in trials if trial["state"] == "failed"]
+    stopped = sum(trial["state"] == "stopped" for trial in trials)
+    errors = [trial[METRIC] for trial in judged]
     keys = [name for name in trials[0] if name.startswith("config.")]
-    rows = [
-        (
-            str(trial["trial"]),
-            f"{trial[METRIC]:.4f}",
-            str(trial["best_epoch"]),
-            *(_short(trial[key]) for key in keys),
-        )
-        for trial in sorted(finished, key=lambda trial: trial[METRIC])[:5]
-    ]
-    header = ("trial", "validation RMSE", "best epoch", *(k.split(".")[-1] for k in keys))
-    yield ReportSection(
+    names = tuple(key.split(".")[-1] for key in keys)
+    best = DataTable(
+        ("trial", "validation RMSE", "best epoch", *names),
+        tuple(
+            (
+                str(trial["trial"]),
+                f"{trial[METRIC]:.4f}",
+                str(trial["best_epoch"]),
+                *(_short(trial[key]) for key in keys),
+            )
+            for trial in sorted(judged, key=lambda trial: trial[METRIC])[:5]
+        ),
+    )
+    failures = DataTable(
+        ("trial", *names, "failed with"),
+        tuple(
+            (str(trial["trial"]), *(_short(trial[key]) for key in keys), trial["error"])
+            for trial in failed
+        ),
+    )
+    return ReportSection(
         "Search",
         (
-            f"{len(trials)} trials by Optuna's TPE sampler, {len(trials) - len(finished)} "
-            "failed; ASHA stopped those that fell behind. Trials are compared by validation RMSE "
-            "in stars; no test row was read. The best five:",
+            f"{len(trials)} trials by Optuna's TPE sampler: {len(judged) - stopped} trained to "
+            f"their end, {stopped} stopped by ASHA because they fell behind, {len(failed)} failed. "
+            "Trials are compared by validation RMSE in stars; no test row was read. The best five"
+            + (", and those that failed:" if failed else ":"),
         ),
-        (DataTable(header, tuple(rows)),),
+        (best, failures) if failed else (best,),
         (
             Plot(
                 "search_history",

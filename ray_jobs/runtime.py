@@ -78,6 +78,9 @@ def main(
         complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on from the last finished stage")
+        complain(
+            "interrupted; the same command goes on from the last finished stage, and in a search "
+            "from the last finished trial"
+        )
         return EXIT_INTERRUPTED
     return 0

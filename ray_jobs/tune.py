@@ -69,24 +69,13 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
     name = f"tune-{loss}" if loss else "tune"
     folder = workspace.run / "searches" / loss if loss else workspace.run
     best, trials = folder / "best_config.json", folder / "trials.parquet"
-    # Trials come out the same however many there are, and whatever runs them.
-    others = {"num_trials", "max_concurrent_trials", "executor"}
-    same_search = fingerprint(
-        STAGE_VERSION,
-        prepared.manifest.fingerprint,
-        config.experiment.model_dump(mode="json"),
-        config.tune.model_dump(mode="json", exclude=others),
-        config.scaling.num_workers,
-    )
 
     def work() -> None:
-        records = TrialRecords(folder / "trials" / same_search[:16])
-        if workspace.force:
-            records.delete()
+        records = open_records(config, prepared, folder, afresh=workspace.force)
         _run_missing_trials(config, prepared, records, workspace.run / "ray" / name)
         _write_results(records, config, folder)
 
-    key = fingerprint(same_search, config.tune.num_trials)
+    key = fingerprint(_identity(config, prepared), config.tune.num_trials)
     workspace.stage(name, key, [best, trials], work)
     values = best.read_json()
     return Chosen(
@@ -94,6 +83,29 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
         parameters=values["parameters"],
         validation_rmse=values["validation_rmse"],
         num_trials=values["num_trials"],
+    )
+
+
+def open_records(
+    config: JobConfig, prepared: Prepared, folder: Storage, *, afresh: bool = False
+) -> TrialRecords:
+    """What is known about the trials of a search, or ``afresh`` nothing; it lies in ``folder``."""
+    records = TrialRecords(folder / "trials" / _identity(config, prepared)[:16])
+    if afresh:
+        records.delete()
+    return records
+
+
+def _identity(config: JobConfig, prepared: Prepared) -> str:
+    """A fingerprint of all that makes it this search and no other."""
+    # Trials come out the same however many there are, and whatever runs them.
+    others = {"num_trials", "max_concurrent_trials", "executor"}
+    return fingerprint(
+        STAGE_VERSION,
+        prepared.manifest.fingerprint,
+        config.experiment.model_dump(mode="json"),
+        config.tune.model_dump(mode="json", exclude=others),
+        config.scaling.num_workers,
     )
 
 

@@ -5,23 +5,31 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tomllib
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import TPESampler
 
 from ncf import checkpoint
 from ncf.prepared import Prepared
+from ncf.report import Report
 from ray_jobs.cluster import Resources
 from ray_jobs.compare import compare
 from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.report import search_section
 from ray_jobs.train import train
-from ray_jobs.tune import search
+from ray_jobs.trials import METRIC
+from ray_jobs.tune import open_records, search
 from ray_jobs.worker import PREDICTIONS, TaskResult, TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
 from tests.ray_jobs.small import IMPOSSIBLE, job
@@ -291,3 +299,142 @@ def test_a_search_reads_no_test_row(storage: Path, prepared: Prepared) -> None:
 
 
 TRIAL = ["best_validation_rmse", "best_epoch", "config.train.loss", "config.train.learning_rate"]
+
+
+def small_search(storage: Path, name: str, count: int, **settings: Any) -> Workspace:
+    space = {
+        "train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "model.hidden_dims": {"choices": [[8, 4], [4]]},
+    }
+    defaults = {"num_trials": count, "max_concurrent_trials": 1, "grace_epochs": 1, "space": space}
+    train = {"epochs": 3, "batch_size": 512}
+    return Workspace(job(storage, name=name, train=train, tune=defaults | settings))
+
+
+def table(workspace: Workspace) -> list[dict[str, Any]]:
+    return pq.read_table(workspace.run.path + "/trials.parquet").to_pylist()
+
+
+def suggested_by_optuna(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What Optuna alone suggests, one after the other, if trials come out as these have."""
+    study = optuna.create_study(sampler=TPESampler(seed=0), direction="minimize")
+    space = {
+        "train.learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+        "model.hidden_dims": CategoricalDistribution(["[8, 4]", "[4]"]),
+    }
+    found = []
+    for row in rows:
+        trial = study.ask(fixed_distributions=space)
+        found.append({f"config.{key}": value for key, value in trial.params.items()})
+        study.tell(trial, row[METRIC])
+    return found
+
+
+def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
+    storage: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, more = (small_search(storage, "in-parts", count) for count in (10, 13))
+
+    ten = search(few, prepared)
+    ten_rows = table(few)
+    thirteen = search(more, prepared)
+    rows = table(more)
+    capsys.readouterr()
+    ten_again = search(few, prepared)
+
+    assert (ten.num_trials, thirteen.num_trials) == (10, 13)
+    assert rows[:10] == ten_rows
+    assert [row["trial"] for row in rows] == list(range(1, 14))
+    parameters = [{k: v for k, v in row.items() if k.startswith("config.")} for row in rows]
+    assert parameters == suggested_by_optuna(rows)
+    assert {row["state"] for row in rows} == {"finished", "stopped"}
+    for row in rows:
+        assert (row["epochs"] < 3) is (row["state"] == "stopped")
+    assert thirteen.validation_rmse == min(row[METRIC] for row in rows)
+    # All that Ray has logged belongs to these trials.
+    logs = [path.parent.name for path in (storage / "runs/in-parts/ray/tune").glob("*/result.json")]
+    assert sorted(name.split("_")[2] for name in logs) == sorted(row["trial_id"] for row in rows)
+
+    assert ten_again == ten
+    assert table(few) == ten_rows
+    assert "10 of 10 trials are done already" in capsys.readouterr().out
+
+
+def test_what_makes_another_search(storage: Path, prepared: Prepared) -> None:
+    workspace = small_search(storage, "another", 3)
+    open_records(workspace.config, prepared, workspace.run).start(1, "trial", {})
+
+    def is_known(afresh: bool = False, **settings: Any) -> bool:
+        config = small_search(storage, "another", 3, **settings).config
+        return 1 in open_records(config, prepared, workspace.run, afresh=afresh)
+
+    assert is_known(num_trials=9, max_concurrent_trials=2, executor="isolated")
+    assert not is_known(seed=1)
+    assert not is_known(grace_epochs=2)
+    assert not is_known(space={"model.dropout": {"low": 0.0, "high": 0.1}})
+    assert is_known()
+    assert not is_known(afresh=True)
+    assert not is_known()
+
+
+FAILURES: dict[int, tuple[dict[str, Any], str]] = {
+    2: ({"train.loss": "nll"}, 'train.loss = "nll" needs model.head = "ordinal"'),
+    3: ({"train.learning_rate": 1e38}, "training diverged: the error of epoch 1 is"),
+    4: ({"model.embedding_dim": IMPOSSIBLE}, "allocate"),
+}
+
+
+def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
+    storage: Path, prepared: Prepared
+) -> None:
+    """They run as interrupted trials do, which lets the test say what their parameters are."""
+    workspace = Workspace(
+        job(
+            storage,
+            name="failing",
+            model={"head": "ordinal"},
+            train={"epochs": 2, "batch_size": 512},
+            tune={
+                "num_trials": 5,
+                "space": {
+                    "train.loss": {"choices": ["mse", "nll"]},
+                    "model.head": {"choices": ["regression", "ordinal"]},
+                    "train.learning_rate": {"low": 1e-3, "high": 1e38, "log": True},
+                    "model.embedding_dim": {"choices": [4, IMPOSSIBLE]},
+                },
+            },
+        )
+    )
+    fine: dict[str, Any] = {
+        "train.loss": "mse",
+        "model.head": "regression",
+        "train.learning_rate": 0.01,
+        "model.embedding_dim": 4,
+    }
+    records = open_records(workspace.config, prepared, workspace.run)
+    for number in range(1, 6):
+        changes, _ = FAILURES.get(number, ({}, ""))
+        records.start(number, f"interrupted-{number}", fine | changes)
+
+    chosen = search(workspace, prepared)
+
+    rows = {row["trial"]: row for row in table(workspace)}
+    assert {number: row["state"] for number, row in rows.items()} == {
+        1: "finished",
+        2: "failed",
+        3: "failed",
+        4: "failed",
+        5: "finished",
+    }
+    assert chosen.experiment == with_parameters(workspace.config.experiment, fine)
+    section = search_section(list(rows.values()))
+    report = Report("A run", (), (section,), ())
+    for number, (changes, reason) in FAILURES.items():
+        assert rows[number].items() >= {f"config.{k}": v for k, v in changes.items()}.items()
+        assert reason in rows[number]["error"]
+        assert reason in report.markdown("plots")
+        assert reason in unescape(report.html())
+    assert (
+        "2 trained to their end, 0 stopped by ASHA because they fell behind, 3 failed"
+        in (section.paragraphs[0])
+    )

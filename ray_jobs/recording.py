@@ -1,11 +1,11 @@
 """The parts of Ray Tune that write a search's records, and that go on from those of before.
 
-A search that is continued knows all that the interrupted one did: the sampler is asked and told
-again everything that it was asked and told, in the same order, and the scheduler is shown every
-epoch. With one trial at a time its further trials are therefore those that the search would have
-come to anyway. With several at a time they are not, no more than two uninterrupted searches are the
-same: suggestions depend on which of them end first. Then what is lost is the part that trials which
-were being trained had in the scheduler's rungs until they are trained again.
+A search that is continued knows what the one before did: the sampler is asked and told again all
+that it was asked and told, in the same order, and the scheduler is shown every epoch of the trials
+that have ended. With one trial at a time the further trials are therefore those of a search that
+was never interrupted. With several at a time they need not be, as suggestions depend on which
+trials end first; and until an interrupted trial has been trained again, its epochs are missing in
+ASHA's rungs.
 """
 
 from __future__ import annotations
@@ -142,18 +142,18 @@ class Recorder(Callback):
     Args:
         records: those of this search.
         scheduler: what stops trials.
-        said: called with each record of a trial that has ended.
+        on_end: called with the record of each trial that ends.
     """
 
     def __init__(
         self,
         records: TrialRecords,
         scheduler: RecordedHalving,
-        said: Callable[[TrialRecord], None],
+        on_end: Callable[[TrialRecord], None],
     ) -> None:
         self._records = records
         self._scheduler = scheduler
-        self._said = said
+        self._on_end = on_end
         self._epochs: dict[str, list[dict[str, float]]] = {}
 
     def on_trial_result(
@@ -196,7 +196,7 @@ class Recorder(Callback):
             best_epoch=result.get("best_epoch"),
             seconds=result.get("time_total_s"),
         )
-        self._said(record)
+        self._on_end(record)
 
 
 def _reason(trial: Trial) -> str:

@@ -89,7 +89,10 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
 def open_records(
     config: JobConfig, prepared: Prepared, folder: Storage, *, afresh: bool = False
 ) -> TrialRecords:
-    """What is known about the trials of a search, or ``afresh`` nothing; it lies in ``folder``."""
+    """What is known about the trials of a search, or ``afresh`` nothing; it lies in ``folder``.
+
+    Other settings have other records beside these, so that a return to the earlier ones loses none.
+    """
     records = TrialRecords(folder / "trials" / _identity(config, prepared)[:16])
     if afresh:
         records.delete()

@@ -17,7 +17,14 @@ from tests.support import TINY, left_after
 MARK = "two-nodes"
 
 # A worker on each node: neither has two CPUs.
-TWO_WORKERS = ("data.source=synthetic", *TINY, "scaling.num_workers=2", 'compare.losses=["mse"]')
+TWO_WORKERS = (
+    *TINY,
+    "scaling.num_workers=2",
+    "tune.num_trials=2",
+    'compare.losses=["mse"]',
+    "compare.seeds=[0]",
+    "final.refit_on_validation=false",
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
@@ -193,6 +194,13 @@ def _quieten() -> None:
     for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("optuna").setLevel(logging.WARNING)
+
+
+def beside_the_driver() -> dict[str, Any]:
+    """Options of an actor that serves the driver: it takes no CPU and is lost with it alone."""
+    node = ray.get_runtime_context().get_node_id()
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": where}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
+from ray_jobs.cluster import beside_the_driver
 from ray_jobs.console import say
 
 SECONDS_BETWEEN_LINES: Final = 1.5
@@ -34,7 +35,7 @@ class EpochLines(UserCallback):
 @contextmanager
 def epoch_lines() -> Iterator[EpochLines]:
     """A callback whose lines appear on this console for the length of the block."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    queue = Queue(actor_options=beside_the_driver())
     reader = threading.Thread(target=_print_until_none, args=(queue,), daemon=True)
     reader.start()
     try:

@@ -40,7 +40,7 @@ from ncf.batches import Share
 from ncf.config import ExperimentConfig
 from ncf.errors import DivergedError
 from ncf.prepared import Prepared
-from ray_jobs.cluster import Resources
+from ray_jobs.cluster import Resources, beside_the_driver
 from ray_jobs.worker import (
     LocalRows,
     TrainingTask,
@@ -242,7 +242,7 @@ def warm_groups(
         max_failures: how often a group is started anew.
         where: folder for what Ray Train writes.
     """
-    desk = ray.remote(num_cpus=0)(Desk).remote(count)
+    desk = ray.remote(Desk).options(**beside_the_driver()).remote(count)
     before = _placement_groups()
     try:
         trainers = [

@@ -100,18 +100,27 @@ def run_module(
 @contextlib.contextmanager
 def running_module(module: str, settings: Sequence[str] = ()) -> Iterator[Running]:
     """The same, while it runs; what is still there at the end of the block is killed."""
-    changes = [part for setting in settings for part in ("--set", setting)]
     mark = uuid.uuid4().hex
+    with running(environment(mark), module, settings) as program:
+        yield Running(program, mark)
+
+
+@contextlib.contextmanager
+def running(
+    variables: dict[str, str], module: str, settings: Sequence[str]
+) -> Iterator[subprocess.Popen[str]]:
+    """The same in an environment of one's own."""
+    changes = [part for setting in settings for part in ("--set", setting)]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", module, *changes],
         cwd=ROOT,
-        env=environment(mark),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        yield Running(process, mark)
+        yield process
     finally:
         process.kill()
         process.communicate()

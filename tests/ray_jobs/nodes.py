@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import ROOT, environment
+from tests.support import ROOT, Running, environment, running
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -25,6 +25,8 @@ class Head:
     gcs: str
     """For drivers and other nodes."""
     environment: dict[str, str]
+    mark: str
+    """Which all its processes inherit."""
 
     def job(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``ray job <verb>`` in the repository's folder."""
@@ -34,6 +36,12 @@ class Head:
         """``python -m <module> --set ...`` as a driver on this cluster."""
         changes = [part for s in (f"ray.address={self.gcs}", *settings) for part in ("--set", s)]
         return self._run(sys.executable, "-m", module, *changes)
+
+    @contextmanager
+    def running_module(self, module: str, *settings: str) -> Iterator[Running]:
+        """The same, while it runs."""
+        with running(self.environment, module, (f"ray.address={self.gcs}", *settings)) as process:
+            yield Running(process, self.mark)
 
     def run_python(self, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """``python -c <code>`` in ``folder``, with this project to be imported."""
@@ -85,6 +93,7 @@ def head_node(mark: str, home: Path, num_cpus: int) -> Iterator[Head]:
             f"http://127.0.0.1:{dashboard}",
             f"127.0.0.1:{port}",
             variables | {"RAY_AUTH_MODE": "token"},
+            mark,
         )
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.ray_jobs.nodes import head_node, worker_node
 from tests.support import Running, left_after, processes_with, run_module, running_module
 
 # Some 200 steps an epoch, so that epochs are seen while there are others to come.
@@ -45,12 +48,9 @@ def next_epoch(program: Running) -> int:
     raise AssertionError("the program ended without a line on an epoch:\n" + "".join(said))
 
 
-def kill_workers(mark: str) -> int:
-    """Kill -9 of the processes that train; returns how many there were."""
-    workers = [p for p, command in processes_with(mark).items() if "RayTrainWorker" in command]
-    for process in workers:
-        os.kill(process, signal.SIGKILL)
-    return len(workers)
+def workers_of(mark: str) -> list[int]:
+    """The processes that train."""
+    return [p for p, command in processes_with(mark).items() if "RayTrainWorker" in command]
 
 
 def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -61,6 +61,30 @@ def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]
     return [epoch | {"seconds": 0} for epoch in epochs], weights
 
 
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.timeout(600)
+def test_a_lost_node_is_replaced_by_another(tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    settings = [*(s for s in SETTINGS if not s.startswith("ray.")), f"storage={tmp_path / 'out'}"]
+    with ExitStack() as nodes:
+        head = nodes.enter_context(head_node(mark, tmp_path, num_cpus=0))
+        for _ in range(2):
+            nodes.enter_context(worker_node(head, tmp_path, num_cpus=1))
+        program = nodes.enter_context(head.running_module("ray_jobs.train", *settings))
+        before = next_epoch(program)
+        (worker,) = workers_of(mark)
+        os.kill(parent_of(worker), signal.SIGKILL)  # the raylet
+        program.process.communicate(timeout=280)
+        assert program.process.returncode == 0
+    assert left_after(mark, 30) == {}
+    epochs, _ = outcome(tmp_path / "out")
+    assert before < 40
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 41))
+
+
 @pytest.mark.timeout(600)
 def test_killed_workers_and_a_killed_job_leave_no_trace_in_the_weights(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -68,7 +92,8 @@ def test_killed_workers_and_a_killed_job_leave_no_trace_in_the_weights(tmp_path:
 
     with running_module("ray_jobs.train", (*SETTINGS, f"storage={broken}")) as program:
         before = next_epoch(program)
-        assert kill_workers(program.mark) == 1
+        (worker,) = workers_of(program.mark)
+        os.kill(worker, signal.SIGKILL)
         after = next_epoch(program)
         while after < before:
             after = next_epoch(program)

@@ -42,6 +42,9 @@ EVALUATION_CHUNK = 4096
 """Rows per forward pass in evaluation: enough that overhead does not matter, and few enough that
 what lies between the layers stays in the cache."""
 _KEPT_NUMBERS: Final = 4_000_000
+_LOSSES_KEPT: Final = 64
+"""Steps' losses that are kept as tensors of their own: each lies between the large blocks of its
+step, and keeps the allocator from putting these together when they are free again."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -129,7 +132,9 @@ def train_epoch(
         # Reading the loss here would make the device wait at every step.
         losses.append(step(portion))
         count += portion.batch_size
-    total = torch.stack(losses).double().sum()
+        if len(losses) == _LOSSES_KEPT:
+            losses = [torch.cat([loss.reshape(-1) for loss in losses])]
+    total = torch.cat([loss.reshape(-1) for loss in losses]).double().sum()
     _sum_over_workers(total, share)
     return float(total) / max(count, 1)
 

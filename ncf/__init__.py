@@ -1,4 +1,30 @@
 """Neural collaborative filtering: data preparation, model, training and evaluation.
 
-Only ``ncf.pipeline`` imports Ray; everything else runs, and is tested, with no cluster.
+Only ``ncf.pipeline`` imports Ray; everything else runs, and is tested, with no cluster. A trained
+model in three lines::
+
+    import ncf
+    model = ncf.load("artifacts/runs/NAME/checkpoint")
+    model.predict(users=[1, 2], movies=[318, 318]), model.recommend(user=42, n=10)
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ncf.serving import Recommender
+
+
+def load(folder: str | Path) -> Recommender:
+    """The model in a checkpoint's folder, see ``ncf.serving.Recommender``.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged or of another version.
+    """
+    # Importing torch takes seconds, and tasks that prepare ratings import this package without it.
+    from ncf.serving import load
+
+    return load(folder)

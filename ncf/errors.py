@@ -6,7 +6,8 @@
     ├── DataError            the raw or prepared data cannot be used
     ├── DivergedError        training reached a loss that is no number
     ├── CheckpointError      a checkpoint is absent, damaged or of another version
-    └── UnknownIdError       a user or movie that the model does not know was asked for
+    ├── UnknownIdError       a user or movie that the model does not know was asked for
+    └── UnsupportedError     something was asked for that this kind of model cannot tell
 """
 
 from __future__ import annotations
@@ -30,3 +31,7 @@ class CheckpointError(NcfError):
 
 class UnknownIdError(NcfError):
     """A user or movie that the model does not know was asked for."""
+
+
+class UnsupportedError(NcfError):
+    """Something was asked for that this kind of model cannot tell."""

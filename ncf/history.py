@@ -184,10 +184,7 @@ class RatingKernel(nn.Module):
             self.describe(right.movies),
         )
         result = torch.baddbmm(self.log_constant.exp(), vectors, other_vectors.transpose(1, 2))
-        # |a - b|^2 in its expanded form, which is a matrix product.
-        products = places @ other_places.transpose(1, 2)
-        squares = places.square().sum(-1)[:, :, None] + other_places.square().sum(-1)[:, None, :]
-        alike = torch.exp(-0.5 * (squares - 2 * products).clamp(min=0))
+        alike = _alike(places, other_places)
         radial = self.log_radial.exp()
         if len(self.log_days):
             apart = (left.days[:, :, None] - right.days[:, None, :]).abs().to(result.dtype)
@@ -199,12 +196,37 @@ class RatingKernel(nn.Module):
                 radial = radial + mood_for_alike * near
         return result + radial * alike
 
+    def taste(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Correlation of what users feel about movies, ``[Q], [L] -> [Q, L]`` from -1 to 1.
+
+        Without what all movies share, such as the user's bias and mood.
+        """
+
+        def covariance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            (vectors, places), (others, other_places) = self.describe(one), self.describe(other)
+            alike = _alike(places[None], other_places[None])[0]
+            return vectors @ others.T + self.log_radial.exp() * alike
+
+        def variance(movies: torch.Tensor) -> torch.Tensor:
+            vectors, _ = self.describe(movies)
+            return vectors.square().sum(-1) + self.log_radial.exp()
+
+        return covariance(left, right) * torch.rsqrt(variance(left)[:, None] * variance(right))
+
     def noise(self, movies: torch.Tensor) -> torch.Tensor:
         """Variance of a rating about what the kernel can know: ``[...] -> [...]``.
 
         It depends on the movie's content: some films divide people who agree otherwise.
         """
         return (self.log_noise + self.noises(movies).squeeze(-1)).exp()
+
+
+def _alike(places: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Between 0 and 1, by distance: ``[C, Q, P], [C, L, P] -> [C, Q, L]``."""
+    # |a - b|^2 in its expanded form, which is a matrix product.
+    products = places @ others.transpose(1, 2)
+    squares = places.square().sum(-1)[:, :, None] + others.square().sum(-1)[:, None, :]
+    return torch.exp(-0.5 * (squares - 2 * products).clamp(min=0))
 
 
 class ClosedForm(nn.Module):

@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import nn
@@ -187,27 +189,83 @@ class NCF(nn.Module):
         inputs: torch.Tensor | None,
     ) -> torch.Tensor:
         """Everything but the closed form; ``inputs: [B, W]`` come from the history."""
+        return reduce(torch.add, self._own_parts(users, movies, times, inputs).values())
+
+    def _own_parts(
+        self,
+        users: torch.Tensor,
+        movies: torch.Tensor,
+        times: torch.Tensor | None,
+        inputs: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """The same as its summands, ``[B]`` each."""
         fields = torch.stack([b(users, movies, times) for b in self.branches.values()], dim=1)
         fused = self.fusion(fields)
         if inputs is not None:
             fused = torch.cat([fused, inputs], dim=1)
-        prediction = self.output(self.hidden(fused)).squeeze(1)
+        parts = {"network": self.output(self.hidden(fused)).squeeze(1)}
         if self.biases is not None:
-            prediction = prediction + self.biases(users, movies)
+            parts["biases"] = self.biases(users, movies)
         if self.factors is not None:
-            prediction = prediction + self.factors(users, movies)
-        return prediction
+            parts["factors"] = self.factors(users, movies)
+        return parts
+
+    def base(
+        self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What predictions are without the closed form, as summands ``[B]``, by name.
+
+        ``network`` holds the mean rating. Users, movies and times are those of ``forward``.
+        """
+        inputs = None
+        if self.history_inputs is not None:
+            rows = Ratings.of(movies, times)
+            inputs = self.history_inputs.from_history(users, rows, self._known_history())
+        return self._own_parts(users, movies, times, inputs)
+
+    def contributions(self, user: int, rows: Ratings) -> torch.Tensor:
+        """What each rating of the user's history adds to each row, by the closed form.
+
+        ``rows: [Q]`` -> ``[Q, L]``, whose sum over the L ratings, in the order of ``history``, is
+        the ``posterior``.
+        """
+        assert self.closed_form is not None
+        history = self._known_history()
+        kept = slice(int(history.starts[user]), int(history.starts[user + 1]))
+        known = Ratings.of(history.movies, history.times)
+        weights = self._weights(history, known)[kept]
+        mine = Ratings(known.movies[None, kept], known.days[None, kept])
+        covariance = self.closed_form.kernel(Ratings(rows.movies[None], rows.days[None]), mine)[0]
+        return covariance * weights
+
+    def for_newcomer(self, rows: Rows) -> NCF:
+        """A model that knows ``rows`` alone, whose user index is 0; the parameters are shared.
+
+        Of the user it has no vector and no bias, which take training; all that it says of the user
+        comes from these ratings, which are in the training target's unit.
+        """
+        shared = {id(parameter): parameter for parameter in self.parameters()}
+        left_out = {id(self.history): None, id(self._solution): None}
+        result = copy.deepcopy(self, shared | left_out)
+        result.remember(rows)
+        return result
 
     def posterior(self, users: torch.Tensor, rows: Ratings) -> torch.Tensor:
         """What the closed form adds to each row, from the users' histories: ``[B] -> [B]``."""
         assert self.closed_form is not None
         history = self._known_history()
         ratings = Ratings.of(history.movies, history.times)
+        weights = self._weights(history, ratings)
+        return self.closed_form.posterior(users, rows, ratings, weights, history.starts)
+
+    def _weights(self, history: History, ratings: Ratings) -> torch.Tensor:
+        """``[N]`` by how much each known rating counts, solved for once."""
+        assert self.closed_form is not None
         if self._solution is None:
             with torch.no_grad():
                 residuals = history.ratings - self._own_of_history(history, ratings)
                 self._solution = self.closed_form.solve(ratings, residuals, history.starts)
-        return self.closed_form.posterior(users, rows, ratings, self._solution, history.starts)
+        return self._solution
 
     def _own_of_history(self, history: History, ratings: Ratings) -> torch.Tensor:
         """``[N]`` what is expected of the known ratings without the closed form."""

@@ -50,12 +50,18 @@ class Ranking:
 
 
 def top_movies(
-    checkpoint: Checkpoint, users: npt.NDArray[np.int64], seen: SeenMovies, top_n: int
+    checkpoint: Checkpoint,
+    users: npt.NDArray[np.int64],
+    seen: SeenMovies,
+    top_n: int,
+    today: int | None = None,
 ) -> Ranking:
     """The ``top_n`` movies with the highest predicted rating among those a user has not rated.
 
     ``users: [B]`` are user indices; ties go to the movie that comes first in the table. Movies
     without any training rating are candidates like all others: their features speak for them.
+    ``today`` is when a model that looks at times is asked, in seconds since 1970 UTC; by default
+    the day from which ages count.
     """
     num_movies = len(checkpoint.fitted.movies)
     top_n = min(top_n, num_movies)
@@ -63,8 +69,8 @@ def top_movies(
     stars = np.full((len(users), top_n), np.nan, dtype=np.float32)
     users_at_once = max(1, _PAIRS_AT_ONCE // num_movies)
     with torch.inference_mode():
-        # To a model that looks at times, today is the day from which ages count.
-        pairs = grid(checkpoint.model, num_movies, checkpoint.fitted.decay_reference)
+        reference = checkpoint.fitted.decay_reference
+        pairs = grid(checkpoint.model, num_movies, reference if today is None else today)
         for start in range(0, len(users), users_at_once):
             block = users[start : start + users_at_once]
             # Not clipped: clipping would make ties at five stars.

@@ -82,8 +82,9 @@ def test_nothing_below_imports_ray_jobs(package: str) -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("ncf.training, ncf.checkpoint, ncf.ranking, ncf.baselines, ncf.report", ["ray"]),
+        ("ncf.training, ncf.checkpoint, ncf.serving, ncf.baselines, ncf.report", ["ray"]),
         ("ingest.stage, ingest.__main__", ["ray", "torch"]),
+        ("ncf", ["ray", "torch", "numpy", "pyarrow", "pydantic"]),
     ],
 )
 def test_importing_does_not_load_what_is_not_needed(modules: str, absent: list[str]) -> None:

@@ -1,10 +1,13 @@
-"""The best unseen movies of every user, or of one. ``python -m ray_jobs.recommend --help``."""
+"""The best unseen movies of every user, of one, or of somebody new; movies like one.
+
+``python -m ray_jobs.recommend --help``.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,18 +16,22 @@ import pyarrow as pa
 import ray
 from pyarrow import fs
 from rich.table import Table
+from rich.text import Text
 
+from ingest.errors import ConfigError
 from ingest.storage import Storage
 from ncf import checkpoint
 from ncf.errors import UnknownIdError
 from ncf.fitted import UNKNOWN
 from ncf.prepared import Prepared
 from ncf.ranking import SeenMovies, top_movies
+from ncf.serving import Reasons, Recommendations, Recommender
 from ncf.splits import SPLITS
 from ray_jobs import preflight
 from ray_jobs.cluster import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say, show
+from ray_jobs.own_rows import read_ratings
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.runtime import main
 from ray_jobs.train import Trained, train
@@ -32,6 +39,12 @@ from ray_jobs.tune import search
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
 FILE: Final = "recommendations.parquet"
+
+_BASE: Final = {
+    "network": "the network, with the mean rating",
+    "biases": "biases",
+    "factors": "products of the user's and the movie's vectors",
+}
 
 SCHEMA: Final = pa.schema(
     [
@@ -142,51 +155,141 @@ def _seen(prepared: Prepared) -> SeenMovies:
     )
 
 
-def show_user(workspace: Workspace, trained: Trained, user_id: int) -> None:
-    """Print one user's recommendations.
+def show_one(workspace: Workspace, trained: Trained, options: argparse.Namespace) -> None:
+    """Print what was asked about one user, somebody new, or one movie.
 
     Raises:
-        UnknownIdError: if the user has no training rating.
+        UnknownIdError: if the user has no training rating, or no movie has the title.
+        UnsupportedError: if the model is none that can tell.
+        DatasetError: if the file with a newcomer's ratings cannot be used.
     """
     stored = workspace.run / "checkpoint"
-    model = load_model(stored.filesystem, stored.path)
-    users = model.fitted.user_index(np.array([user_id]))
-    if users[0] == UNKNOWN:
-        known = model.fitted.user_ids
+    asked = Recommender(load_model(stored.filesystem, stored.path))
+    top_n = workspace.config.recommend.top_n
+    if options.movie is not None:
+        movie = asked.find(options.movie)
+        show(_movies(asked.similar(movie, top_n), f"Like {asked.title(movie)}", "likeness"))
+        return
+    user, seen = options.user, np.zeros(0, np.int64)
+    if options.new_user is not None:
+        own = read_ratings(Path(options.new_user), asked)
+        asked = asked.newcomer(own.movies, own.ratings, own.times)
+        user, title = 0, f"For the ratings in {options.new_user}"
+        seen = own.movies  # a model may look at the newest ones alone
+    else:
+        seen = asked.checkpoint.fitted.movies.ids[_seen_by(trained.prepared, user)]
+        title = f"For user {user}, of movies not rated yet"
+    found = asked.recommend(user, top_n, seen.tolist())
+    show(_movies(found, title, "predicted"))
+    if options.reasons:
+        for table in _reasons(asked, asked.reasons(user, found.movies), options.reasons):
+            show(table)
+
+
+def _seen_by(prepared: Prepared, user_id: int) -> np.ndarray:
+    """Movie indices that a training user has rated in any split."""
+    known = prepared.fitted.user_ids
+    index = prepared.fitted.user_index(np.array([user_id]))[0]
+    if index == UNKNOWN:
         raise UnknownIdError(
             f"user {user_id} has no training rating. The model knows {len(known):,} users, with "
             f"ids from {known[0]} to {known[-1]}."
         )
-    top_n = workspace.config.recommend.top_n
-    rows = recommendations(model, users, _seen(trained.prepared), top_n)
-    table = Table(title=f"For user {user_id}, of movies not rated yet")
-    for column in ("#", "predicted", "movie", "id"):
+    return _seen(prepared).by(int(index))
+
+
+def _movies(found: Recommendations, title: str, what: str) -> Table:
+    table = Table(title=title)
+    for column in ("#", what, "movie", "id"):
         table.add_column(column, justify="left" if column == "movie" else "right")
-    for row in rows.to_pylist():
-        table.add_row(
-            str(row["rank"]), f"{row['predicted_rating']:.2f}", row["title"], str(row["movie_id"])
+    for rank, (movie, name, score) in enumerate(
+        zip(found.movies, found.titles, found.scores, strict=True), start=1
+    ):
+        table.add_row(str(rank), f"{score:.2f}", Text(name), str(movie))
+    return table
+
+
+def _reasons(asked: Recommender, reasons: list[Reasons], at_most: int) -> Iterator[Table]:
+    """For each movie the parts of its prediction, with the ratings that moved it most."""
+    if asked.checkpoint.model.closed_form is None:
+        say(
+            "note: what the user's ratings add can be told rating by rating only for a model with "
+            "the closed form (model.history.encoders); for this one, the parts of the network "
+            "that add up to the prediction"
         )
-    show(table)
+    for why in reasons:
+        table = Table(title=f"{asked.title(why.movie)}: {why.prediction:.2f}")
+        table.add_column("adds", justify="right")
+        table.add_column("because of")
+        table.add_column("rated", justify="right")
+        for name, part in why.base.items():
+            table.add_row(f"{part:+.3f}", _BASE[name], "")
+        order = np.argsort(-why.added, kind="stable")
+        up = [i for i in order[:at_most] if why.added[i] > 0]
+        down = [i for i in order[::-1][:at_most] if why.added[i] < 0][::-1]
+        for i in up:
+            table.add_row(*_rating(asked, why, i))
+        if rest := len(order) - len(up) - len(down):
+            others = why.added.sum() - why.added[[*up, *down]].sum()
+            table.add_row(f"{others:+.3f}", f"{rest} other ratings", "")
+        for i in down:
+            table.add_row(*_rating(asked, why, i))
+        yield table
+
+
+def _rating(asked: Recommender, why: Reasons, i: int) -> tuple[str, Text, str]:
+    title = Text(asked.title(int(why.rated[i])))
+    return f"{why.added[i]:+.3f}", title, f"{why.ratings[i]:.3g}"
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one."""
+    """The stages up to this one.
+
+    Raises:
+        ConfigError: if options are given that do not go together.
+    """
+    if options.reasons and (options.user, options.new_user) == (None, None):
+        raise ConfigError("--reasons needs --user or --new-user: whose recommendations to explain")
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
         trained = train(workspace, raw, prepared, search(workspace, prepared))
-        if options.user is None:
+        if (options.user, options.new_user, options.movie) == (None, None, None):
             recommend(workspace, trained)
         else:
-            show_user(workspace, trained, options.user)
+            show_one(workspace, trained, options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this command alone."""
-    parser.add_argument(
+    about = parser.add_mutually_exclusive_group()
+    about.add_argument(
         "--user", type=int, metavar="ID", help="print one user's recommendations instead"
     )
+    about.add_argument(
+        "--new-user",
+        metavar="FILE",
+        help="print those for somebody who was not in the training data, by a CSV of ratings: "
+        "movieId or title, rating, and optionally timestamp",
+    )
+    about.add_argument("--movie", metavar="TITLE", help="print the movies most like one")
+    parser.add_argument(
+        "--reasons",
+        type=_positive,
+        nargs="?",
+        const=3,
+        metavar="N",
+        help="with --user or --new-user: say what each prediction is made of, with the N ratings "
+        "(3) that raised it most and the N that lowered it most",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""Rows that users of a trained model bring: CSV files of pairs, and of somebody's ratings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from ingest.errors import DatasetError
+from ingest.parsing import Format, line_of, parse_int, read_columns, read_records, read_text
+from ncf.errors import UnknownIdError
+from ncf.fitted import Integers
+from ncf.serving import Recommender
+
+_FORM: Final = Format(multiline=True)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Somebody's ratings."""
+
+    movies: Integers
+    """``[N]`` ids, each once."""
+    ratings: np.ndarray
+    """``[N]`` float32, stars."""
+    times: Integers | None
+    """``[N]`` seconds since 1970 UTC, if they are known."""
+
+
+def read_ratings(path: Path, asked: Recommender) -> Rated:
+    """Read ``movieId`` or ``title``, ``rating`` and, if there is one, ``timestamp``.
+
+    Raises:
+        DatasetError: naming the line, if the file, a column or a value is missing or wrong, a movie
+            is unknown or stands there twice, or there is no rating at all.
+    """
+    header = _header(path)
+    if not {"movieId", "title"} & set(header):
+        raise DatasetError(
+            f"{path}, line 1: neither movieId nor title is among the columns {', '.join(header)}; "
+            "one of them must name the movies"
+        )
+    key = "movieId" if "movieId" in header else "title"
+    names = [key, "rating", *(["timestamp"] if "timestamp" in header else [])]
+    fitted = asked.checkpoint.fitted
+    movies: dict[int, int] = {}
+    ratings, times = [], []
+    for line, (named, rating, *time) in read_records(path, _FORM, names):
+        where = f"{path}, line {line}"
+        movie = _movie(asked, key, named, where)
+        if movie in movies:
+            raise DatasetError(
+                f"{where}: {asked.title(movie)!r} appears a second time (first on line "
+                f"{movies[movie]}). Keep one of the two lines."
+            )
+        movies[movie] = line
+        ratings.append(_stars(rating, fitted.rating_min, fitted.rating_max, where))
+        times += [parse_int(each, where, "timestamp") for each in time]
+    if not movies:
+        raise DatasetError(f"{path} holds no rating; expected at least one line of data")
+    return Rated(
+        np.array(list(movies), np.int64),
+        np.array(ratings, np.float32),
+        np.array(times, np.int64) if times else None,
+    )
+
+
+def read_pairs(path: Path, asked: Recommender) -> pa.Table:
+    """Read ``userId``, ``movieId`` and, if there is one, ``timestamp``, as int64.
+
+    Raises:
+        DatasetError: naming the line, if the file, a column or a value is missing or wrong, or a
+            movie is unknown.
+    """
+    names = ["userId", "movieId", *(["timestamp"] if "timestamp" in _header(path) else [])]
+    pairs = read_columns(path, _FORM, dict.fromkeys(names, pa.int64()))
+    movies = pairs["movieId"].to_numpy()
+    absent = np.flatnonzero(asked.checkpoint.fitted.movies.index_of(movies) < 0)
+    if len(absent):
+        row = int(absent[0])
+        raise DatasetError(
+            f"{path}, line {line_of(path, _FORM, row)}: movie {movies[row]} is not in the model's "
+            f"catalogue of {len(asked.checkpoint.fitted.movies):,} movies; {len(absent):,} of "
+            f"{len(pairs):,} rows have such a movie. Correct or remove them."
+        )
+    return pairs
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DatasetError(f"there is no file {path}")
+    first = read_text(path, _FORM.encoding).partition("\n")[0]
+    return [name.strip().strip('"') for name in first.split(",")]
+
+
+def _movie(asked: Recommender, key: str, text: str, where: str) -> int:
+    try:
+        if key == "title":
+            return asked.find(text)
+        movie = parse_int(text, where, key)
+        asked.title(movie)
+    except UnknownIdError as error:
+        known = f"movie {text} is not in the model's catalogue" if key == "movieId" else str(error)
+        raise DatasetError(f"{where}: {known}") from error
+    return movie
+
+
+def _stars(text: str, lowest: float, highest: float, where: str) -> float:
+    try:
+        stars = float(text)
+    except ValueError:
+        stars = float("nan")
+    if not lowest <= stars <= highest:
+        raise DatasetError(
+            f"{where}: rating is {text!r}, expected a number from {lowest:g} to {highest:g}, as in "
+            "the training data"
+        )
+    return stars

@@ -5,6 +5,7 @@
     JobError                 the root: catch this one
     ├── ResourceError        the cluster cannot be reached or is too small
     ├── ClusterError         nodes cannot work together, or ``doctor`` found a fault
+    ├── NoModelError         a trained model is needed and there is none
     └── TrainingError        a training run or every trial of a search failed
 """
 
@@ -21,6 +22,10 @@ class ResourceError(JobError):
 
 class ClusterError(JobError):
     """Nodes have other versions or no common storage, or ``doctor`` found a fault."""
+
+
+class NoModelError(JobError):
+    """A trained model is needed and there is none."""
 
 
 class TrainingError(JobError):

@@ -1,0 +1,255 @@
+"""The commands that use a trained model, in this process, without Ray and without training."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from ncf import checkpoint
+from ncf.batches import Batch
+from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig
+from ncf.fitted import FittedState, MovieTable
+from ncf.model import NCF
+from ncf.serving import Recommender, load
+from ncf.training import snapshot
+from ray_jobs import predict, recommend
+from ray_jobs.config import JobConfig
+from ray_jobs.recommend import show_one
+from ray_jobs.runtime import main
+from ray_jobs.train import Trained
+from ray_jobs.workspace import Workspace
+from tests.ncf.prepared import write_prepared
+
+TITLES = ("Toy Story (1995)", "Heat (1995)", "Seven, Eight (1990)", "Fargo (1996)", "Dune (1984)")
+IDS = (1, 6, 20, 30, 40)
+NEWEST = 1_000_000
+CLOSED = ModelConfig(
+    inputs=("genres", "decade"),
+    embedding_dim=3,
+    hidden_dims=(4,),
+    biases=("movie",),
+    history=HistoryConfig(encoders=("closed-form",), vector_dim=4, linear_dim=2, radial_dim=2),
+)
+PLAIN = ModelConfig(inputs=("user", "movie", "genres"), embedding_dim=3, hidden_dims=(4,))
+
+FITTED = FittedState(
+    user_ids=np.array([10, 20]),
+    genres=("Comedy", "Drama"),
+    decades=(1980, 1990),
+    numeric=(),
+    rating_mean=3.5,
+    rating_min=0.5,
+    rating_max=5.0,
+    decay_reference=NEWEST,
+    decay_rate_per_day=0.0,
+    movies=MovieTable(
+        ids=np.array(IDS),
+        titles=TITLES,
+        embedding_index=np.arange(1, 6),
+        genres=np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]], dtype=np.bool_),
+        decade=np.array([2, 2, 2, 2, 1]),
+        numeric=np.zeros((5, 0), dtype=np.float32),
+        train_counts=np.array([2, 1, 1, 0, 0]),
+    ),
+)
+ROWS = Batch(
+    users=torch.tensor([1, 1, 2, 2], dtype=torch.int32),
+    movies=torch.tensor([0, 1, 0, 2], dtype=torch.int32),
+    ratings=torch.tensor([5.0, 1.0, 2.0, 4.0]),
+    weights=torch.ones(4),
+    times=torch.tensor([5, 6, 7, NEWEST]),
+)
+
+
+def kept(folder: Path, config: ModelConfig) -> Workspace:
+    """A run whose checkpoint has random weights."""
+    torch.manual_seed(0)
+    model = NCF(config, FITTED)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.start_at(3.0)
+    model.remember(ROWS)
+    experiment = ExperimentConfig(model=config)
+    workspace = Workspace(JobConfig(storage=str(folder), name="made"))
+    path = Path((workspace.run / "checkpoint").path)
+    checkpoint.save(path, snapshot(model), experiment, FITTED, {}, model.history)
+    return workspace
+
+
+def asked(workspace: Workspace) -> Recommender:
+    return load((workspace.run / "checkpoint").path)
+
+
+def predicting(folder: Path, pairs: str) -> int:
+    (folder / "pairs.csv").write_text(pairs)
+    files = [str(folder / "pairs.csv"), "--out", str(folder / "predictions.csv")]
+    settings = ["--set", f"storage={folder}", "--set", "name=made"]
+    return main("predict", predict.run, [*settings, *files], predict.add_options)
+
+
+@pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["closed form", "plain"])
+def test_pairs_are_predicted_in_their_order_and_ray_is_not_started(
+    config: ModelConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, config)
+    assert predicting(tmp_path, "movieId,userId,note\n20,10,a\n1,999,b\n6,20,c\n") == 0
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["userId"], row["movieId"]) for row in rows] == [
+        ("10", "20"),
+        ("999", "1"),
+        ("20", "6"),
+    ]
+    expected = asked(workspace).predict([10, 999, 20], [20, 1, 6])
+    np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, rtol=1e-6)
+    assert "note: 1 rows have a user without a training rating" in capsys.readouterr().out
+    assert not ray.is_initialized()
+
+
+def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    assert predicting(tmp_path, "userId,movieId,timestamp\n10,20,6\n10,20,9999999\n") == 0
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        found = [float(row["prediction"]) for row in csv.DictReader(stream)]
+    expected = asked(workspace).predict(10, 20, [6, 9_999_999])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert abs(found[0] - found[1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ("userId,movie\n1,1\n", "line 1: the columns movieId are missing"),
+        ("userId,movieId\n10,1\n10,777\n", "line 3: movie 777 is not in the model's catalogue"),
+        ("userId,movieId\n10,one\n", "line 2: movieId is 'one'"),
+        ("", "is empty"),
+    ],
+)
+def test_wrong_pairs_end_with_1_name_the_line_and_leave_no_file(
+    pairs: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept(tmp_path, CLOSED)
+    before = sorted(tmp_path.iterdir())
+    assert predicting(tmp_path, pairs) == 1
+    assert told in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "pairs.csv"])
+
+
+def test_without_a_model_the_command_that_makes_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predicting(tmp_path, "userId,movieId\n10,1\n") == 1
+    assert "Make it with python -m ray_jobs.train" in capsys.readouterr().err
+
+
+def recommending(workspace: Workspace, folder: Path, *arguments: str) -> None:
+    parser = argparse.ArgumentParser()
+    recommend.add_options(parser)
+    splits = {"train": ROWS, "validation": ROWS[:0], "test": ROWS[:0]}
+    prepared = write_prepared(folder / "prepared", splits, FITTED)
+    show_one(workspace, Trained({}, prepared), parser.parse_args(arguments))
+
+
+def test_like_movies_are_shown_but_not_the_movie_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    recommending(workspace, tmp_path, "--movie", "toy story")
+    head, _, rows = capsys.readouterr().out.partition("┡")
+    assert "Like Toy Story (1995)" in head
+    assert TITLES[0] not in rows
+    order = [rows.index(title) for title in asked(workspace).similar(1).titles]
+    assert order == sorted(order)
+    assert len(order) == 4
+
+
+@pytest.mark.parametrize(
+    "ratings",
+    [
+        "movieId,rating\n1,5\n20,0.5\n",
+        'title,rating,timestamp\nToy Story (1995),5,1000000\n"Seven, Eight",0.5,1000000\n',
+    ],
+    ids=["ids", "titles"],
+)
+def test_somebody_new_gets_what_the_ratings_say_with_reasons(
+    ratings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    (tmp_path / "mine.csv").write_text(ratings)
+    recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--reasons", "1")
+    out = capsys.readouterr().out
+    theirs = asked(workspace).newcomer([1, 20], [5.0, 0.5])
+    best = theirs.recommend(0)
+    assert set(best.movies) == {6, 30, 40}
+    for why in theirs.reasons(0, best.movies):
+        assert f"{theirs.title(why.movie)}: {why.prediction:.2f}" in out
+        for part in (*why.base.values(), *why.added):
+            assert f"{part:+.3f}" in out
+
+
+def test_only_the_strongest_ratings_are_named_and_the_rest_summed_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    ratings = "movieId,rating\n1,5\n6,4.5\n20,5\n30,5\n"
+    (tmp_path / "mine.csv").write_text(ratings)
+    recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--reasons", "1")
+    out = capsys.readouterr().out
+    theirs = asked(workspace).newcomer([1, 6, 20, 30], [5.0, 4.5, 5.0, 5.0])
+    (why,) = theirs.reasons(0, [40])
+    shown = (why.added.argmax(), why.added.argmin())
+    named = [i for i in shown if (why.added[i] > 0) == (i == shown[0])]
+    rest = why.added.sum() - why.added[named].sum()
+    assert f"{rest:+.3f}" in out
+    assert f"{4 - len(named)} other ratings" in out
+    for i in named:
+        assert f"{why.added[i]:+.3f}" in out
+
+
+@pytest.mark.parametrize(
+    ("ratings", "told"),
+    [
+        ("movieId,stars\n1,5\n", "line 1: the columns rating are missing"),
+        ("film,rating\n1,5\n", "line 1: neither movieId nor title"),
+        ("movieId,rating\n1,5\n777,5\n", "line 3: movie 777 is not in the model's catalogue"),
+        ("title,rating\nToy Stroy,5\n", r"line 2: no movie has the title 'Toy Stroy'. Did you"),
+        ("movieId,rating\n1,7\n", "line 2: rating is '7', expected a number from 0.5 to 5"),
+        ("movieId,rating\n1,5\n1,4\n", r"line 3: 'Toy Story (1995)' appears a second time"),
+        ("movieId,rating\n", "holds no rating"),
+    ],
+)
+def test_wrong_ratings_are_refused_with_their_line(
+    ratings: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    (tmp_path / "mine.csv").write_text(ratings)
+
+    def run(config: JobConfig, options: argparse.Namespace) -> None:
+        recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"))
+
+    assert main("recommend", run, []) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_training_users_recommendations_leave_out_what_was_rated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recommending(kept(tmp_path, PLAIN), tmp_path, "--user", "10", "--reasons")
+    out = capsys.readouterr().out
+    assert "only for a model with the closed form" in out
+    assert TITLES[0] not in out
+    assert TITLES[1] not in out
+    assert all(title in out for title in TITLES[2:])
+
+
+def test_reasons_need_somebody(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--movie", "Heat", "--reasons"]
+    assert main("recommend", recommend.run, arguments, recommend.add_options) == 2
+    assert "--reasons needs --user or --new-user" in capsys.readouterr().err

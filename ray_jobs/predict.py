@@ -20,8 +20,8 @@ from ncf.serving import Recommender
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
 from ray_jobs.errors import NoModelError
+from ray_jobs.kept import load_model
 from ray_jobs.own_rows import read_pairs
-from ray_jobs.recommend import load_model
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace
 
@@ -40,7 +40,7 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
             f"there is no trained model in {stored}. Make it with python -m ray_jobs.train and the "
             "same options."
         )
-    asked = Recommender(load_model(stored.filesystem, stored.path))
+    asked = Recommender(load_model(stored))
     table = read_pairs(pairs, asked)
     users = table["userId"].to_numpy()
     times = table["timestamp"].to_numpy() if "timestamp" in table.column_names else None

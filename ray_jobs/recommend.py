@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import ray
-from pyarrow import fs
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +29,7 @@ from ray_jobs import preflight
 from ray_jobs.cluster import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say, show
+from ray_jobs.kept import load_model, rated_movies
 from ray_jobs.own_rows import read_ratings
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.runtime import main
@@ -74,8 +73,7 @@ def recommend(workspace: Workspace, trained: Trained) -> Storage:
         ).map_batches(
             _recommend_block,
             fn_kwargs={
-                "filesystem": model.filesystem,
-                "path": model.path,
+                "stored": model,
                 "seen_ref": ray.put(_seen(prepared)),
                 "top_n": config.recommend.top_n,
             },
@@ -98,13 +96,12 @@ def _num_blocks(prepared: Prepared) -> int:
 
 def _recommend_block(
     batch: Mapping[str, np.ndarray],
-    filesystem: fs.FileSystem,
-    path: str,
+    stored: Storage,
     seen_ref: Any,
     top_n: int,
 ) -> pa.Table:
     """User positions in, rows of recommendations out; called once a block, so it loads once."""
-    return recommendations(load_model(filesystem, path), batch["id"] + 1, ray.get(seen_ref), top_n)
+    return recommendations(load_model(stored), batch["id"] + 1, ray.get(seen_ref), top_n)
 
 
 def recommendations(
@@ -128,31 +125,9 @@ def recommendations(
     )
 
 
-def load_model(filesystem: fs.FileSystem, path: str) -> checkpoint.Checkpoint:
-    """A checkpoint from any storage."""
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return checkpoint.load(Path(path))
-    with tempfile.TemporaryDirectory(prefix="ncf-model-") as folder:
-        fs.copy_files(
-            path,
-            folder,
-            source_filesystem=filesystem,
-            destination_filesystem=fs.LocalFileSystem(),
-        )
-        return checkpoint.load(Path(folder))
-
-
 def _seen(prepared: Prepared) -> SeenMovies:
     """All that users have rated, in any split."""
-    tables = [
-        prepared.table(split, ["user_index", "movie_index"])
-        for split in SPLITS
-        if prepared.manifest.counts[split]
-    ]
-    rows = pa.concat_tables(tables)
-    return SeenMovies.of(
-        rows["user_index"].to_numpy(), rows["movie_index"].to_numpy(), prepared.fitted.num_users
-    )
+    return rated_movies(prepared, SPLITS)
 
 
 def show_one(workspace: Workspace, trained: Trained, options: argparse.Namespace) -> None:
@@ -163,8 +138,7 @@ def show_one(workspace: Workspace, trained: Trained, options: argparse.Namespace
         UnsupportedError: if the model is none that can tell.
         DatasetError: if the file with a newcomer's ratings cannot be used.
     """
-    stored = workspace.run / "checkpoint"
-    asked = Recommender(load_model(stored.filesystem, stored.path))
+    asked = Recommender(load_model(workspace.run / "checkpoint"))
     top_n = workspace.config.recommend.top_n
     if options.movie is not None:
         movie = asked.find(options.movie)

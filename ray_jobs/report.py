@@ -59,6 +59,7 @@ def write_report(
             _calibration(comparison),
             *_search(workspace, chosen),
             _final(trained, chosen, config),
+            _rankings(trained),
             _examples(workspace),
             _run(trained, chosen, config),
         ),
@@ -369,6 +370,28 @@ def _final(trained: Trained, chosen: Chosen, config: JobConfig) -> ReportSection
     )
     table = DataTable(("rows", "RMSE", "MAE", "R²", "count"), tuple(rows))
     return ReportSection("The kept model", (chosen_by, how, "Errors in stars."), (table,))
+
+
+def _rankings(trained: Trained) -> ReportSection:
+    found = trained.metrics["ranking"]
+    at = found["at"]
+    rows = tuple(
+        (name, *(f"{found[key][metric]:.4f}" for metric in ("ndcg", "recall", "map")))
+        for name, key in (("the kept model", "model"), ("number of ratings", "popularity"))
+        if found[key]
+    )
+    how = (
+        "Each user's ranking is of all movies that the user has not rated in the training or "
+        "validation rows, by predicted rating. Relevant are the user's test rows with "
+        f"{found['relevant_stars']:g} stars or more; users without any, or without a training "
+        f"rating, are left out: {found['num_users']:,} remain, {found['num_users_ranked']:,} of "
+        "them are scored. Beside it the same movies by their number of training ratings. People "
+        "rate what they came to see, so a movie that nobody rated counts as not relevant here "
+        "whether good or not, which favours the popular; and the model is trained to predict "
+        "ratings, not what will be rated."
+    )
+    header = ("ranked by", f"NDCG@{at}", f"recall@{at}", f"MAP@{at}")
+    return ReportSection("Rankings", (how,), (DataTable(header, rows),) if rows else ())
 
 
 def _examples(workspace: Workspace) -> ReportSection:

@@ -16,12 +16,15 @@ from typing import Any
 import ray
 
 from ingest.stage import RawData
+from ingest.storage import Storage
 from ncf import checkpoint
 from ncf.prepared import Prepared
+from ncf.ranking import RANKED, RELEVANT_STARS, score_rankings
 from ray_jobs import preflight
 from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.console import say
+from ray_jobs.kept import load_model, rated_movies
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.progress import epoch_lines
 from ray_jobs.runtime import main
@@ -56,6 +59,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
         prepared.manifest.fingerprint,
         chosen.experiment.model_dump(mode="json"),
         config.scaling.num_workers,
+        (RANKED, RELEVANT_STARS),
     )
 
     def work() -> None:
@@ -74,7 +78,8 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
         else:
             runs.keep("train/best", "checkpoint")
         runs.clean_up()
-        metrics.write_json(_metrics(workspace, raw, chosen, selection, final, key))
+        found = _metrics(workspace, raw, chosen, selection, final, key)
+        metrics.write_json(found | {"ranking": _ranking(model, final_data)})
 
     workspace.stage("train", key, [metrics, model], work)
     trained = Trained(metrics.read_json(), final_data)
@@ -112,6 +117,15 @@ class _Runs:
     def clean_up(self) -> None:
         """Remove what Ray Train wrote; what is to be kept has been copied."""
         self._folder.delete()
+
+
+def _ranking(model: Storage, prepared: Prepared) -> dict[str, Any]:
+    """Rankings of what users had not rated in training and validation rows, by their test rows."""
+    return score_rankings(
+        load_model(model),
+        seen=rated_movies(prepared, ("train", "validation")),
+        relevant=rated_movies(prepared, ("test",), RELEVANT_STARS),
+    )
 
 
 def _metrics(

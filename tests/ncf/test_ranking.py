@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from sklearn.metrics import ndcg_score
 
 from ncf import ranking
 from ncf.checkpoint import Checkpoint
 from ncf.config import ExperimentConfig, ModelConfig
 from ncf.fitted import FittedState
 from ncf.model import NCF
-from ncf.ranking import SeenMovies, top_movies
+from ncf.ranking import RankingScores, SeenMovies, score_rankings, top_movies
 
 NOTHING_SEEN = SeenMovies.of(np.array([], np.int32), np.array([], np.int32), 3)
 
@@ -140,3 +141,77 @@ def test_seen_movies_are_those_of_each_user_and_of_no_other() -> None:
     movies = np.array([5, 4, 9, 7, 2, 1], np.int32)
     seen = SeenMovies.of(users, movies, 4)
     assert [sorted(seen.by(user)) for user in range(5)] == [[7], [2, 4], [], [1, 5, 9], []]
+
+
+def of_rows(rows: Any, users: int) -> SeenMovies:
+    return SeenMovies.of(rows.users.numpy(), rows.movies.numpy(), users)
+
+
+def test_the_scores_of_one_ranking_by_hand() -> None:
+    """Relevant are 7, 3 and 99; 3 is second and 7 is fourth of ten, 99 is not there."""
+    relevant = SeenMovies.of(np.array([2, 2, 2, 1]), np.array([7, 3, 99, 5]), 2)
+    ranked = np.array([[0, 3, 1, 7, 2, 4, 5, 6, 8, -1]])
+    found = RankingScores.of(ranked, np.array([2]), relevant)
+    best = 1 + 1 / np.log2(3) + 1 / np.log2(4)
+    assert found.ndcg == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / best)
+    assert found.recall == pytest.approx(2 / 3)
+    assert found.map == pytest.approx((1 / 2 + 2 / 4) / 3)
+
+
+def test_more_relevant_movies_than_places_can_still_be_ranked_perfectly() -> None:
+    relevant = SeenMovies.of(np.ones(20, np.int32), np.arange(20, dtype=np.int32), 1)
+    found = RankingScores.of(np.arange(10)[None], np.array([1]), relevant)
+    assert (found.ndcg, found.recall, found.map) == pytest.approx((1, 0.5, 1))
+
+
+def test_rankings_are_scored_as_by_scikit_learn(world: Any) -> None:
+    """Of all movies that a user has not rated; users without a relevant one are left out."""
+    checkpoint = drawn_checkpoint(world.fitted)
+    train = world.train[:2500]
+    test = world.test[torch.nonzero(world.test.ratings >= 3.8)[:, 0]]
+    found = score_rankings(checkpoint, of_rows(train, 120), of_rows(test, 120))
+
+    expected: dict[str, list[tuple[float, float, float]]] = {"model": [], "popularity": []}
+    users = sorted(set(test.users.tolist()))
+    for user in users:
+        rated = set(train.movies[train.users == user].tolist())
+        unseen = np.array([movie for movie in range(80) if movie not in rated])
+        relevant = np.isin(unseen, test.movies[test.users == user].numpy())
+        with torch.no_grad():
+            stars = checkpoint.model(
+                torch.full((len(unseen),), user), torch.from_numpy(unseen)
+            ).numpy()
+        # Of movies with as many ratings, the first in the table comes first.
+        counts = world.fitted.movies.train_counts[unseen] - unseen / 1000
+        for name, scores in (("model", stars), ("popularity", counts)):
+            hits = relevant[np.argsort(-scores)[:10]]
+            precisions = [hits[: k + 1].mean() for k in range(10) if hits[k]]
+            expected[name].append(
+                (
+                    ndcg_score(relevant[None], scores[None], k=10),
+                    hits.sum() / relevant.sum(),
+                    sum(precisions) / min(10, relevant.sum()),
+                )
+            )
+    assert 20 < len(users) < 120
+    assert found["num_users"] == found["num_users_ranked"] == len(users)
+    for name, scores in expected.items():
+        ndcg, recall, precision = np.mean(scores, axis=0)
+        assert found[name] == pytest.approx({"ndcg": ndcg, "recall": recall, "map": precision})
+    assert found["model"] != found["popularity"]
+
+
+def test_users_are_drawn_where_there_are_too_many_pairs(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_PAIRS_TO_SCORE", 7 * 80 + 79)
+    checkpoint = drawn_checkpoint(world.fitted)
+    found = score_rankings(checkpoint, seen_none(120), of_rows(world.test, 120))
+    assert (found["num_users"], found["num_users_ranked"]) == (120, 7)
+
+
+def test_without_a_relevant_movie_there_is_no_score(world: Any) -> None:
+    """The unknown user, index 0, is nobody in particular."""
+    nobody = SeenMovies.of(np.array([0], np.int32), np.array([3], np.int32), 120)
+    found = score_rankings(drawn_checkpoint(world.fitted), seen_none(120), nobody)
+    assert (found["num_users"], found["model"], found["popularity"]) == (0, None, None)

@@ -11,13 +11,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
 from sklearn.model_selection import train_test_split
 
+import ncf
 from ncf import checkpoint
 from tests.support import left_after, run_module
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.ray_jobs.conftest import Finished
 
 
@@ -97,6 +100,34 @@ def test_test_metrics_are_those_of_the_kept_model(finished: Finished) -> None:
     )
     assert found["mae"] == pytest.approx(mean_absolute_error(test["rating"], predicted), abs=1e-6)
     assert found["r2"] == pytest.approx(r2_score(test["rating"], predicted), abs=1e-6)
+
+
+def test_rankings_are_those_of_the_kept_model_beside_popularity(finished: Finished) -> None:
+    """NDCG recomputed from the raw ratings, the checkpoint and scikit-learn alone."""
+    model = checkpoint.load(finished.run / "checkpoint")
+    ratings = raw(finished, "ratings")
+    test = ratings.iloc[rows_of(ratings)]
+    train = ratings.drop(index=rows_of(ratings))
+    movies = model.fitted.movies.ids
+    popular = train["movie_id"].value_counts().reindex(movies, fill_value=0).to_numpy()
+    expected: dict[str, list[float]] = {"model": [], "popularity": []}
+    for user, rows in test[test["rating"] >= 4].groupby("user_id"):
+        unseen = ~pd.Series(movies).isin(train.loc[train["user_id"] == user, "movie_id"]).to_numpy()
+        relevant = pd.Series(movies[unseen]).isin(rows["movie_id"]).to_numpy()
+        index = torch.from_numpy(model.fitted.user_index(pd.Series([user]).to_numpy()))
+        candidates = torch.from_numpy(unseen.nonzero()[0])
+        with torch.no_grad():
+            scores = model.model(index.expand(len(candidates)), candidates).numpy()
+        counts = popular[unseen] - torch.arange(len(candidates)).numpy() / 1000
+        expected["model"].append(ndcg_score(relevant[None], scores[None], k=10))
+        expected["popularity"].append(ndcg_score(relevant[None], counts[None], k=10))
+
+    found = metrics(finished)["ranking"]
+    assert found["num_users"] == len(expected["model"])
+    text = (finished.run / "report.md").read_text()
+    for name, values in expected.items():
+        assert found[name]["ndcg"] == pytest.approx(sum(values) / len(values))
+        assert f"{found[name]['ndcg']:.4f} | {found[name]['recall']:.4f}" in text
 
 
 def test_the_kept_model_learned_something(finished: Finished) -> None:
@@ -325,3 +356,34 @@ def test_an_unknown_user_is_told_which_there_are(finished: Finished) -> None:
     assert "user 987654321 has no training rating" in done.err
     assert "The model knows 60 users" in done.err
     assert "Traceback" not in done.err
+
+
+def test_pairs_are_predicted_by_the_kept_model_without_ray(
+    finished: Finished, tmp_path: Path
+) -> None:
+    pairs = raw(finished, "ratings").head(20)[["user_id", "movie_id"]]
+    pairs.columns = pd.Index(["userId", "movieId"])
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    files = (str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "predictions.csv"))
+
+    done = run_module("ray_jobs.predict", finished.settings, *files)
+
+    assert done.code == 0, done.err
+    assert "Ray dashboard" not in done.out
+    expected = ncf.load(finished.run / "checkpoint").predict(pairs["userId"], pairs["movieId"])
+    found = pd.read_csv(tmp_path / "predictions.csv")
+    assert found[["userId", "movieId"]].equals(pairs)
+    assert list(found["prediction"]) == pytest.approx(list(expected), rel=1e-5)
+
+
+def test_like_movies_and_reasons_are_printed(finished: Finished) -> None:
+    asked = ncf.load(finished.run / "checkpoint")
+    movie = int(asked.checkpoint.fitted.movies.ids[3])
+
+    like = run_module("ray_jobs.recommend", finished.settings, "--movie", asked.title(movie))
+    why = run_module("ray_jobs.recommend", finished.settings, "--user", "1", "--reasons")
+
+    assert (like.code, why.code) == (0, 0), like.err + why.err
+    for title in asked.similar(movie, 5).titles:
+        assert title in like.out
+    assert "the network, with the mean rating" in why.out

@@ -1,0 +1,44 @@
+"""The model that a run keeps, and the ratings that belong to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from ingest.storage import Storage
+from ncf import checkpoint
+from ncf.prepared import Prepared
+from ncf.ranking import SeenMovies
+
+
+def load_model(stored: Storage) -> checkpoint.Checkpoint:
+    """A checkpoint from any storage."""
+    if stored.is_local:
+        return checkpoint.load(Path(stored.path))
+    with tempfile.TemporaryDirectory(prefix="ncf-model-") as folder:
+        fs.copy_files(
+            stored.path,
+            folder,
+            source_filesystem=stored.filesystem,
+            destination_filesystem=fs.LocalFileSystem(),
+        )
+        return checkpoint.load(Path(folder))
+
+
+def rated_movies(
+    prepared: Prepared, splits: Iterable[str], at_least: float | None = None
+) -> SeenMovies:
+    """What users have rated in these splits, or what they gave so many stars."""
+    columns = ["user_index", "movie_index", *(["rating"] if at_least is not None else [])]
+    tables = [prepared.table(split, columns) for split in splits if prepared.manifest.counts[split]]
+    rows = pa.concat_tables(tables)
+    if at_least is not None:
+        rows = rows.filter(pc.greater_equal(rows["rating"], at_least))
+    return SeenMovies.of(
+        rows["user_index"].to_numpy(), rows["movie_index"].to_numpy(), prepared.fitted.num_users
+    )

@@ -53,6 +53,14 @@ class Ratings:
     def __getitem__(self, rows: torch.Tensor) -> Ratings:
         return Ratings(self.movies[rows], self.days[rows])
 
+    def at_once(self) -> Ratings:
+        """The same with ``days: [..., 1]`` if each group's are all the same.
+
+        They are where a whole catalogue is scored. Time scales then cost nothing for each pair.
+        """
+        first = self.days[..., :1]
+        return Ratings(self.movies, first) if bool((self.days == first).all()) else self
+
 
 @dataclass(frozen=True)
 class Block:
@@ -178,7 +186,7 @@ class RatingKernel(nn.Module):
         return vectors, self.places(movies)
 
     def forward(self, left: Ratings, right: Ratings) -> torch.Tensor:
-        """``[C, Q]`` and ``[C, L]`` -> covariances ``[C, Q, L]``."""
+        """``[C, Q]`` and ``[C, L]`` -> covariances ``[C, Q, L]``; days may be ``at_once``."""
         (vectors, places), (other_vectors, other_places) = (
             self.describe(left.movies),
             self.describe(right.movies),
@@ -289,7 +297,8 @@ class ClosedForm(nn.Module):
         for user, queries in _by_user(users[order].long(), order):
             kept = torch.arange(int(starts[user]), int(starts[user + 1]), device=starts.device)
             if len(kept):
-                covariance = self.kernel(_one(rows[queries]), _one(history[kept]))[0]
+                asked = _one(rows[queries]).at_once()
+                covariance = self.kernel(asked, _one(history[kept]))[0]
                 result[queries] = covariance @ weights[kept]
         return result
 

@@ -99,6 +99,17 @@ def test_a_rating_of_another_day_is_predicted_for_that_day(world: Any) -> None:
     assert not Recommender(drawn(world, PLAIN)).looks_at_times
 
 
+def test_rows_of_one_time_are_predicted_as_beside_rows_of_another(world: Any) -> None:
+    """Rows of one time share what follows from it."""
+    asked = Recommender(drawn(world, CLOSED))
+    today = asked.checkpoint.fitted.decay_reference
+    times = np.full(81, today - 1000)
+    times[80] = 5
+    mixed = asked.predict(5, [*range(80), 0], times)
+    np.testing.assert_allclose(asked.predict(5, np.arange(80), today - 1000), mixed[:80], rtol=1e-6)
+    assert abs(mixed[80] - mixed[0]) > 1e-3
+
+
 def test_predictions_are_stars_where_the_target_is_decayed(world: Any) -> None:
     made = drawn(world, PLAIN, apply_to="target")
     made = replace(made, fitted=replace(made.fitted, decay_rate_per_day=0.001))

@@ -193,6 +193,8 @@ def _quieten() -> None:
     """Keep Ray's own messages in its log files; its errors are raised here as exceptions."""
     for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A dashboard that does not come is tried again, and at last told as an exception too.
+    logging.getLogger("ray._private.services").setLevel(logging.CRITICAL)
     logging.getLogger("optuna").setLevel(logging.WARNING)
 
 

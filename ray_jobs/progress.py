@@ -1,4 +1,7 @@
-"""Epochs of a running ``TorchTrainer``, brought from its controller to the driver's console."""
+"""Epochs of a running ``TorchTrainer``, brought from its controller to the driver.
+
+There they appear on the console and as metrics of Ray.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ray.util.queue import Queue
 
 from ray_jobs.cluster import beside_the_driver
 from ray_jobs.console import say
+from ray_jobs.metrics import EpochMetrics
 
 SECONDS_BETWEEN_LINES: Final = 1.5
 
@@ -36,7 +40,7 @@ class EpochLines(UserCallback):
 def epoch_lines() -> Iterator[EpochLines]:
     """A callback whose lines appear on this console for the length of the block."""
     queue = Queue(actor_options=beside_the_driver())
-    reader = threading.Thread(target=_print_until_none, args=(queue,), daemon=True)
+    reader = threading.Thread(target=_tell_until_none, args=(queue,), daemon=True)
     reader.start()
     try:
         yield EpochLines(queue)
@@ -46,10 +50,12 @@ def epoch_lines() -> Iterator[EpochLines]:
         queue.shutdown()
 
 
-def _print_until_none(queue: Queue) -> None:
-    """Print the newest epoch, but not more often than anyone could read."""
+def _tell_until_none(queue: Queue) -> None:
+    """Record every epoch, and print the newest one not more often than anyone could read."""
+    recorded = EpochMetrics()
     printed = -math.inf
     while (metrics := queue.get()) is not None:
+        recorded.epoch(metrics["task"], metrics)
         if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
             say(f"   {describe(metrics)}")
             printed = time.monotonic()

@@ -30,6 +30,7 @@ from ray_jobs.config import Dimension, JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.executors import Executor, decoded, executor
+from ray_jobs.metrics import TrialMetrics
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.recording import RecordedHalving, RecordedSampler, Recorder
 from ray_jobs.runtime import main
@@ -157,6 +158,13 @@ def _tuner(
     scheduler = RecordedHalving(
         records, config.train.epochs, search.grace_epochs, search.reduction_factor
     )
+    earlier = records.ended(count)
+    lines, metrics = _TrialLines(earlier, count), TrialMetrics(where.name, records, earlier)
+
+    def on_end(record: TrialRecord) -> None:
+        lines(record)
+        metrics.ended(record)
+
     return Tuner(
         chosen.trainable,
         tune_config=TuneConfig(
@@ -172,10 +180,7 @@ def _tuner(
             storage_filesystem=where.filesystem,
             verbose=0,
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials keep none
-            callbacks=[
-                *chosen.callbacks,
-                Recorder(records, scheduler, _TrialLines(records.ended(count), count)),
-            ],
+            callbacks=[*chosen.callbacks, metrics, Recorder(records, scheduler, on_end)],
         ),
     )
 

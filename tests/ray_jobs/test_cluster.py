@@ -53,7 +53,9 @@ def test_a_dashboard_port_that_is_taken_after_it_was_found_free(
         cluster.leave_ray()
 
 
-def test_a_local_ray_that_never_starts_is_told(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_ray_that_never_starts_is_told_once(
+    taken: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(cluster, "_free_port", lambda first: taken)
 
     with pytest.raises(ResourceError, match=rf"3 attempts.*{taken}") as caught:
@@ -61,3 +63,4 @@ def test_a_local_ray_that_never_starts_is_told(taken: int, monkeypatch: pytest.M
 
     assert not ray.is_initialized()
     assert "--set ray.address=" in str(caught.value)
+    assert capfd.readouterr().err == ""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import struct
+import time
 import tomllib
+import urllib.request
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,12 @@ import optuna
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
+from prometheus_client.parser import text_string_to_metric_families
+from tensorboardX.proto.event_pb2 import Event
 
 from ncf import checkpoint
 from ncf.prepared import Prepared
@@ -256,6 +262,8 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
     trained = train(workspace, raw, prepared, chosen).metrics
+    epochs = {"train": len(trained["epochs"]), "refit": trained["best_epoch"]}
+    assert_exported_soon({("epochs_total", frozenset((name,))): n for name, n in epochs.items()})
     assert model.best_epochs[0] == trained["best_epoch"]
     assert model.test[0]["rmse"] == pytest.approx(trained["test"]["rmse"], rel=1e-6)
     assert model.validation[0]["rmse"] == pytest.approx(trained["validation"]["rmse"], rel=1e-6)
@@ -387,7 +395,10 @@ FAILURES: dict[int, tuple[dict[str, Any], str]] = {
 def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
     storage: Path, prepared: Prepared
 ) -> None:
-    """They run as interrupted trials do, which lets the test say what their parameters are."""
+    """They run as interrupted trials do, which lets the test say what their parameters are.
+
+    What Ray exports and logs of them tells the same.
+    """
     workspace = Workspace(
         job(
             storage,
@@ -416,9 +427,13 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         changes, _ = FAILURES.get(number, ({}, ""))
         records.start(number, f"interrupted-{number}", fine | changes)
 
+    before = exported()
+
     chosen = search(workspace, prepared)
 
     rows = {row["trial"]: row for row in table(workspace)}
+    assert_metrics_tell_of(list(rows.values()), before)
+    assert_tensorboard_tells_of(list(rows.values()), storage / "runs/failing/ray/tune")
     assert {number: row["state"] for number, row in rows.items()} == {
         1: "finished",
         2: "failed",
@@ -438,3 +453,74 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         "2 trained to their end, 0 stopped by ASHA because they fell behind, 3 failed"
         in (section.paragraphs[0])
     )
+
+
+Exported = dict[tuple[str, frozenset[str]], float]
+"""Metrics by name and by the values of this project's own tags."""
+
+
+def exported() -> Exported:
+    """What Ray exports of this project's metrics now."""
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name.removeprefix("ray_ratings_"), of_project(sample.labels)): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("ray_ratings_")
+    }
+
+
+def of_project(labels: dict[str, str]) -> frozenset[str]:
+    return frozenset(labels[name] for name in ("task", "search", "state") if name in labels)
+
+
+def assert_exported_soon(expected: Exported) -> None:
+    """Ray collects metrics every ten seconds, and says nothing when it has."""
+    deadline = time.monotonic() + 60
+    while not expected.items() <= (found := exported()).items():
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+def logged(file: Path) -> dict[str, list[float]]:
+    """The scalars in one of TensorBoard's files, which are records of TensorFlow, by name.
+
+    Each is a length of 8 bytes, 4 of its checksum, so many bytes, and 4 of their checksum.
+    """
+    content, position = file.read_bytes(), 0
+    found: dict[str, list[float]] = {}
+    while position < len(content):
+        (length,) = struct.unpack_from("<Q", content, position)
+        event = Event.FromString(content[position + 12 : position + 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append(value.simple_value)
+        position += 12 + length + 4
+    return found
+
+
+def assert_metrics_tell_of(rows: list[dict[str, Any]], before: Exported) -> None:
+    """Of a search's trials; ``before`` it, others of this name have counted epochs."""
+    states = [row["state"] for row in rows]
+    expected: Exported = {
+        ("trials", frozenset(("tune", state))): states.count(state)
+        for state in ("running", "finished", "stopped", "failed")
+    }
+    for row in rows:
+        if row["state"] != "failed":
+            of_trial = frozenset((f"tune trial {row['trial']}",))
+            epochs = "epochs_total", of_trial
+            expected[epochs] = before.get(epochs, 0) + row["epochs"]
+            expected["best_validation_rmse", of_trial] = row[METRIC]
+    assert_exported_soon(expected)
+
+
+def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:
+    for row in rows:
+        if row["state"] != "failed":
+            (file,) = logs.glob(f"*_{row['trial_id']}_*/events.out.tfevents.*")
+            errors = logged(file)["ray/tune/validation_rmse"]
+            assert len(errors) == row["epochs"]
+            assert min(errors) == pytest.approx(row[METRIC])

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +56,7 @@ from ncf.training import (
 from ray_jobs.cluster import Resources
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
+from ray_jobs.scratch import scratch_folder
 
 RESULTS = "results.json"
 
@@ -252,8 +252,7 @@ def _work(config: dict[str, Any]) -> None:
         for task in tasks:
             train(task)
         return
-    with tempfile.TemporaryDirectory(prefix="ncf-worker-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         _continue_from(ray.train.get_checkpoint(), folder)
         content: dict[str, Any]
         try:

@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from pyarrow import fs
 from safetensors.torch import load_file
 
+from ncf.prepared import Prepared
+from ncf.training import Objective, build, fit
+from ray_jobs.runtime import load_config
 from tests.ray_jobs.nodes import head_node, worker_node
-from tests.support import Running, left_after, processes_with, run_module, running_module
+from tests.support import Running, left_after, processes_with, running_module
 
 # Some 200 steps an epoch, so that epochs are seen while there are others to come.
 SETTINGS = (
@@ -53,6 +57,20 @@ def workers_of(mark: str) -> list[int]:
     return [p for p, command in processes_with(mark).items() if "RayTrainWorker" in command]
 
 
+def uninterrupted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """What training on the data in ``folder`` comes to, in this process and without Ray."""
+    torch.set_num_threads(1)  # as many as a worker has
+    experiment = load_config(None, SETTINGS).experiment
+    (prepared_folder,) = (folder / "prepared").iterdir()
+    prepared = Prepared.open(fs.LocalFileSystem(), str(prepared_folder))
+    train = prepared.rows("train")
+    assert train is not None
+    model = build(experiment, prepared.fitted, train)
+    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    result = fit(model, train, prepared.rows("validation"), objective)
+    return [epoch.as_dict() | {"seconds": 0} for epoch in result.epochs], result.last
+
+
 def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Epochs without their times, and the weights of the last."""
     run = folder / "runs" / "tiny"
@@ -87,9 +105,7 @@ def test_a_lost_node_is_replaced_by_another(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_killed_workers_and_a_killed_job_leave_no_trace_in_the_weights(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert run_module("ray_jobs.train", (*SETTINGS, f"storage={whole}")).code == 0
-
+    broken = tmp_path / "out"
     with running_module("ray_jobs.train", (*SETTINGS, f"storage={broken}")) as program:
         before = next_epoch(program)
         (worker,) = workers_of(program.mark)
@@ -99,7 +115,7 @@ def test_killed_workers_and_a_killed_job_leave_no_trace_in_the_weights(tmp_path:
             after = next_epoch(program)
         program.process.kill()
         program.process.wait(timeout=30)
-        assert left_after(program.mark, 60) == {}
+        killed = program.mark
     assert after < 40
     assert not (broken / "runs" / "tiny" / "metrics.json").exists()
 
@@ -108,10 +124,12 @@ def test_killed_workers_and_a_killed_job_leave_no_trace_in_the_weights(tmp_path:
         program.process.communicate(timeout=280)
         assert program.process.returncode == 0
         assert left_after(program.mark, 30) == {}
+    # The agents of a Ray whose driver was killed take up to two minutes to notice.
+    assert left_after(killed, 150) == {}
 
     assert first >= after
     epochs, weights = outcome(broken)
-    expected_epochs, expected = outcome(whole)
+    expected_epochs, expected = uninterrupted(broken)
     assert epochs == expected_epochs
     assert len(epochs) == 40
     for name, value in expected.items():

@@ -139,7 +139,8 @@ def test_the_search_chose_the_best_trial_by_validation(finished: Finished) -> No
     best = tomllib.loads((finished.run / "best_config.toml").read_text())
 
     assert len(trials) == 3
-    assert set(trials["state"]) == {"finished"}
+    # Whether ASHA stops one depends on which of them came first.
+    assert set(trials["state"]) <= {"finished", "stopped"}
     winner = trials.loc[trials["best_validation_rmse"].idxmin()]
     assert best["train"]["loss"] == winner["config.train.loss"]
     assert best["model"]["hidden_dims"] == json.loads(winner["config.model.hidden_dims"])

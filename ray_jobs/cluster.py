@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
@@ -240,6 +240,26 @@ class Resources:
             )
         concurrent = fits // scaling.num_workers
         return cls(scaling.num_workers, per_worker, use_gpu, concurrent, scaling.max_failures)
+
+
+def trial_groups(config: JobConfig) -> list[Resources]:
+    """The worker groups that a search trains on at a time, those with GPUs first.
+
+    Raises:
+        ResourceError: if not even one fits.
+    """
+    first = Resources.of(config)
+    groups = [first] * first.concurrent
+    if config.tune.also_on_cpus and first.use_gpu:
+        cpus = config.scaling.cpus_per_worker
+        workers = sum(
+            int(node["Resources"].get("CPU", 0) // cpus) - _fit_on(node, first.per_worker)
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+        rest = replace(first, per_worker={"CPU": float(cpus)}, use_gpu=False)
+        groups += [rest] * (workers // first.num_workers)
+    return groups[: config.tune.max_concurrent_trials or None]
 
 
 def _fit_on(node: dict[str, Any], per_worker: dict[str, float]) -> int:

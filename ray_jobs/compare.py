@@ -33,6 +33,7 @@ from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.comparison import Comparison, Entry, differences_table, table
 from ray_jobs.config import LOSS, JobConfig, with_parameters
 from ray_jobs.console import show
+from ray_jobs.models import copy_checkpoint
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.progress import epoch_lines
 from ray_jobs.runtime import main
@@ -41,7 +42,6 @@ from ray_jobs.worker import (
     PREDICTIONS,
     TaskResult,
     TrainingTask,
-    copy_checkpoint,
     predictions_file,
     train_tasks,
 )

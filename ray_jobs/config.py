@@ -106,11 +106,14 @@ class TuneConfig(Section):
     """Configurations to try; 0 leaves the search out and takes the configuration as it is. Trials
     that the same search has made already count, be it that it was killed or that it had another
     number of them: a larger number adds further ones, a smaller one looks at the first ones alone.
-    ``num_trials``, ``max_concurrent_trials`` and ``executor`` do not make it another search, any
-    other change does."""
+    ``num_trials``, ``max_concurrent_trials``, ``also_on_cpus``, ``executor``, ``keep_models`` and
+    ``live_table`` do not make it another search, any other change does."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
     """Trials at once; 0 takes as many as the cluster has room for. With one at a time a search is
     the same each time, with more its suggestions depend on which trials end first."""
+    also_on_cpus: bool = False
+    """If trials train on GPUs, train further ones on the CPUs that are left; for ``executor =
+    "warm"``. Which trial trains where depends on timing, and devices round differently."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs before ASHA may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
@@ -121,9 +124,23 @@ class TuneConfig(Section):
     """``warm``: workers stay and train one trial after another; ``isolated``: new ones for each
     trial, which takes seconds a trial and is worth it only for models that upset a process. Trials
     come out the same."""
+    keep_models: Annotated[int, Field(ge=0)] = 1
+    """Of how many of the best trials the best and the last weights are kept, beside the records of
+    trials. With ``executor = "isolated"``, trials that ASHA stops leave none."""
+    live_table: bool = False
+    """On a terminal, show a table of all trials that changes as they go on, instead of a line for
+    each that has ended."""
     space: dict[str, Dimension] = DEFAULT_SPACE
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
     of the sections model and train, and for time_decay.apply_to."""
+
+    @model_validator(mode="after")
+    def _kinds_of_groups_need_the_desk(self) -> Self:
+        if self.also_on_cpus and self.executor == "isolated":
+            raise ValueError(
+                'also_on_cpus = true needs executor = "warm": isolated trials take all the same'
+            )
+        return self
 
 
 class CompareConfig(Section):

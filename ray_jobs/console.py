@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 
 _out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 _err = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, stderr=True)
@@ -26,6 +27,16 @@ def complain(message: str) -> None:
 def show(renderable: object) -> None:
     """Print a table or text as it is."""
     _out.print(renderable)
+
+
+@contextmanager
+def live() -> Iterator[Callable[[RenderableType], None]]:
+    """A place below all lines for something that changes; where this is no terminal, nowhere."""
+    if not _out.is_terminal:
+        yield lambda shown: None
+        return
+    with Live(console=_out, transient=True, auto_refresh=False, redirect_stdout=False) as place:
+        yield lambda shown: place.update(shown, refresh=True)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from ncf.prepared import Prepared
 from ray_jobs.cluster import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
+from ray_jobs.models import TrialModels
 from ray_jobs.warm import Desk, Over, warm_groups
 from ray_jobs.worker import TrainingTask, torch_trainer
 
@@ -44,22 +45,27 @@ class Executor:
 
 @contextlib.contextmanager
 def executor(
-    config: JobConfig, prepared: Prepared, resources: Resources, concurrent: int, where: Storage
+    config: JobConfig,
+    prepared: Prepared,
+    groups: Sequence[Resources],
+    models: TrialModels,
+    where: Storage,
 ) -> Iterator[Executor]:
-    """The configured way to run trials, ``concurrent`` of them at a time, for this block."""
+    """The configured way to run trials for this block, one on each of ``groups`` at a time."""
     experiment = config.experiment
     if config.tune.executor == "isolated":
         settings = {
             "prepared": prepared,
-            "resources": resources,
-            "groups": concurrent,
+            "resources": groups[0],
+            "groups": len(groups),
+            "models": models,
             "where": where / "trials",
         }
         yield Executor(_with(_isolated_trial, experiment=experiment, **settings))
         return
     # A trial breaks a group at most once, so that more failures are of another kind.
     failures = config.tune.num_trials
-    with warm_groups(prepared, resources, concurrent, failures, where / "groups") as desk:
+    with warm_groups(prepared, groups, failures, where / "groups", models) as desk:
         trainable = _with(_WarmTrial, experiment=experiment, desk=desk)
         yield Executor(trainable, reuse_actors=True, callbacks=(_Drops(desk),))
 
@@ -97,11 +103,14 @@ def _isolated_trial(
     prepared: Prepared,
     resources: Resources,
     groups: int,
+    models: TrialModels,
     where: Storage,
 ) -> None:
     """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
     name = tune.get_context().get_trial_id()
-    task = TrainingTask(name, prepared, _experiment_of(experiment, parameters))
+    task = TrainingTask(
+        name, prepared, _experiment_of(experiment, parameters), models=models.of(name)
+    )
     trainer = torch_trainer(
         [task], resources, where / name, [TuneReportCallback()], collect=False, groups=groups
     )

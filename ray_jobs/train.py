@@ -25,11 +25,12 @@ from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.kept import load_model, rated_movies
+from ray_jobs.models import copy_checkpoint
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.progress import epoch_lines
 from ray_jobs.runtime import main
 from ray_jobs.tune import Chosen, search
-from ray_jobs.worker import TaskResult, TrainingTask, copy_checkpoint, train_tasks
+from ray_jobs.worker import TaskResult, TrainingTask, train_tasks
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
 PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")

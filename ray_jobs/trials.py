@@ -62,6 +62,11 @@ class TrialRecords:
         self._newest_event = max(positions, default=0)
         self._numbers = {r.trial_id: r.number for r in self._records.values()}
 
+    @property
+    def models_folder(self) -> Storage:
+        """Where weights of its trials are kept."""
+        return self._folder / "models"
+
     def __getitem__(self, number: int) -> TrialRecord:
         return self._records[number]
 

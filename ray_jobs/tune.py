@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,15 +27,17 @@ from ingest.storage import Storage
 from ncf.config import ExperimentConfig, LossName
 from ncf.prepared import Prepared
 from ray_jobs import preflight
-from ray_jobs.cluster import Resources, ensure_ray
+from ray_jobs.cluster import Resources, ensure_ray, trial_groups
 from ray_jobs.config import Dimension, JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.executors import Executor, decoded, executor
 from ray_jobs.metrics import TrialMetrics
+from ray_jobs.models import TrialModels
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.recording import RecordedHalving, RecordedSampler, Recorder
 from ray_jobs.runtime import main
+from ray_jobs.trial_lines import TrialLines, trial_table
 from ray_jobs.trials import METRIC, TrialRecord, TrialRecords
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
@@ -103,7 +107,14 @@ def open_records(
 def _identity(config: JobConfig, prepared: Prepared) -> str:
     """A fingerprint of all that makes it this search and no other."""
     # Trials come out the same however many there are, and whatever runs them.
-    others = {"num_trials", "max_concurrent_trials", "executor"}
+    others = {
+        "num_trials",
+        "max_concurrent_trials",
+        "also_on_cpus",
+        "executor",
+        "keep_models",
+        "live_table",
+    }
     return fingerprint(
         STAGE_VERSION,
         prepared.manifest.fingerprint,
@@ -131,14 +142,17 @@ def _run_missing_trials(
     if not missing:
         return
     ensure_ray(config)
-    resources = Resources.of(config)
-    concurrent = min(
-        config.tune.max_concurrent_trials or resources.concurrent, resources.concurrent, missing
-    )
-    say(f"   {missing} trials, {concurrent} at a time, {_device(resources)}")
+    groups = trial_groups(config)[:missing]
+    say(f"   {missing} trials, {len(groups)} at a time: {_devices(groups)}")
     _clear(where, {record.trial_id for record in records.ended()})
-    with executor(config, prepared, resources, concurrent, where) as chosen:
-        _tuner(config, chosen, concurrent, records, where).fit()
+    models = TrialModels(records.models_folder, config.tune.keep_models)
+    with (
+        executor(config, prepared, groups, models, where) as chosen,
+        trial_table(records, wanted=config.tune.live_table) as table,
+    ):
+        chosen = replace(chosen, callbacks=(*chosen.callbacks, *table))
+        _tuner(config, chosen, len(groups), records, models, where).fit()
+    models.prune(records.ended(), others=True)
 
 
 def _clear(where: Storage, kept: set[str]) -> None:
@@ -151,7 +165,12 @@ def _clear(where: Storage, kept: set[str]) -> None:
 
 
 def _tuner(
-    config: JobConfig, chosen: Executor, concurrent: int, records: TrialRecords, where: Storage
+    config: JobConfig,
+    chosen: Executor,
+    concurrent: int,
+    records: TrialRecords,
+    models: TrialModels,
+    where: Storage,
 ) -> Tuner:
     search, count = config.tune, config.tune.num_trials
     space = {key: _domain(dimension) for key, dimension in search.space.items()}
@@ -159,11 +178,12 @@ def _tuner(
         records, config.train.epochs, search.grace_epochs, search.reduction_factor
     )
     earlier = records.ended(count)
-    lines, metrics = _TrialLines(earlier, count), TrialMetrics(where.name, records, earlier)
+    lines, metrics = TrialLines(earlier, count), TrialMetrics(where.name, records, earlier)
 
     def on_end(record: TrialRecord) -> None:
-        lines(record)
+        lines.ended(record)
         metrics.ended(record)
+        models.prune(records.ended())
 
     return Tuner(
         chosen.trainable,
@@ -185,9 +205,10 @@ def _tuner(
     )
 
 
-def _device(resources: Resources) -> str:
-    kind = "GPU" if resources.use_gpu else "CPU"
-    return f"{resources.num_workers} {kind} worker(s) each"
+def _devices(groups: Sequence[Resources]) -> str:
+    counts = Counter("GPU" if group.use_gpu else "CPU" for group in groups)
+    workers = groups[0].num_workers
+    return " and ".join(f"{n} with {workers} {kind} worker(s) each" for kind, n in counts.items())
 
 
 def _domain(dimension: Dimension) -> Any:
@@ -203,37 +224,6 @@ def _domain(dimension: Dimension) -> Any:
 
 def _is_scalar(value: Any) -> bool:
     return not isinstance(value, (tuple, list))
-
-
-class _TrialLines:
-    """Says a line for each trial that ends.
-
-    Args:
-        earlier: records of the trials that have ended before.
-        num_trials: that the search shall have.
-    """
-
-    def __init__(self, earlier: list[TrialRecord], num_trials: int) -> None:
-        self._num_trials = num_trials
-        self._ended = len(earlier)
-        self._best = min((r.result for r in earlier if r.result is not None), default=math.inf)
-
-    def __call__(self, record: TrialRecord) -> None:
-        self._ended += 1
-        outcome = f"failed: {record.error}"
-        if record.result is not None:
-            self._best = min(self._best, record.result)
-            outcome = (
-                f"RMSE {record.result:.4f} after {len(record.epochs)} epochs"
-                f" (best so far {self._best:.4f})"
-            )
-        values = ", ".join(
-            f"{key.split('.')[-1]}={value:.3g}"
-            if isinstance(value, float)
-            else f"{key.split('.')[-1]}={value}"
-            for key, value in record.parameters.items()
-        )
-        say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {values}")
 
 
 def _write_results(records: TrialRecords, config: JobConfig, folder: Storage) -> None:
@@ -255,8 +245,11 @@ def _write_results(records: TrialRecords, config: JobConfig, folder: Storage) ->
     (folder / "best_config.toml").write_text(
         tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
     )
+    models = records.models_folder / best.trial_id
     (folder / "best_config.json").write_json(
         {
+            "trial": best.number,
+            "models": models.path.removeprefix(f"{folder.path}/") if models.exists() else None,
             "parameters": parameters,
             "validation_rmse": best.result,
             "best_epoch": best.best_epoch,

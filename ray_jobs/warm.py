@@ -41,6 +41,7 @@ from ncf.config import ExperimentConfig
 from ncf.errors import DivergedError
 from ncf.prepared import Prepared
 from ray_jobs.cluster import Resources, beside_the_driver
+from ray_jobs.models import TrialModels
 from ray_jobs.worker import (
     LocalRows,
     TrainingTask,
@@ -231,28 +232,38 @@ class Desk:
 
 @contextlib.contextmanager
 def warm_groups(
-    prepared: Prepared, resources: Resources, count: int, max_failures: int, where: Storage
+    prepared: Prepared,
+    groups: Sequence[Resources],
+    max_failures: int,
+    where: Storage,
+    models: TrialModels | None = None,
 ) -> Iterator[ActorHandle[Desk]]:
-    """The desk of ``count`` worker groups that stay for the length of the block.
+    """The desk of worker groups that stay for the length of the block.
 
     Args:
         prepared: the data that all jobs train on.
-        resources: what each group takes.
-        count: as many as fit the cluster, at most.
+        groups: what each group takes; as many as fit the cluster, at most.
         max_failures: how often a group is started anew.
         where: folder for what Ray Train writes.
+        models: where the weights of jobs are left, by their names, if anywhere.
     """
-    desk = ray.remote(Desk).options(**beside_the_driver()).remote(count)
+    desk = ray.remote(Desk).options(**beside_the_driver()).remote(len(groups))
     before = _placement_groups()
     try:
         trainers = [
             _trainer(
-                {"desk": desk, "slot": slot, "prepared": prepared, "groups": count},
+                {
+                    "desk": desk,
+                    "slot": slot,
+                    "prepared": prepared,
+                    "groups": len(groups),
+                    "models": models,
+                },
                 resources,
                 max_failures,
                 where / f"slot-{slot}",
             )
-            for slot in range(count)
+            for slot, resources in enumerate(groups)
         ]
         running = desk.run.remote(trainers)
         yield desk
@@ -334,7 +345,9 @@ def _serve(config: dict[str, Any]) -> None:
         if job is None:
             return
         name, experiment = job
-        error = _train(desk, name, experiment, rows, share)
+        models = config["models"].of(name) if config["models"] else None
+        task = TrainingTask(name, rows.prepared, experiment, models=models)
+        error = _train(desk, task, rows, share)
         if share.rank == 0:
             ray.get(desk.ended.remote(name, error))
         # Schedules and optimisers refer to each other: else their model would stay on the device.
@@ -342,17 +355,17 @@ def _serve(config: dict[str, Any]) -> None:
 
 
 def _train(
-    desk: ActorHandle[Desk], name: str, experiment: ExperimentConfig, rows: LocalRows, share: Share
+    desk: ActorHandle[Desk], task: TrainingTask, rows: LocalRows, share: Share
 ) -> str | None:
     """Train one model; returns why it failed, if it did and the workers are none the worse."""
 
     def on_report(metrics: dict[str, Any], folder: Path | None) -> None:
-        wanted = share.rank > 0 or ray.get(desk.report.remote(name, metrics))
+        wanted = share.rank > 0 or ray.get(desk.report.remote(task.name, metrics))
         if not _as_first_says(wanted, share, rows.device):
             raise _StoppedError
 
     try:
-        train_task(TrainingTask(name, rows.prepared, experiment), rows, on_report)
+        train_task(task, rows, on_report)
     except _StoppedError:
         pass
     except Exception as error:

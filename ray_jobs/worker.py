@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow import fs
 from pydantic import TypeAdapter
 from ray.train import (
     Checkpoint,
@@ -56,6 +55,7 @@ from ncf.training import (
 from ray_jobs.cluster import Resources
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
+from ray_jobs.models import copy_folder
 from ray_jobs.scratch import scratch_folder
 
 RESULTS = "results.json"
@@ -81,6 +81,9 @@ class TrainingTask:
     """Put the best and the last weights into the run's checkpoint after every epoch."""
     keep_predictions: bool = False
     """Put the predictions for the test rows into the run's checkpoint, if they are scored."""
+    models: Storage | None = None
+    """Folder that gets the best and the last weights when training ends, be it before its last
+    epoch."""
 
 
 @dataclass(frozen=True)
@@ -312,27 +315,36 @@ def train_task(
         # Else every worker would drop the same activations, of different rows.
         torch.manual_seed(experiment.train.seed + share.rank)
 
+    newest: list[FitResult] = []
+
     def on_epoch(epoch: Epoch, result: FitResult) -> None:
-        kept = folder if task.keep else None
+        newest[:] = [result]
+        kept = folder / task.name if folder and task.keep else None
         if kept and share.rank == 0:
             _save(task, result, kept, unwrapped(model).history)
-        on_report(_metrics(task, epoch, result, placement), kept)
+        on_report(_metrics(task, epoch, result, placement), folder if kept else None)
 
     def on_state(state: TrainingState) -> None:
         if state_folder and share.rank == 0:
             save_state(state, state_folder)
 
     state_folder = folder / task.name / STATE if folder and task.keep else None
-    result = fit(
-        model,
-        train_rows,
-        validation_rows,
-        objective,
-        share=share,
-        resume=load_state(state_folder) if state_folder else None,
-        on_state=on_state if state_folder else None,
-        on_epoch=on_epoch,
-    )
+    try:
+        result = fit(
+            model,
+            train_rows,
+            validation_rows,
+            objective,
+            share=share,
+            resume=load_state(state_folder) if state_folder else None,
+            on_state=on_state if state_folder else None,
+            on_epoch=on_epoch,
+        )
+    finally:
+        if task.models and newest and share.rank == 0:
+            with scratch_folder() as scratch:
+                _save(task, newest[0], scratch / "models", unwrapped(model).history)
+                copy_folder(scratch / "models", task.models)
     best = next(e for e in result.epochs if e.number == result.best_epoch)
     test = None
     if task.score_test:
@@ -392,13 +404,13 @@ def _metrics(
 
 
 def _save(task: TrainingTask, result: FitResult, folder: Path, history: History | None) -> None:
-    """The best and the last weights so far, each as a whole checkpoint."""
+    """The best and the last weights so far, each as a whole checkpoint in ``folder``."""
     for which, weights, number in (
         ("best", result.best, result.best_epoch),
         ("last", result.last, result.epochs[-1].number),
     ):
         checkpoint.save(
-            folder / task.name / which,
+            folder / which,
             weights,
             task.experiment,
             task.prepared.fitted,
@@ -409,24 +421,3 @@ def _save(task: TrainingTask, result: FitResult, folder: Path, history: History 
             },
             history,
         )
-
-
-def copy_checkpoint(source: Checkpoint, relative: str, destination: Storage) -> None:
-    """Copy a folder of a checkpoint to storage, replacing what is there."""
-    # Object stores cannot rename folders. There the record of the stage, written last, is what
-    # tells a whole copy from a part of one.
-    target = (
-        destination.parent / f".{destination.name}.part" if destination.is_local else destination
-    )
-    target.delete()
-    target.make_folder()
-    with source.as_directory() as folder:
-        fs.copy_files(
-            str(Path(folder) / relative),
-            target.path,
-            source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=target.filesystem,
-        )
-    if target != destination:
-        destination.delete()
-        target.move_to(destination)

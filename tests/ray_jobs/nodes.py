@@ -98,14 +98,15 @@ def head_node(mark: str, home: Path, num_cpus: int) -> Iterator[Head]:
 
 
 @contextmanager
-def worker_node(head: Head, folder: Path, num_cpus: int) -> Iterator[None]:
-    """Another node of the cluster, whose processes start in ``folder``."""
+def worker_node(head: Head, folder: Path, num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
+    """Another node of the cluster, whose processes start in ``folder``; it says what it has."""
     (agent,) = free_ports(1)
     with _node(
         head.environment,
         folder,
         f"--address={head.gcs}",
         f"--num-cpus={num_cpus}",
+        f"--num-gpus={num_gpus}",
         f"--dashboard-agent-listen-port={agent}",
     ):
         yield

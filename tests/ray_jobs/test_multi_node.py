@@ -117,3 +117,32 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once(
     assert done.returncode == 1
     assert "3 workers of 1 CPU each do not fit the cluster, which has room for 2" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+GROUPS = """
+import sys
+from ray_jobs.cluster import ensure_ray, leave_ray, trial_groups
+from ray_jobs.config import JobConfig
+
+ray = {"address": sys.argv[1]}
+for tune in ({}, {"also_on_cpus": True}, {"also_on_cpus": True, "max_concurrent_trials": 2}):
+    config = JobConfig.model_validate({"ray": ray, "tune": tune})
+    ensure_ray(config)
+    print(["GPU" if group.use_gpu else "CPU" for group in trial_groups(config)])
+leave_ray()
+"""
+
+
+def test_trials_on_gpus_leave_cpus_to_others_if_that_is_wanted(nodes: Head, tmp_path: Path) -> None:
+    """Which groups there would be; no GPU is needed to plan for one."""
+    with worker_node(nodes, tmp_path, num_cpus=3, num_gpus=1):
+        done = nodes.run_python(GROUPS.replace("sys.argv[1]", repr(nodes.gcs)), tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    # One CPU on each of the two nodes, and two beside the GPU's.
+    assert lines == [
+        "['GPU']",
+        "['GPU', 'CPU', 'CPU', 'CPU', 'CPU']",
+        "['GPU', 'CPU']",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import struct
 import time
@@ -38,7 +39,7 @@ from ray_jobs.trials import METRIC
 from ray_jobs.tune import open_records, search
 from ray_jobs.worker import PREDICTIONS, TaskResult, TrainingTask, train_tasks
 from ray_jobs.workspace import Workspace
-from tests.ray_jobs.small import IMPOSSIBLE, job
+from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 
 def test_two_workers_give_the_metrics_and_weights_of_one(
@@ -341,7 +342,7 @@ def suggested_by_optuna(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     storage: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few, more = (small_search(storage, "in-parts", count) for count in (10, 13))
+    few, more = (small_search(storage, "in-parts", count, keep_models=2) for count in (10, 13))
 
     ten = search(few, prepared)
     ten_rows = table(few)
@@ -359,6 +360,7 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     for row in rows:
         assert (row["epochs"] < 3) is (row["state"] == "stopped")
     assert thirteen.validation_rmse == min(row[METRIC] for row in rows)
+    assert_models_are_those_of_the_best(rows, more, prepared)
     # All that Ray has logged belongs to these trials.
     logs = [path.parent.name for path in (storage / "runs/in-parts/ray/tune").glob("*/result.json")]
     assert sorted(name.split("_")[2] for name in logs) == sorted(row["trial_id"] for row in rows)
@@ -366,6 +368,22 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     assert ten_again == ten
     assert table(few) == ten_rows
     assert "10 of 10 trials are done already" in capsys.readouterr().out
+
+
+def assert_models_are_those_of_the_best(
+    rows: list[dict[str, Any]], workspace: Workspace, prepared: Prepared
+) -> None:
+    best, second = sorted(rows, key=lambda row: row[METRIC])[:2]
+    run = Path(workspace.run.path)
+    found = json.loads((run / "best_config.json").read_text())
+    assert found["trial"] == best["trial"]
+    models = run / found["models"]
+    assert {path.name for path in models.parent.iterdir()} == {best["trial_id"], second["trial_id"]}
+    for row in (best, second):
+        folder = models.parent / row["trial_id"]
+        assert validation_rmse(folder / "best", prepared) == pytest.approx(row[METRIC])
+        assert checkpoint.load(folder / "best").record["epoch"] == row["best_epoch"]
+        assert checkpoint.load(folder / "last").record["epoch"] == row["epochs"]
 
 
 def test_what_makes_another_search(storage: Path, prepared: Prepared) -> None:
@@ -377,6 +395,7 @@ def test_what_makes_another_search(storage: Path, prepared: Prepared) -> None:
         return 1 in open_records(config, prepared, workspace.run, afresh=afresh)
 
     assert is_known(num_trials=9, max_concurrent_trials=2, executor="isolated")
+    assert is_known(keep_models=3, live_table=True, also_on_cpus=True)
     assert not is_known(seed=1)
     assert not is_known(grace_epochs=2)
     assert not is_known(space={"model.dropout": {"low": 0.0, "high": 0.1}})

@@ -16,16 +16,18 @@ from ray.actor import ActorHandle
 from ray.util import placement_group_table
 from ray.util.state import list_actors
 
+from ncf import checkpoint
 from ncf.config import ExperimentConfig
 from ncf.prepared import Prepared
 from ncf.state import Epoch, FitResult
 from ncf.training import Objective, build, fit
 from ray_jobs.cluster import Resources
 from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.models import TrialModels
 from ray_jobs.tune import search
 from ray_jobs.warm import Desk, Over, warm_groups
 from ray_jobs.workspace import Workspace
-from tests.ray_jobs.small import IMPOSSIBLE, job
+from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
 ENDLESS = {"train.epochs": 100_000}
@@ -132,7 +134,8 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
         loss: trained_alone(with_parameters(config.experiment, {"train.loss": loss}), prepared)
         for loss in ("l1", "mse")
     }
-    with warm_groups(prepared, Resources.of(config), 1, 5, where) as desk:
+    models = TrialModels(where / "models", 9)
+    with warm_groups(prepared, [Resources.of(config)], 5, where, models) as desk:
         client = Client(desk, config.experiment)
 
         assert client.train({"train.loss": "l1"}) == whole(expected["l1"])
@@ -158,6 +161,18 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
         started = living()
 
     assert left_of(started, before) == []
+    finished = Path(models.folder.path) / "job-1"
+    assert validation_rmse(finished / "best", prepared) == pytest.approx(min(expected["l1"]))
+    assert validation_rmse(finished / "last", prepared) == pytest.approx(expected["l1"][-1])
+    # Of the trial that was stopped too; the one that asked for too much has none, and neither has
+    # the one that was killed.
+    kept = {path.name for path in finished.parent.iterdir()}
+    assert kept == {"job-1", stopped, "job-5", waiting}
+    last = checkpoint.load(finished.parent / stopped / "last")
+    assert last.record["epoch"] >= 1
+    assert last.record["metrics"]["validation_rmse"] == pytest.approx(
+        validation_rmse(finished.parent / stopped / "last", prepared), rel=1e-5
+    )
 
 
 def test_two_workers_stop_together_and_a_failure_costs_one_model(
@@ -166,7 +181,7 @@ def test_two_workers_stop_together_and_a_failure_costs_one_model(
     config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
     resources = dataclasses.replace(Resources.of(config), num_workers=2)
     expected = whole(trained_alone(config.experiment, prepared), rel=1e-4)
-    with warm_groups(prepared, resources, 1, 5, Workspace(config).run / "ray" / "two") as desk:
+    with warm_groups(prepared, [resources], 5, Workspace(config).run / "ray" / "two") as desk:
         client = Client(desk, config.experiment)
         stopped = client.begin_endless()
         both = set(workers())
@@ -191,7 +206,7 @@ def test_a_desk_whose_workers_cannot_be_replaced_refuses_what_comes(
 ) -> None:
     config = job(storage, **EXPERIMENT)
     where = Workspace(config).run / "ray" / "none"
-    with warm_groups(prepared, Resources.of(config), 1, 0, where) as desk:
+    with warm_groups(prepared, [Resources.of(config)], 0, where) as desk:
         client = Client(desk, config.experiment)
         client.begin_endless()
         waiting = client.add({})
@@ -211,7 +226,7 @@ def test_nothing_is_left_of_workers_that_are_killed_while_they_start(
     config = job(storage, **EXPERIMENT)
     before = living()
     where = Workspace(config).run / "ray" / "starting"
-    with warm_groups(prepared, Resources.of(config), 1, 5, where) as desk:
+    with warm_groups(prepared, [Resources.of(config)], 5, where) as desk:
         client = Client(desk, config.experiment)
         name = client.begin_endless()
         os.kill(workers()[0], signal.SIGKILL)

@@ -1,0 +1,65 @@
+"""Trained models as folders in a run's storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+from ray.train import Checkpoint
+
+from ingest.storage import Storage
+from ray_jobs.trials import TrialRecord
+
+
+def copy_checkpoint(source: Checkpoint, relative: str, destination: Storage) -> None:
+    """Copy a folder of a checkpoint to storage, replacing what is there."""
+    with source.as_directory() as folder:
+        copy_folder(Path(folder) / relative, destination)
+
+
+def copy_folder(source: Path, destination: Storage) -> None:
+    """Copy a local folder to storage, replacing what is there."""
+    # Object stores cannot rename folders. There the record of the stage, written last, is what
+    # tells a whole copy from a part of one.
+    target = (
+        destination.parent / f".{destination.name}.part" if destination.is_local else destination
+    )
+    target.delete()
+    target.make_folder()
+    fs.copy_files(
+        str(source),
+        target.path,
+        source_filesystem=fs.LocalFileSystem(),
+        destination_filesystem=target.filesystem,
+    )
+    if target != destination:
+        destination.delete()
+        target.move_to(destination)
+
+
+@dataclass(frozen=True)
+class TrialModels:
+    """The best and the last weights of a search's best trials."""
+
+    folder: Storage
+    """With a folder for each of these trials, by Ray Tune's name of it."""
+    count: int
+    """Of how many trials they are kept."""
+
+    def of(self, trial_id: str) -> Storage | None:
+        """Where a trial leaves its weights; None if none are kept."""
+        return self.folder / trial_id if self.count else None
+
+    def prune(self, ended: Iterable[TrialRecord], *, others: bool = False) -> None:
+        """Delete those of all but the best trials among ``ended``, and with ``others`` whatever
+        else is there: of interrupted trials, and in parts."""
+        trials = list(ended)
+        judged = [trial for trial in trials if trial.result is not None]
+        best = sorted(judged, key=lambda trial: (trial.result, trial.number))[: self.count]
+        kept = {trial.trial_id for trial in best}
+        known = {trial.trial_id for trial in trials}
+        for folder in self.folder.list_folders():
+            if folder.name not in kept and (others or folder.name in known):
+                folder.delete()

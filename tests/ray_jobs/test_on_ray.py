@@ -348,6 +348,7 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     ten_rows = table(few)
     thirteen = search(more, prepared)
     rows = table(more)
+    assert_models_are_those_of_the_best(rows, more, prepared)
     capsys.readouterr()
     ten_again = search(few, prepared)
 
@@ -360,7 +361,6 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     for row in rows:
         assert (row["epochs"] < 3) is (row["state"] == "stopped")
     assert thirteen.validation_rmse == min(row[METRIC] for row in rows)
-    assert_models_are_those_of_the_best(rows, more, prepared)
     # All that Ray has logged belongs to these trials.
     logs = [path.parent.name for path in (storage / "runs/in-parts/ray/tune").glob("*/result.json")]
     assert sorted(name.split("_")[2] for name in logs) == sorted(row["trial_id"] for row in rows)

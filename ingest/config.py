@@ -7,17 +7,21 @@ A configuration is TOML, read with the standard library, and then changed by
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ingest.errors import ConfigError
+
+_USER_AND_PASSWORD: Final = re.compile(r"//[^/@\s]*@")
+"""Of an address, which must not appear in messages."""
 
 Source = Literal[
     "auto",
@@ -182,7 +186,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     key = ".".join(location)
     if detail["type"] != "extra_forbidden":
         message = detail["msg"].removeprefix("Value error, ")
-        return f"{key or 'configuration'} = {detail['input']!r}: {message}"
+        found = _USER_AND_PASSWORD.sub("//***@", repr(detail["input"]))
+        return f"{key or 'configuration'} = {found}: {message}"
     section = _section_at(model, location[:-1])
     valid = sorted(section.model_fields) if section else []
     close = difflib.get_close_matches(location[-1], valid, n=1)

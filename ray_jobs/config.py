@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -106,8 +107,8 @@ class TuneConfig(Section):
     """Configurations to try; 0 leaves the search out and takes the configuration as it is. Trials
     that the same search has made already count, be it that it was killed or that it had another
     number of them: a larger number adds further ones, a smaller one looks at the first ones alone.
-    ``num_trials``, ``max_concurrent_trials``, ``also_on_cpus``, ``executor``, ``keep_models`` and
-    ``live_table`` do not make it another search, any other change does."""
+    ``num_trials``, ``max_concurrent_trials``, ``also_on_cpus``, ``executor``, ``keep_models``,
+    ``live_table`` and ``mlflow_uri`` do not make it another search, any other change does."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
     """Trials at once; 0 takes as many as the cluster has room for. With one at a time a search is
     the same each time, with more its suggestions depend on which trials end first."""
@@ -130,9 +131,23 @@ class TuneConfig(Section):
     live_table: bool = False
     """On a terminal, show a table of all trials that changes as they go on, instead of a line for
     each that has ended."""
+    mlflow_uri: str = ""
+    """Where MLflow gets a run for each trial, such as http://127.0.0.1:5000, in an experiment of
+    the run's name; empty: nowhere. Needs ``pip install mlflow-skinny``. User and password belong
+    into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)."""
     space: dict[str, Dimension] = DEFAULT_SPACE
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
     of the sections model and train, and for time_decay.apply_to."""
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _no_secret_in_the_address(cls, value: str) -> str:
+        if urlsplit(value).username is not None:
+            raise ValueError(
+                "holds a user's name, which would be written to files: put it into the environment "
+                "as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return value
 
     @model_validator(mode="after")
     def _kinds_of_groups_need_the_desk(self) -> Self:

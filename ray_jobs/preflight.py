@@ -33,6 +33,7 @@ from ray_jobs.cluster import Resources, joins_cluster, ray_session
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
 from ray_jobs.errors import ClusterError, JobError
+from ray_jobs.experiment_log import reach_mlflow
 from ray_jobs.workspace import Workspace
 
 GIB: Final = 1024**3
@@ -325,6 +326,7 @@ HERE: Final[Mapping[str, Check]] = {
     "storage": storage,
     "disk": disk,
     "memory": memory,
+    "mlflow": lambda workspace: reach_mlflow(workspace.config),
 }
 _AFTER_DATA: Final = ("disk", "memory")
 """Checks that reckon with the number of ratings."""

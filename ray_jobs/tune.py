@@ -32,6 +32,7 @@ from ray_jobs.config import Dimension, JobConfig, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.executors import Executor, decoded, executor
+from ray_jobs.experiment_log import mlflow_callbacks
 from ray_jobs.metrics import TrialMetrics
 from ray_jobs.models import TrialModels
 from ray_jobs.preprocess import ingest, preprocess
@@ -114,6 +115,7 @@ def _identity(config: JobConfig, prepared: Prepared) -> str:
         "executor",
         "keep_models",
         "live_table",
+        "mlflow_uri",
     }
     return fingerprint(
         STAGE_VERSION,
@@ -150,7 +152,8 @@ def _run_missing_trials(
         executor(config, prepared, groups, models, where) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
     ):
-        chosen = replace(chosen, callbacks=(*chosen.callbacks, *table))
+        logs = mlflow_callbacks(config, where.name)
+        chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs))
         _tuner(config, chosen, len(groups), records, models, where).fit()
     models.prune(records.ended(), others=True)
 

@@ -62,6 +62,8 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),
         ("split.kind=files", ["belong together"]),
         ("split.files.train=['u1.base']", ["split.files.test"]),
+        ("tune={also_on_cpus=true, executor='isolated'}", ['needs executor = "warm"']),
+        ("tune.mlflow_uri=http://me:pass@host:5000", ["mlflow_uri = 'http://***@host:5000'"]),
         ("compare.trials_per_loss=-1", ["compare.trials_per_loss = -1"]),
     ],
 )
@@ -74,6 +76,7 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
 
     for part in told:
         assert part in str(caught.value)
+    assert "pass" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

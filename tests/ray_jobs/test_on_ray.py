@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from mlflow.tracking import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from prometheus_client.parser import text_string_to_metric_families
@@ -132,7 +133,9 @@ def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> N
     assert Resources.of(job(storage, scaling={"cpus_per_worker": 2})).concurrent == 1
 
 
-def searching(storage: Path, name: str, dims: list[int], num_trials: int) -> Workspace:
+def searching(
+    storage: Path, name: str, dims: list[int], num_trials: int, **settings: Any
+) -> Workspace:
     return Workspace(
         job(
             storage,
@@ -143,15 +146,26 @@ def searching(storage: Path, name: str, dims: list[int], num_trials: int) -> Wor
                 "num_trials": num_trials,
                 "grace_epochs": 1,
                 "space": {"model.embedding_dim": {"choices": dims}},
+                **settings,
             },
         )
     )
 
 
+@pytest.fixture
+def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An MLflow store in a folder, which MLflow wants to be told is meant."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return (tmp_path / "mlflow").as_uri()
+
+
+# MLflow announces the end of stores in folders; those of servers need one.
+@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
 def test_a_failing_trial_is_recorded_and_does_not_stop_the_search(
-    storage: Path, prepared: Prepared
+    storage: Path, prepared: Prepared, mlflow_uri: str
 ) -> None:
-    workspace = searching(storage, "partly", [4, IMPOSSIBLE], 4)
+    """Also in MLflow, if that is asked for."""
+    workspace = searching(storage, "partly", [4, IMPOSSIBLE], 4, mlflow_uri=mlflow_uri)
 
     chosen = search(workspace, prepared)
 
@@ -161,6 +175,23 @@ def test_a_failing_trial_is_recorded_and_does_not_stop_the_search(
     assert trials.loc[trials["state"] == "failed", "error"].str.len().gt(0).all()
     assert chosen.experiment.model.embedding_dim == 4
     assert chosen.num_trials == 4
+    assert_mlflow_tells_of(trials, mlflow_uri)
+
+
+def assert_mlflow_tells_of(trials: pd.DataFrame, uri: str) -> None:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("partly")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    told = sorted(
+        (run.info.status, int(run.data.params["model.embedding_dim"]), run.data.metrics.get(METRIC))
+        for run in runs
+    )
+    expected = sorted(
+        (row["state"].upper(), row["config.model.embedding_dim"], row[METRIC])
+        for row in trials.replace({np.nan: None}).to_dict("records")
+    )
+    assert told == expected
 
 
 def test_when_every_trial_fails_the_first_reason_is_told(storage: Path, prepared: Prepared) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ingest.releases import NUM_RATINGS, RELEASES
 from ray_jobs import doctor, pipeline, preflight
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
+from ray_jobs.experiment_log import reach_mlflow
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace
 
@@ -130,6 +132,18 @@ def test_other_versions_on_a_node_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(ClusterError, match=rf"n1 has torch 2\.0\.0 instead of {here['torch']}\."):
         preflight._compare("n1", there, here, workspace(tmp_path).storage)
+
+
+def test_mlflow_that_is_not_there_is_told_within_seconds(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    config = workspace(tmp_path, tune={"mlflow_uri": uri}).config
+
+    with pytest.raises(ClusterError, match=f"cannot reach MLflow at tune.mlflow_uri = {uri}: "):
+        reach_mlflow(config)
+
+    assert reach_mlflow(workspace(tmp_path).config) == "not asked for"
 
 
 def test_doctor_lists_every_finding_and_what_failed(

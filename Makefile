@@ -13,8 +13,9 @@ help: ## list the targets
 run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
 	$(BIN)/python -m ray_jobs.pipeline --config configs/quickstart.toml $(ARGS)
 
+# Two at a time, since those on Ray mostly wait.
 test: $(READY) ## the tests; more options in ARGS="-k ..."
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -14,9 +13,17 @@ from typing import Any, Final
 import pyarrow as pa
 
 from ingest import sources, stage
-from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides, build, read_toml
+from ingest.commandline import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser, nearest, positive
+from ingest.config import (
+    DataConfig,
+    Section,
+    TmdbConfig,
+    apply_overrides,
+    build,
+    keys,
+    read_toml,
+)
 from ingest.crawl import CrawlSummary
-from ingest.credentials import HOW_TO_GET_A_TOKEN
 from ingest.errors import ConfigError, IngestError
 from ingest.manifest import TablesManifest, read_tables_manifest
 from ingest.progress import Say
@@ -24,21 +31,7 @@ from ingest.shards import Shards
 from ingest.stage import RawData
 from ingest.storage import Storage
 
-INTERRUPTED: Final = 130
-
-_EPILOG: Final = """\
-configuration:
-  --config names a TOML file with [data] and [tmdb] sections and a storage key; sections of the
-  training jobs are ignored. --set changes single settings, for example
-    --set data.source=ml-25m    --set data.path=~/ml-25m    --set tmdb.requests_per_second=20
-
-environment:
-  TMDB_ACCESS_TOKEN   v4 'API Read Access Token', or
-  TMDB_API_KEY        v3 'API Key'; both from https://www.themoviedb.org/settings/api
-
-exit codes:
-  0 done    1 failed (also if records failed)    2 bad usage or configuration    130 interrupted
-"""
+_PROG: Final = "python -m ingest"
 
 
 class Settings(Section):
@@ -55,7 +48,7 @@ class Outcome:
 
     lines: tuple[str, ...]
     values: dict[str, Any]
-    code: int = 0
+    code: int = DONE
 
 
 def main(
@@ -64,16 +57,16 @@ def main(
     say: Say = stage.say_on_stderr,
 ) -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         settings = load_settings(options)
         outcome = _run(options, settings, environ, say)
     except ConfigError as error:
         say(f"ingest: {error}")
-        return 2
+        return WRONG_USAGE
     except IngestError as error:
         say(f"ingest: {error}")
-        return 1
+        return FAILED
     except KeyboardInterrupt:
         say("ingest: interrupted. What was fetched is kept; run again to go on.")
         return INTERRUPTED
@@ -90,13 +83,17 @@ def load_settings(options: argparse.Namespace) -> Settings:
     """
     known = set(Settings.model_fields)
     for override in options.set:
-        section = override.partition("=")[0].partition(".")[0].strip()
+        key = override.partition("=")[0].strip()
+        section = key.partition(".")[0]
         if section not in known:
+            close = nearest(key, keys(Settings))
             raise ConfigError(
                 f"--set {override!r}: the ingester has no section {section!r}. Valid: "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(known))}" + (f". Did you mean {close!r}?" if close else "")
             )
-    values = apply_overrides(read_toml(options.config) if options.config else {}, options.set)
+    values = apply_overrides(
+        read_toml(options.config) if options.config else {}, options.set, keys(Settings)
+    )
     values = {key: value for key, value in values.items() if key in known}
     if options.storage:
         values["storage"] = options.storage
@@ -182,7 +179,7 @@ def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
         *(f"note       {notice}" for notice in data.notices),
     )
     failed = summary is not None and summary.failed > 0
-    return Outcome(lines, values, code=1 if failed else 0)
+    return Outcome(lines, values, code=FAILED if failed else DONE)
 
 
 def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) -> Outcome:
@@ -239,29 +236,31 @@ def _purge(storage: Storage, *, dry_run: bool) -> Outcome:
 # -- options ---------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ingest",
-        description="Bring MovieLens ratings and TMDb records into Parquet.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> Parser:
+    """The command line."""
+    result = Parser(
+        _PROG,
+        "Bring MovieLens ratings and TMDb records into Parquet. COMMAND --help lists the options "
+        "of a command.",
+        ("movielens --config configs/ml-latest-small.toml", "tmdb --dry-run", "synthetic --json"),
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _command(
         commands.add_parser,
         "movielens",
-        "read (and download, if need be) a MovieLens release or a folder of your own",
+        "read a MovieLens release, downloaded if need be, or a folder of your own",
+        ("--config configs/ml-latest-small.toml", "--set data.source=ml-1m --set data.path=FOLDER"),
         force="read the files again even if they have not changed",
     )
     tmdb = _command(
         commands.add_parser,
         "tmdb",
-        "fetch the TMDb record of each movie; resumes where it stopped",
+        "fetch the TMDb record of each movie, going on where it stopped",
+        ("--dry-run", "--limit 100 --set tmdb.requests_per_second=20", "--purge"),
         force="fetch every record again, whatever its age",
-        more=HOW_TO_GET_A_TOKEN,
     )
     tmdb.add_argument(
-        "--limit", type=_positive, metavar="N", help="fetch at most N movies, then stop"
+        "--limit", type=positive, metavar="N", help="fetch at most N movies, then stop"
     )
     tmdb.add_argument(
         "--purge", action="store_true", help="remove all TMDb records under the storage, then stop"
@@ -270,50 +269,48 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser,
         "synthetic",
         "generate a MovieLens- and TMDb-shaped data set whose truth is known",
+        ("", "--storage FOLDER --set data.synthetic.num_ratings=100000"),
         force="generate the data again even if the settings have not changed",
     )
-    return parser
+    return result
 
 
 def _command(
-    add_parser: Callable[..., argparse.ArgumentParser],
+    add_parser: Callable[..., Parser],
     name: str,
-    text: str,
+    purpose: str,
+    examples: tuple[str, ...],
     *,
     force: str,
-    more: str = "",
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A command with the options that all have."""
-    parser = add_parser(
+    result = add_parser(
         name,
-        help=text,
-        description=textwrap.fill(f"{text[0].upper()}{text[1:]}. {more}", 98),
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help=purpose,
+        purpose=f"{purpose[0].upper()}{purpose[1:]}.",
+        examples=examples,
     )
-    parser.add_argument("--config", metavar="FILE", help="TOML configuration")
-    parser.add_argument(
+    result.add_argument(
+        "--config",
+        metavar="FILE",
+        help="configuration, TOML; its sections for the training jobs are not read",
+    )
+    result.add_argument(
         "--set",
         action="append",
         default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be repeated",
+        metavar="KEY=VALUE",
+        help="change one setting, such as data.source=ml-1m; may be given many times",
     )
-    parser.add_argument(
+    result.add_argument(
         "--storage", metavar="PLACE", help="folder or URI for outputs (default ./artifacts)"
     )
-    parser.add_argument("--force", action="store_true", help=force)
-    parser.add_argument(
+    result.add_argument("--force", action="store_true", help=force)
+    result.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and do nothing"
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+    result.add_argument("--json", action="store_true", help="print the summary as JSON")
+    return result
 
 
 if __name__ == "__main__":

@@ -6,18 +6,19 @@ A configuration is TOML, read with the standard library, and then changed by
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from ingest.commandline import nearest
 from ingest.errors import ConfigError
 
 _USER_AND_PASSWORD: Final = re.compile(r"//[^/@\s]*@")
@@ -119,15 +120,22 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        close = nearest(str(path), map(str, Path(path).parent.glob("*.toml")))
+        hint = f". Did you mean {close}?" if close else ""
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}{hint}"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(
+    values: Mapping[str, Any], overrides: Iterable[str], valid: Iterable[str] = ()
+) -> dict[str, Any]:
     """``values`` with each ``section.key=value`` put in.
 
     A value is read as TOML (``3``, ``true``, ``[64, 32]``), and as a plain string where it is not.
+    Of the ``valid`` keys the nearest is named to somebody who leaves out the value.
 
     Raises:
         ConfigError: if an override has no ``=`` or goes through a key that is no section.
@@ -136,7 +144,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted.strip():
-            raise ConfigError(f"--set {override!r} is not of the form section.key=value")
+            close = nearest(dotted.partition(" ")[0], valid)
+            hint = f". Did you mean {close}=...?" if close else ""
+            raise ConfigError(f"--set {override!r} is not of the form section.key=value{hint}")
         *sections, key = dotted.strip().split(".")
         target = result
         for section in sections:
@@ -158,6 +168,16 @@ def build(model: type[Settings], values: Mapping[str, Any], origin: str) -> Sett
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(model, detail)}" for detail in error.errors())
         raise ConfigError(f"{origin} is not a valid configuration:\n{problems}") from error
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of a configuration and of its sections, as ``--set`` takes it."""
+    for name, field in model.model_fields.items():
+        section = _section_of(field.annotation)
+        if section is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from keys(section, f"{prefix}{name}.")
 
 
 def _is_this_machine(host: str) -> bool:
@@ -190,18 +210,27 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
         return f"{key or 'configuration'} = {found}: {message}"
     section = _section_at(model, location[:-1])
     valid = sorted(section.model_fields) if section else []
-    close = difflib.get_close_matches(location[-1], valid, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    # A section was left out, or the key is another one's; or it is misspelt.
+    meant = [k for k in keys(model) if k.endswith(f".{location[-1]}")]
+    meant = meant or [k for k in (nearest(location[-1], valid),) if k]
+    hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
     where = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
     return f"unknown key {key!r}.{hint} Valid keys of {where}: {', '.join(valid)}"
 
 
 def _section_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
     """The section class at a dotted path, if the path leads to one."""
-    current: Any = model
+    current: type[BaseModel] | None = model
     for name in location:
-        field = current.model_fields.get(name)
-        current = field.annotation if field else None
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            return None
+        field = current.model_fields.get(name) if current else None
+        current = _section_of(field.annotation) if field else None
     return current
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section class that a field holds, or may hold."""
+    parts = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    for part in parts:
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None

@@ -10,6 +10,7 @@ import http.client
 import re
 import socket
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -17,13 +18,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ingest.errors import ConfigError, DownloadError
-from ingest.progress import Say
+from ingest.progress import PLAIN_INTERVAL_S, Say
 from ingest.releases import MD5
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
 _CHUNK: Final = 1 << 20
-_SAY_EVERY: Final = 50 << 20
 _NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)  # URLError is an OSError
 
 
@@ -163,12 +163,12 @@ def _fetch(url: str, partial: Path, say: Say) -> bool:
 def _copy(answer: http.client.HTTPResponse, stream: BinaryIO, say: Say) -> None:
     """Copy the body; a body that ends too early is an error."""
     length = answer.length
-    copied = said = 0
+    copied, said = 0, time.monotonic()
     while chunk := answer.read(_CHUNK):
         stream.write(chunk)
         copied += len(chunk)
-        if copied - said >= _SAY_EVERY:
-            said = copied
+        if time.monotonic() - said >= PLAIN_INTERVAL_S:
+            said = time.monotonic()
             say(f"  {copied >> 20} MiB" + (f" of {length >> 20}" if length else ""))
     if length is not None and copied < length:
         raise OSError(f"the connection broke after {copied:,} of {length:,} bytes")

@@ -121,9 +121,9 @@ class BarView:
 
 @contextlib.contextmanager
 def view(say: Say, console: Console | None = None) -> Iterator[View]:
-    """A bar if stderr is a terminal, else plain lines through ``say``."""
+    """A bar if stderr is a terminal that can draw one, else plain lines through ``say``."""
     console = console or Console(file=sys.stderr)
-    if not console.is_terminal:
+    if not console.is_interactive:
         yield PlainView(say)
         return
     columns = (

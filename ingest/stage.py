@@ -137,6 +137,7 @@ def prepare_tables(
     if current is not None and current.source == stamp and not force and _complete(folder):
         say(f"{source.name}: {current.num_ratings:,} ratings, unchanged")
         return current, notices + current.notices
+    say(f"{source.name}: reading the ratings")
     with locked(folder):
         tables = _write_tables(source, stamp, folder)
     say(

@@ -81,8 +81,11 @@ def prepare(
     destination: tuple[fs.FileSystem, str],
     config: PreparationConfig,
     fingerprint: str,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
     """Prepare the raw data set in folder ``raw`` into folder ``destination``.
+
+    ``say`` is told what is done next.
 
     Raises:
         DataError: if the raw tables are absent, empty, or of another schema version, or if the
@@ -93,8 +96,10 @@ def prepare(
     labels = _split_labels(filesystem, folder, config)
     ratings = _ratings(filesystem, folder)
     labels_ref = ray.put(labels)
+    say(f"first pass over {len(labels):,} ratings: what the training rows tell")
     statistics = training_statistics(ratings, labels_ref, movies["movie_id"].to_numpy())
     fitted = features.fit(statistics, movies, config.features, config.time_decay)
+    say("second pass: encode, weigh and write them")
     _write(ratings, labels_ref, fitted, destination)
     manifest = Manifest(
         fingerprint=fingerprint,

@@ -1,4 +1,4 @@
-"""Each loss, several seeds, beside the baselines. ``python -m ray_jobs.compare --help``.
+"""Compare the losses, several seeds each, with each other and with the baselines.
 
 All models are trained on the training rows, stopped early on the validation rows if there are any,
 and scored once on the test rows; if asked for, they are trained again on both for as many epochs
@@ -32,7 +32,7 @@ from ray_jobs import preflight
 from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.comparison import Comparison, Entry, differences_table, table
 from ray_jobs.config import LOSS, JobConfig, with_parameters
-from ray_jobs.console import show
+from ray_jobs.console import say, show
 from ray_jobs.models import copy_checkpoint
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.progress import epoch_lines
@@ -213,10 +213,12 @@ def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterato
 
 def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[Entry]:
     """The baselines, with their predictions for the test rows written into ``folder``."""
+    say("   baselines, one after the other, with settings chosen on the validation rows")
     train, validation = _rows(data.selection, "train"), data.selection.rows("validation")
     fitted = data.selection.fitted
     for found in tuned_baselines(train, validation, fitted, config.compare.baselines):
         final = _final(found, data)
+        say(f"   {final.name}: {final.detail}")
         yield Entry(
             name=final.name,
             detail=final.detail,
@@ -257,6 +259,10 @@ def _assessed(
     # Without validation rows the first loss is looked at: test rows must not choose among models.
     model = _best(models, scale) if models[0].validation else models[0]
     baseline = _best([entry for entry in entries if entry.kind == "baseline"], scale)
+    say(
+        f"   differences of {len(entries)} models on {len(data.test):,} test rows, "
+        f"{config.compare.resamples:,} resamples"
+    )
     against_baseline = [(entry.name, baseline.name) for entry in models]
     between_losses = combinations([entry.name for entry in models], 2)
     return Comparison(

@@ -1,4 +1,4 @@
-"""Whether a job can run, and what to change if not. ``python -m ray_jobs.doctor --help``.
+"""Check whether a job can run with these options, and say what to change if not.
 
 The same checks stand at the start of every job; this command makes all of them and does nothing
 else. It ends with 1 if one failed.
@@ -18,6 +18,11 @@ from ray_jobs.preflight import examine
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace
 
+EXAMPLES: Final = (
+    "--config configs/ml-latest-small.toml",
+    "--config configs/quickstart.toml --set ray.address=auto",
+)
+
 _MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
 
 
@@ -36,4 +41,4 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run))
+    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))

@@ -1,4 +1,4 @@
-"""The comparison on each of several splits, and its table. ``python -m ray_jobs.folds --help``.
+"""Make the comparison on each of several splits, and a table of all.
 
 For published folds, such as u1 to u5 of ml-100k: ``folds.files`` names the files of each. Every
 fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows that
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, dataclass
 from statistics import mean, stdev
+from typing import Final
 
 from rich.table import Table
 
@@ -24,6 +25,11 @@ from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.runtime import main
 from ray_jobs.tune import search
 from ray_jobs.workspace import Workspace
+
+EXAMPLES: Final = (
+    "--config configs/ml-100k.toml --set data.path=FOLDER",
+    "--config configs/ml-100k.toml --set model.history.use_times=false",
+)
 
 
 @dataclass(frozen=True)
@@ -136,4 +142,4 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run))
+    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))

@@ -1,4 +1,4 @@
-"""The main job, end to end. ``python -m ray_jobs.pipeline --help``.
+"""The main job, end to end: data, search, comparison, model, recommendations, report.
 
 ::
 
@@ -20,6 +20,7 @@ import argparse
 from ray_jobs import preflight
 from ray_jobs.compare import compare
 from ray_jobs.config import JobConfig
+from ray_jobs.console import heading
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.recommend import recommend
 from ray_jobs.report import write_report
@@ -39,7 +40,8 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         comparison = compare(workspace, raw, prepared, chosen)
         trained = train(workspace, raw, prepared, chosen)
         recommend(workspace, trained)
-        write_report(workspace, raw, prepared, chosen, comparison, trained)
+        with heading("report"):
+            write_report(workspace, raw, prepared, chosen, comparison, trained)
 
 
 if __name__ == "__main__":

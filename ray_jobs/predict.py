@@ -1,4 +1,4 @@
-"""Predicted ratings for a CSV of (user, movie) pairs. ``python -m ray_jobs.predict --help``.
+"""Predict ratings for a CSV of (user, movie) pairs by the model that a run has kept.
 
 Uses the model that ``python -m ray_jobs.train`` keeps, as it is: it trains nothing and starts no
 Ray. The CSV has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC),
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 from pyarrow import csv
@@ -24,6 +25,8 @@ from ray_jobs.kept import load_model
 from ray_jobs.own_rows import read_pairs
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace
+
+EXAMPLES: Final = ("--config configs/closed-form.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
 
 def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
@@ -63,9 +66,14 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this command alone."""
-    parser.add_argument("pairs", metavar="PAIRS.CSV", help="userId, movieId, optionally timestamp")
+    parser.add_argument(
+        "pairs",
+        metavar="PAIRS.CSV",
+        help="CSV: userId, movieId, optionally timestamp (seconds since 1970 UTC, when the "
+        "prediction is for; by default the day of the newest training rating)",
+    )
     parser.add_argument("--out", metavar="FILE", required=True, help="CSV to write")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, add_options=add_options))
+    raise SystemExit(main(__doc__ or "", run, add_options=add_options, examples=EXAMPLES))

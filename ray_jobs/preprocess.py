@@ -1,8 +1,9 @@
-"""Raw tables -> prepared ratings and fitted state. ``python -m ray_jobs.preprocess --help``."""
+"""Bring the data in and prepare them: features, splits, weights."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from ingest import stage as ingest_stage
 from ingest.stage import RawData
@@ -15,6 +16,11 @@ from ray_jobs.config import JobConfig
 from ray_jobs.console import heading, say
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace, fingerprint
+
+EXAMPLES: Final = (
+    "--config configs/ml-latest-small.toml",
+    "--set data.source=folder --set data.path=FOLDER --set split.kind=global-time",
+)
 
 
 def ingest(workspace: Workspace) -> RawData:
@@ -67,6 +73,7 @@ def preprocess(
             (folder.filesystem, folder.path),
             preparation,
             key,
+            say=lambda line: say(f"   {line}"),
         )
         counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
         say(f"   {counts} ratings; features: {', '.join(prepared.fitted.numeric_names)}")
@@ -81,4 +88,4 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run))
+    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))

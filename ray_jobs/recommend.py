@@ -1,7 +1,4 @@
-"""The best unseen movies of every user, of one, or of somebody new; movies like one.
-
-``python -m ray_jobs.recommend --help``.
-"""
+"""The best unseen movies of every user, of one, or of somebody new; movies like one."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import ray
 from rich.table import Table
 from rich.text import Text
 
+from ingest.commandline import positive
 from ingest.errors import ConfigError
 from ingest.storage import Storage
 from ncf import checkpoint
@@ -38,6 +36,12 @@ from ray_jobs.tune import search
 from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
 FILE: Final = "recommendations.parquet"
+
+EXAMPLES: Final = (
+    "--config configs/closed-form.toml --all",
+    "--config configs/closed-form.toml --user 42 --reasons",
+    '--config configs/closed-form.toml --movie "Toy Story (1995)"',
+)
 
 _BASE: Final = {
     "network": "the network, with the mean rating",
@@ -67,6 +71,10 @@ def recommend(workspace: Workspace, trained: Trained) -> Storage:
     def work() -> None:
         ensure_ray(config)
         prepared = trained.prepared
+        say(
+            f"   {prepared.fitted.num_users:,} users, {prepared.fitted.num_movies:,} movies to "
+            "choose from"
+        )
         model = workspace.run / "checkpoint"
         tables = ray.data.range(
             prepared.fitted.num_users, override_num_blocks=_num_blocks(prepared)
@@ -82,7 +90,7 @@ def recommend(workspace: Workspace, trained: Trained) -> Storage:
         )
         result = pa.concat_tables(ray.get(tables.to_arrow_refs())).cast(SCHEMA)
         file.write_table(result.sort_by([("user_id", "ascending"), ("rank", "ascending")]))
-        say(f"   {len(result):,} recommendations for {prepared.fitted.num_users:,} users: {file}")
+        say(f"   {len(result):,} recommendations")
 
     workspace.stage("recommend", key, [file], work)
     return file
@@ -230,17 +238,24 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         prepared = preprocess(workspace, raw)
         trained = train(workspace, raw, prepared, search(workspace, prepared))
         if (options.user, options.new_user, options.movie) == (None, None, None):
-            recommend(workspace, trained)
+            say(f"recommendations of all users: {recommend(workspace, trained)}")
         else:
             show_one(workspace, trained, options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this command alone."""
+    parser.usage = (
+        "%(prog)s [options]\n"
+        "           [--all | --user ID | --new-user FILE | --movie TITLE] [--reasons [N]]"
+    )
     about = parser.add_mutually_exclusive_group()
     about.add_argument(
-        "--user", type=int, metavar="ID", help="print one user's recommendations instead"
+        "--all",
+        action="store_true",
+        help="write those of every user to a file and say where; so without any of these, too",
     )
+    about.add_argument("--user", type=int, metavar="ID", help="print one user's")
     about.add_argument(
         "--new-user",
         metavar="FILE",
@@ -250,7 +265,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     about.add_argument("--movie", metavar="TITLE", help="print the movies most like one")
     parser.add_argument(
         "--reasons",
-        type=_positive,
+        type=positive,
         nargs="?",
         const=3,
         metavar="N",
@@ -259,12 +274,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, add_options=add_options))
+    raise SystemExit(main(__doc__ or "", run, add_options=add_options, examples=EXAMPLES))

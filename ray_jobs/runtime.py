@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from ray.exceptions import RayError
 from ray.tune import TuneError
 
-from ingest.config import apply_overrides, build, read_toml
+from ingest.commandline import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser
+from ingest.config import apply_overrides, build, keys, read_toml
 from ingest.errors import ConfigError, IngestError
 from ncf.errors import NcfError
 from ray_jobs.cluster import LOGS
@@ -17,24 +19,28 @@ from ray_jobs.config import JobConfig
 from ray_jobs.console import complain
 from ray_jobs.errors import JobError
 
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
+Run = Callable[[JobConfig, argparse.Namespace], None]
+
+_EXAMPLES: Final = (
+    "--config configs/ml-latest-small.toml",
+    "--config configs/quickstart.toml --set tune.num_trials=50",
+)
+_ENVIRONMENT: Final = """\
+  RAY_ADDRESS         Ray cluster to join, unless ray.address names one
+"""
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(prog: str, purpose: str, examples: Sequence[str] = _EXAMPLES) -> Parser:
     """A parser with the options that every job has."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = Parser(prog, purpose, examples, _ENVIRONMENT)
     result.add_argument("--config", metavar="FILE", help="configuration, TOML")
     result.add_argument(
         "--set",
-        metavar="SECTION.KEY=VALUE",
+        metavar="KEY=VALUE",
         action="append",
         default=[],
         dest="overrides",
-        help="change one setting; may be given many times",
+        help="change one setting, such as train.epochs=3; may be given many times",
     )
     result.add_argument(
         "--force", action="store_true", help="do every stage again, though nothing changed"
@@ -48,39 +54,56 @@ def load_config(path: str | None, overrides: Sequence[str]) -> JobConfig:
     Raises:
         ConfigError: if it cannot be read or is invalid.
     """
-    values = apply_overrides(read_toml(path) if path else {}, overrides)
+    values = apply_overrides(read_toml(path) if path else {}, overrides, keys(JobConfig))
     return build(JobConfig, values, path or "the command line")
 
 
 def main(
     description: str,
-    run: Callable[[JobConfig, argparse.Namespace], None],
+    run: Run,
     arguments: Sequence[str] | None = None,
     add_options: Callable[[argparse.ArgumentParser], None] = lambda options: None,
+    examples: Sequence[str] = _EXAMPLES,
 ) -> int:
-    """Parse, build, run: the body of every ``python -m ray_jobs.*``; returns the exit code."""
-    options = parser(description)
+    """Parse, build, run: the body of every ``python -m ray_jobs.*``; returns the exit code.
+
+    Args:
+        description: its first paragraph is what the help says of the command.
+        run: what the command does; the module it is defined in is the command.
+        arguments: instead of those of the program.
+        add_options: adds options of the command alone.
+        examples: arguments that the help shows.
+    """
+    options = parser(_prog(run), description.partition("\n\n")[0], examples)
     add_options(options)
     parsed = options.parse_args(arguments)
     try:
         run(load_config(parsed.config, parsed.overrides), parsed)
     except ConfigError as error:
         complain(str(error))
-        return EXIT_USAGE
+        return WRONG_USAGE
     except (IngestError, NcfError, JobError) as error:
         complain(str(error))
-        return EXIT_FAILED
+        return FAILED
     except OSError as error:
         complain(f"{error.strerror or error}: {error.filename or 'no file named'}")
-        return EXIT_FAILED
+        return FAILED
     except (RayError, TuneError) as error:
         reason = str(error).strip().splitlines()[-1]
         complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
-        return EXIT_FAILED
+        return FAILED
     except KeyboardInterrupt:
         complain(
             "interrupted; the same command goes on from the last finished stage, and in a search "
             "from the last finished trial"
         )
-        return EXIT_INTERRUPTED
-    return 0
+        return INTERRUPTED
+    return DONE
+
+
+def _prog(run: Run) -> str:
+    """How the command is called."""
+    module = run.__module__
+    if module == "__main__" and (spec := sys.modules[module].__spec__):
+        module = spec.name.removesuffix(".__main__")
+    return f"python -m {module}"

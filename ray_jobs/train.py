@@ -1,4 +1,4 @@
-"""Train the chosen configuration and keep the model. ``python -m ray_jobs.train --help``.
+"""Train the chosen configuration and keep the model.
 
 First on the training rows, with the validation rows deciding which epoch is best; then, unless
 ``final.refit_on_validation`` is false, again on both for that many epochs. The test rows are read
@@ -80,6 +80,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
             runs.keep("train/best", "checkpoint")
         runs.clean_up()
         found = _metrics(workspace, raw, chosen, selection, final, key)
+        say(f"   rankings of up to {final_data.fitted.num_users:,} users")
         metrics.write_json(found | {"ranking": _ranking(model, final_data)})
 
     workspace.stage("train", key, [metrics, model], work)

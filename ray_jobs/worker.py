@@ -164,6 +164,7 @@ def train_tasks(
             f"note: with batches this small, {resources.num_workers} workers are likely slower "
             "than one; set scaling.num_workers = 1 or raise train.batch_size"
         )
+    say(f"   {len(tasks)} model(s) to train, by {resources.num_workers} worker(s) that start now")
     trainer = torch_trainer(tasks, resources, where, callbacks, collect=True)
     try:
         with _interrupts_as_usual():

@@ -1,0 +1,258 @@
+"""Every command's help, mistakes, exit codes and colours, as somebody at a shell meets them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingest import __main__ as ingest
+from ray_jobs.__main__ import commands
+from ray_jobs.__main__ import main as list_commands
+from ray_jobs.config import JobConfig
+from ray_jobs.runtime import main
+from tests.support import ROOT, environment
+
+JOBS = tuple(f"ray_jobs.{name}" for name in commands())
+ALL = ("ray_jobs", *JOBS, "ingest")
+COLOUR = re.compile(r"\x1b\[[0-9;]*[34]\d")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, module: str, *arguments: str) -> int:
+    """``python -m <module> <arguments>`` in this process; the exit code."""
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    # They are run a second time, under another name, if a test has imported them.
+    program = module if "." in module else f"{module}.__main__"
+    monkeypatch.delitem(sys.modules, program, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "RAY_ADDRESS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_there_is_a_command_for_every_stage() -> None:
+    stages = {"preprocess", "tune", "compare", "train", "recommend", "pipeline"}
+    assert stages | {"predict", "folds", "doctor"} <= set(commands())
+
+
+@pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest movielens", "ingest synthetic"])
+def test_help_is_short_and_complete(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *command = module.split()
+
+    assert run(monkeypatch, name, *command, "--help") == 0
+
+    told = capsys.readouterr().out
+    assert f"usage: python -m {module}" in told
+    for part in ("NO_COLOR", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "exit codes:", "130 interrupted"):
+        assert part in told
+    assert "docs/configuration.md" in told
+    assert ("RAY_ADDRESS" in told) == (name in JOBS)
+    if module != "ray_jobs":
+        assert told.count(f"  python -m {module} ") + told.count(f"  python -m {module}\n") >= 1
+    assert "`" not in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert len(told.splitlines()) <= 60
+
+
+def test_the_commands_are_listed_with_what_they_are_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list_commands([]) == 0
+
+    told = " ".join(capsys.readouterr().out.split())
+    for name, purpose in commands().items():
+        assert f"ray_jobs.{name} {purpose}" in told
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_the_version_is_that_of_the_package(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, module, "--version") == 0
+    assert re.fullmatch(r"movielens-ray-tune \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("ray_jobs.pipeline --confg configs/quickstart.toml", "did you mean --config?"),
+        ("ray_jobs.tune --confg=configs/quickstart.toml", "did you mean --config?"),
+        ("ray_jobs.train --conf configs/quickstart.toml", "did you mean --config?"),
+        ("ray_jobs.train -config configs/quickstart.toml", "did you mean --config?"),
+        ("ray_jobs.predict --ot out.csv", "unknown option --ot; did you mean --out?"),
+        ("ray_jobs.recommend --usr 3", "did you mean --user?"),
+        ("ray_jobs.recommend --all --user 3", "not allowed with argument --all"),
+        ("ray_jobs.recommend --user -7 --zzz", "unknown option --zzz; --help lists those"),
+        ("ray_jobs.recommend --user 3 --reasons 0", "'0' is not a whole number above 0"),
+        ("ray_jobs.doctor stray", "unrecognized arguments: stray"),
+        ("ray_jobs.doctor --config configs/quickstat.toml", "Did you mean configs/quickstart.toml"),
+        ("ray_jobs.doctor --set train.epoch", "Did you mean train.epochs=...?"),
+        ("ray_jobs.doctor --set epochs=3", "Did you mean 'train.epochs'?"),
+        ("ray_jobs.doctor --set train.epohcs=3", "Did you mean 'epochs'?"),
+        ("ray_jobs.doctor --set tune.epochs=3", "Did you mean 'train.epochs'?"),
+        ("ray_jobs.folds", "folds.files names no fold"),
+        ("ray_jobs recomend", "did you mean python -m ray_jobs.recommend?"),
+        ("ray_jobs --versoin", "did you mean --version?"),
+        ("ingest", "the following arguments are required: COMMAND"),
+        ("ingest movielns", "invalid choice: 'movielns'"),
+        ("ingest tmdb --limt 3", "did you mean --limit?"),
+        ("ingest tmdb --limit 0", "'0' is not a whole number above 0"),
+        ("ingest movielens --set data.pth", "Did you mean data.path=...?"),
+        ("ingest movielens --set dta.path=x", "Did you mean 'data.path'?"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_names_what_was_meant(
+    command: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert run(monkeypatch, *command.split()) == 2
+
+    message = capsys.readouterr().err
+    assert told in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        *((module, []) for module in ("preprocess", "tune", "compare", "train", "recommend")),
+        *((module, []) for module in ("pipeline", "doctor")),
+        ("predict", ["pairs.csv", "--out", "out.csv"]),
+        ("folds", ["--set", 'folds.files={a={train=["a"], test=["b"]}}']),
+    ],
+)
+def test_a_job_that_fails_ends_with_1(
+    module: str,
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    settings = ["--set", f"storage={tmp_path / 'file'}", "--set", "data.source=synthetic"]
+
+    assert run(monkeypatch, f"ray_jobs.{module}", *settings, *needed) == 1
+
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+
+
+def test_an_option_after_two_dashes_or_below_zero_is_a_value(tmp_path: Path) -> None:
+    seen = []
+
+    def note(config: JobConfig, options: argparse.Namespace) -> None:
+        seen.append((config.name, options.number, options.rest))
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--number", type=float)
+        parser.add_argument("rest", nargs="*")
+
+    arguments = ["--set=name=x", "--number", "-2.5", "--", "--unknown"]
+    assert main("Take note.", note, arguments, add) == 0
+    assert seen == [("x", -2.5, ["--unknown"])]
+
+
+def test_the_ingester_is_interrupted_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingest, "_run", interrupted)
+    said: list[str] = []
+    assert ingest.main(["synthetic"], {}, said.append) == 130
+    assert "run again to go on" in said[0]
+
+
+PROGRAM = """
+import sys
+from rich.table import Table
+from ingest.progress import Tally, view
+from ray_jobs.console import complain, say, show
+
+say("a line")
+complain("a mistake")
+table = Table("column")
+table.add_row("cell")
+show(table)
+with view(lambda line: sys.stderr.write(line + chr(10))) as shown:
+    shown.show(Tally(total=4, ok=1, requests=1))
+"""
+
+
+def on_a_terminal(**variables: str) -> str:
+    """All that the program writes, to a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=environment() | {"TERM": "xterm-256color"} | variables,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while part := os.read(ours, 4096):
+                written += part
+        except OSError:  # how Linux says that the other end was closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0, written
+    return written.decode()
+
+
+def test_a_terminal_has_colours_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    written = on_a_terminal()
+    assert COLOUR.search(written)
+    assert "1/4" in written
+    assert "TMDb 1/4 movies" not in written
+
+
+def test_no_color_leaves_the_colours_out() -> None:
+    written = on_a_terminal(NO_COLOR="1")
+    assert "a mistake" in written
+    assert not COLOUR.search(written)
+    assert "1/4" in written
+
+
+def test_a_terminal_that_cannot_move_the_cursor_has_plain_lines() -> None:
+    written = on_a_terminal(TERM="dumb")
+    assert "\x1b" not in written
+    assert "TMDb 1/4 movies" in written
+
+
+def test_a_file_or_pipe_has_neither_colours_nor_a_bar() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stdout.splitlines()[0].endswith("s  a line")
+    assert "error: a mistake" in done.stderr
+    assert "TMDb 1/4 movies" in done.stderr

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help run test check bench lock clean
+.PHONY: help run test check bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ bench: $(READY) ## the benchmarks, as ratios
 	$(BIN)/python benchmarks/bench_ingest.py $(ARGS)
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
 	$(BIN)/python benchmarks/bench_trials.py $(ARGS)
+
+docs: $(READY) ## write docs/configuration.md from the code
+	$(BIN)/python -m ray_jobs.reference --out docs/configuration.md
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools

@@ -62,7 +62,7 @@ def test_help_is_short_and_complete(
     for part in ("NO_COLOR", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "exit codes:", "130 interrupted"):
         assert part in told
     assert "docs/configuration.md" in told
-    assert ("RAY_ADDRESS" in told) == (name in JOBS)
+    assert ("RAY_ADDRESS" in told) == (name in JOBS and "--force" in told)
     if module != "ray_jobs":
         assert told.count(f"  python -m {module} ") + told.count(f"  python -m {module}\n") >= 1
     assert "`" not in told

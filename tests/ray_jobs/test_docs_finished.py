@@ -1,0 +1,97 @@
+"""Commands and Python code of the documents that need a trained model, run with a small one."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+import ncf
+from ray_jobs.runtime import main
+from tests.documents import blocks, commands
+from tests.ray_jobs.conftest import Finished
+
+PURPOSES = ("ray_jobs.predict", "ray_jobs.recommend", "ray_jobs.doctor")
+USING = [
+    words
+    for words in commands()
+    if words[:2] == ("python", "-m") and words[2] in PURPOSES and "--new-user" not in words
+]
+"""Without those for somebody new, which take a model with history: see test_using.py."""
+
+
+def arguments(words: tuple[str, ...], finished: Finished, title: str, folder: Path) -> list[str]:
+    """Those of a command, with the small run's configuration, titles and files."""
+    others = {
+        "Toy Story (1995)": title,
+        "pairs.csv": str(folder / "pairs.csv"),
+        "predictions.csv": str(folder / "predictions.csv"),
+    }
+    result = [part for setting in finished.settings for part in ("--set", setting)]
+    given = iter(words[3:])
+    for word in given:
+        if word in ("--config", "--set"):
+            next(given)
+        else:
+            result.append(others.get(word, word))
+    return result
+
+
+@pytest.mark.parametrize("words", USING, ids=" ".join)
+def test_commands_that_use_a_model(
+    words: tuple[str, ...],
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    asked = ncf.load(finished.run / "checkpoint")
+    movie = int(asked.checkpoint.fitted.movies.ids[3])
+    (tmp_path / "pairs.csv").write_text(f"userId,movieId\n1,{movie}\n")
+    module: Any = importlib.import_module(words[2])
+    add_options = getattr(module, "add_options", lambda parser: None)
+    given = arguments(words, finished, asked.title(movie), tmp_path)
+
+    assert main("", module.run, given, add_options) == 0
+
+    told = capsys.readouterr().out
+    assert not ray.is_initialized()
+    if words[2] == "ray_jobs.predict":
+        (row,) = csv.DictReader((tmp_path / "predictions.csv").open(newline=""))
+        assert float(row["prediction"]) == pytest.approx(asked.predict(1, movie).item(), rel=1e-5)
+    elif words[2] == "ray_jobs.doctor":
+        assert "FAILED" not in told
+    elif "--movie" in words:
+        assert asked.similar(movie, 1).titles[0] in told
+    elif "--user" in words:
+        file = finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
+        rows = pq.read_table(file, filters=[("user_id", "=", 42)]).to_pylist()
+        assert rows
+        assert all(row["title"] in told for row in rows)
+        assert ("adds" in told) == ("--reasons" in words)
+    else:
+        assert "recommendations.parquet" in "".join(told.split())
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.document)
+def test_python_in_the_documents_runs(block: Any, finished: Finished) -> None:
+    ids = ncf.load(finished.run / "checkpoint").checkpoint.fitted.movies.ids
+    code = block.text.replace("artifacts/runs/closed-form", str(finished.run))
+    code = code.replace("318", str(int(ids[3])))
+    assert code != block.text
+    names: dict[str, Any] = {}
+
+    exec(compile(code, block.document, "exec"), names)
+
+    stars = names["model"].predict(users=[1, 2], movies=[int(ids[3])] * 2)
+    assert stars.shape == (2,)
+    assert np.isfinite(stars).all()
+    assert len(names["model"].recommend(user=42, n=10).movies) == 10

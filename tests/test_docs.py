@@ -1,0 +1,354 @@
+"""Every command in the documents is run, or parsed by its program; every link leads somewhere.
+
+Those that need a model that was trained are in ``tests/ray_jobs/test_docs_finished.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from ray.scripts.scripts import cli
+
+from ingest import __main__ as ingest
+from ingest.config import build, keys
+from ray_jobs.__main__ import commands as jobs
+from ray_jobs.__main__ import main as list_jobs
+from ray_jobs.config import JobConfig
+from ray_jobs.runtime import load_config, main
+from tests.documents import DOCUMENTS, blocks, commands, prose, spans
+from tests.support import ROOT
+
+RUN_ELSEWHERE = {
+    "make run": "test_pipeline.py::test_every_stage_says_what_it_does",
+    "ray_jobs.pipeline": "test_pipeline.py::test_every_stage_says_what_it_does",
+    "ray_jobs.preprocess": "test_mains.py::test_more_workers_than_cpus_are_refused",
+    "ray_jobs.tune": "test_interrupt.py::test_an_interrupted_stage_ends_with_130",
+    "ray_jobs.compare": "test_interrupt.py::test_an_interrupted_stage_ends_with_130",
+    "ray_jobs.train": "test_train_resume.py::test_killed_workers_and_a_killed_job",
+    "ray_jobs.folds": "test_folds.py::test_every_fold_is_a_run_and_the_table",
+    "ray_jobs.predict": "test_docs_finished.py::test_commands_that_use_a_model",
+    "ray_jobs.recommend": "test_docs_finished.py::test_commands_that_use_a_model",
+    "--new-user": "test_using.py::test_somebody_new_gets_what_the_ratings_say",
+    "ray_jobs.doctor": "test_docs_finished.py::test_commands_that_use_a_model",
+    "ray start": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
+    "ray job submit": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
+}
+"""What is only parsed here, and the test in tests/ray_jobs that runs it, on data that are quick."""
+
+NOT_RUN = {
+    "ray": "needs a cluster or a cloud, or changes this user's Ray; parsed by Ray's own parser",
+    "aws": "needs a bucket",
+    "docker": "needs a daemon and a registry",
+    "kubectl": "needs a cluster",
+    "pip": "needs the network",
+    "tensorboard": "is not among the dependencies; a test of the search reads its files",
+    "curl": "needs a Ray that runs, with ports that are not known beforehand",
+    "grep": "of curl",
+    "export": "sets variables of the shell",
+}
+"""Programs that no test runs, and why."""
+
+VARIABLES = {"TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "RAY_AUTH_MODE", "RAY_API_SERVER_ADDRESS"}
+
+
+class ParsedError(Exception):
+    """Ends a program that has parsed its options."""
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_documents_and_commands_are_found() -> None:
+    assert len(DOCUMENTS) >= 9
+    found = [" ".join(words) for words in commands()]
+    assert len(found) > 60
+    for command in (
+        "make run",
+        "ray up cluster.yaml",
+        "python -m ingest tmdb --purge",
+        "ray job submit --working-dir . -- python -m ray_jobs.pipeline "
+        "--config configs/ml-latest-small.toml --set storage=s3://BUCKET/ratings",
+    ):
+        assert command in found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_is_one_that_its_program_takes(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "..." in words:  # told apart from a command that can be given as it stands
+        words = words[: words.index("...") - 1]
+    check(words, monkeypatch)
+
+
+def check(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *arguments = words
+    if program in ("python", ".venv/bin/python"):
+        check_python(arguments, monkeypatch)
+    elif program == "make":
+        check_make(arguments)
+    elif program == "ray":
+        check_ray(arguments, monkeypatch)
+    elif program == "export":
+        assert {argument.partition("=")[0] for argument in arguments} <= VARIABLES
+    else:
+        assert program in NOT_RUN, f"{program}: run it in a test, or say why not in NOT_RUN"
+        for argument in arguments:
+            if argument.startswith("deploy/"):
+                assert (ROOT / argument).is_file()
+
+
+def check_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if arguments[0] == "-m" and arguments[1] == "ray_jobs":
+        assert list_jobs(arguments[2:]) == 0
+    elif arguments[0] == "-m" and arguments[1] == "ingest":
+        options = ingest.parser().parse_args(arguments[2:])
+        ingest.load_settings(options)
+    elif arguments[0] == "-m":
+        check_job(arguments[1].removeprefix("ray_jobs."), arguments[2:])
+    else:
+        check_benchmark(arguments, monkeypatch)
+
+
+def check_job(name: str, arguments: list[str]) -> None:
+    """ParsedError by the command's own parser; the configuration is read, changed and validated."""
+    assert name in jobs()
+    module: Any = importlib.import_module(f"ray_jobs.{name}")
+    seen = []
+
+    def note(config: JobConfig, options: argparse.Namespace) -> None:
+        seen.append(config)
+
+    add_options = getattr(module, "add_options", lambda parser: None)
+    assert callable(module.run)
+    assert main("", note, arguments, add_options) == 0
+    assert len(seen) == 1
+
+
+def check_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ParsedError by the benchmark's own parser, which ends there."""
+    file = ROOT / arguments[0]
+    assert file.parent.name == "benchmarks"
+    module = importlib.import_module(f"benchmarks.{file.stem}")
+    parse = argparse.ArgumentParser.parse_args
+    seen: list[Any] = []
+
+    def stop(parser: argparse.ArgumentParser, *args: Any) -> Any:
+        seen.append(parse(parser, *args))
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(ParsedError):
+        module.main()
+    (options,) = seen
+    if config := getattr(options, "config", None):
+        load_config(config, options.set)
+
+
+def check_make(arguments: list[str]) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    for argument in arguments:
+        if found := re.fullmatch(r"ARGS=-k (\w+)", argument):
+            sources = [file.stem + file.read_text() for file in (ROOT / "tests").rglob("test_*.py")]
+            assert any(found[1] in source for source in sources)
+
+
+def check_ray(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    command: click.Command = cli
+    rest = list(arguments)
+    while isinstance(command, click.Group):
+        name = rest.pop(0)
+        command = command.commands[name]
+    if not rest:
+        return  # a name in a sentence
+    context = command.make_context(name, rest)
+    if "entrypoint" in context.params:
+        check(tuple(context.params["entrypoint"]), monkeypatch)
+    for argument in rest:
+        if argument.endswith(".yaml"):
+            assert (ROOT / argument).is_file()
+
+
+@pytest.mark.parametrize(("command", "test"), RUN_ELSEWHERE.items())
+def test_the_tests_that_run_commands_are_there(command: str, test: str) -> None:
+    file, _, name = test.partition("::")
+    assert f"def {name}" in (ROOT / "tests" / "ray_jobs" / file).read_text()
+    assert any(command in " ".join(words) for words in commands()), "no document has it any more"
+
+
+def test_every_job_of_a_document_is_run_by_some_test() -> None:
+    named = {words[2] for words in commands() if words[1:2] == ("-m",)} - {"ray_jobs", "ingest"}
+    unknown = named - set(RUN_ELSEWHERE)
+    # Of those that are not listed above, some test must speak.
+    for module in unknown:
+        name = module.removeprefix("ray_jobs.")
+        tests = (file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+        assert any(f"import {name}" in text or f'"{module}"' in text for text in tests), module
+
+
+@pytest.mark.parametrize(
+    "words",
+    [w for w in commands() if w[:3] == ("python", "-m", "ingest")],
+    ids=" ".join,
+)
+def test_commands_of_the_ingester_that_need_no_network_are_run(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*words[3:], "--storage", str(tmp_path)]
+    offline = "synthetic" in words or "--dry-run" in words or "--purge" in words
+    if "FOLDER" in " ".join(words):
+        (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.5,9\n")
+        (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Heat (1995),Crime|Drama\n")
+        arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    elif not offline:
+        arguments.append("--dry-run")
+
+    assert ingest.main(arguments, {}, lambda line: None) == 0
+
+    told = capsys.readouterr().out
+    if "--json" in words:
+        assert json.loads(told)["ratings"] == 2000
+    elif "FOLDER" in " ".join(words):
+        assert "ratings    1 by 1 users" in told
+
+
+def test_make_help_lists_the_targets_of_the_documents() -> None:
+    done = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, timeout=60)
+    for words in commands():
+        if words[0] == "make" and len(words) > 1 and "=" not in words[1] and words[1] != "help":
+            assert f"make {words[1]}\t" in done.stdout
+
+
+def test_every_setting_that_a_document_changes_is_one() -> None:
+    valid = set(keys(JobConfig))
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for key in re.findall(r"--set\s+'?([a-z_.0-9]+)=", text):
+            known = key in valid or any(name.startswith(f"{key}.") for name in valid)
+            assert known or key == "section.key", f"{document.name}: {key}"
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.document)
+def test_configurations_in_the_documents_are_valid(block: Any) -> None:
+    values = tomllib.loads(block.text)
+    assert values
+    build(JobConfig, values, block.document)
+
+
+# -- Links and files -------------------------------------------------------------------------------
+
+
+def anchors(document: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower().strip()) for heading in found]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_lead_to_files_and_headings_that_are_there(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_files_that_are_named_are_there(document: Path) -> None:
+    folders = "|".join(p.name for p in ROOT.iterdir() if p.is_dir() and p.name[0] not in "._")
+    for span in spans(document):
+        for name in span.split():
+            is_file = re.fullmatch(rf"(?:{folders})/[\w./-]+\.(?:py|toml|md|yaml)", name)
+            assert not is_file or (ROOT / name).is_file(), name
+
+
+# -- Changes that the how-tos describe -------------------------------------------------------------
+
+
+def apply(diff: str, folder: Path) -> None:
+    """Make the changes of a diff, each of which must fit its file in just one place."""
+    for part in diff.split("--- a/")[1:]:
+        head, *hunks = part.split("@@\n")
+        file = folder / head.split("\n")[0]
+        text = file.read_text()
+        for hunk in hunks:
+            lines = hunk.splitlines(keepends=True)
+            old = "".join(line[1:] or "\n" for line in lines if line[0] in " -")
+            new = "".join(line[1:] or "\n" for line in lines if line[0] in " +")
+            assert text.count(old) == 1, f"{file.name}: {old}"
+            text = text.replace(old, new)
+        file.write_text(text)
+
+
+PROGRAM = """
+import pandas as pd, numpy as np, torch, pathlib
+from ncf import checkpoint, features
+from ncf.config import ExperimentConfig, FeaturesConfig, ModelConfig, TimeDecayConfig
+from ncf.model import NCF
+from ncf.training import snapshot
+
+movies = features.join_movies(pd.DataFrame({
+    "movie_id": [1, 2, 3, 4],
+    "title": ["a", "b", "c", "d"],
+    "genres": [["x"], ["x", "y"], ["x", "y", "z"], []],
+    "year": [1990.0, 1991.0, 1992.0, 1993.0],
+}), None)
+statistics = features.TrainingStatistics(
+    np.array([7]), np.array([1, 2, 3]), np.array([1, 3, 8]), 40.0, 0.5, 5.0, 100
+)
+wanted = FeaturesConfig(numeric=("num_genres",), transform="none")
+fitted = features.fit(statistics, movies, wanted, TimeDecayConfig())
+# One, two and three genres: mean 2, standard deviation sqrt(2/3); the fourth movie has none.
+numbers = fitted.movies.numeric[:, 0] * (2 / 3) ** 0.5 + 2
+np.testing.assert_allclose(numbers, [1, 2, 3, 0], atol=1e-6)
+config = ModelConfig(inputs=("user", "numeric", "count"), embedding_dim=3, hidden_dims=(4,))
+model = NCF(config, fitted).eval()
+# 1 is the zeroth power of two, 3 lies above the first, 8 is the third, and 0 is unknown.
+assert model.branches["count"].index.tolist() == [1, 2, 4, 0]
+users, rated = torch.tensor([1, 1, 1, 0]), torch.arange(4)
+assert model.branches["count"](users, rated)[3].abs().sum() == 0
+folder = pathlib.Path("model")
+checkpoint.save(folder, snapshot(model), ExperimentConfig(model=config), fitted, {})
+again = checkpoint.load(folder).model
+torch.testing.assert_close(again(users, rated), model(users, rated))
+print("done")
+"""
+
+
+def test_the_branch_and_the_feature_of_the_how_tos_work(tmp_path: Path) -> None:
+    for package in ("ingest", "ncf"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    for block in blocks("diff"):
+        apply(block.text, tmp_path)
+
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

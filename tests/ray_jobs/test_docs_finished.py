@@ -65,7 +65,7 @@ def test_commands_that_use_a_model(
     told = capsys.readouterr().out
     assert not ray.is_initialized()
     if words[2] == "ray_jobs.predict":
-        (row,) = csv.DictReader((tmp_path / "predictions.csv").open(newline=""))
+        (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
         assert float(row["prediction"]) == pytest.approx(asked.predict(1, movie).item(), rel=1e-5)
     elif words[2] == "ray_jobs.doctor":
         assert "FAILED" not in told

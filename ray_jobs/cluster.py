@@ -14,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.config import JobConfig
-from ray_jobs.console import say
+from ray_jobs.console import has_colours, say
 from ray_jobs.errors import ResourceError
 
 _RAY_ENVIRONMENT: Final = {
@@ -35,6 +35,9 @@ _RAY_ENVIRONMENT: Final = {
 
 
 _API_SERVER: Final = "RAY_API_SERVER_ADDRESS"
+
+_COLOURS: Final = "RAY_COLOR_PREFIX"
+"""0 keeps colours out of what Ray itself prints, which it adds in files and pipes too."""
 
 _PORTS_TRIED: Final = 100
 
@@ -87,7 +90,7 @@ def _refuse_more_than_this_machine(config: JobConfig) -> None:
 def leave_ray() -> None:
     """Stop the local Ray that ``ensure_ray`` started, or leave the cluster that it joined."""
     ray.shutdown()
-    for name in (*_RAY_ENVIRONMENT, _API_SERVER):
+    for name in (*_RAY_ENVIRONMENT, _COLOURS, _API_SERVER):
         os.environ.pop(name, None)
 
 
@@ -144,7 +147,8 @@ def _start_local(config: JobConfig) -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()}
+    plain = {} if has_colours() else {_COLOURS: "0"}
+    return {name: os.environ.get(name, value) for name, value in (_RAY_ENVIRONMENT | plain).items()}
 
 
 def _init(variables: dict[str, str], **options: Any) -> str:

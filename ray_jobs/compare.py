@@ -22,7 +22,7 @@ from ray.train import Checkpoint
 from ingest.stage import RawData
 from ingest.storage import Storage
 from ncf.assessment import Rows, assess
-from ncf.baselines import Baseline, Tuned, tuned_baselines
+from ncf.baselines import Baseline, Tuned, recipes, tuned
 from ncf.batches import Batch
 from ncf.config import LossName
 from ncf.predictions import Predictions
@@ -213,12 +213,12 @@ def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterato
 
 def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[Entry]:
     """The baselines, with their predictions for the test rows written into ``folder``."""
-    say("   baselines, one after the other, with settings chosen on the validation rows")
     train, validation = _rows(data.selection, "train"), data.selection.rows("validation")
     fitted = data.selection.fitted
-    for found in tuned_baselines(train, validation, fitted, config.compare.baselines):
+    for recipe in recipes(len(train), config.compare.baselines):
+        say(f"   baseline {recipe.name}")
+        found = tuned(recipe, train, validation, fitted)
         final = _final(found, data)
-        say(f"   {final.name}: {final.detail}")
         yield Entry(
             name=final.name,
             detail=final.detail,

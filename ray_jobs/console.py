@@ -14,6 +14,11 @@ _err = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, stder
 _started = time.monotonic()
 
 
+def has_colours() -> bool:
+    """Whether what is printed is seen on a terminal by somebody who has nothing against colours."""
+    return all(console.is_terminal and not console.no_color for console in (_out, _err))
+
+
 def say(line: str = "") -> None:
     """Print a line, with the seconds since the start of the program before it."""
     _out.print(f"{time.monotonic() - _started:7.1f}s  {line}")

@@ -53,6 +53,10 @@ def test_every_stage_says_what_it_does_and_synthetic_data_are_announced(finished
     assert "SYNTHETIC" in (finished.run / "report.md").read_text()
 
 
+def test_what_goes_to_a_pipe_has_no_colours(finished: Finished) -> None:
+    assert "\x1b" not in finished.done.out + finished.done.err
+
+
 def test_no_process_is_left(finished: Finished) -> None:
     assert left_after(finished.done.mark, 10) == {}
 

@@ -186,9 +186,10 @@ PROGRAM = """
 import sys
 from rich.table import Table
 from ingest.progress import Tally, view
-from ray_jobs.console import complain, say, show
+from ray_jobs.console import complain, has_colours, say, show
 
 say("a line")
+say(f"Ray may use colours: {has_colours()}")
 complain("a mistake")
 table = Table("column")
 table.add_row("cell")
@@ -225,6 +226,7 @@ def test_a_terminal_has_colours_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("NO_COLOR", raising=False)
     written = on_a_terminal()
     assert COLOUR.search(written)
+    assert "Ray may use colours: True" in written
     assert "1/4" in written
     assert "TMDb 1/4 movies" not in written
 
@@ -233,6 +235,7 @@ def test_no_color_leaves_the_colours_out() -> None:
     written = on_a_terminal(NO_COLOR="1")
     assert "a mistake" in written
     assert not COLOUR.search(written)
+    assert "Ray may use colours: False" in written
     assert "1/4" in written
 
 
@@ -254,5 +257,6 @@ def test_a_file_or_pipe_has_neither_colours_nor_a_bar() -> None:
     )
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[0].endswith("s  a line")
+    assert "Ray may use colours: False" in done.stdout
     assert "error: a mistake" in done.stderr
     assert "TMDb 1/4 movies" in done.stderr

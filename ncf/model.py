@@ -239,12 +239,16 @@ class NCF(nn.Module):
         return covariance * weights
 
     def for_newcomer(self, rows: Rows) -> NCF:
-        """A model that knows ``rows`` alone, whose user index is 0; the parameters are shared.
+        """A model that knows ``rows`` alone, whose user index is 0.
 
-        Of the user it has no vector and no bias, which take training; all that it says of the user
-        comes from these ratings, which are in the training target's unit.
+        It shares the parameters, and the tables of movies, which are too large to be copied for
+        each answer. Of the user it has no vector and no bias, which take training; all that it
+        says of the user comes from these ratings, which are in the training target's unit.
         """
-        shared = {id(parameter): parameter for parameter in self.parameters()}
+        of_users = {id(b.first) for b in self.branches.values() if isinstance(b, TimeFeatures)}
+        tensors = (*self.parameters(), *self.buffers())
+        shared: dict[int, object] = {id(t): t for t in tensors if id(t) not in of_users}
+        shared[id(self.config)] = self.config
         left_out = {id(self.history): None, id(self._solution): None}
         result = copy.deepcopy(self, shared | left_out)
         result.remember(rows)

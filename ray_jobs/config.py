@@ -203,6 +203,14 @@ class RecommendConfig(Section):
     """Movies for each user."""
 
 
+class ServeConfig(Section):
+    """The page and API of ``python -m ray_jobs.serve``."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Processes that hold the model, each with one CPU and one torch thread; each answers one
+    request after the other."""
+
+
 class JobConfig(Section):
     """Everything a job can be told."""
 
@@ -224,6 +232,7 @@ class JobConfig(Section):
     folds: FoldsConfig = FoldsConfig()
     final: FinalConfig = FinalConfig()
     recommend: RecommendConfig = RecommendConfig()
+    serve: ServeConfig = ServeConfig()
 
     @field_validator("storage")
     @classmethod

@@ -6,7 +6,8 @@
     ├── ResourceError        the cluster cannot be reached or is too small
     ├── ClusterError         nodes cannot work together, or ``doctor`` found a fault
     ├── NoModelError         a trained model is needed and there is none
-    └── TrainingError        a training run or every trial of a search failed
+    ├── TrainingError        a training run or every trial of a search failed
+    └── ServingError         the page cannot be served
 """
 
 from __future__ import annotations
@@ -30,3 +31,7 @@ class NoModelError(JobError):
 
 class TrainingError(JobError):
     """A training run, or every trial of a search, failed."""
+
+
+class ServingError(JobError):
+    """The page cannot be served: a package is missing, a port is taken, or Ray Serve failed."""

@@ -14,6 +14,23 @@ from ingest.storage import Storage
 from ncf import checkpoint
 from ncf.prepared import Prepared
 from ncf.ranking import SeenMovies
+from ray_jobs.errors import NoModelError
+from ray_jobs.workspace import Workspace
+
+
+def kept_model(workspace: Workspace) -> Storage:
+    """Where the run's model is.
+
+    Raises:
+        NoModelError: if it has none.
+    """
+    stored = workspace.run / "checkpoint"
+    if not stored.exists():
+        raise NoModelError(
+            f"there is no trained model in {stored}. Make it with python -m ray_jobs.train and the "
+            "same options."
+        )
+    return stored
 
 
 def load_model(stored: Storage) -> checkpoint.Checkpoint:

@@ -20,8 +20,7 @@ from ncf.fitted import UNKNOWN
 from ncf.serving import Recommender
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
-from ray_jobs.errors import NoModelError
-from ray_jobs.kept import load_model
+from ray_jobs.kept import kept_model, load_model
 from ray_jobs.own_rows import read_pairs
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace
@@ -37,13 +36,7 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
         DatasetError: if ``pairs`` cannot be used.
         StorageError: if ``out`` cannot be written.
     """
-    stored = workspace.run / "checkpoint"
-    if not stored.exists():
-        raise NoModelError(
-            f"there is no trained model in {stored}. Make it with python -m ray_jobs.train and the "
-            "same options."
-        )
-    asked = Recommender(load_model(stored))
+    asked = Recommender(load_model(kept_model(workspace)))
     table = read_pairs(pairs, asked)
     users = table["userId"].to_numpy()
     times = table["timestamp"].to_numpy() if "timestamp" in table.column_names else None

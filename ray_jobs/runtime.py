@@ -29,6 +29,11 @@ _ENVIRONMENT: Final = """\
   RAY_ADDRESS         Ray cluster to join, unless ray.address names one
 """
 
+_GOES_ON: Final = (
+    "interrupted; the same command goes on from the last finished stage, and in a search from the "
+    "last finished trial"
+)
+
 
 def parser(prog: str, purpose: str, examples: Sequence[str] = _EXAMPLES) -> Parser:
     """A parser with the options that every job has."""
@@ -64,6 +69,7 @@ def main(
     arguments: Sequence[str] | None = None,
     add_options: Callable[[argparse.ArgumentParser], None] = lambda options: None,
     examples: Sequence[str] = _EXAMPLES,
+    when_interrupted: str = _GOES_ON,
 ) -> int:
     """Parse, build, run: the body of every ``python -m ray_jobs.*``; returns the exit code.
 
@@ -73,6 +79,7 @@ def main(
         arguments: instead of those of the program.
         add_options: adds options of the command alone.
         examples: arguments that the help shows.
+        when_interrupted: what is said after Ctrl-C.
     """
     options = parser(_prog(run), description.partition("\n\n")[0], examples)
     add_options(options)
@@ -93,10 +100,7 @@ def main(
         complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
         return FAILED
     except KeyboardInterrupt:
-        complain(
-            "interrupted; the same command goes on from the last finished stage, and in a search "
-            "from the last finished trial"
-        )
+        complain(when_interrupted)
         return INTERRUPTED
     return DONE
 

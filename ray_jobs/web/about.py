@@ -1,0 +1,46 @@
+"""What is said of a model: from its checkpoint, and from what the run noted beside it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
+from ingest.storage import Storage
+from ncf.checkpoint import Checkpoint
+from ray_jobs.web.models import ModelInfo, TestErrors
+
+_NOTICES: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
+_SYNTHETIC: Final = "The films and ratings are synthetic: made up by a program."
+_UNKNOWN: Final = (
+    "What this model was trained on is not noted beside it. If it was MovieLens, or TMDb, this "
+    "holds:"
+)
+
+
+def describe(stored: Storage, checkpoint: Checkpoint) -> ModelInfo:
+    """Of the model in ``stored``; data set and test errors are known for a run's kept model."""
+    noted = stored.parent / "metrics.json"
+    kept = stored.name == "checkpoint" and noted.exists()
+    metrics: dict[str, Any] = noted.read_json() if kept else {}
+    fitted, model = checkpoint.fitted, checkpoint.model
+    return ModelInfo(
+        name=stored.parent.name if kept else stored.name,
+        dataset=metrics.get("dataset"),
+        num_movies=len(fitted.movies),
+        num_users=fitted.num_users,
+        rating_min=fitted.rating_min,
+        rating_max=fitted.rating_max,
+        takes_ratings=model.learns_in_groups,
+        gives_reasons=model.closed_form is not None and model.head is None,
+        test=_errors(metrics["test"]) if kept else None,
+        notices=_notices(metrics) if kept else (_UNKNOWN, *_NOTICES),
+    )
+
+
+def _errors(found: dict[str, Any]) -> TestErrors:
+    return TestErrors(**{name: found[name] for name in ("rmse", "mae", "r2", "num_ratings")})
+
+
+def _notices(metrics: dict[str, Any]) -> tuple[str, ...]:
+    synthetic = (_SYNTHETIC,) if metrics["synthetic"] else ()
+    return synthetic + tuple(n for n in metrics["raw"]["notices"] if n in _NOTICES)

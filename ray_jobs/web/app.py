@@ -1,0 +1,296 @@
+"""The API and the page as one FastAPI application, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
+from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ncf import serving
+from ncf.errors import UnknownIdError, UnsupportedError
+from ncf.serving import Recommender
+from ray_jobs.web import models
+from ray_jobs.web.models import MOST_MOVIES
+from ray_jobs.web.search import TitleSearch
+
+PAGE: Final = Path(__file__).parent / "page"
+LARGEST_BODY: Final = 1 << 18
+"""Bytes: more than twice what as many ratings as may be given take."""
+
+HEADERS: Final = {
+    # Nothing comes from elsewhere, nothing is inline, and no other page may hold this one.
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # The browser asks whether the page is still the same.
+    "Cache-Control": "no-cache",
+}
+
+Limit = Annotated[int, Query(ge=1, le=MOST_MOVIES, description="How many movies at most.")]
+_Answers = dict[int | str, dict[str, Any]]
+
+
+def make_app(asked: Recommender, about: models.ModelInfo, hosts: Sequence[str] = ("*",)) -> FastAPI:
+    """The application for one model.
+
+    Args:
+        asked: the model.
+        about: what is said of it.
+        hosts: names that a request may call this server by; others are refused with 400, so that
+            a page elsewhere cannot reach a server on loopback by giving it a name of its own.
+    """
+    app = FastAPI(
+        title="Movie recommendations",
+        description="Predictions of a model trained with `python -m ray_jobs.train`.",
+        version="1",
+        # Both load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(_routes(Answers(asked, about)), prefix="/api")
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(UnsupportedError)(_unsupported)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_middleware(_WithHeaders)
+    return app
+
+
+class Answers:
+    """What the API says, from the model."""
+
+    def __init__(self, asked: Recommender, about: models.ModelInfo) -> None:
+        self.about = about
+        self._asked = asked
+        self._movies = asked.checkpoint.fitted.movies
+        self._search = TitleSearch(self._movies)
+
+    def found(self, query: str, limit: int) -> models.FoundMovies:
+        """Movies by title."""
+        return models.FoundMovies(
+            movies=tuple(
+                models.FoundMovie(
+                    movie_id=int(self._movies.ids[i]),
+                    title=self._movies.titles[i],
+                    num_ratings=int(self._movies.train_counts[i]),
+                    close=close,
+                )
+                for i, close in self._search.find(query, limit)
+            )
+        )
+
+    def like(self, movie: int, limit: int) -> models.LikeMovies:
+        """Movies like one.
+
+        Raises:
+            HTTPException: if it is unknown.
+        """
+        try:
+            title = self._asked.title(movie)
+        except UnknownIdError as error:
+            raise HTTPException(404, str(error)) from error
+        best = self._asked.similar(movie, limit)
+        return models.LikeMovies(
+            movie=models.Movie(movie_id=movie, title=title),
+            similar=tuple(
+                models.LikeMovie(movie_id=m, title=title, likeness=likeness)
+                for m, title, likeness in zip(
+                    best.movies.tolist(), best.titles, best.scores.tolist(), strict=True
+                )
+            ),
+        )
+
+    def recommended(self, request: models.RecommendationsRequest) -> models.Recommendations:
+        """The best movies for somebody's ratings; raises as ``predicted``."""
+        theirs = self._newcomer(request.ratings)
+        rated = [own.movie_id for own in request.ratings]
+        best = theirs.recommend(0, request.n, rated)
+        rows = _predicted(theirs, best.movies, best.scores, request.reasons)
+        return models.Recommendations(recommendations=tuple(rows))
+
+    def predicted(self, request: models.PredictionsRequest) -> models.Predictions:
+        """Ratings of some movies by somebody.
+
+        Raises:
+            HTTPException: if a movie is unknown or a rating out of range.
+            UnsupportedError: if the model cannot use the ratings of somebody new.
+        """
+        theirs = self._newcomer(request.ratings)
+        movies = np.array(request.movies, np.int64)
+        try:
+            stars = theirs.predict(0, movies)
+        except UnknownIdError as error:
+            raise HTTPException(422, f"movies: {error}") from error
+        rows = _predicted(theirs, movies, stars, request.reasons)
+        return models.Predictions(predictions=tuple(rows))
+
+    def _newcomer(self, ratings: Sequence[models.OwnRating]) -> Recommender:
+        lowest, highest = self.about.rating_min, self.about.rating_max
+        for position, own in enumerate(ratings):
+            if not lowest <= own.rating <= highest:
+                raise HTTPException(
+                    422,
+                    f"ratings.{position}.rating: found {own.rating:g}, expected a number from "
+                    f"{lowest:g} to {highest:g}, as in the training data",
+                )
+        times = [own.timestamp for own in ratings]
+        try:
+            return self._asked.newcomer(
+                [own.movie_id for own in ratings],
+                [own.rating for own in ratings],
+                None if times[0] is None else np.array(times, np.int64),
+            )
+        except UnknownIdError as error:
+            raise HTTPException(422, f"ratings: {error}") from error
+
+
+def _predicted(
+    theirs: Recommender, movies: np.ndarray, stars: np.ndarray, reasons: int
+) -> Iterable[models.Predicted]:
+    """A row for each movie."""
+    sums = theirs.reasons(0, movies) if reasons and len(movies) else [None] * len(movies)
+    for movie, predicted, why in zip(movies.tolist(), stars.tolist(), sums, strict=True):
+        yield models.Predicted(
+            movie_id=movie,
+            title=theirs.title(movie),
+            stars=predicted,
+            reasons=None if why is None else _why(theirs, why, reasons),
+        )
+
+
+def _why(theirs: Recommender, why: serving.Reasons, at_most: int) -> models.Why:
+    """The strongest parts by name, the others together."""
+    order = np.argsort(-why.added, kind="stable")
+    up = [int(i) for i in order[:at_most] if why.added[i] > 0]
+    down = [int(i) for i in order[::-1][:at_most] if why.added[i] < 0]
+
+    def named(i: int) -> models.RatingPart:
+        movie = int(why.rated[i])
+        return models.RatingPart(
+            movie_id=movie,
+            title=theirs.title(movie),
+            rating=float(why.ratings[i]),
+            adds=float(why.added[i]),
+        )
+
+    return models.Why(
+        prediction=why.prediction,
+        base=tuple(models.Part(name=name, adds=adds) for name, adds in why.base.items()),
+        raised=tuple(named(i) for i in up),
+        lowered=tuple(named(i) for i in down),
+        others=models.OtherParts(
+            count=len(order) - len(up) - len(down),
+            adds=float(why.added.sum() - why.added[[*up, *down]].sum()),
+        ),
+    )
+
+
+def _problems(*codes: int) -> _Answers:
+    meanings = {
+        404: "There is no such movie.",
+        422: "The request is not as it must be.",
+        501: "This kind of model cannot tell.",
+    }
+    return {code: {"model": models.Problem, "description": meanings[code]} for code in codes}
+
+
+def _routes(answers: Answers) -> APIRouter:
+    """All of the API.
+
+    The functions are ``async`` and do not wait: one request after the other is what one thread of
+    a processor can do, and what comes meanwhile stands in Serve's queue, which has an end.
+    """
+    routes = APIRouter()
+
+    @routes.get("/health", summary="Whether the model is there")
+    async def health() -> models.Health:
+        return models.Health()
+
+    @routes.get("/model", summary="What model this is")
+    async def model() -> models.ModelInfo:
+        return answers.about
+
+    @routes.get("/movies", summary="Movies by title", responses=_problems(422))
+    async def movies(
+        query: Annotated[
+            str,
+            Query(
+                min_length=1,
+                max_length=200,
+                description="Words of the title, or beginnings of them, in any order and case; "
+                "titles spelt like it come last.",
+            ),
+        ],
+        limit: Limit = 20,
+    ) -> models.FoundMovies:
+        return answers.found(query, limit)
+
+    @routes.get(
+        "/movies/{movieId}/similar", summary="Movies like one", responses=_problems(404, 422, 501)
+    )
+    async def similar(
+        movie_id: Annotated[
+            int, InPath(alias="movieId", ge=0, lt=2**63, description="Id of the data set.")
+        ],
+        limit: Limit = 10,
+    ) -> models.LikeMovies:
+        return answers.like(movie_id, limit)
+
+    @routes.post(
+        "/recommendations", summary="The best movies for ratings", responses=_problems(422, 501)
+    )
+    async def recommendations(request: models.RecommendationsRequest) -> models.Recommendations:
+        return answers.recommended(request)
+
+    @routes.post(
+        "/predictions", summary="Ratings of some movies, for ratings", responses=_problems(422, 501)
+    )
+    async def predictions(request: models.PredictionsRequest) -> models.Predictions:
+        return answers.predicted(request)
+
+    return routes
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """The first faults of a request in one line."""
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        ".".join(map(str, fault["loc"][1:])) + f": {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    ]
+    more = f"; and {len(faults) - 3} further faults" if len(faults) > 3 else ""
+    return JSONResponse({"detail": "; ".join(f.lstrip(": ") for f in faults[:3]) + more}, 422)
+
+
+async def _unsupported(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 501)
+
+
+class _WithHeaders:
+    """Puts ``HEADERS`` on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

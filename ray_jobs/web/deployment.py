@@ -1,0 +1,76 @@
+"""The application on Ray Serve: one HTTP proxy, and replicas that hold the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.schema import LoggingConfig
+
+from ingest.storage import Storage
+from ncf.serving import Recommender
+from ray_jobs.cluster import LOGS
+from ray_jobs.errors import ServingError
+from ray_jobs.kept import load_model
+from ray_jobs.web.about import describe
+from ray_jobs.web.app import make_app
+
+_AT_A_REPLICA: Final = 4
+"""Requests that a replica has taken: it answers one, and the next ones are there already."""
+_QUEUED: Final = 128
+"""Requests that wait in the proxy for each replica; what comes beyond is refused with 503. They are
+answered within about two seconds, at the 70 a second of docs/serve.md."""
+_TRIED_TO_LOAD: Final = 2
+
+
+@serve.ingress()
+class Page:
+    """A replica: the model, and the application that asks it."""
+
+    def __init__(self, stored: Storage, hosts: Sequence[str]) -> None:
+        torch.set_num_threads(1)
+        checkpoint = load_model(stored)
+        self._app = make_app(Recommender(checkpoint), describe(stored, checkpoint), hosts)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """What Ray Serve sends requests to."""
+        return self._app
+
+
+def deploy(stored: Storage, host: str, port: int, hosts: Sequence[str], replicas: int) -> None:
+    """Serve the page for the model in ``stored``; Ray runs already, and takes it down with it.
+
+    ``hosts`` are those of ``make_app``.
+
+    Raises:
+        ServingError: if Ray Serve cannot start it.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    # What people search for is nobody's business.
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    page = serve.deployment(
+        Page,
+        num_replicas=replicas,
+        max_ongoing_requests=_AT_A_REPLICA,
+        max_queued_requests=_QUEUED * replicas,
+        backpressure_config=BackpressureConfig(retry_after_s=1),
+        max_constructor_retry_count=_TRIED_TO_LOAD,
+        logging_config=quiet,
+    )
+    try:
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=HTTPOptions(host=host, port=port),
+            logging_config=quiet,
+        )
+        serve.run(page.bind(stored, hosts), name="page")
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ServingError(
+            f"Ray Serve could not start the page: {reason} Its logs are in {LOGS}/serve."
+        ) from error

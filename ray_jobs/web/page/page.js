@@ -1,0 +1,304 @@
+// Talks to /api of this server alone. Whatever comes from there is put in as text, never as HTML.
+
+const TYPING_MS = 250;
+const REASONS = 3;
+const BASE = {
+  network: "what the film itself says, with the mean rating",
+  biases: "how the film is rated in general",
+  factors: "products of the user's and the film's vectors",
+};
+
+const byId = (id) => document.getElementById(id);
+const own = new Map(); // movieId -> { movieId, title, rating }
+let model = null;
+let searching = null; // aborts the search under way
+let groups = 0; // radio buttons of one film need a name of their own
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function tell(id, text, bad = false) {
+  const status = byId(id);
+  status.textContent = text;
+  status.classList.toggle("bad", bad);
+}
+
+async function ask(path, options = {}) {
+  const response = await fetch(path, options);
+  if (response.ok) return response.json();
+  if (response.status === 503) {
+    throw new Error("More is asked of the server than it can answer. Try again in a moment.");
+  }
+  const problem = await response.json().catch(() => ({}));
+  throw new Error(problem.detail || `The server answered with ${response.status}.`);
+}
+
+function post(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+}
+
+const stars = (value) => `${value.toFixed(2)} stars`;
+const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+
+// -- rating ---------------------------------------------------------------------------------------
+
+function levels() {
+  const first = Math.max(1, Math.ceil(model.ratingMin * 2));
+  const last = Math.floor(model.ratingMax * 2);
+  return Array.from({ length: last - first + 1 }, (_, i) => (first + i) / 2);
+}
+
+function starControl(film) {
+  const group = `stars-${(groups += 1)}`;
+  const count = Math.ceil(model.ratingMax);
+  const row = (kind) => {
+    const element = make("span", { className: `row ${kind}`, ariaHidden: "true" });
+    element.append(...Array.from({ length: count }, () => make("i", { textContent: "★" })));
+    return element;
+  };
+  const control = make("fieldset", { className: "stars" });
+  control.append(make("legend", { textContent: `Your rating of ${film.title}` }));
+  control.append(row("none"), row("some"));
+  const show = (value) => control.style.setProperty("--shown", value);
+  const current = () => own.get(film.movieId)?.rating ?? 0;
+  let from = 0;
+  for (const value of levels()) {
+    const input = make("input", { type: "radio", name: group, value: String(value) });
+    input.ariaLabel = value === 1 ? "1 star" : `${value} stars`;
+    input.checked = value === current();
+    input.addEventListener("change", () => rate(film, value));
+    const half = make("label", { title: input.ariaLabel }, input);
+    half.style.setProperty("--from", from);
+    half.style.setProperty("--wide", value - from);
+    half.addEventListener("pointerenter", () => show(value));
+    control.append(half);
+    from = value;
+  }
+  control.style.setProperty("--of", count);
+  control.dataset.movieId = film.movieId;
+  control.addEventListener("pointerleave", () => show(current()));
+  show(current());
+  return control;
+}
+
+function rate(film, rating) {
+  own.set(film.movieId, { movieId: film.movieId, title: film.title, rating });
+  showOwn(`${film.title}: ${rating} stars.`);
+}
+
+function remove(film) {
+  own.delete(film.movieId);
+  showOwn(`Your rating of ${film.title} was removed.`);
+  byId("own-heading").focus();
+}
+
+function showOwn(said) {
+  const list = byId("own");
+  // A row whose stars are being changed with the arrow keys must stay.
+  if (!list.contains(document.activeElement) || document.activeElement.type !== "radio") {
+    list.replaceChildren(...[...own.values()].map(ownRow));
+  }
+  for (const control of document.querySelectorAll(".stars")) {
+    const rating = own.get(Number(control.dataset.movieId))?.rating ?? 0;
+    control.style.setProperty("--shown", rating);
+    for (const input of control.querySelectorAll("input")) {
+      input.checked = Number(input.value) === rating;
+    }
+  }
+  byId("recommend").disabled = byId("clear").disabled = own.size === 0;
+  tell("own-status", said || "Rate some films that you know: the more, the better.");
+}
+
+function ownRow(film) {
+  const button = make("button", { type: "button", className: "small", textContent: "Remove" });
+  button.ariaLabel = `Remove your rating of ${film.title}`;
+  button.addEventListener("click", () => remove(film));
+  return make("li", {}, filmLine(film, starControl(film), button));
+}
+
+// -- films ----------------------------------------------------------------------------------------
+
+function filmLine(film, ...more) {
+  const name = make("span", { className: "name", textContent: film.title });
+  return make("div", { className: "film" }, name, ...more);
+}
+
+function likeButton(film) {
+  const button = make("button", { type: "button", className: "small", textContent: "Similar" });
+  button.ariaLabel = `Films similar to ${film.title}`;
+  button.addEventListener("click", () => showLike(film));
+  return button;
+}
+
+function foundRow(film) {
+  const count = film.numRatings === 1 ? "1 rating" : `${film.numRatings} ratings`;
+  const control = model.takesRatings ? [starControl(film)] : [];
+  const small = make("small", { textContent: count });
+  return make("li", {}, filmLine(film, small, ...control, likeButton(film)));
+}
+
+async function search(query) {
+  searching?.abort();
+  const mine = (searching = new AbortController());
+  if (!query.trim()) {
+    byId("results").replaceChildren();
+    tell("search-status", "");
+    return;
+  }
+  try {
+    const path = `api/movies?limit=20&query=${encodeURIComponent(query)}`;
+    const { movies } = await ask(path, { signal: mine.signal });
+    byId("results").replaceChildren(...movies.map(foundRow));
+    const count = movies.length === 1 ? "1 film" : `${movies.length} films`;
+    if (!movies.length) tell("search-status", `No title is like “${query}”.`);
+    else if (movies[0].close) tell("search-status", `No title has “${query}”; ${count} spelt like it:`);
+    else tell("search-status", `${count} found${movies.length === 20 ? ", the most often rated" : ""}.`);
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    byId("results").replaceChildren();
+    tell("search-status", error.message, true);
+  }
+}
+
+async function showLike(film) {
+  byId("like-section").hidden = false;
+  byId("like-heading").textContent = `Films similar to ${film.title}`;
+  byId("like").replaceChildren();
+  tell("like-status", "Looking …");
+  try {
+    const { similar } = await ask(`api/movies/${film.movieId}/similar?limit=10`);
+    byId("like").replaceChildren(
+      ...similar.map((other) => {
+        const text = `likeness ${other.likeness.toFixed(2)}`;
+        const number = make("span", { className: "number", textContent: text });
+        const control = model.takesRatings ? [starControl(other)] : [];
+        return make("li", {}, filmLine(other, number, ...control));
+      }),
+    );
+    tell("like-status", "");
+  } catch (error) {
+    tell("like-status", error.message, true);
+  }
+  byId("like-heading").focus();
+}
+
+// -- recommendations ------------------------------------------------------------------------------
+
+async function recommend() {
+  const button = byId("recommend");
+  button.disabled = true;
+  byId("best-section").hidden = false;
+  tell("best-status", "Asking the model …");
+  try {
+    const ratings = [...own.values()].map(({ movieId, rating }) => ({ movieId, rating }));
+    const request = { ratings, n: 10, reasons: model.givesReasons ? REASONS : 0 };
+    const { recommendations } = await post("api/recommendations", request);
+    byId("best").replaceChildren(...recommendations.map(bestRow));
+    const rated = own.size === 1 ? "1 rating" : `${own.size} ratings`;
+    tell("best-status", `${recommendations.length} films, by your ${rated}.`);
+    byId("best-heading").focus();
+  } catch (error) {
+    byId("best").replaceChildren();
+    tell("best-status", error.message, true);
+  }
+  button.disabled = own.size === 0;
+}
+
+function bestRow(film) {
+  const number = make("span", { className: "number", textContent: stars(film.stars) });
+  const row = make("li", {}, filmLine(film, number, likeButton(film)));
+  if (film.reasons) row.append(reasons(film));
+  return row;
+}
+
+function reasons(film) {
+  const why = film.reasons;
+  const line = (adds, because, rated = "") =>
+    make(
+      "tr",
+      {},
+      make("td", { className: "adds", textContent: signed(adds) }),
+      make("td", { textContent: because }),
+      make("td", { className: "adds", textContent: rated }),
+    );
+  const ofRating = (part) => line(part.adds, part.title, part.rating.toFixed(1));
+  const head = make("tr", {});
+  for (const [text, className] of [["adds", "adds"], ["because of", ""], ["rated", "adds"]]) {
+    head.append(make("th", { scope: "col", textContent: text, className }));
+  }
+  const body = make("tbody", {}, ...why.base.map((part) => line(part.adds, BASE[part.name])));
+  body.append(...why.raised.map(ofRating));
+  if (why.others.count) {
+    const count = why.others.count === 1 ? "1 other rating" : `${why.others.count} other ratings`;
+    body.append(line(why.others.adds, count));
+  }
+  body.append(...[...why.lowered].reverse().map(ofRating));
+  const sum = make(
+    "tr",
+    {},
+    make("td", { className: "adds", textContent: why.prediction.toFixed(2) }),
+    make("td", { textContent: "together, in stars" }),
+    make("td"),
+  );
+  const table = make("table", {}, make("thead", {}, head), body, make("tfoot", {}, sum));
+  return make("details", {}, make("summary", { textContent: "Why?" }), table);
+}
+
+// -- the page -------------------------------------------------------------------------------------
+
+function showModel() {
+  const number = (value) => value.toLocaleString("en");
+  byId("summary").textContent = model.takesRatings
+    ? "Search for films that you know, rate them, and see what the model recommends."
+    : "This model cannot use the ratings of somebody new without being trained again, so there " +
+      "are no recommendations here. Search for films and see which are similar.";
+  const facts = [
+    ["Model", model.name],
+    ["Data set", model.dataset ?? "not known"],
+    ["Catalogue", `${number(model.numMovies)} films, ${number(model.numUsers)} users`],
+  ];
+  if (model.test) {
+    const { rmse, mae, numRatings } = model.test;
+    const errors = `RMSE ${rmse.toFixed(3)}, MAE ${mae.toFixed(3)} stars`;
+    facts.push(["Test errors", `${errors}, on ${number(numRatings)} ratings that were held out`]);
+  }
+  byId("about").replaceChildren(
+    ...facts.flatMap(([name, text]) => [
+      make("dt", { textContent: name }),
+      make("dd", { textContent: text }),
+    ]),
+  );
+  byId("notices").replaceChildren(...model.notices.map((textContent) => make("p", { textContent })));
+  byId("own-section").hidden = !model.takesRatings;
+}
+
+function start() {
+  let waiting = 0;
+  byId("query").addEventListener("input", (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => search(event.target.value), TYPING_MS);
+  });
+  byId("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearTimeout(waiting);
+    search(byId("query").value);
+  });
+  byId("recommend").addEventListener("click", recommend);
+  byId("clear").addEventListener("click", () => {
+    own.clear();
+    showOwn("All ratings were removed.");
+  });
+  showOwn("");
+}
+
+try {
+  model = await ask("api/model");
+  showModel();
+  start();
+} catch (error) {
+  byId("summary").textContent = `The model cannot be asked: ${error.message}`;
+}

@@ -98,21 +98,21 @@ def run_module(
 
 
 @contextlib.contextmanager
-def running_module(module: str, settings: Sequence[str] = ()) -> Iterator[Running]:
+def running_module(module: str, settings: Sequence[str] = (), *options: str) -> Iterator[Running]:
     """The same, while it runs; what is still there at the end of the block is killed."""
     mark = uuid.uuid4().hex
-    with running(environment(mark), module, settings) as program:
+    with running(environment(mark), module, settings, *options) as program:
         yield Running(program, mark)
 
 
 @contextlib.contextmanager
 def running(
-    variables: dict[str, str], module: str, settings: Sequence[str]
+    variables: dict[str, str], module: str, settings: Sequence[str], *options: str
 ) -> Iterator[subprocess.Popen[str]]:
     """The same in an environment of one's own."""
     changes = [part for setting in settings for part in ("--set", setting)]
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", module, *changes],
+        [sys.executable, "-u", "-m", module, *changes, *options],
         cwd=ROOT,
         env=variables,
         stdout=subprocess.PIPE,

@@ -27,6 +27,8 @@ from ray_jobs.web.search import TitleSearch
 PAGE: Final = Path(__file__).parent / "page"
 LARGEST_BODY: Final = 1 << 18
 """Bytes: more than twice what as many ratings as may be given take."""
+_NAMED: Final = 3
+"""Faults of a request that are told."""
 
 HEADERS: Final = {
     # Nothing comes from elsewhere, nothing is inline, and no other page may hold this one.
@@ -267,12 +269,18 @@ def _routes(answers: Answers) -> APIRouter:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """The first faults of a request in one line."""
     assert isinstance(error, RequestValidationError)
-    faults = [
-        ".".join(map(str, fault["loc"][1:])) + f": {fault['msg'].removeprefix('Value error, ')}"
-        for fault in error.errors()
-    ]
-    more = f"; and {len(faults) - 3} further faults" if len(faults) > 3 else ""
-    return JSONResponse({"detail": "; ".join(f.lstrip(": ") for f in faults[:3]) + more}, 422)
+    faults = [_fault(fault) for fault in error.errors()]
+    further = len(faults) - _NAMED
+    more = f"; and {further} further faults" if further > 0 else ""
+    return JSONResponse({"detail": "; ".join(faults[:_NAMED]) + more}, 422)
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    """Where it is, and what."""
+    if fault["type"] == "json_invalid":
+        return f"the body is not valid JSON: {fault['ctx']['error']}"
+    where = ".".join(str(part) for part in fault["loc"][1:]) or fault["loc"][0]
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 async def _unsupported(request: Request, error: Exception) -> JSONResponse:

@@ -39,9 +39,10 @@ class TitleSearch:
         self._short = [re.sub(r" \d{4}$", "", name) for name in self._names]
         self._words = [sorted(name.split()) for name in self._short]
         self._counts = movies.train_counts
-        # Cosines of counts of three letters in a row, those that many titles have counting less.
+        # Cosines of counts of two and three letters in a row, those that many titles have counting
+        # less. There is a row more, as a catalogue of no letters at all would be refused.
         self._letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), dtype=np.float32)
-        self._spellings = self._letters.fit_transform([*self._names, " ?"])[:-1]
+        self._spellings = self._letters.fit_transform([*self._short, " ?"])[:-1]
 
     def find(self, query: str, limit: int) -> list[Match]:
         """At most ``limit``, the best first.

@@ -1,6 +1,7 @@
 // Talks to /api of this server alone. Whatever comes from there is put in as text, never as HTML.
 
 const TYPING_MS = 250;
+const FOUND = 10;
 const REASONS = 3;
 const BASE = {
   network: "what the film itself says, with the mean rating",
@@ -55,14 +56,14 @@ function levels() {
 function starControl(film) {
   const group = `stars-${(groups += 1)}`;
   const count = Math.ceil(model.ratingMax);
-  const row = (kind) => {
+  const row = (kind, textContent) => {
     const element = make("span", { className: `row ${kind}`, ariaHidden: "true" });
-    element.append(...Array.from({ length: count }, () => make("i", { textContent: "★" })));
+    element.append(...Array.from({ length: count }, () => make("i", { textContent })));
     return element;
   };
   const control = make("fieldset", { className: "stars" });
   control.append(make("legend", { textContent: `Your rating of ${film.title}` }));
-  control.append(row("none"), row("some"));
+  control.append(row("none", "☆"), row("some", "★"));
   const show = (value) => control.style.setProperty("--shown", value);
   const current = () => own.get(film.movieId)?.rating ?? 0;
   let from = 0;
@@ -141,25 +142,30 @@ function foundRow(film) {
   return make("li", {}, filmLine(film, small, ...control, likeButton(film)));
 }
 
+function showFound(query, movies) {
+  byId("results").dataset.query = query;
+  byId("results").replaceChildren(...movies.map(foundRow));
+}
+
 async function search(query) {
   searching?.abort();
   const mine = (searching = new AbortController());
   if (!query.trim()) {
-    byId("results").replaceChildren();
+    showFound(query, []);
     tell("search-status", "");
     return;
   }
   try {
-    const path = `api/movies?limit=20&query=${encodeURIComponent(query)}`;
+    const path = `api/movies?limit=${FOUND}&query=${encodeURIComponent(query)}`;
     const { movies } = await ask(path, { signal: mine.signal });
-    byId("results").replaceChildren(...movies.map(foundRow));
+    showFound(query, movies);
     const count = movies.length === 1 ? "1 film" : `${movies.length} films`;
     if (!movies.length) tell("search-status", `No title is like “${query}”.`);
     else if (movies[0].close) tell("search-status", `No title has “${query}”; ${count} spelt like it:`);
-    else tell("search-status", `${count} found${movies.length === 20 ? ", the most often rated" : ""}.`);
+    else tell("search-status", `${count} found${movies.length === FOUND ? ", the most often rated" : ""}.`);
   } catch (error) {
     if (mine.signal.aborted) return;
-    byId("results").replaceChildren();
+    showFound(query, []);
     tell("search-status", error.message, true);
   }
 }

@@ -11,34 +11,25 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ncf import serving
 from ncf.errors import UnknownIdError, UnsupportedError
 from ncf.serving import Recommender
 from ray_jobs.web import models
+from ray_jobs.web.middleware import Waiting, WithHeaders
 from ray_jobs.web.models import MOST_MOVIES
 from ray_jobs.web.search import TitleSearch
 
 PAGE: Final = Path(__file__).parent / "page"
 LARGEST_BODY: Final = 1 << 18
 """Bytes: more than twice what as many ratings as may be given take."""
+MOST_WAITING: Final = 64
+"""Requests that may wait for an answer; others are refused at once, and not kept for seconds."""
 _NAMED: Final = 3
 """Faults of a request that are told."""
-
-HEADERS: Final = {
-    # Nothing comes from elsewhere, nothing is inline, and no other page may hold this one.
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    # The browser asks whether the page is still the same.
-    "Cache-Control": "no-cache",
-}
 
 Limit = Annotated[int, Query(ge=1, le=MOST_MOVIES, description="How many movies at most.")]
 _Answers = dict[int | str, dict[str, Any]]
@@ -66,8 +57,9 @@ def make_app(asked: Recommender, about: models.ModelInfo, hosts: Sequence[str] =
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(UnsupportedError)(_unsupported)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
+    app.add_middleware(Waiting, most=MOST_WAITING)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    app.add_middleware(_WithHeaders)
+    app.add_middleware(WithHeaders)
     return app
 
 
@@ -205,23 +197,26 @@ def _problems(*codes: int) -> _Answers:
         404: "There is no such movie.",
         422: "The request is not as it must be.",
         501: "This kind of model cannot tell.",
+        503: "Too many requests are waiting for an answer; try again after Retry-After.",
     }
-    return {code: {"model": models.Problem, "description": meanings[code]} for code in codes}
+    return {
+        code: {"model": models.Problem, "description": meanings[code]} for code in (*codes, 503)
+    }
 
 
 def _routes(answers: Answers) -> APIRouter:
     """All of the API.
 
     The functions are ``async`` and do not wait: one request after the other is what one thread of
-    a processor can do, and what comes meanwhile stands in Serve's queue, which has an end.
+    a processor can do, and what comes meanwhile waits, as far as ``Waiting`` lets it.
     """
     routes = APIRouter()
 
-    @routes.get("/health", summary="Whether the model is there")
+    @routes.get("/health", summary="Whether the model is there", responses=_problems())
     async def health() -> models.Health:
         return models.Health()
 
-    @routes.get("/model", summary="What model this is")
+    @routes.get("/model", summary="What model this is", responses=_problems())
     async def model() -> models.ModelInfo:
         return answers.about
 
@@ -285,20 +280,3 @@ def _fault(fault: dict[str, Any]) -> str:
 
 async def _unsupported(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 501)
-
-
-class _WithHeaders:
-    """Puts ``HEADERS`` on every answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

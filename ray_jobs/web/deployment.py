@@ -18,13 +18,13 @@ from ray_jobs.cluster import LOGS
 from ray_jobs.errors import ServingError
 from ray_jobs.kept import load_model
 from ray_jobs.web.about import describe
-from ray_jobs.web.app import make_app
+from ray_jobs.web.app import MOST_WAITING, make_app
 
-_AT_A_REPLICA: Final = 4
-"""Requests that a replica has taken: it answers one, and the next ones are there already."""
-_QUEUED: Final = 128
-"""Requests that wait in the proxy for each replica; what comes beyond is refused with 503. They are
-answered within about two seconds, at the 70 a second of docs/serve.md."""
+_AT_A_REPLICA: Final = 4 * MOST_WAITING
+"""Requests that Serve has handed to a replica. More than the replica lets wait, so that it is the
+one to refuse: Serve tries a full replica again after up to half a second, which leaves it idle."""
+_QUEUED: Final = MOST_WAITING
+"""Requests that wait in the proxy for each replica, when all have as many; Serve refuses others."""
 _TRIED_TO_LOAD: Final = 2
 
 

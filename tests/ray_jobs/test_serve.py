@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -11,10 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 import ray
 from fastapi.testclient import TestClient
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ncf.fitted import MovieTable
@@ -22,7 +26,8 @@ from ncf.serving import Recommender
 from ray_jobs import serve
 from ray_jobs.runtime import main
 from ray_jobs.web.about import describe
-from ray_jobs.web.app import HEADERS, LARGEST_BODY, PAGE, make_app
+from ray_jobs.web.app import LARGEST_BODY, PAGE, make_app
+from ray_jobs.web.middleware import HEADERS, Waiting
 from ray_jobs.web.search import TitleSearch
 from ray_jobs.workspace import Workspace
 from tests.ray_jobs.made import CLOSED, FITTED, IDS, NEWEST, PLAIN, TITLES, asked, kept
@@ -192,6 +197,32 @@ def test_a_body_that_is_too_large_is_refused(known_size: bool, client: TestClien
     assert response.status_code == 413
 
 
+def test_who_comes_when_too_many_wait_is_refused_at_once() -> None:
+    async def scenario() -> list[list[int]]:
+        answered, full = asyncio.Event(), asyncio.Event()
+        inside = []
+
+        async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            inside.append(scope)
+            if len(inside) == 2:
+                full.set()
+            await answered.wait()
+            await PlainTextResponse("done")(scope, receive, send)
+
+        transport = httpx2.ASGITransport(Waiting(slow, most=2))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            first = [asyncio.create_task(client.get("/")) for _ in range(2)]
+            await full.wait()
+            refused = await client.get("/")
+            assert refused.headers["Retry-After"] == "1"
+            assert refused.json()["detail"].startswith("2 requests are waiting already")
+            answered.set()
+            waited = [(await task).status_code for task in first]
+            return [[refused.status_code], waited, [(await client.get("/")).status_code]]
+
+    assert asyncio.run(scenario()) == [[503], [200, 200], [200]]
+
+
 def test_what_a_model_cannot_do_is_said(other: TestClient) -> None:
     about = other.get("/api/model").json()
     assert about["givesReasons"] is False
@@ -255,7 +286,7 @@ def test_the_schema_lists_and_describes_everything(client: TestClient) -> None:
             assert parameter["schema"]["description"], parameter
     problem = {"$ref": "#/components/schemas/Problem"}
     answers = found["post /api/predictions"]["responses"]
-    assert set(answers) == {"200", "422", "501"}
+    assert set(answers) == {"200", "422", "501", "503"}
     assert answers["422"]["content"]["application/json"]["schema"] == problem
     assert "404" in found["get /api/movies/{movieId}/similar"]["responses"]
     assert "movieId" in schema["components"]["schemas"]["OwnRating"]["properties"]

@@ -30,10 +30,7 @@ function tell(id, text, bad = false) {
 async function ask(path, options = {}) {
   const response = await fetch(path, options);
   if (response.ok) return response.json();
-  if (response.status === 503) {
-    throw new Error("More is asked of the server than it can answer. Try again in a moment.");
-  }
-  const problem = await response.json().catch(() => ({}));
+  const problem = await response.json().catch(() => ({})); // Serve's own refusals are text
   throw new Error(problem.detail || `The server answered with ${response.status}.`);
 }
 

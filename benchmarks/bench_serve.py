@@ -1,0 +1,329 @@
+"""Requests a second that the page's server answers, and how long they take.
+
+    python benchmarks/bench_serve.py [--checkpoint FOLDER] [--connections N ...] [--seconds S]
+        [--replicas N] [--quick] [--json]
+
+Starts ``python -m ray_jobs.serve`` and drives it from this process over connections that stay, each
+with one request at a time:
+
+recommendations  POST /api/recommendations: ten films with reasons, for ten ratings
+movies           GET /api/movies: a search for a title
+
+Rates are also told as multiples of the reference, in the same run before and after: the same model
+called in a plain loop on one thread, without HTTP and JSON. Refused are answers with 503, which
+count neither as answered nor as failed. Without a checkpoint there is a model of
+configs/closed-form.toml with random weights and a catalogue of 9,742 made-up films; how fast it is
+does not depend on the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import numpy as np
+import torch
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from ncf import checkpoint  # noqa: E402
+from ncf.batches import Batch  # noqa: E402
+from ncf.fitted import FittedState, MovieTable, NumericColumn  # noqa: E402
+from ncf.model import NCF  # noqa: E402
+from ncf.serving import Recommender, load  # noqa: E402
+from ncf.training import snapshot  # noqa: E402
+from ray_jobs.runtime import load_config  # noqa: E402
+from ray_jobs.web.search import TitleSearch  # noqa: E402
+
+CONFIG: Final = REPOSITORY / "configs" / "closed-form.toml"
+NUM_MOVIES: Final = 9_742
+NUM_USERS: Final = 610
+RATINGS: Final = 10
+"""Of the one who asks, and as many recommendations."""
+REASONS: Final = 3
+DIFFERENT: Final = 200
+"""Requests of each kind, over and over."""
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, over HTTP and without."""
+
+    newcomers: list[tuple[list[int], list[float]]]
+    queries: list[str]
+
+    @classmethod
+    def of(cls, model: Recommender) -> Asked:
+        """Ratings of often rated films; the first two words of titles."""
+        rng = np.random.default_rng(0)
+        movies = model.checkpoint.fitted.movies
+        often = np.argsort(-movies.train_counts, kind="stable")[:1000]
+        chosen = [rng.choice(often, RATINGS, replace=False) for _ in range(DIFFERENT)]
+        newcomers = [
+            (movies.ids[each].tolist(), (rng.integers(1, 11, RATINGS) / 2).tolist())
+            for each in chosen
+        ]
+        return cls(newcomers, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
+
+    def bodies(self) -> list[Result]:
+        """The newcomers' requests as JSON."""
+        return [
+            {
+                "ratings": [
+                    {"movieId": m, "rating": r} for m, r in zip(movies, ratings, strict=True)
+                ],
+                "n": RATINGS,
+                "reasons": REASONS,
+            }
+            for movies, ratings in self.newcomers
+        ]
+
+
+def made_model(folder: Path) -> None:
+    """A checkpoint of the size of ml-latest-small's, with random weights."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    movies = MovieTable(
+        ids=np.arange(1, NUM_MOVIES + 1),
+        titles=tuple(
+            f"Film{i % 97} of Word{i % 1009} ({1950 + i % 70})" for i in range(NUM_MOVIES)
+        ),
+        embedding_index=np.arange(1, NUM_MOVIES + 1),
+        genres=rng.random((NUM_MOVIES, 19)) < 0.12,
+        decade=rng.integers(1, 8, NUM_MOVIES),
+        numeric=rng.normal(size=(NUM_MOVIES, 2)).astype(np.float32),
+        train_counts=rng.integers(1, 300, NUM_MOVIES),
+    )
+    columns = [
+        NumericColumn(name, "none", 1.0, 0.0, 0.0, 1.0, indicator=False)
+        for name in ("year", "train_count")
+    ]
+    fitted = FittedState(
+        user_ids=np.arange(1, NUM_USERS + 1),
+        genres=tuple(f"genre {i}" for i in range(19)),
+        decades=tuple(range(1950, 2020, 10)),
+        numeric=tuple(columns),
+        rating_mean=3.5,
+        rating_min=0.5,
+        rating_max=5.0,
+        decay_reference=10**9,
+        decay_rate_per_day=0.0,
+        movies=movies,
+    )
+    count = 10 * NUM_USERS
+    rows = Batch(
+        users=torch.arange(count, dtype=torch.int32) % NUM_USERS + 1,
+        movies=torch.randint(NUM_MOVIES, (count,), dtype=torch.int32),
+        ratings=torch.randint(1, 11, (count,)) / 2,
+        weights=torch.ones(count),
+        times=torch.randint(10**9, (count,)),
+    )
+    experiment = load_config(str(CONFIG), []).experiment
+    model = NCF(experiment.model, fitted)
+    model.start_at(3.5)
+    model.remember(rows)
+    checkpoint.save(folder, snapshot(model), experiment, fitted, {}, model.history)
+
+
+@contextlib.contextmanager
+def server(stored: Path, replicas: int) -> Iterator[str]:
+    """The command as a user starts it; yields its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--checkpoint", str(stored), "--port", str(port)]
+    options += ["--set", f"serve.replicas={replicas}"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "ray_jobs.serve", *options],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr, flush=True)
+            if "until Ctrl-C" in line:
+                break
+        else:
+            raise RuntimeError("the server did not start")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+
+
+@dataclass
+class Tally:
+    """Answers within the time measured."""
+
+    seconds: list[float] = field(default_factory=list)
+    refused: int = 0
+    failed: int = 0
+
+    def summary(self, duration: float) -> Result:
+        """As it is printed; without any answer there are no percentiles."""
+        p50, p99 = np.percentile(self.seconds or [np.nan], [50, 99]) * 1e3
+        return {
+            "requests_per_s": len(self.seconds) / duration,
+            "p50_ms": float(p50),
+            "p99_ms": float(p99),
+            "refused": self.refused,
+            "failed": self.failed,
+        }
+
+
+async def drive(url: str, requests: Sequence[Result], connections: int, duration: float) -> Tally:
+    """Ask over so many connections until the time is over; answers of the first fifth do not count.
+
+    Who is refused asks again when the answer says.
+    """
+    tally = Tally()
+    begun = time.perf_counter() + duration / 4
+    end = begun + duration
+
+    async def one(number: int, session: aiohttp.ClientSession) -> None:
+        turn = number
+        while (started := time.perf_counter()) < end:
+            request = requests[turn % len(requests)]
+            turn += connections
+            try:
+                async with session.request(
+                    url=f"{url}{request['path']}", **request["is"]
+                ) as answer:
+                    await answer.read()
+                    status = answer.status
+                    again = float(answer.headers.get("Retry-After", 0))
+            except aiohttp.ClientError:
+                status, again = 0, 0.0
+            ended = time.perf_counter()
+            if begun <= ended < end:
+                if status == 200:
+                    tally.seconds.append(ended - started)
+                elif status == 503:
+                    tally.refused += 1
+                else:
+                    tally.failed += 1
+            await asyncio.sleep(again)
+
+    connector = aiohttp.TCPConnector(limit=connections)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await asyncio.gather(*(one(number, session) for number in range(connections)))
+    return tally
+
+
+def loop(calls: Callable[[int], object], duration: float) -> float:
+    """Calls a second, one after the other."""
+    calls(0)
+    count, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < duration:
+        calls(count % DIFFERENT)
+        count += 1
+    return count / (time.perf_counter() - begun)
+
+
+def references(model: Recommender, asked: Asked) -> dict[str, Callable[[int], object]]:
+    """The same without HTTP."""
+    search = TitleSearch(model.checkpoint.fitted.movies)
+
+    def recommend(turn: int) -> object:
+        movies, ratings = asked.newcomers[turn]
+        theirs = model.newcomer(movies, ratings)
+        best = theirs.recommend(0, RATINGS, movies)
+        return theirs.reasons(0, best.movies)
+
+    return {
+        "recommendations": recommend,
+        "movies": lambda turn: search.find(asked.queries[turn], 20),
+    }
+
+
+def measure(stored: Path, replicas: int, connections: Sequence[int], duration: float) -> Result:
+    """Both kinds of request, over each number of connections."""
+    torch.set_num_threads(1)
+    model = load(stored)
+    asked = Asked.of(model)
+    kinds: dict[str, list[Result]] = {
+        "recommendations": [
+            {"path": "/api/recommendations", "is": {"method": "POST", "json": body}}
+            for body in asked.bodies()
+        ],
+        "movies": [
+            {"path": "/api/movies", "is": {"method": "GET", "params": {"query": query}}}
+            for query in asked.queries
+        ],
+    }
+    plain = references(model, asked)
+    before = {kind: loop(plain[kind], duration) for kind in kinds}
+    rows: list[Result] = []
+    with server(stored, replicas) as url:
+        for kind, requests in kinds.items():
+            for number in connections:
+                tally = asyncio.run(drive(url, requests, number, duration))
+                row: Result = {"kind": kind, "connections": number} | tally.summary(duration)
+                print(json.dumps(row), file=sys.stderr, flush=True)
+                rows.append(row)
+    after = {kind: loop(plain[kind], duration) for kind in kinds}
+    reference = {kind: (before[kind] + after[kind]) / 2 for kind in kinds}
+    for each in rows:
+        each["ratio_to_loop"] = each["requests_per_s"] / reference[each["kind"]]
+    movies = len(model.checkpoint.fitted.movies)
+    return {"movies": movies, "replicas": replicas, "loop_per_s": reference, "rows": rows}
+
+
+def show(result: Result) -> None:
+    """A table."""
+    print(f"{result['movies']:,} movies, replicas: {result['replicas']}")
+    for kind, rate in result["loop_per_s"].items():
+        print(f"  {kind} in a plain loop: {rate:,.0f}/s")
+    titles = ("connections", "requests/s", "x loop", "p50 ms", "p99 ms", "refused", "failed")
+    print(f"  {'':16}" + "".join(f"{title:>12}" for title in titles))
+    for row in result["rows"]:
+        numbers = f"{row['requests_per_s']:12,.0f}{row['ratio_to_loop']:12.2f}"
+        numbers += f"{row['p50_ms']:12.1f}{row['p99_ms']:12.1f}"
+        counts = f"{row['refused']:12,}{row['failed']:12,}"
+        print(f"  {row['kind']:16}{row['connections']:12}{numbers}{counts}")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="of a model")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32], metavar="N")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--replicas", type=int, default=1, help="processes with the model")
+    parser.add_argument("--quick", action="store_true", help="3 seconds each")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    # A shell lets what it starts in the background ignore Ctrl-C, and the server inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    seconds = 3.0 if options.quick else options.seconds
+    with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
+        stored = options.checkpoint
+        if stored is None:
+            stored = Path(folder) / "checkpoint"
+            made_model(stored)
+        result = measure(stored.resolve(), options.replicas, options.connections, seconds)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""A page to try the kept model, and its API. ``python -m ray_jobs.serve --help``.
+"""A page to try the kept model, and its API.
 
 Uses the model that ``python -m ray_jobs.train`` keeps, as it is, and trains nothing. Search for
 films, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It
@@ -158,6 +158,10 @@ if __name__ == "__main__":
             __doc__ or "",
             run,
             add_options=add_options,
+            examples=(
+                "--config configs/closed-form.toml",
+                "--checkpoint artifacts/runs/closed-form/checkpoint --port 8001",
+            ),
             when_interrupted="interrupted; the page is no longer served",
         )
     )

@@ -27,6 +27,7 @@ bench: $(READY) ## the benchmarks, as ratios
 	$(BIN)/python benchmarks/bench_ingest.py $(ARGS)
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
 	$(BIN)/python benchmarks/bench_trials.py $(ARGS)
+	$(BIN)/python benchmarks/bench_serve.py $(ARGS)
 
 docs: $(READY) ## write docs/configuration.md from the code
 	$(BIN)/python -m ray_jobs.reference --out docs/configuration.md

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -26,6 +27,7 @@ from ray_jobs.__main__ import commands as jobs
 from ray_jobs.__main__ import main as list_jobs
 from ray_jobs.config import JobConfig
 from ray_jobs.runtime import load_config, main
+from ray_jobs.web.models import PredictionsRequest, RecommendationsRequest
 from tests.documents import DOCUMENTS, blocks, commands, prose, spans
 from tests.support import ROOT
 
@@ -40,6 +42,7 @@ RUN_ELSEWHERE = {
     "ray_jobs.predict": "test_docs_finished.py::test_commands_that_use_a_model",
     "ray_jobs.recommend": "test_docs_finished.py::test_commands_that_use_a_model",
     "--new-user": "test_using.py::test_somebody_new_gets_what_the_ratings_say",
+    "ray_jobs.serve": "test_page.py::test_the_page_is_served_until_ctrl_c",
     "ray_jobs.doctor": "test_docs_finished.py::test_commands_that_use_a_model",
     "ray start": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
     "ray job submit": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
@@ -53,7 +56,7 @@ NOT_RUN = {
     "kubectl": "needs a cluster",
     "pip": "needs the network",
     "tensorboard": "is not among the dependencies; a test of the search reads its files",
-    "curl": "needs a Ray that runs, with ports that are not known beforehand",
+    "curl": "needs a server that runs; requests to the page's API are checked",
     "grep": "of curl",
     "export": "sets variables of the shell",
 }
@@ -102,6 +105,8 @@ def check(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         check_make(arguments)
     elif program == "ray":
         check_ray(arguments, monkeypatch)
+    elif program == "curl" and "/api/" in arguments[0]:
+        check_request(arguments)
     elif program == "export":
         assert {argument.partition("=")[0] for argument in arguments} <= VARIABLES
     else:
@@ -121,6 +126,20 @@ def check_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         check_job(arguments[1].removeprefix("ray_jobs."), arguments[2:])
     else:
         check_benchmark(arguments, monkeypatch)
+
+
+def check_request(arguments: list[str]) -> None:
+    """The page's API has that path, and takes that body, as far as that does not need a model."""
+    path = urlsplit(arguments[0]).path.removeprefix("/api/")
+    if "-d" not in arguments:
+        assert path == "movies"
+        return
+    body = arguments[arguments.index("-d") + 1]
+    if path == "recommendations":
+        RecommendationsRequest.model_validate_json(body)
+    else:
+        assert path == "predictions"
+        PredictionsRequest.model_validate_json(body)
 
 
 def check_job(name: str, arguments: list[str]) -> None:

@@ -75,7 +75,9 @@ def fetch(url: str, folder: Path) -> Path:
     return download.download("ml-latest-small", url, folder, silent)
 
 
-@pytest.mark.parametrize("text", [f"MD5 (x.zip) = {MD5}\n", f"{MD5}  x.zip\n", MD5.upper()])
+@pytest.mark.parametrize(
+    "text", [f"MD5 (x.zip) = {MD5}\n", f"{MD5}  x.zip\n", MD5.upper()], ids=["bsd", "gnu", "bare"]
+)
 def test_a_download_is_checked_and_kept(mirror: Any, tmp_path: Path, text: str) -> None:
     server, url = mirror
     server.md5 = text

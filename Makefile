@@ -15,7 +15,7 @@ run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="
 
 # Two at a time, since those on Ray mostly wait.
 test: $(READY) ## the tests; more options in ARGS="-k ..."
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

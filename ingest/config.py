@@ -6,23 +6,19 @@ A configuration is TOML, read with the standard library, and then changed by
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ingest.commandline import nearest
-from ingest.errors import ConfigError
-
-_USER_AND_PASSWORD: Final = re.compile(r"//[^/@\s]*@")
-"""Of an address, which must not appear in messages."""
+from ingest.errors import ConfigError, without_secrets
 
 Source = Literal[
     "auto",
@@ -206,7 +202,7 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     key = ".".join(location)
     if detail["type"] != "extra_forbidden":
         message = detail["msg"].removeprefix("Value error, ")
-        found = _USER_AND_PASSWORD.sub("//***@", repr(detail["input"]))
+        found = without_secrets(repr(detail["input"]))
         return f"{key or 'configuration'} = {found}: {message}"
     section = _section_at(model, location[:-1])
     valid = sorted(section.model_fields) if section else []

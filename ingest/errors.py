@@ -19,6 +19,9 @@ Messages say what was found, what was expected and what to do; none holds a cred
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 
 class IngestError(Exception):
     """Root of every error that ``ingest`` raises on purpose."""
@@ -62,3 +65,11 @@ class TmdbDownError(TmdbError):
 
 class TmdbResponseError(TmdbError):
     """One record could not be had, after every permitted retry."""
+
+
+_USER_AND_PASSWORD: Final = re.compile(r"//[^/@\s]*@")
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with user and password of the addresses in it made unreadable."""
+    return _USER_AND_PASSWORD.sub("//***@", text)

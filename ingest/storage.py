@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ingest.errors import StorageError
+from ingest.errors import StorageError, without_secrets
 
 PART_SUFFIX = ".part"
 """Ending of a file that is still being written."""
@@ -50,7 +50,9 @@ class Storage:
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
         except (pa.ArrowInvalid, OSError) as error:
-            raise StorageError(f"cannot open the storage {text!r}: {error}") from error
+            raise StorageError(
+                without_secrets(f"cannot open the storage {text!r}: {error}")
+            ) from None  # the error beneath repeats what was masked
         return cls(filesystem, path.rstrip("/"))
 
     def __truediv__(self, relative: str) -> Storage:

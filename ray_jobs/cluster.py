@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
+from ray._private.utils import read_ray_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.config import JobConfig
@@ -40,6 +41,9 @@ _COLOURS: Final = "RAY_COLOR_PREFIX"
 """0 keeps colours out of what Ray itself prints, which it adds in files and pipes too."""
 
 _PORTS_TRIED: Final = 100
+
+_SECONDS_TO_ANSWER: Final = 10.0
+"""How long the head of a cluster may take to accept a connection."""
 
 _STARTS_TRIED: Final = 3
 """How often a local Ray is tried: on a busy machine its dashboard may come too late for Ray."""
@@ -118,12 +122,24 @@ def ensure_ray(config: JobConfig) -> None:
 
 def _join(address: str) -> str:
     try:
+        _knock(address)
         return _init(_environment(), address=address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"cannot reach the Ray cluster at {address}: {error}. "
             "Start one with `ray start --head`, or leave ray.address empty to have one started."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise ``OSError`` if nobody listens at an address, where Ray would try for minutes."""
+    if address == "auto":
+        # What Ray noted of the cluster that was started last on this machine.
+        address = read_ray_address() or ""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER):
+            pass
 
 
 def _start_local(config: JobConfig) -> str:

@@ -127,10 +127,10 @@ class TuneConfig(Section):
     come out the same."""
     keep_models: Annotated[int, Field(ge=0)] = 1
     """Of how many of the best trials the best and the last weights are kept, beside the records of
-    trials. With ``executor = "isolated"``, trials that ASHA stops leave none."""
+    trials. Those of a trial that ASHA stopped may be up to two epochs newer than its record, as its
+    worker hears of it later; with ``executor = "isolated"`` it leaves none."""
     live_table: bool = False
-    """On a terminal, show a table of all trials that changes as they go on, instead of a line for
-    each that has ended."""
+    """On a terminal, show the trials that run in a table, below the lines of those that ended."""
     mlflow_uri: str = ""
     """Where MLflow gets a run for each trial, such as http://127.0.0.1:5000, in an experiment of
     the run's name; empty: nowhere. Needs ``pip install mlflow-skinny``. User and password belong
@@ -239,6 +239,11 @@ class JobConfig(Section):
     def _storage_is_named(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must name a folder or a URI")
+        if urlsplit(value).password is not None:
+            raise ValueError(
+                "holds a secret, which would be written to files: put it into the environment (as "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://) on every node"
+            )
         return value
 
     @model_validator(mode="after")

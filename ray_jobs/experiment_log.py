@@ -11,8 +11,14 @@ from ray.tune import Callback
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
 
-_PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own defaults make a job wait for minutes before it says that a server is not there."""
+_ENVIRONMENT: Final = {
+    # Its own defaults make a job wait for minutes before it says that a server is not there.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # Else it tells its makers that it is used.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""What MLflow is told, unless the user has said otherwise."""
 
 
 def reach_mlflow(config: JobConfig) -> str:
@@ -29,7 +35,7 @@ def reach_mlflow(config: JobConfig) -> str:
             "tune.mlflow_uri is set, but MLflow is not installed: `pip install mlflow-skinny`, or "
             "leave tune.mlflow_uri empty"
         )
-    for name, value in _PATIENCE.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 

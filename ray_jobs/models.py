@@ -10,6 +10,7 @@ from pyarrow import fs
 from ray.train import Checkpoint
 
 from ingest.storage import Storage
+from ncf.checkpoint import CHECKSUMS
 from ray_jobs.trials import TrialRecord
 
 
@@ -21,8 +22,8 @@ def copy_checkpoint(source: Checkpoint, relative: str, destination: Storage) -> 
 
 def copy_folder(source: Path, destination: Storage) -> None:
     """Copy a local folder to storage, replacing what is there."""
-    # Object stores cannot rename folders. There the record of the stage, written last, is what
-    # tells a whole copy from a part of one.
+    # Object stores cannot rename folders. There the record of the stage, written last, or a
+    # checkpoint's list of checksums tells a whole copy from a part of one.
     target = (
         destination.parent / f".{destination.name}.part" if destination.is_local else destination
     )
@@ -52,6 +53,12 @@ class TrialModels:
         """Where a trial leaves its weights; None if none are kept."""
         return self.folder / trial_id if self.count else None
 
+    def kept(self, trial_id: str) -> Storage | None:
+        """Where a trial's weights are, if they are, and whole."""
+        folder = self.folder / trial_id
+        whole = all(_is_whole(folder / which) for which in ("best", "last"))
+        return folder if whole else None
+
     def prune(self, ended: Iterable[TrialRecord], *, others: bool = False) -> None:
         """Delete those of all but the best trials among ``ended``, and with ``others`` whatever
         else is there: of interrupted trials, and in parts."""
@@ -63,3 +70,12 @@ class TrialModels:
         for folder in self.folder.list_folders():
             if folder.name not in kept and (others or folder.name in known):
                 folder.delete()
+
+
+def _is_whole(model: Storage) -> bool:
+    """Whether every file of a checkpoint is there."""
+    sums = model / CHECKSUMS
+    if not sums.exists():
+        return False
+    names = (line.partition("  ")[2] for line in sums.read_bytes().decode().splitlines())
+    return all((model / name).exists() for name in names)

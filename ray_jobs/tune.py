@@ -78,8 +78,9 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
 
     def work() -> None:
         records = open_records(config, prepared, folder, afresh=workspace.force)
-        _run_missing_trials(config, prepared, records, workspace.run / "ray" / name)
-        _write_results(records, config, folder)
+        models = TrialModels(records.models_folder, config.tune.keep_models)
+        _run_missing_trials(config, prepared, records, models, workspace.run / "ray" / name)
+        _write_results(records, models, config, folder)
 
     key = fingerprint(_identity(config, prepared), config.tune.num_trials)
     workspace.stage(name, key, [best, trials], work)
@@ -127,7 +128,11 @@ def _identity(config: JobConfig, prepared: Prepared) -> str:
 
 
 def _run_missing_trials(
-    config: JobConfig, prepared: Prepared, records: TrialRecords, where: Storage
+    config: JobConfig,
+    prepared: Prepared,
+    records: TrialRecords,
+    models: TrialModels,
+    where: Storage,
 ) -> None:
     """Train those of the search's trials that have not ended yet.
 
@@ -135,6 +140,7 @@ def _run_missing_trials(
         config: the search.
         prepared: the data.
         records: of earlier trials; the further ones are added.
+        models: where trials leave their weights.
         where: folder for what Ray writes.
     """
     count = config.tune.num_trials
@@ -142,12 +148,12 @@ def _run_missing_trials(
     if missing < count:
         say(f"   {count - missing} of {count} trials are done already, with the same settings")
     if not missing:
+        _prune(models, records, others=True)
         return
     ensure_ray(config)
     groups = trial_groups(config)[:missing]
     say(f"   {missing} trials, {len(groups)} at a time: {_devices(groups)}")
     _clear(where, {record.trial_id for record in records.ended()})
-    models = TrialModels(records.models_folder, config.tune.keep_models)
     with (
         executor(config, prepared, groups, models, where) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
@@ -155,7 +161,15 @@ def _run_missing_trials(
         logs = mlflow_callbacks(config, where.name)
         chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs))
         _tuner(config, chosen, len(groups), records, models, where).fit()
-    models.prune(records.ended(), others=True)
+    _prune(models, records, others=True)
+
+
+def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) -> None:
+    """Keep the weights of the best trials alone; that this failed must not end a search."""
+    try:
+        models.prune(records.ended(), others=others)
+    except OSError as error:
+        say(f"   note: weights of trials could not be deleted in {models.folder}: {error}")
 
 
 def _clear(where: Storage, kept: set[str]) -> None:
@@ -186,7 +200,7 @@ def _tuner(
     def on_end(record: TrialRecord) -> None:
         lines.ended(record)
         metrics.ended(record)
-        models.prune(records.ended())
+        _prune(models, records)
 
     return Tuner(
         chosen.trainable,
@@ -229,7 +243,9 @@ def _is_scalar(value: Any) -> bool:
     return not isinstance(value, (tuple, list))
 
 
-def _write_results(records: TrialRecords, config: JobConfig, folder: Storage) -> None:
+def _write_results(
+    records: TrialRecords, models: TrialModels, config: JobConfig, folder: Storage
+) -> None:
     """``trials.parquet``, ``best_config.toml`` and ``best_config.json``, this one last.
 
     Raises:
@@ -248,11 +264,11 @@ def _write_results(records: TrialRecords, config: JobConfig, folder: Storage) ->
     (folder / "best_config.toml").write_text(
         tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
     )
-    models = records.models_folder / best.trial_id
+    kept = models.kept(best.trial_id)
     (folder / "best_config.json").write_json(
         {
             "trial": best.number,
-            "models": models.path.removeprefix(f"{folder.path}/") if models.exists() else None,
+            "models": kept.path.removeprefix(f"{folder.path}/") if kept else None,
             "parameters": parameters,
             "validation_rmse": best.result,
             "best_epoch": best.best_epoch,

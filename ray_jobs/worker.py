@@ -7,6 +7,7 @@ seconds, training a small model takes less.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import signal
@@ -33,6 +34,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
+from ingest.errors import StorageError
 from ingest.storage import Storage
 from ncf import checkpoint
 from ncf.batches import Batch, Rows, Share
@@ -57,6 +59,8 @@ from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.models import copy_folder
 from ray_jobs.scratch import scratch_folder
+
+_log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 
@@ -343,9 +347,7 @@ def train_task(
         )
     finally:
         if task.models and newest and share.rank == 0:
-            with scratch_folder() as scratch:
-                _save(task, newest[0], scratch / "models", unwrapped(model).history)
-                copy_folder(scratch / "models", task.models)
+            _leave(task, task.models, newest[0], unwrapped(model).history)
     best = next(e for e in result.epochs if e.number == result.best_epoch)
     test = None
     if task.score_test:
@@ -422,3 +424,13 @@ def _save(task: TrainingTask, result: FitResult, folder: Path, history: History 
             },
             history,
         )
+
+
+def _leave(task: TrainingTask, models: Storage, result: FitResult, history: History | None) -> None:
+    """Leave the weights in storage; that this failed must not cost the trained model's figures."""
+    try:
+        with scratch_folder() as scratch:
+            _save(task, result, scratch / "models", history)
+            copy_folder(scratch / "models", models)
+    except (OSError, StorageError) as error:
+        _log.warning("the weights of %s could not be kept: %s", task.name, error)

@@ -60,7 +60,7 @@ def containers() -> list[dict[str, Any]]:
 
 def test_everything_that_is_deployed_has_the_locked_ray() -> None:
     lock = (ROOT / "requirements.lock").read_text().splitlines()
-    (locked,) = [line.partition("==")[2] for line in lock if line.startswith("ray")]
+    (locked,) = [line.partition("==")[2] for line in lock if line.startswith("ray==")]
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
 
     assert f"rayproject/ray:{locked}-py311" in dockerfile

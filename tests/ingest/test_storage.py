@@ -73,6 +73,14 @@ def test_the_scheme_must_be_known() -> None:
         Storage.at("nonsense://x")
 
 
+def test_a_secret_in_an_address_is_not_told() -> None:
+    with pytest.raises(StorageError) as caught:
+        Storage.at("nonsense://key:hidden@bucket/x")
+
+    assert "nonsense://***@bucket/x" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
 def test_the_lock_refuses_a_second_writer_and_is_freed(storage: Storage) -> None:
     with locked(storage), pytest.raises(CrawlLockedError, match=f"process {os.getpid()} on"), \
             locked(storage):  # fmt: skip

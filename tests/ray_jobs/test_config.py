@@ -63,6 +63,7 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("split.kind=files", ["belong together"]),
         ("split.files.train=['u1.base']", ["split.files.test"]),
         ("tune={also_on_cpus=true, executor='isolated'}", ['needs executor = "warm"']),
+        ("storage=s3://key:pass@bucket/x", ["storage = 's3://***@bucket/x'", "holds a secret"]),
         ("tune.mlflow_uri=http://me:pass@host:5000", ["mlflow_uri = 'http://***@host:5000'"]),
         ("compare.trials_per_loss=-1", ["compare.trials_per_loss = -1"]),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -92,9 +93,13 @@ def test_more_workers_than_cpus_are_refused_before_any_work(
 def test_a_cluster_that_is_not_there_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("data.source=synthetic", f"storage={tmp_path}", "ray.address=local-host:x") == 1
-
-    assert "cannot reach the Ray cluster at local-host:x" in capsys.readouterr().err
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        for wrong in (address, "local-host:x"):
+            settings = ("data.source=synthetic", f"storage={tmp_path}", f"ray.address={wrong}")
+            assert run(*settings) == 1
+            assert f"cannot reach the Ray cluster at {wrong}" in capsys.readouterr().err
 
 
 def test_usage_errors_end_with_2() -> None:

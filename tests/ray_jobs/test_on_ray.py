@@ -529,7 +529,7 @@ def of_project(labels: dict[str, str]) -> frozenset[str]:
 
 def assert_exported_soon(expected: Exported) -> None:
     """Ray collects metrics every ten seconds, and says nothing when it has."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not expected.items() <= (found := exported()).items():
         assert time.monotonic() < deadline, found
         time.sleep(0.2)

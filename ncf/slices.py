@@ -16,9 +16,11 @@ from ncf.fitted import FittedState
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+MOVIE_EDGES: Final = (1, 3, 10, 30, 100, 300, 1000)
+"""Where movies are divided by their training ratings."""
+
 _DAY: Final = 86_400
 _USER_EDGES: Final = (1, 10, 20, 50, 100, 200, 500)
-_MOVIE_EDGES: Final = (1, 3, 10, 30, 100, 300, 1000)
 _AGE_EDGES: Final = (1, 30, 365)
 _PAST_EDGES: Final = (30, 365, 2 * 365, 5 * 365, 10 * 365)
 
@@ -67,10 +69,10 @@ def slicings(train: Batch, rows: Batch, fitted: FittedState) -> tuple[Slicing, .
     is_known = user_counts > 0
     return (
         _known(is_known, movie_counts > 0),
-        _by_range("training ratings of the user", user_counts, _USER_EDGES, "0"),
-        _by_range("training ratings of the movie", movie_counts, _MOVIE_EDGES, "0"),
+        by_range("training ratings of the user", user_counts, _USER_EDGES, "0"),
+        by_range("training ratings of the movie", movie_counts, MOVIE_EDGES, "0"),
         _with_unknown(
-            _by_range(
+            by_range(
                 "days since the user's first training rating",
                 days_known,
                 (0, *_AGE_EDGES),
@@ -78,10 +80,21 @@ def slicings(train: Batch, rows: Batch, fitted: FittedState) -> tuple[Slicing, .
             ),
             is_known,
         ),
-        _by_range(
+        by_range(
             "days before the newest training rating", days_past, (0, *_PAST_EDGES), "after it"
         ),
     )
+
+
+def by_range(
+    name: str, values: npt.NDArray[np.number], edges: tuple[int, ...], below: str
+) -> Slicing:
+    """Divide ``values: [N]``, whole numbers, at ``edges``; those under the first are ``below``."""
+    ranges = [
+        str(low) if low == high - 1 else f"{low} to {high - 1}" for low, high in pairwise(edges)
+    ]
+    labels = (below, *ranges, f"{edges[-1]} or more")
+    return Slicing(name, labels, np.searchsorted(edges, values, side="right").astype(np.int64))
 
 
 def errors_by_slice(
@@ -137,17 +150,6 @@ def _first_times(train: Batch, fitted: FittedState) -> Integers:
 def _known(users: npt.NDArray[np.bool_], movies: npt.NDArray[np.bool_]) -> Slicing:
     labels = ("neither", "movie only", "user only", "both")
     return Slicing("what has training ratings", labels, 2 * users.astype(np.int64) + movies)
-
-
-def _by_range(
-    name: str, values: npt.NDArray[np.number], edges: tuple[int, ...], below: str
-) -> Slicing:
-    """Whole numbers by range: under the first edge, from each edge to the next, from the last."""
-    ranges = [
-        str(low) if low == high - 1 else f"{low} to {high - 1}" for low, high in pairwise(edges)
-    ]
-    labels = (below, *ranges, f"{edges[-1]} or more")
-    return Slicing(name, labels, np.searchsorted(edges, values, side="right").astype(np.int64))
 
 
 def _with_unknown(way: Slicing, is_known: npt.NDArray[np.bool_]) -> Slicing:

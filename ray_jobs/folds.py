@@ -15,7 +15,7 @@ from typing import Final
 from rich.table import Table
 
 from ingest.errors import ConfigError
-from ncf.report import DataTable, Report, ReportSection
+from ncf.report import DataTable, Report, ReportSection, Text
 from ray_jobs import preflight
 from ray_jobs.compare import compare
 from ray_jobs.comparison import METRICS, Comparison
@@ -69,7 +69,8 @@ def fold_table(folds: tuple[str, ...], errors: tuple[FoldErrors, ...], metric: s
         spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
         figures = (f"{value:.4f}" for value in values)
         rows.append((model.model, *figures, f"{mean(values):.4f}{spread}"))
-    return DataTable((metric.upper().replace("R2", "R²"), *folds, "mean"), tuple(rows))
+    name = metric.upper().replace("R2", "R²")
+    return DataTable(f"{name} of each fold", (name, *folds, "mean"), tuple(rows))
 
 
 def fold_config(config: JobConfig, fold: str) -> JobConfig:
@@ -98,18 +99,20 @@ def _write(config: JobConfig, folds: tuple[str, ...], errors: tuple[FoldErrors, 
     report = Report(
         title=f"{len(folds)} folds of {config.data.source}: run {config.name}",
         warnings=(),
+        key_figures=(),
         sections=(
             ReportSection(
                 "Test errors of each fold",
                 (
-                    "Each figure is the mean over training seeds; the last column is the mean over "
-                    "folds, and their standard deviation. Folds share training rows, so that "
-                    "deviation says how different they are, and is no error of the mean.",
+                    Text(
+                        "Each figure is the mean over training seeds; the last column is the mean "
+                        "over folds, and their standard deviation. Folds share training rows, so "
+                        "that deviation says how different they are, and is no error of the mean."
+                    ),
+                    *tables,
                 ),
-                tables,
             ),
         ),
-        footnotes=(),
     )
     (folder / "folds.json").write_json({"folds": folds, "models": [asdict(e) for e in errors]})
     (folder / "report.md").write_text(report.markdown("plots"))

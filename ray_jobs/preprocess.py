@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Final
 
 from ingest import stage as ingest_stage
@@ -25,7 +26,7 @@ EXAMPLES: Final = (
 
 def ingest(workspace: Workspace) -> RawData:
     """MovieLens and TMDb -> raw tables; what is already there is not fetched again."""
-    config = workspace.config
+    config, started = workspace.config, time.monotonic()
     with heading("ingest"):
         raw = ingest_stage.ingest(
             config.data,
@@ -36,6 +37,7 @@ def ingest(workspace: Workspace) -> RawData:
         )
         for notice in raw.notices:
             say(f"   NOTE: {notice}")
+    workspace.took("ingest", raw.fingerprint, time.monotonic() - started)
     return raw
 
 
@@ -63,6 +65,7 @@ def preprocess(
     if manifest.exists() and not workspace.force:
         say(f"── {name}: unchanged since it was last done, skipped")
         return Prepared.open(folder.filesystem, folder.path)
+    started = time.monotonic()
     with heading(name):
         ensure_ray(config)
         # Without a manifest the folder is what an interrupted run left.
@@ -77,6 +80,8 @@ def preprocess(
         )
         counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
         say(f"   {counts} ratings; features: {', '.join(prepared.fitted.numeric_names)}")
+    record = "preprocess-refit" if train_on_validation else "preprocess"
+    workspace.took(record, key, time.monotonic() - started)
     return prepared
 
 

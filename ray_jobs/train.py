@@ -24,6 +24,7 @@ from ray_jobs import preflight
 from ray_jobs.cluster import Resources, ensure_ray
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.console import say
+from ray_jobs.hardware import hardware
 from ray_jobs.kept import load_model, rated_movies
 from ray_jobs.models import copy_checkpoint
 from ray_jobs.preprocess import ingest, preprocess
@@ -158,6 +159,7 @@ def _metrics(
         "wall_seconds": round(selection.seconds + (0 if final is selection else final.seconds), 3),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
+        "hardware": hardware(),
         "raw": {k: v for k, v in asdict(raw).items() if k in ("tmdb_coverage", "notices")},
     }
 

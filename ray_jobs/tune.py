@@ -14,7 +14,7 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +73,7 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
     if not config.tune.num_trials:
         return Chosen(config.experiment, {}, None, 0)
     name = f"tune-{loss}" if loss else "tune"
-    folder = workspace.run / "searches" / loss if loss else workspace.run
+    folder = folder_of(workspace, loss)
     best, trials = folder / "best_config.json", folder / "trials.parquet"
 
     def work() -> None:
@@ -91,6 +91,11 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
         validation_rmse=values["validation_rmse"],
         num_trials=values["num_trials"],
     )
+
+
+def folder_of(workspace: Workspace, loss: LossName | None) -> Storage:
+    """Where the results of the search are, or of that for ``loss`` alone."""
+    return workspace.run / "searches" / loss if loss else workspace.run
 
 
 def open_records(
@@ -190,7 +195,6 @@ def _tuner(
     where: Storage,
 ) -> Tuner:
     search, count = config.tune, config.tune.num_trials
-    space = {key: _domain(dimension) for key, dimension in search.space.items()}
     scheduler = RecordedHalving(
         records, config.train.epochs, search.grace_epochs, search.reduction_factor
     )
@@ -208,7 +212,7 @@ def _tuner(
             num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
-            search_alg=RecordedSampler(space, search.seed, records, count),
+            search_alg=RecordedSampler(domains(search.space), search.seed, records, count),
             scheduler=scheduler,
         ),
         run_config=RunConfig(
@@ -226,6 +230,11 @@ def _devices(groups: Sequence[Resources]) -> str:
     counts = Counter("GPU" if group.use_gpu else "CPU" for group in groups)
     workers = groups[0].num_workers
     return " and ".join(f"{n} with {workers} {kind} worker(s) each" for kind, n in counts.items())
+
+
+def domains(space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """Ray Tune's domain of each searched setting."""
+    return {key: _domain(dimension) for key, dimension in space.items()}
 
 
 def _domain(dimension: Dimension) -> Any:

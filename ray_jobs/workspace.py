@@ -102,6 +102,20 @@ class Workspace:
             work()
         record.write_json({"key": key, "seconds": round(time.monotonic() - started, 3)})
 
+    def took(self, name: str, key: str, seconds: float) -> None:
+        """Record how long was worked for ``key`` in a stage that knows by itself what is done.
+
+        An earlier record for the same key stays: then there was little left to do.
+        """
+        record = self.run / ".stages" / f"{name}.json"
+        if not _done(record, key):
+            record.write_json({"key": key, "seconds": round(seconds, 3)})
+
+    def seconds(self, name: str) -> float | None:
+        """How long a stage took when it was last done in this run; None if that is not known."""
+        record = self.run / ".stages" / f"{name}.json"
+        return record.read_json()["seconds"] if record.exists() else None
+
 
 def _done(record: Storage, key: str) -> bool:
     return record.exists() and record.read_json().get("key") == key

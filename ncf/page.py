@@ -94,7 +94,8 @@ pre { margin: 0; padding: .8rem .9rem; border-top: 1px solid var(--line);
   table { font-size: 8.5pt; }
   th, td { padding: 2pt 5pt; }
   figure img { max-height: 110mm; width: auto; }
-  pre { font-size: 7.5pt; background: none; }
+  .key { grid-template-columns: repeat(4, 1fr); }
+  pre { font-size: 7.5pt; background: none; columns: 2; }
   details::details-content { content-visibility: visible; block-size: auto; display: block; }
 }
 """

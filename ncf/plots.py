@@ -197,7 +197,16 @@ def parallel_coordinates(scales: Sequence[Coordinate], is_faint: Sequence[bool])
         axes.text(-0.03, row, scale.name, ha="right", va="center")
         for position, text in scale.ticks.items():
             axes.plot([position] * 2, [row, row + 0.08], color=_COLOURS[4], linewidth=1)
-            axes.text(position, row + 0.12, text, ha=_side(position), va="top", fontsize=8)
+            axes.text(
+                position,
+                row + 0.14,
+                text,
+                ha=_side(position),
+                va="top",
+                fontsize=8,
+                zorder=3,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
     first = np.array(scales[0].positions)
     # Best last, so that it lies above the others.
     for line in np.argsort(-first, kind="stable"):
@@ -205,7 +214,7 @@ def parallel_coordinates(scales: Sequence[Coordinate], is_faint: Sequence[bool])
         axes.plot(
             [scale.positions[line] for scale in scales],
             range(len(scales)),
-            color=_COLOURS[1] if is_best else _BLUES(1.0 - 0.7 * first[line]),
+            color=_COLOURS[1] if is_best else _BLUES(1.0 - 0.4 * first[line]),
             linewidth=2.5 if is_best else 1.2,
             linestyle="--" if is_faint[line] else "-",
             zorder=2,

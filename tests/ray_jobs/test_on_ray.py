@@ -28,13 +28,13 @@ from tensorboardX.proto.event_pb2 import Event
 
 from ncf import checkpoint
 from ncf.prepared import Prepared
-from ncf.report import Report
+from ncf.report import Report, ReportSection
 from ray_jobs.cluster import Resources
 from ray_jobs.compare import compare
 from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.report import search_section
+from ray_jobs.report.search import search_blocks
 from ray_jobs.train import train
 from ray_jobs.trials import METRIC
 from ray_jobs.tune import open_records, search
@@ -492,8 +492,8 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         5: "finished",
     }
     assert chosen.experiment == with_parameters(workspace.config.experiment, fine)
-    section = search_section(list(rows.values()))
-    report = Report("A run", (), (section,), ())
+    blocks = tuple(search_blocks(list(rows.values()), workspace.config.tune.space))
+    report = Report("A run", (), (), (ReportSection("Search", blocks),))
     for number, (changes, reason) in FAILURES.items():
         assert rows[number].items() >= {f"config.{k}": v for k, v in changes.items()}.items()
         assert reason in rows[number]["error"]
@@ -501,7 +501,7 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         assert reason in unescape(report.html())
     assert (
         "2 trained to their end, 0 stopped by ASHA because they fell behind, 3 failed"
-        in (section.paragraphs[0])
+        in report.markdown("plots")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import tomllib
 from html.parser import HTMLParser
@@ -315,13 +316,128 @@ def test_the_report_is_self_contained_and_shows_the_figures(finished: Finished) 
     test = metrics(finished)["test"]
 
     assert page.sources
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    inside = ("data:image/png;base64,", "#section-")
+    assert all(source.startswith(inside) for source in page.sources)
     assert page.pictures_without_text == 0
     for figure in (test["rmse"], test["mae"], test["r2"]):
         assert f"{figure:.4f}" in page.text
         assert f"{figure:.4f}" in (finished.run / "report.md").read_text()
-    for name in ("comparison", "learning_curves", "search_history"):
+    for name in ("comparison", "learning_curves", "search_history", "parallel_coordinates"):
         assert (finished.run / "plots" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def cells(finished: Finished) -> dict[str, list[str]]:
+    """The report's table rows by their first cell; a later row of the same name wins."""
+    lines = (finished.run / "report.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_data_card_is_that_of_the_raw_tables(finished: Finished) -> None:
+    """Recomputed with pandas from the raw Parquet files."""
+    found = cells(finished)
+    ratings, movies, tmdb = (raw(finished, t) for t in ("ratings", "movies", "tmdb"))
+    dates = pd.to_datetime(ratings["timestamp"], unit="s", utc=True)
+    pairs = ratings["user_id"].nunique() * len(movies)
+    assert found["sparsity: share of all (user, movie) pairs not rated"] == [
+        f"{1 - len(ratings) / pairs:.2%}"
+    ]
+    assert found["oldest rating"] == [f"{dates.min():%Y-%m-%d}"]
+    assert found["newest rating"] == [f"{dates.max():%Y-%m-%d}"]
+    assert found["mean rating"] == [f"{ratings['rating'].astype(float).mean():.3f} stars"]
+    for name in ("user", "movie"):
+        counts = ratings[f"{name}_id"].value_counts()
+        shown = found[f"ratings of a {name}"]
+        assert shown[0] == str(counts.min())
+        assert shown[3] == str(counts.quantile(0.5, interpolation="lower"))
+        assert shown[6:] == [str(counts.max()), f"{counts.mean():.1f}"]
+
+    joined = movies.merge(tmdb, on="movie_id", suffixes=("", "_tmdb"))
+    rated = ratings["movie_id"].value_counts().reindex(joined["movie_id"], fill_value=0).to_numpy()
+    known = {
+        "year": joined["year"].notna(),
+        "genres": joined["genres"].str.len() > 0,
+        "tags": joined["movie_id"].isin(raw(finished, "tags")["movie_id"]),
+        "budget": joined["budget"].notna(),
+        "vote average": joined["vote_average"].notna(),
+        "keywords": joined["keywords"].str.len() > 0,
+    }
+    for name, is_known in known.items():
+        assert found[name] == [
+            str(is_known.sum()),
+            f"{is_known.mean():.1%}",
+            f"{rated[is_known].sum() / len(ratings):.1%}",
+            "no" if name in ("tags", "keywords") else "yes",
+        ]
+
+    test = ratings.iloc[rows_of(ratings)]
+    train = ratings.drop(index=[*rows_of(ratings), *rows_of(ratings, "validation")])
+    for name in ("user", "movie"):
+        new = test.loc[~test[f"{name}_id"].isin(train[f"{name}_id"]), f"{name}_id"]
+        assert found[f"{name}s"] == [str(new.nunique()), str(len(new)), f"{len(new) / 400:.1%}"]
+
+
+def test_residuals_are_those_of_the_kept_predictions(finished: Finished) -> None:
+    """Recomputed with pandas from the predictions and the raw ratings."""
+    ratings = raw(finished, "ratings").set_index("row")
+    (entry,) = (
+        e for e in comparison(finished)["entries"] if e["name"] == comparison(finished)["model"]
+    )
+    seeds = []
+    for name in entry["predictions"]:
+        rows = (
+            pq.read_table(finished.run / "predictions" / name).to_pandas().join(ratings, on="row")
+        )
+        rows["residual"] = rows["stars"].astype(float) - rows["rating"].astype(float)
+        seeds.append(rows)
+    text = (finished.run / "report.md").read_text()
+    years = pd.to_datetime(seeds[0]["timestamp"], unit="s").dt.year
+    assert years.nunique() >= 3
+    for groups, label in ((seeds[0]["rating"], "{:g}"), (years, "{}")):
+        for value in groups.unique():
+            parts = [seed.loc[groups == value, "residual"] for seed in seeds]
+            bias = sum(part.mean() for part in parts) / len(parts)
+            rmse = sum((part**2).mean() ** 0.5 for part in parts) / len(parts)
+            row = f"| {label.format(value)} | {len(parts[0])} | {bias:+.4f} | {rmse:.4f} |"
+            assert row in text
+    assert "regression to the mean" in text
+
+
+def test_examples_show_what_the_user_rated_highest(finished: Finished) -> None:
+    text = (finished.run / "report.md").read_text()
+    recommended = pq.read_table(
+        finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
+    ).to_pandas()
+    rated = raw(finished, "ratings").merge(raw(finished, "movies"), on="movie_id")
+    for user in recommended["user_id"].unique()[:3]:
+        best = rated[rated["user_id"] == user].sort_values(
+            ["rating", "timestamp", "movie_id"], ascending=[False, False, True]
+        )
+        first = recommended[recommended["user_id"] == user].iloc[0]
+        liked = best.iloc[0]
+        assert f"**User {user}**" in text
+        assert (
+            f"| {liked['title']} | {liked['rating']:g} | {first['title']} | "
+            f"{first['predicted_rating']:.2f} |"
+        ) in text
+
+
+def test_what_was_run_is_told_in_full(finished: Finished) -> None:
+    text = (finished.run / "report.md").read_text()
+    config = (finished.run / "config.toml").read_text()
+    found = cells(finished)
+
+    assert f"```\n{config.rstrip()}\n```" in text
+    assert html.escape(config, quote=False).strip().splitlines()[-1] in (
+        (finished.run / "report.html").read_text()
+    )
+    for name, value in metrics(finished)["versions"].items():
+        assert found[name] == [value]
+    assert found["processor"] == [metrics(finished)["hardware"]["processor"]]
+    assert found["nodes"] == ["1"]
+    for stage in ("ingest", "preprocess", "preprocess-refit", "tune", "compare", "train"):
+        (seconds,) = found[stage]
+        assert 0 <= float(seconds) < 280
 
 
 def test_the_effective_configuration_is_kept(finished: Finished) -> None:

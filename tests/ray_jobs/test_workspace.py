@@ -85,3 +85,13 @@ def test_an_unwritable_storage_is_told_before_any_work(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="cannot create the folder"):
         Workspace(JobConfig(storage=str(tmp_path / "file"))).open()
+
+
+def test_the_time_of_a_stage_is_that_of_the_work_for_its_key(tmp_path: Path) -> None:
+    workspace = Workspace(JobConfig(storage=str(tmp_path)))
+    assert workspace.seconds("ingest") is None
+    workspace.took("ingest", "a", 12.0)
+    workspace.took("ingest", "a", 0.1)  # there was nothing left to do
+    assert workspace.seconds("ingest") == 12.0
+    workspace.took("ingest", "b", 3.0)
+    assert workspace.seconds("ingest") == 3.0

@@ -33,7 +33,7 @@ h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; letter-spacing: -.01
 h2 { font-size: 1.4rem; line-height: 1.3; margin: 3.5rem 0 .75rem; padding-top: .75rem;
      border-top: 2px solid var(--line); }
 h3 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p { margin: .75rem 0; max-width: 46rem; }
+p { margin: .75rem 0; max-width: 46rem; overflow-wrap: anywhere; }
 a { color: var(--accent); }
 .warning { background: #fff4ce; border-left: .35rem solid #9a6700; padding: .6rem 1rem; }
 .key { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .75rem;
@@ -69,12 +69,13 @@ pre { margin: 0; padding: .8rem .9rem; border-top: 1px solid var(--line);
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 @media (min-width: 72rem) {
   .layout { grid-template-columns: 13rem minmax(0, 52rem); max-width: 72rem; }
-  .contents { position: sticky; top: 1.5rem; align-self: start; max-height: calc(100vh - 3rem);
-              overflow-y: auto; }
+  header, main { grid-column: 2; }
+  .contents { grid-area: 1 / 1 / span 2; position: sticky; top: 1.5rem; align-self: start;
+              max-height: calc(100vh - 3rem); overflow-y: auto; }
 }
 @media (max-width: 71.99rem) {
   .contents { border: 1px solid var(--line); border-radius: .4rem; padding: .8rem 1rem;
-              margin-bottom: 1.5rem; }
+              margin: .5rem 0 0; }
   .contents ol { columns: 14rem; }
 }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
@@ -153,15 +154,7 @@ aria-label="{{ block.caption }}">
 </head>
 <body>
 <div class="layout">
-<nav class="contents" aria-label="Contents">
-<p>Contents</p>
-<ol>
-{% for section in report.sections %}
-<li><a href="#section-{{ loop.index }}">{{ section.title }}</a></li>
-{% endfor %}
-</ol>
-</nav>
-<main>
+<header>
 <h1>{{ report.title }}</h1>
 {% for warning in report.warnings %}
 <p class="warning" role="note">{{ warning }}</p>
@@ -173,6 +166,16 @@ aria-label="{{ block.caption }}">
 {% endfor %}
 </dl>
 {% endif %}
+</header>
+<nav class="contents" aria-label="Contents">
+<p>Contents</p>
+<ol>
+{% for section in report.sections %}
+<li><a href="#section-{{ loop.index }}">{{ section.title }}</a></li>
+{% endfor %}
+</ol>
+</nav>
+<main>
 {% for section in report.sections %}
 <section>
 <h2 id="section-{{ loop.index }}">{{ section.title }}</h2>

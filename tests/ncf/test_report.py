@@ -77,8 +77,8 @@ def test_the_page_shows_every_text_as_it_is_and_in_order(report: Report) -> None
     assert page.of("dt") == [f"RMSE {NASTY}"]
     assert page.of("dd") == [f"0.8 {NASTY}"]
     assert page.of("p") == [
-        "Contents",
         f"Synthetic data {NASTY}",
+        "Contents",
         "First paragraph.",
         f"Second {NASTY}",
     ]

@@ -128,13 +128,13 @@ def test_trials_cross_each_scale_where_their_setting_is() -> None:
     for row, size in zip(rows, (16, 20, 32), strict=True):
         row["config.train.batch_size"] = size
 
-    error, rate, size, dims = coordinates(study_of(rows, SPACE))
+    error, rate, batch, dims = coordinates(study_of(rows, SPACE))
 
     assert error.positions == pytest.approx((0.5, 0.0, 1.0))
     assert error.ticks == {0.0: "0.8000", 1.0: "1.0000"}
     assert rate.positions == pytest.approx((0.5, 1.0, 0.0))  # on a logarithmic scale
     assert rate.ticks == {0.0: "0.001", 1.0: "0.1"}
-    assert size.positions == pytest.approx((0.0, 0.25, 1.0))
+    assert batch.positions == pytest.approx((0.0, 0.25, 1.0))
     assert dims.positions == pytest.approx((0.0, 0.5, 1.0))
     assert dims.ticks == {0.0: "64, 32", 0.5: "none", 1.0: "128"}
     assert dims.name == "hidden_dims"

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ingest.errors import StorageError, without_secrets
+from ingest.errors import ConfigError, StorageError, without_secrets
 
 PART_SUFFIX = ".part"
 """Ending of a file that is still being written."""
@@ -42,17 +42,31 @@ class Storage:
         """Open ``location``: a path, or a URI such as ``s3://bucket/folder``.
 
         Raises:
-            StorageError: if the URI's scheme is unknown.
+            ConfigError: if the URI's scheme is unknown, or it names no bucket or folder.
+            StorageError: if what it names cannot be reached.
         """
         text = str(location)
         if not re.match(r"^[a-z][a-z0-9+.-]+://", text):
             return cls(fs.LocalFileSystem(), str(Path(text).expanduser().resolve()))
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
-        except (pa.ArrowInvalid, OSError) as error:
+        # The errors beneath repeat what is masked here, and so are not their causes.
+        except pa.ArrowInvalid as error:
+            raise ConfigError(
+                without_secrets(
+                    f"{text!r} is no place that can be opened: {error}. Name a folder, or a URI "
+                    "such as s3://bucket/folder."
+                )
+            ) from None
+        except OSError as error:
             raise StorageError(
                 without_secrets(f"cannot open the storage {text!r}: {error}")
-            ) from None  # the error beneath repeats what was masked
+            ) from None
+        if not path.rstrip("/"):
+            raise ConfigError(
+                f"{without_secrets(text)!r} names no bucket or folder, expected one as in "
+                "s3://bucket/folder"
+            )
         return cls(filesystem, path.rstrip("/"))
 
     def __truediv__(self, relative: str) -> Storage:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from ingest.errors import CrawlLockedError, StorageError
+from ingest.errors import ConfigError, CrawlLockedError, StorageError
 from ingest.lock import LOCK_FILE, locked
 from ingest.storage import Storage
 
@@ -69,16 +69,22 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_the_scheme_must_be_known() -> None:
-    with pytest.raises(StorageError, match="cannot open the storage 'nonsense://x'"):
+    with pytest.raises(ConfigError, match="'nonsense://x' is no place that can be opened"):
         Storage.at("nonsense://x")
 
 
 def test_a_secret_in_an_address_is_not_told() -> None:
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(ConfigError) as caught:
         Storage.at("nonsense://key:hidden@bucket/x")
 
     assert "nonsense://***@bucket/x" in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("location", ["s3://", "gs://", "file:///"])
+def test_a_bucket_or_folder_must_be_named(location: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{location}' names no bucket or folder"):
+        Storage.at(location)
 
 
 def test_the_lock_refuses_a_second_writer_and_is_freed(storage: Storage) -> None:

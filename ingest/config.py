@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ingest.commandline import nearest
@@ -69,6 +69,14 @@ class DataConfig(Section):
     """Where releases are downloaded from, without the final slash and file name."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """Shape of the generated data set."""
+
+    @model_validator(mode="after")
+    def _a_folder_is_named(self) -> Self:
+        if self.source == "folder" and not self.path:
+            raise ValueError(
+                'source = "folder" needs data.path, the folder with ratings.csv and movies.csv'
+            )
+        return self
 
 
 class TmdbConfig(Section):
@@ -162,8 +170,15 @@ def build(model: type[Settings], values: Mapping[str, Any], origin: str) -> Sett
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(model, detail)}" for detail in error.errors())
-        raise ConfigError(f"{origin} is not a valid configuration:\n{problems}") from error
+        found = "\n".join(f"  {problem}" for problem in problems(model, error))
+        raise ConfigError(f"{origin} is not a valid configuration:\n{found}") from error
+
+
+def problems(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """A line on each thing that is wrong with values for ``model``: the key, what was found, and
+    the valid keys or values.
+    """
+    return [_explain(model, detail) for detail in error.errors()]
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -201,26 +216,64 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     if detail["type"] != "extra_forbidden":
-        message = detail["msg"].removeprefix("Value error, ")
-        found = without_secrets(repr(detail["input"]))
-        return f"{key or 'configuration'} = {found}: {message}"
+        return f"{_found(location, detail)}{detail['msg'].removeprefix('Value error, ')}" + (
+            _quoting(key, detail) if detail["type"] == "string_type" else ""
+        )
     section = _section_at(model, location[:-1])
     valid = sorted(section.model_fields) if section else []
+    where = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
+    if isinstance(detail["input"], Mapping) and _is_table(model, location[:-2]):
+        table, name = ".".join(location[:-2]), ".".join(location[-2:])
+        return (
+            f'unknown key {key!r}. A name with a dot in it needs quotes: "{name}" = ... in '
+            f"[{table}], or --set '{table}={{\"{name}\" = ...}}'"
+        )
     # A section was left out, or the key is another one's; or it is misspelt.
     meant = [k for k in keys(model) if k.endswith(f".{location[-1]}")]
     meant = meant or [k for k in (nearest(location[-1], valid),) if k]
     hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-    where = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
     return f"unknown key {key!r}.{hint} Valid keys of {where}: {', '.join(valid)}"
+
+
+def _found(location: list[str], detail: ErrorDetails) -> str:
+    """The key and its value, for the begin of a message; of rules about many settings, which name
+    these themselves, no value: it would be all settings.
+    """
+    if not location:
+        return ""
+    if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
+        return f"{'.'.join(location)}: "
+    found = without_secrets(repr(detail["input"]))
+    return f"{'.'.join(location)} = {found}: "
+
+
+def _quoting(key: str, detail: ErrorDetails) -> str:
+    """How to write as text what was read as a number, a truth value or a date."""
+    value = detail["input"]
+    if isinstance(value, Mapping | list):
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"; text that looks like a value needs quotes: --set '{key}=\"{text}\"'"
 
 
 def _section_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
     """The section class at a dotted path, if the path leads to one."""
     current: type[BaseModel] | None = model
-    for name in location:
+    names = iter(location)
+    for name in names:
         field = current.model_fields.get(name) if current else None
-        current = _section_of(field.annotation) if field else None
+        if field and get_origin(field.annotation) is dict:
+            current = _section_of(get_args(field.annotation)[1]) if next(names, "") else None
+        else:
+            current = _section_of(field.annotation) if field else None
     return current
+
+
+def _is_table(model: type[BaseModel], location: list[str]) -> bool:
+    """Whether a path leads to a table of sections with names of the user's choice."""
+    section = _section_at(model, location[:-1]) if location else None
+    field = section.model_fields.get(location[-1]) if section else None
+    return field is not None and get_origin(field.annotation) is dict
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

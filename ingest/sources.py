@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ingest import download, movielens, releases
 from ingest.archive import extract
 from ingest.config import DataConfig, SyntheticConfig
-from ingest.errors import ConfigError, DatasetError, DownloadError
+from ingest.errors import DatasetError, DownloadError
 from ingest.progress import Say
 from ingest.schemas import RATINGS
 from ingest.storage import Storage
@@ -129,7 +129,6 @@ def choose(config: DataConfig, raw: Storage, say: Say) -> tuple[Source, tuple[st
     """The source that ``config`` means, downloaded if need be, and what to tell the user.
 
     Raises:
-        ConfigError: if ``source = "folder"`` has no path.
         DatasetError: if ``data.path`` does not exist or holds no such data.
         DownloadError: if a release that was asked for by name cannot be downloaded.
     """
@@ -138,10 +137,6 @@ def choose(config: DataConfig, raw: Storage, say: Say) -> tuple[Source, tuple[st
     release = config.source if config.source in releases.RELEASES else None
     if config.path:
         return _on_disk(Path(config.path).expanduser(), release), ()
-    if config.source == "folder":
-        raise ConfigError(
-            'data.source = "folder" needs data.path, the folder with ratings.csv and movies.csv'
-        )
     try:
         return _downloaded(release or DEFAULT_RELEASE, config, raw, say), ()
     except DownloadError as error:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides
+from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides, problems
 from ncf.config import (
     BaselineName,
     ExperimentConfig,
@@ -265,8 +265,15 @@ class JobConfig(Section):
                     f"runs with --set {key}=... instead"
                 )
             for value in dimension.examples():
-                with_parameters(self.experiment, {key: value})
+                self._refuse_impossible_parameter(key, value)
         return self
+
+    def _refuse_impossible_parameter(self, key: str, value: Any) -> None:
+        try:
+            with_parameters(self.experiment, {key: value})
+        except ValidationError as error:
+            reasons = "; ".join(problems(ExperimentConfig, error))
+            raise ValueError(f"tune.space names {key!r}: {reasons}") from error
 
     def _refuse_impossible_losses(self) -> None:
         for loss in self.compare.losses:

@@ -126,6 +126,7 @@ def test_purge(cli: Cli, own: str, fake_tmdb: Any) -> None:
         (["tmdb"], {"TMDB_ACCESS_TOKEN": "0" * 32}, "looks like a v3 API key"),
         (["movielens", "--set", "data.sorce=x"], {}, "Did you mean 'source'? Valid keys of [data]"),
         (["movielens", "--set", "model.dim=8"], {}, "has no section 'model'. Valid: data, storage"),
+        (["movielens", "--set", "data.source=folder"], {}, 'source = "folder" needs data.path'),
         (["movielens", "--set", "data.source=ml-5m"], {}, "data.source = 'ml-5m'"),
         (["movielens", "--set", "nonsense"], {}, "has no section 'nonsense'"),
         (["movielens", "--set", "data"], {}, "not of the form section.key=value"),

@@ -150,11 +150,6 @@ def test_a_release_asked_for_by_name_is_not_replaced(run: Stage) -> None:
         run(source="ml-25m")
 
 
-def test_a_folder_without_a_path_is_a_configuration_error(run: Stage) -> None:
-    with pytest.raises(ConfigError, match=r"needs data.path"):
-        run(source="folder")
-
-
 def test_without_a_token_the_user_is_told_how_to_get_one(run: Stage, own: Path) -> None:
     raw = run(own)
     assert raw.tmdb_coverage == {}

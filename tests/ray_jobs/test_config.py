@@ -53,6 +53,10 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("model.inputs=['user','user']", ["names an input twice"]),
         ("split.test=0.95", ["must leave rows to train on"]),
         ("name=../elsewhere", ["name = '../elsewhere'"]),
+        ("name=2024", ["name = 2024", "--set 'name=\"2024\"'"]),
+        ("data.path=true", ["--set 'data.path=\"true\"'"]),
+        ("data.path=2024-01-02", ["--set 'data.path=\"2024-01-02\"'"]),
+        ("data.source=folder", ["needs data.path"]),
         ("storage=", ["must name a folder or a URI"]),
         ("train.epochs", ["section.key=value"]),
         ("name.first=x", ["'name' is a value"]),
@@ -89,6 +93,13 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
         ("'model.dropout' = {low = 0.5, high = 0.1}", "must be below"),
         ("'model.dropout' = {low = 0.0, high = 0.1, log = true}", "needs low above 0"),
         ("'split.seed' = {choices = [1, 2]}", "split"),
+        ("'train.lr' = {low = 1.0, high = 2.0}", "tune.space names 'train.lr': unknown key"),
+        (
+            "train.loss = {choices = ['l1']}",
+            r"""'tune.space.train.loss'.*"train.loss" = ... in \[""",
+        ),
+        ("train = {loss = {choices = ['l1']}}", 'tune.space={"train.loss" = ...}'),
+        ("'train.loss' = {choice = ['l1']}", "Did you mean 'choices'.*: choices, high, integer"),
         ("'time_decay.rate_per_day' = {low = 0.0, high = 0.1}", "when the data are prepared"),
     ],
 )
@@ -100,6 +111,16 @@ def test_a_search_space_that_no_trial_could_use_is_refused(
 
     with pytest.raises(ConfigError, match=told):
         load_config(str(file), [])
+
+
+def test_a_rule_about_many_settings_is_told_without_all_of_them() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(CONFIGS / "family.toml"), ["split.validation=0"])
+
+    assert "split.validation is 0: set tune.num_trials = 0" in str(caught.value)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(ConfigError, match=r"  tune: also_on_cpus = true needs"):
+        load_config(None, ["tune.also_on_cpus=true", "tune.executor=isolated"])
 
 
 @pytest.mark.parametrize(

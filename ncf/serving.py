@@ -247,7 +247,10 @@ class Recommender:
         wanted = title.strip().casefold()
         titles = [each.casefold() for each in self._table.titles]
         found = [i for i, each in enumerate(titles) if each == wanted] or [
-            i for i, each in enumerate(titles) if each.rpartition(" (")[0] == wanted
+            # Before no parenthesis stands nothing, which must not be what an empty title finds.
+            i
+            for i, each in enumerate(titles)
+            if wanted and each.rpartition(" (")[0] == wanted
         ]
         if len(found) == 1:
             return int(self._table.ids[found[0]])

@@ -30,6 +30,29 @@ class Rated:
     """``[N]`` seconds since 1970 UTC, if they are known."""
 
 
+@dataclass(frozen=True)
+class _Line:
+    """Of a file of somebody's ratings, as far as it can be understood without a model."""
+
+    where: str
+    """For messages: file and line."""
+    number: int
+    movie: str
+    """Id or title."""
+    stars: float
+    time: int | None
+
+
+def check_ratings(path: Path) -> None:
+    """Read a file for ``read_ratings`` as far as that needs no model.
+
+    Raises:
+        DatasetError: naming the line, if the file, a column or a value is missing or wrong, or
+            there is no rating at all.
+    """
+    _lines(path)
+
+
 def read_ratings(path: Path, asked: Recommender) -> Rated:
     """Read ``movieId`` or ``title``, ``rating`` and, if there is one, ``timestamp``.
 
@@ -37,6 +60,32 @@ def read_ratings(path: Path, asked: Recommender) -> Rated:
         DatasetError: naming the line, if the file, a column or a value is missing or wrong, a movie
             is unknown or stands there twice, or there is no rating at all.
     """
+    key, lines = _lines(path)
+    fitted = asked.checkpoint.fitted
+    movies: dict[int, int] = {}
+    for line in lines:
+        movie = _movie(asked, key, line.movie, line.where)
+        if movie in movies:
+            raise DatasetError(
+                f"{line.where}: {asked.title(movie)!r} appears a second time (first on line "
+                f"{movies[movie]}). Keep one of the two lines."
+            )
+        movies[movie] = line.number
+        if not fitted.rating_min <= line.stars <= fitted.rating_max:
+            raise DatasetError(
+                f"{line.where}: rating is {line.stars:g}, expected a number from "
+                f"{fitted.rating_min:g} to {fitted.rating_max:g}, as in the training data"
+            )
+    times = [line.time for line in lines if line.time is not None]
+    return Rated(
+        np.array(list(movies), np.int64),
+        np.array([line.stars for line in lines], np.float32),
+        np.array(times, np.int64) if times else None,
+    )
+
+
+def _lines(path: Path) -> tuple[str, list[_Line]]:
+    """The column that names movies, ``movieId`` or ``title``, and the lines."""
     header = _header(path)
     if not {"movieId", "title"} & set(header):
         raise DatasetError(
@@ -45,27 +94,16 @@ def read_ratings(path: Path, asked: Recommender) -> Rated:
         )
     key = "movieId" if "movieId" in header else "title"
     names = [key, "rating", *(["timestamp"] if "timestamp" in header else [])]
-    fitted = asked.checkpoint.fitted
-    movies: dict[int, int] = {}
-    ratings, times = [], []
-    for line, (named, rating, *time) in read_records(path, _FORM, names):
-        where = f"{path}, line {line}"
-        movie = _movie(asked, key, named, where)
-        if movie in movies:
-            raise DatasetError(
-                f"{where}: {asked.title(movie)!r} appears a second time (first on line "
-                f"{movies[movie]}). Keep one of the two lines."
-            )
-        movies[movie] = line
-        ratings.append(_stars(rating, fitted.rating_min, fitted.rating_max, where))
-        times += [parse_int(each, where, "timestamp") for each in time]
-    if not movies:
+    lines = []
+    for number, (named, rating, *time) in read_records(path, _FORM, names):
+        where = f"{path}, line {number}"
+        if key == "movieId":
+            parse_int(named, where, key)
+        seconds = parse_int(time[0], where, "timestamp") if time else None
+        lines.append(_Line(where, number, named, _stars(rating, where), seconds))
+    if not lines:
         raise DatasetError(f"{path} holds no rating; expected at least one line of data")
-    return Rated(
-        np.array(list(movies), np.int64),
-        np.array(ratings, np.float32),
-        np.array(times, np.int64) if times else None,
-    )
+    return key, lines
 
 
 def read_pairs(path: Path, asked: Recommender) -> pa.Table:
@@ -108,14 +146,8 @@ def _movie(asked: Recommender, key: str, text: str, where: str) -> int:
     return movie
 
 
-def _stars(text: str, lowest: float, highest: float, where: str) -> float:
+def _stars(text: str, where: str) -> float:
     try:
-        stars = float(text)
+        return float(text)
     except ValueError:
-        stars = float("nan")
-    if not lowest <= stars <= highest:
-        raise DatasetError(
-            f"{where}: rating is {text!r}, expected a number from {lowest:g} to {highest:g}, as in "
-            "the training data"
-        )
-    return stars
+        raise DatasetError(f"{where}: rating is {text!r}, expected a number of stars") from None

@@ -28,7 +28,7 @@ from ray_jobs.cluster import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say, show
 from ray_jobs.kept import load_model, rated_movies
-from ray_jobs.own_rows import read_ratings
+from ray_jobs.own_rows import check_ratings, read_ratings
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.runtime import main
 from ray_jobs.train import Trained, train
@@ -229,9 +229,13 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: if options are given that do not go together.
+        DatasetError: if the file of ``--new-user`` cannot be used, as far as that can be told
+            before there is a model; nothing is done then.
     """
     if options.reasons and (options.user, options.new_user) == (None, None):
         raise ConfigError("--reasons needs --user or --new-user: whose recommendations to explain")
+    if options.new_user is not None:
+        check_ratings(Path(options.new_user))
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         raw = ingest(workspace)
@@ -262,7 +266,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="print those for somebody who was not in the training data, by a CSV of ratings: "
         "movieId or title, rating, and optionally timestamp",
     )
-    about.add_argument("--movie", metavar="TITLE", help="print the movies most like one")
+    about.add_argument(
+        "--movie", type=_title, metavar="TITLE", help="print the movies most like one"
+    )
     parser.add_argument(
         "--reasons",
         type=positive,
@@ -272,6 +278,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --user or --new-user: say what each prediction is made of, with the N ratings "
         "(3) that raised it most and the N that lowered it most",
     )
+
+
+def _title(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the title is empty")
+    return text
 
 
 if __name__ == "__main__":

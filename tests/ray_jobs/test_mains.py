@@ -123,3 +123,27 @@ def test_recommend_has_an_option_for_one_user(capsys: pytest.CaptureFixture[str]
 
     assert ended.value.code == 2
     assert "--user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (None, "there is no file"),
+        ("movieId,stars\n1,5\n", "line 1: the columns rating are missing"),
+        ("movieId,rating\n1,5\nsix,5\n", "line 3: movieId is 'six'"),
+        ("title,rating\nHeat,good\n", "line 2: rating is 'good', expected a number of stars"),
+        ("title,rating\n", "holds no rating"),
+    ],
+)
+def test_ratings_of_somebody_new_are_read_before_anything_is_done(
+    own: str | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if own is not None:
+        (tmp_path / "own.csv").write_text(own)
+    settings = ["--set", f"storage={tmp_path / 'out'}", "--set", "data.source=synthetic"]
+    arguments = [*settings, "--new-user", str(tmp_path / "own.csv")]
+
+    assert main("recommend", recommend.run, arguments, recommend.add_options) == 1
+
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

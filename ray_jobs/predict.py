@@ -9,21 +9,31 @@ from which the ages of ratings count, that of the newest training rating.
 from __future__ import annotations
 
 import argparse
+import errno
+import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from ingest.errors import StorageError
 from ingest.storage import Storage
 from ncf.fitted import UNKNOWN
 from ncf.serving import Recommender
+from ncf.training import EVALUATION_CHUNK
 from ray_jobs.config import JobConfig
 from ray_jobs.console import say
 from ray_jobs.kept import kept_model, load_model
 from ray_jobs.own_rows import read_pairs
 from ray_jobs.runtime import main
 from ray_jobs.workspace import Workspace
+
+_BLOCK: Final = EVALUATION_CHUNK
+"""Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
+_SECONDS_BETWEEN_LINES: Final = 5.0
 
 EXAMPLES: Final = ("--config configs/closed-form.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
@@ -38,9 +48,10 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
     """
     asked = Recommender(load_model(kept_model(workspace)))
     table = read_pairs(pairs, asked)
+    _refuse_unwritable(out)
+    say(f"{len(table):,} rows to predict")
+    found = _predictions(asked, table)
     users = table["userId"].to_numpy()
-    times = table["timestamp"].to_numpy() if "timestamp" in table.column_names else None
-    found = asked.predict(users, table["movieId"].to_numpy(), times)
     with out.writing() as stream:
         csv.write_csv(table.append_column("prediction", pa.array(found)), stream)
     unknown = int((asked.checkpoint.fitted.user_index(users) == UNKNOWN).sum())
@@ -50,6 +61,41 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
             f"note: {unknown:,} rows have a user without a training rating; their predictions rest "
             "on the movie alone"
         )
+
+
+def _predictions(asked: Recommender, table: pa.Table) -> np.ndarray:
+    """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
+    found = np.empty(len(table), np.float32)
+    told = time.monotonic()
+    for start in range(0, len(table), _BLOCK):
+        rows = table.slice(start, _BLOCK)
+        users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
+        times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
+        end = start + len(rows)
+        found[start:end] = asked.predict(users, movies, times)
+        if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
+            say(f"   {end:,} of {len(table):,} rows predicted")
+            told = time.monotonic()
+    return found
+
+
+def _refuse_unwritable(out: Storage) -> None:
+    """Tell before the work that no file can be written there; makes its folder, but none above."""
+    if not out.is_local:
+        return
+    file = Path(out.path)
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not file.parent.exists():
+            file.parent.mkdir()
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror}. Name a file in a folder that is there and "
+            "writable with --out."
+        ) from error
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
@@ -69,4 +115,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, add_options=add_options, examples=EXAMPLES))
+    raise SystemExit(
+        main(
+            __doc__ or "",
+            run,
+            add_options=add_options,
+            examples=EXAMPLES,
+            when_interrupted="interrupted; nothing was written",
+            has_stages=False,
+        )
+    )

@@ -35,9 +35,11 @@ _GOES_ON: Final = (
 )
 
 
-def parser(prog: str, purpose: str, examples: Sequence[str] = _EXAMPLES) -> Parser:
-    """A parser with the options that every job has."""
-    result = Parser(prog, purpose, examples, _ENVIRONMENT)
+def parser(
+    prog: str, purpose: str, examples: Sequence[str] = _EXAMPLES, *, has_stages: bool = True
+) -> Parser:
+    """A parser with the options that every job has, and those of one that makes stages."""
+    result = Parser(prog, purpose, examples, _ENVIRONMENT if has_stages else "")
     result.add_argument("--config", metavar="FILE", help="configuration, TOML")
     result.add_argument(
         "--set",
@@ -47,9 +49,10 @@ def parser(prog: str, purpose: str, examples: Sequence[str] = _EXAMPLES) -> Pars
         dest="overrides",
         help="change one setting, such as train.epochs=3; may be given many times",
     )
-    result.add_argument(
-        "--force", action="store_true", help="do every stage again, though nothing changed"
-    )
+    if has_stages:
+        result.add_argument(
+            "--force", action="store_true", help="do every stage again, though nothing changed"
+        )
     return result
 
 
@@ -70,6 +73,8 @@ def main(
     add_options: Callable[[argparse.ArgumentParser], None] = lambda options: None,
     examples: Sequence[str] = _EXAMPLES,
     when_interrupted: str = _GOES_ON,
+    *,
+    has_stages: bool = True,
 ) -> int:
     """Parse, build, run: the body of every ``python -m ray_jobs.*``; returns the exit code.
 
@@ -80,8 +85,9 @@ def main(
         add_options: adds options of the command alone.
         examples: arguments that the help shows.
         when_interrupted: what is said after Ctrl-C.
+        has_stages: whether it makes stages on a Ray that may be a cluster, and so takes --force.
     """
-    options = parser(_prog(run), description.partition("\n\n")[0], examples)
+    options = parser(_prog(run), description.partition("\n\n")[0], examples, has_stages=has_stages)
     add_options(options)
     parsed = options.parse_args(arguments)
     try:

@@ -61,7 +61,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         )
     try:
         ensure_ray(config)
-        hosts = (LOOPBACK, "localhost", "[::1]") if is_loopback else ("*",)
+        hosts = allowed_hosts(options.host, is_loopback=is_loopback)
         deploy(stored, options.host, options.port, hosts, config.serve.replicas)
         _announce(options.host, options.port, is_loopback)
         threading.Event().wait()
@@ -93,11 +93,18 @@ def _stored(config: JobConfig, folder: str | None) -> Storage:
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"--host is {host!r}, which is no IPv4 address or name of this machine: "
-            f"{error.strerror}"
+            f"--host is {host!r}, which is no IPv4 address or name of this machine: {reason}"
         ) from error
+
+
+def allowed_hosts(host: str, *, is_loopback: bool) -> tuple[str, ...]:
+    """Names that requests may call the server by: on loopback those of this machine, and the one
+    that is announced.
+    """
+    return (LOOPBACK, "localhost", "[::1]", host.lower()) if is_loopback else ("*",)
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
@@ -146,10 +153,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 65_535:
-        raise ValueError
-    return number
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"not a port from 1 to 65535: {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":
@@ -163,5 +169,6 @@ if __name__ == "__main__":
                 "--checkpoint artifacts/runs/closed-form/checkpoint --port 8001",
             ),
             when_interrupted="interrupted; the page is no longer served",
+            has_stages=False,
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import ray
 
 from ncf.config import ModelConfig
+from ncf.errors import UnknownIdError
 from ray_jobs import predict, recommend
 from ray_jobs.config import JobConfig
 from ray_jobs.recommend import show_one
@@ -21,9 +23,9 @@ from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, asked, kept
 
 
-def predicting(folder: Path, pairs: str) -> int:
+def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
     (folder / "pairs.csv").write_text(pairs)
-    files = [str(folder / "pairs.csv"), "--out", str(folder / "predictions.csv")]
+    files = [str(folder / "pairs.csv"), "--out", str(folder / out)]
     settings = ["--set", f"storage={folder}", "--set", "name=made"]
     return main("predict", predict.run, [*settings, *files], predict.add_options)
 
@@ -55,6 +57,50 @@ def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
     expected = asked(workspace).predict(10, 20, [6, 9_999_999])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert abs(found[0] - found[1]) > 1e-3
+
+
+def test_how_far_the_predictions_are_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    monkeypatch.setattr(predict, "_BLOCK", 2)
+    monkeypatch.setattr(predict, "_SECONDS_BETWEEN_LINES", 0.0)
+    rows = [(10, 20, 6), (20, 6, 7), (10, 30, 8), (999, 1, 9), (20, 40, 10)]
+    lines = "".join(f"{user},{movie},{time}\n" for user, movie, time in rows)
+    assert predicting(tmp_path, f"userId,movieId,timestamp\n{lines}") == 0
+    told = [line.partition("s  ")[2].strip() for line in capsys.readouterr().out.splitlines()]
+    assert told[:3] == ["5 rows to predict", "2 of 5 rows predicted", "4 of 5 rows predicted"]
+    assert told[3].startswith("5 predictions: ")
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        found = [float(row["prediction"]) for row in csv.DictReader(stream)]
+    np.testing.assert_allclose(found, asked(workspace).predict(*zip(*rows, strict=True)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("absent/below/out.csv", "No such file or directory"),
+        ("pairs.csv/out.csv", "Not a directory"),
+        ("runs", "it is a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    out: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept(tmp_path, CLOSED)
+    before = sorted(tmp_path.iterdir())
+    assert predicting(tmp_path, "userId,movieId\n10,1\n", out) == 1
+    said = capsys.readouterr()
+    assert f"{out}: {told}. Name a file" in said.err
+    assert "storage=" not in said.err
+    assert "rows to predict" not in said.out
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "pairs.csv"])
+
+
+def test_the_folder_of_the_file_is_made(tmp_path: Path) -> None:
+    kept(tmp_path, CLOSED)
+    assert predicting(tmp_path, "userId,movieId\n10,1\n", "new/out.csv") == 0
+    assert (tmp_path / "new" / "out.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +200,8 @@ def test_only_the_strongest_ratings_are_named_and_the_rest_summed_up(
         ("film,rating\n1,5\n", "line 1: neither movieId nor title"),
         ("movieId,rating\n1,5\n777,5\n", "line 3: movie 777 is not in the model's catalogue"),
         ("title,rating\nToy Stroy,5\n", r"line 2: no movie has the title 'Toy Stroy'. Did you"),
-        ("movieId,rating\n1,7\n", "line 2: rating is '7', expected a number from 0.5 to 5"),
+        ("movieId,rating\n1,7\n", "line 2: rating is 7, expected a number from 0.5 to 5"),
+        ("movieId,rating\n1,nan\n", "line 2: rating is nan, expected a number from 0.5 to 5"),
         ("movieId,rating\n1,5\n1,4\n", r"line 3: 'Toy Story (1995)' appears a second time"),
         ("movieId,rating\n", "holds no rating"),
     ],
@@ -181,6 +228,19 @@ def test_a_training_users_recommendations_leave_out_what_was_rated(
     assert TITLES[0] not in out
     assert TITLES[1] not in out
     assert all(title in out for title in TITLES[2:])
+
+
+def test_no_movie_is_meant_by_an_empty_title(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    titles = ("Toy Story", "Heat", *TITLES[2:])  # two that no year follows
+    fitted = replace(FITTED, movies=replace(FITTED.movies, titles=titles))
+    with pytest.raises(UnknownIdError, match="no movie has the title ''"):
+        asked(kept(tmp_path, CLOSED, fitted)).find("")
+    with pytest.raises(SystemExit) as ended:
+        main("recommend", recommend.run, ["--movie", " "], recommend.add_options)
+    assert ended.value.code == 2
+    assert "argument --movie: the title is empty" in capsys.readouterr().err
 
 
 def test_reasons_need_somebody(capsys: pytest.CaptureFixture[str]) -> None:

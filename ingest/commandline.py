@@ -73,10 +73,31 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but an unknown option is an error that names the nearest one."""
         given = list(sys.argv[1:] if args is None else args)
-        if self._subparsers is None:  # else the options may be those of a command
+        if self._subparsers is None:
             for text in given[: given.index("--") if "--" in given else None]:
                 self._refuse_unknown(text)
+        elif given:  # what comes after it may be options of a command
+            self._refuse_unknown(given[0])
         return super().parse_known_args(given, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but a configuration without ``--config`` is told so."""
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            file = next((text for text in rest if text.endswith(".toml")), None)
+            takes_one = "--config" in {*self._option_string_actions, *self._options_of_commands()}
+            hint = f"; did you mean --config {file}?" if file and takes_one else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        return parsed
+
+    def _options_of_commands(self) -> set[str]:
+        return {
+            name
+            for action in self._actions
+            if isinstance(action, argparse._SubParsersAction)
+            for command in action.choices.values()
+            for name in command._option_string_actions
+        }
 
     def _refuse_unknown(self, text: str) -> None:
         name = text.partition("=")[0]
@@ -85,6 +106,8 @@ class Parser(argparse.ArgumentParser):
         # As argparse has it, what holds a space or is a number below zero is no option.
         if " " in text or _NUMBER.match(text):
             return
+        if name in self._options_of_commands():
+            self.error(f"options follow the command: {self.prog} COMMAND {name} ...")
         close = nearest(name, self._option_string_actions)
         hint = f"did you mean {close}?" if close else "--help lists those there are"
         self.error(f"unknown option {name}; {hint}")

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ingest.commandline import DONE, Parser
+from ingest.commandline import DONE, FAILED, Parser
 from ray_jobs.config import Dimension, JobConfig
+from ray_jobs.console import complain
 
 Schema = Mapping[str, Any]
 
@@ -153,7 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="a file instead of the terminal")
     options: argparse.Namespace = parser.parse_args(arguments)
     if options.out:
-        options.out.write_text(reference(), encoding="utf-8")
+        try:
+            options.out.write_text(reference(), encoding="utf-8")
+        except OSError as error:
+            complain(f"cannot write {options.out}: {error.strerror}")
+            return FAILED
     else:
         sys.stdout.write(reference())
     return DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,10 @@ def test_the_default_search_space_on_the_page_is_valid_and_the_default() -> None
 def test_the_page_is_written_to_a_file(tmp_path: Path) -> None:
     assert reference.main(["--out", str(tmp_path / "page.md")]) == 0
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == reference.reference()
+
+
+def test_a_page_that_cannot_be_written_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reference.main(["--out", str(tmp_path / "absent" / "page.md")]) == 1
+    assert re.search("cannot write .*page.md: No such file or directory", capsys.readouterr().err)

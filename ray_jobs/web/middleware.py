@@ -29,7 +29,10 @@ class Waiting:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and self._waiting >= self._most:
+        if scope["type"] != "http":  # the server's own start and end: one scope as long as it runs
+            await self._app(scope, receive, send)
+            return
+        if self._waiting >= self._most:
             detail = f"{self._waiting} requests are waiting already; try again in a second"
             refusal = JSONResponse({"detail": detail}, 503, {"Retry-After": "1"})
             await refusal(scope, receive, send)

@@ -189,6 +189,36 @@ def served_here(folder: Path, config: Any) -> Iterator[str]:
             thread.join()
 
 
+LATE_FIRST_ANSWER = """
+const real = window.fetch;
+const answer = new Promise((resolve) => { window.answerTheFirst = resolve; });
+let first = true;
+window.fetch = async (path, options) => {
+  if (!first || !String(path).endsWith("/similar?limit=10")) return real(path, options);
+  first = false;
+  await answer;
+  return real(path, options);
+};
+"""
+
+
+def likes_of_two_at_once(page: Page) -> None:
+    """Under the second film's heading stays its list, though the first one's comes later."""
+    page.search("1995")
+    page.driver.execute_script(LATE_FIRST_ANSWER)
+    for button in page.all("#results button"):
+        button.click()
+    page.one("#like li")
+    shown = page.texts("#like-section")
+    assert "Films similar to Heat" in shown[0]
+    # What is asked after the late answer comes after it.
+    page.driver.execute_async_script(
+        "const [done] = arguments; answerTheFirst();"
+        "fetch('api/movies/1/similar').then((a) => a.json()).then(() => setTimeout(done, 0));"
+    )
+    assert page.texts("#like-section") == shown
+
+
 @needs_browser
 def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> None:
     with served_here(tmp_path, PLAIN) as url, browser(url, tmp_path / "profile") as page:
@@ -202,6 +232,7 @@ def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> Non
         assert page.texts("#like .name") == [other["title"] for other in like]
         expected = [f"likeness {other['likeness']:.2f}" for other in like]
         assert page.texts("#like .number") == expected
+        likes_of_two_at_once(page)
         page.search("fargoo")
         assert page.one("#search-status").text == "No title has “fargoo”; 1 film spelt like it:"
 

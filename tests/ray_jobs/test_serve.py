@@ -203,20 +203,29 @@ def test_who_comes_when_too_many_wait_is_refused_at_once() -> None:
         inside = []
 
         async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":  # as long as the server runs
+                await answered.wait()
+                return
             inside.append(scope)
             if len(inside) == 2:
                 full.set()
             await answered.wait()
             await PlainTextResponse("done")(scope, receive, send)
 
-        transport = httpx2.ASGITransport(Waiting(slow, most=2))
+        async def nothing(*_: Any) -> Any:
+            raise AssertionError
+
+        app = Waiting(slow, most=2)
+        alive = asyncio.create_task(app({"type": "lifespan"}, nothing, nothing))
+        transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
             first = [asyncio.create_task(client.get("/")) for _ in range(2)]
-            await full.wait()
+            await asyncio.wait_for(full.wait(), 30)
             refused = await client.get("/")
             assert refused.headers["Retry-After"] == "1"
             assert refused.json()["detail"].startswith("2 requests are waiting already")
             answered.set()
+            await alive
             waited = [(await task).status_code for task in first]
             return [[refused.status_code], waited, [(await client.get("/")).status_code]]
 
@@ -245,6 +254,24 @@ def test_only_names_of_this_server_are_answered(client: TestClient) -> None:
         refused = client.get(path, headers={"Host": "evil.example:8000"})
         assert refused.status_code == 400
         assert refused.text == "Invalid host header"
+
+
+@pytest.mark.parametrize(
+    ("listening", "named", "status"),
+    [
+        ("127.0.0.2", "127.0.0.2", 200),
+        ("127.0.0.2", "localhost", 200),
+        ("MyBox", "mybox", 200),
+        ("127.0.0.1", "127.0.0.2", 400),
+    ],
+)
+def test_the_address_that_is_announced_is_answered(
+    listening: str, named: str, status: int, workspace: Workspace, model: Recommender
+) -> None:
+    about = describe(workspace.run / "checkpoint", model.checkpoint)
+    app = make_app(model, about, serve.allowed_hosts(listening, is_loopback=True))
+    client = TestClient(app, base_url=f"http://{named}:8000")
+    assert client.get("/api/health").status_code == status
 
 
 def test_every_answer_has_the_headers_and_the_page_needs_nothing_from_elsewhere(
@@ -394,6 +421,7 @@ def serving(folder: Path, *arguments: str) -> int:
         (["--checkpoint", "nowhere"], 1, "there is no folder .*nowhere; --checkpoint takes"),
         (["--set", "ray.address=auto"], 2, "a Ray cluster is named.*leave both empty"),
         (["--set", "serve.replicas=9999"], 1, "serve.replicas = 9999 need a CPU each"),
+        (["--host", "a..b"], 2, "--host is 'a..b', which is no IPv4 address"),
         (["--host", "no.such.invalid"], 2, "--host is 'no.such.invalid', which is no IPv4 address"),
     ],
 )
@@ -436,7 +464,10 @@ def test_without_the_packages_the_extra_is_named(
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_a_port_that_cannot_be_is_refused(port: str, tmp_path: Path) -> None:
+def test_a_port_that_cannot_be_is_refused(
+    port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         serving(tmp_path, "--port", port)
     assert ended.value.code == 2
+    assert f"not a port from 1 to 65535: '{port}'" in capsys.readouterr().err

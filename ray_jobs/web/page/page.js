@@ -13,6 +13,7 @@ const byId = (id) => document.getElementById(id);
 const own = new Map(); // movieId -> { movieId, title, rating }
 let model = null;
 let searching = null; // aborts the search under way
+let liking = null; // aborts the question for similar films under way
 let groups = 0; // radio buttons of one film need a name of their own
 
 function make(tag, properties = {}, ...children) {
@@ -168,12 +169,15 @@ async function search(query) {
 }
 
 async function showLike(film) {
+  liking?.abort();
+  const mine = (liking = new AbortController());
   byId("like-section").hidden = false;
   byId("like-heading").textContent = `Films similar to ${film.title}`;
   byId("like").replaceChildren();
   tell("like-status", "Looking …");
   try {
-    const { similar } = await ask(`api/movies/${film.movieId}/similar?limit=10`);
+    const path = `api/movies/${film.movieId}/similar?limit=10`;
+    const { similar } = await ask(path, { signal: mine.signal });
     byId("like").replaceChildren(
       ...similar.map((other) => {
         const text = `likeness ${other.likeness.toFixed(2)}`;
@@ -184,6 +188,7 @@ async function showLike(film) {
     );
     tell("like-status", "");
   } catch (error) {
+    if (mine.signal.aborted) return;
     tell("like-status", error.message, true);
   }
   byId("like-heading").focus();

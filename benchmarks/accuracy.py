@@ -3,6 +3,9 @@
     python -m ray_jobs.preprocess --config configs/closed-form.toml
     python benchmarks/accuracy.py artifacts/prepared/* --config configs/closed-form.toml
 
+Of several prepared folders, as the pattern finds them, the one with validation rows is taken; if
+more have some, the one that is meant must be named.
+
 For each seed, a model is trained on the training rows, which gives the validation error and the
 best epoch; then another on training and validation rows for that many epochs, which is scored on
 the test rows. What was fitted on the training rows, such as vocabularies, stays as it is, unless
@@ -22,6 +25,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +43,7 @@ from ingest.config import build as checked  # noqa: E402
 from ncf.baselines import tuned_baselines  # noqa: E402
 from ncf.batches import Batch, concatenated  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
+from ncf.errors import DataError  # noqa: E402
 from ncf.metrics import ErrorSums  # noqa: E402
 from ncf.predictions import predict  # noqa: E402
 from ncf.prepared import Prepared  # noqa: E402
@@ -82,8 +87,31 @@ class Rows:
         return cls(prepared, train, validation, refitted, both, test)
 
 
+def one_to_choose_on(folders: Sequence[str]) -> str:
+    """The only one of prepared folders that has validation rows, as the pattern
+    artifacts/prepared/* finds them: a run that trains again on these rows leaves another without.
+
+    Ends the program if there is none, or more than one.
+    """
+    counts = {folder: _open(folder).manifest.counts for folder in folders}
+    found = [folder for folder in folders if counts[folder]["validation"]]
+    if len(found) == 1:
+        return found[0]
+    listed = "".join(
+        f"\n  {folder}: " + ", ".join(f"{number:,} {split}" for split, number in of.items())
+        for folder, of in counts.items()
+    )
+    raise SystemExit(
+        f"{len(found)} of these folders have validation rows, expected one. Name the one that "
+        f"python -m ray_jobs.preprocess tells with the same options:{listed}"
+    )
+
+
 def _open(folder: str) -> Prepared:
-    return Prepared.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+    try:
+        return Prepared.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+    except DataError as error:
+        raise SystemExit(str(error)) from error
 
 
 def _split(prepared: Prepared, split: str) -> Batch:
@@ -165,7 +193,11 @@ def print_differences(rows: Rows, folder: Path, against: str) -> None:
 def main() -> int:
     """Train all seeds and print their errors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("prepared", help="folder that the preprocess stage made")
+    parser.add_argument(
+        "prepared",
+        nargs="+",
+        help="folder that the preprocess stage made; of several, the one with validation rows",
+    )
     parser.add_argument("--final", metavar="FOLDER", help="the same with split.validation=0")
     parser.add_argument("--config", help="TOML configuration")
     parser.add_argument("--peers", action="store_true", help="score the baselines instead")
@@ -178,7 +210,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = Rows.open(options.prepared, options.final)
+    rows = Rows.open(one_to_choose_on(options.prepared), options.final)
     if options.differences:
         print_differences(rows, options.differences, options.against)
         return 0

@@ -24,6 +24,7 @@ from pyarrow import fs
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.accuracy import one_to_choose_on  # noqa: E402
 from ncf.baselines.base import Baseline, tuned  # noqa: E402
 from ncf.baselines.bias import DAMPED_BIAS, Dampings  # noqa: E402
 from ncf.baselines.factors import FACTORISATION, FactorSettings  # noqa: E402
@@ -106,10 +107,15 @@ def show(
 def main() -> int:
     """Fit each baseline twice."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("prepared", help="folder that the preprocess stage made")
+    parser.add_argument(
+        "prepared",
+        nargs="+",
+        help="folder that the preprocess stage made; of several, the one with validation rows",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    prepared = Prepared.open(fs.LocalFileSystem(), str(Path(options.prepared).resolve()))
+    folder = one_to_choose_on(options.prepared)
+    prepared = Prepared.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
     train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
     assert train is not None
     assert test is not None

@@ -89,7 +89,8 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """The stages up to this one."""
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
-        preprocess(workspace, ingest(workspace))
+        prepared = preprocess(workspace, ingest(workspace))
+        say(f"prepared data: {prepared.folder}")
 
 
 if __name__ == "__main__":

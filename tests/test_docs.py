@@ -170,7 +170,9 @@ def check_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         raise ParsedError
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
-    monkeypatch.setattr(sys, "argv", arguments)
+    found = [[a.replace("*", name) for name in ("1", "2")] if "*" in a else [a] for a in arguments]
+    # In place of a pattern a shell puts all that it finds, mostly more than one.
+    monkeypatch.setattr(sys, "argv", [argument for part in found for argument in part])
     with pytest.raises(ParsedError):
         module.main()
     (options,) = seen

@@ -1,0 +1,38 @@
+"""Which of several prepared folders ``benchmarks/accuracy.py`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy import one_to_choose_on
+from tests.ncf.prepared import write_prepared
+from tests.ray_jobs.made import FITTED, ROWS
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """Those that a run leaves which trains its last model on validation rows too, and another."""
+    for name, validation in (("refit", ROWS[:0]), ("first", ROWS[:1]), ("other", ROWS[:2])):
+        splits = {"train": ROWS, "validation": validation, "test": ROWS[:3]}
+        write_prepared(tmp_path / name, splits, FITTED)
+    return [str(tmp_path / name) for name in ("refit", "first", "other")]
+
+
+def test_the_only_one_with_validation_rows_is_taken(folders: list[str]) -> None:
+    assert one_to_choose_on(folders[:2]) == folders[1]
+
+
+def test_of_more_one_must_be_named(folders: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2 of these folders have validation rows") as ended:
+        one_to_choose_on(folders)
+    assert f"{folders[1]}: 4 train, 1 validation, 3 test" in str(ended.value)
+    assert f"{folders[0]}: 4 train, 0 validation, 3 test" in str(ended.value)
+    with pytest.raises(SystemExit, match="0 of these"):
+        one_to_choose_on(folders[:1])
+
+
+def test_a_folder_without_prepared_data_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no prepared data"):
+        one_to_choose_on([str(tmp_path)])

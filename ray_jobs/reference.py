@@ -32,8 +32,9 @@ python -m ray_jobs.pipeline --config configs/quickstart.toml --set train.epochs=
 ```
 
 A value is written as in TOML (`3`, `true`, `[64, 32]`, `{a = 1}`); what is not TOML is taken as
-text, so `--set train.loss=l1` needs no quotes, but `--set 'name="2024"'` does. Unknown keys and values outside of their range end
-the command with exit code 2 and a message that names the valid ones.
+text, so `--set train.loss=l1` needs no quotes, but `--set 'name="2024"'` does. Unknown keys and
+values outside of their range end the command with exit code 2 and a message that names the valid
+ones.
 """
 
 _RANGES: Final = {

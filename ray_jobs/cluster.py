@@ -136,7 +136,7 @@ def _knock(address: str) -> None:
     if address == "auto":
         # What Ray noted of the cluster that was started last on this machine.
         address = read_ray_address() or ""
-    host, _, port = address.rpartition(":")
+    host, _, port = address.rpartition("/")[2].rpartition(":")  # without the scheme, as in ray://
     if port.isdigit():
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER):
             pass

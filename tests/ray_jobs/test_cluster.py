@@ -53,6 +53,16 @@ def test_a_dashboard_port_that_is_taken_after_it_was_found_free(
         cluster.leave_ray()
 
 
+def test_who_listens_is_found_at_every_form_of_an_address(taken: int) -> None:
+    for address in (f"127.0.0.1:{taken}", f"localhost:{taken}", f"ray://127.0.0.1:{taken}"):
+        cluster._knock(address)
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="refused"):
+            cluster._knock(f"ray://127.0.0.1:{closed.getsockname()[1]}")
+
+
 def test_a_local_ray_that_never_starts_is_told_once(
     taken: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,8 +120,9 @@ class FeaturesConfig(Section):
         "train_ratings",
     )
     """Numeric features; one without any value in the training movies is left out.
-    ``train_ratings`` is the movie's number of training ratings (a training row is one of them),
-    ``year`` its release year, the others come from TMDb."""
+    ``train_ratings`` is the movie's number of training ratings (a training row is one of them, so
+    a movie that has none counts as one with a single rating), ``year`` its release year, the others
+    come from TMDb."""
     transform: Literal["yeo-johnson", "log1p", "none"] = "yeo-johnson"
     """How skew is taken out before scaling to mean 0 and standard deviation 1; not of ``year``."""
     missing_indicators: bool = True

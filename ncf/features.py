@@ -148,7 +148,9 @@ def _numeric_values(
     movies: pd.DataFrame, features: FeaturesConfig, counts: Integers
 ) -> dict[str, Floats]:
     """Raw numeric features, ``[M]`` each, NaN where missing."""
-    columns = movies.assign(train_ratings=counts)
+    # A film of a training row has one rating at least, that row's. What would be learned of none
+    # is extrapolated, so a film that has none is given the fewest that can be learned of.
+    columns = movies.assign(train_ratings=np.maximum(counts, 1))
     return {
         name: pd.to_numeric(columns[name]).to_numpy(dtype=np.float64, na_value=np.nan)
         for name in features.numeric

@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from ncf.errors import DataError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Raised whenever the meaning of a file written here, or of a prepared column, changes."""
 
 UNKNOWN: Final = 0

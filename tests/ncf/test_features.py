@@ -173,11 +173,11 @@ def test_a_constant_feature_becomes_zero(transform: str) -> None:
     assert 0 < fitted.movies.numeric[-1, 0] <= 1
 
 
-def test_train_ratings_counts_training_ratings_and_is_zero_for_unseen_movies() -> None:
+def test_train_ratings_counts_training_ratings_and_takes_none_for_one() -> None:
     movies = join_movies(movie_frame([{"movie_id": i} for i in (1, 2, 3)]), None)
     config = FeaturesConfig(numeric=("train_ratings",), transform="none")
-    fitted = fit(statistics({1: 10, 3: 30}), movies, config, TimeDecayConfig())
-    assert fitted.movies.train_counts.tolist() == [10, 0, 30]
+    fitted = fit(statistics({1: 11, 3: 31}), movies, config, TimeDecayConfig())
+    assert fitted.movies.train_counts.tolist() == [11, 0, 31]
     assert fitted.movies.numeric[:, 0].tolist() == [-1, -2, 1]
 
 

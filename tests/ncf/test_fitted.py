@@ -165,7 +165,7 @@ def test_a_numeric_column_imputes_deskews_and_scales(transform: Any, deskewed: l
     np.testing.assert_allclose(applied, (np.array(deskewed) - 2) / 4, rtol=1e-12)
 
 
-@pytest.mark.parametrize("found", [0, 2, "1", None])
+@pytest.mark.parametrize("found", [0, 1, "2", None])
 def test_another_format_version_is_refused(
     fitted: FittedState, tmp_path: Path, found: object
 ) -> None:

@@ -1,21 +1,23 @@
 """How accurate one configuration is, over several seeds, without Ray.
 
     python -m ray_jobs.preprocess --config configs/closed-form.toml
+    python -m ray_jobs.preprocess --config configs/closed-form.toml --set split.validation=0
     python benchmarks/accuracy.py artifacts/prepared/* --config configs/closed-form.toml
 
-Of several prepared folders, as the pattern finds them, the one with validation rows is taken; if
-more have some, the one that is meant must be named.
+The first folder has validation rows; in the second they are training rows. Where there are more
+folders, the two that are meant must be named.
 
-For each seed, a model is trained on the training rows, which gives the validation error and the
-best epoch; then another on training and validation rows for that many epochs, which is scored on
-the test rows. What was fitted on the training rows, such as vocabularies, stays as it is, unless
-``--final`` names the same data prepared with ``--set split.validation=0``: there it is fitted on
-both, as ``compare.refit_on_validation`` does it. The line "ensemble" is of the mean prediction of
-all seeds. ``--set section.key=value`` changes settings. ``--peers`` does the same for the
-baselines, once.
+For each seed, a model is trained on the training rows of the first, which gives the validation
+error and the best epoch; then another on those of the second for that many epochs, which is scored
+on the test rows: as ``ray_jobs.compare`` does it with ``compare.refit_on_validation``, and
+``ray_jobs.train``. The line "ensemble" is of the mean prediction of all seeds. ``--set
+section.key=value`` changes settings. ``--validation-only`` is for choosing among settings: it needs
+the first folder alone, and looks at no test row. ``--peers`` does the same for the baselines, with
+``--trials`` settings each.
 
-``--keep FOLDER --label NAME`` keeps the predictions for the test rows, and ``--differences FOLDER
---against NAME`` tells how all that were kept differ from one of them, on the same rows.
+``--keep FOLDER --label NAME`` keeps the predictions for the test rows. ``--differences FOLDER
+--against NAME`` tells how all that were kept differ from one of them, on the same rows, how far
+each is off by kind of row, and how well each is calibrated.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyarrow import fs
@@ -40,8 +43,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 from ingest.config import apply_overrides, read_toml  # noqa: E402
 from ingest.config import build as checked  # noqa: E402
-from ncf.baselines import tuned_baselines  # noqa: E402
-from ncf.batches import Batch, concatenated  # noqa: E402
+from ncf.baselines import DEFAULT_TRIALS, tuned_baselines  # noqa: E402
+from ncf.batches import Batch  # noqa: E402
+from ncf.calibration import Calibration  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
 from ncf.errors import DataError  # noqa: E402
 from ncf.metrics import ErrorSums  # noqa: E402
@@ -53,57 +57,77 @@ from ncf.training import Objective, build, evaluate, fit  # noqa: E402
 from ray_jobs.config import JobConfig, with_parameters  # noqa: E402
 
 Record = dict[str, Any]
+Stars = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Which rows teach, choose and score."""
+class Selection:
+    """Rows that settings and epochs are chosen by."""
 
     prepared: Prepared
     """What was fitted on the training rows alone, and these rows."""
     train: Batch
     validation: Batch
-    final: Prepared
-    """What the model that is scored was prepared with."""
-    both: Batch
-    """Training and validation rows, as ``final`` numbers users and movies."""
-    test: Batch
-    """Rows that are scored, numbered likewise."""
 
     @classmethod
-    def open(cls, folder: str, final: str | None) -> Rows:
-        """Of one prepared folder, or of two with the same test rows."""
+    def open(cls, folder: str) -> Selection:
+        """Of a prepared folder with validation rows."""
         prepared = _open(folder)
-        train, validation, test = (_split(prepared, s) for s in ("train", "validation", "test"))
-        if not final:
-            both = concatenated(train, validation)
-            return cls(prepared, train, validation, prepared, both, test)
-        refitted = _open(final)
-        if not _rows_of(prepared, "test").equals(_rows_of(refitted, "test")):
-            raise SystemExit(f"{final} has other test rows than {folder}")
-        if refitted.manifest.counts["validation"]:
-            raise SystemExit(f"{final} has validation rows: prepare it with split.validation=0")
-        both, test = (_split(refitted, s) for s in ("train", "test"))
-        return cls(prepared, train, validation, refitted, both, test)
+        return cls(prepared, _split(prepared, "train"), _split(prepared, "validation"))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Rows of the models that are scored."""
+
+    prepared: Prepared
+    """What was fitted on training and validation rows."""
+    train: Batch
+    """Both of these."""
+    test: Batch
+    """Rows that are scored."""
+
+    @classmethod
+    def open(cls, folder: str, selection: Selection) -> Scoring:
+        """Of a prepared folder without validation rows, with the test rows of ``selection``."""
+        prepared = _open(folder)
+        rows, expected = _rows_of(prepared, "test"), _rows_of(selection.prepared, "test")
+        if not rows.equals(expected):
+            raise SystemExit(
+                f"{folder} has {len(rows):,} other test rows than the {len(expected):,} of the "
+                "folder with validation rows: prepare both with the same options"
+            )
+        return cls(prepared, _split(prepared, "train"), _split(prepared, "test"))
 
 
 def one_to_choose_on(folders: Sequence[str]) -> str:
-    """The only one of prepared folders that has validation rows, as the pattern
-    artifacts/prepared/* finds them: a run that trains again on these rows leaves another without.
+    """The only one of prepared folders that has validation rows.
 
     Ends the program if there is none, or more than one.
     """
+    return _only_one(folders, with_validation=True)
+
+
+def one_to_score(folders: Sequence[str]) -> str:
+    """The only one of prepared folders that has none, likewise."""
+    return _only_one(folders, with_validation=False)
+
+
+def _only_one(folders: Sequence[str], *, with_validation: bool) -> str:
     counts = {folder: _open(folder).manifest.counts for folder in folders}
-    found = [folder for folder in folders if counts[folder]["validation"]]
+    found = [f for f in folders if bool(counts[f]["validation"]) == with_validation]
     if len(found) == 1:
         return found[0]
     listed = "".join(
         f"\n  {folder}: " + ", ".join(f"{number:,} {split}" for split, number in of.items())
         for folder, of in counts.items()
     )
+    having, options = (
+        ("validation rows", "") if with_validation else ("none", " and --set split.validation=0")
+    )
     raise SystemExit(
-        f"{len(found)} of these folders have validation rows, expected one. Name the one that "
-        f"python -m ray_jobs.preprocess tells with the same options:{listed}"
+        f"{len(found)} of these folders have {having}, expected one. Name the one that "
+        f"python -m ray_jobs.preprocess tells with the same options{options}:{listed}"
     )
 
 
@@ -124,8 +148,8 @@ def _rows_of(prepared: Prepared, split: str) -> pa.ChunkedArray:
     return prepared.table(split, ["row"])["row"]
 
 
-def of_seed(experiment: ExperimentConfig, rows: Rows) -> tuple[Record, torch.Tensor]:
-    """Errors of one seed, and its predictions for the test rows ``[N]``."""
+def chosen_on(experiment: ExperimentConfig, rows: Selection) -> Record:
+    """Validation errors of one seed, and its best epoch."""
     fitted = rows.prepared.fitted
     objective = Objective(experiment.train, experiment.time_decay, fitted)
     started = time.perf_counter()
@@ -133,47 +157,105 @@ def of_seed(experiment: ExperimentConfig, rows: Rows) -> tuple[Record, torch.Ten
     selection = fit(model, rows.train, rows.validation, objective)
     best = selection.epochs[selection.best_epoch - 1].validation
     assert best is not None
-    refit = with_parameters(experiment, {"train.stop_after": selection.best_epoch})
-    objective = Objective(refit.train, refit.time_decay, rows.final.fitted)
-    model = build(refit, rows.final.fitted, rows.both)
-    fit(model, rows.both, None, objective)
-    scores = evaluate(model, rows.test, objective).stars
-    stars = torch.from_numpy(predict(model, rows.test, objective).stars)
-    record = {
+    return {
         "seed": experiment.train.seed,
         "epochs": selection.best_epoch,
         "validation": best.stars.as_dict(),
-        "test": scores.as_dict(),
         "seconds": time.perf_counter() - started,
     }
-    return record, stars
 
 
-def peers(rows: Rows, folder: Path | None) -> None:
+def scored_on(experiment: ExperimentConfig, epochs: int, rows: Scoring) -> tuple[Record, Stars]:
+    """Test errors of one seed after so many epochs, and its predictions ``[N]``."""
+    refit = with_parameters(experiment, {"train.stop_after": epochs})
+    objective = Objective(refit.train, refit.time_decay, rows.prepared.fitted)
+    started = time.perf_counter()
+    model = build(refit, rows.prepared.fitted, rows.train)
+    fit(model, rows.train, None, objective)
+    stars = predict(model, rows.test, objective).stars
+    errors = evaluate(model, rows.test, objective).stars.as_dict()
+    return {"test": errors, "refit_seconds": time.perf_counter() - started}, stars
+
+
+def peers(chosen: Selection, final: Scoring, options: argparse.Namespace) -> None:
     """Print the errors of the baselines, and keep their predictions."""
-    fitted = rows.final.fitted
-    low, high = fitted.rating_min, fitted.rating_max
-    for found in tuned_baselines(rows.train, rows.validation, rows.prepared.fitted):
-        baseline = found.refit(rows.both, fitted)
-        scores = baseline.score(rows.test, fitted).stars
-        print(f"{baseline.name:36} rmse {scores.rmse:.4f}   mae {scores.mae:.4f}", flush=True)
-        if folder:
-            _keep(folder, baseline.name, baseline.predict(rows.test).clamp(low, high)[None])
+    fitted, seeds = final.prepared.fitted, range(options.seeds)
+    rows = chosen.train, chosen.validation, chosen.prepared.fitted
+    for found in tuned_baselines(*rows, num_trials=options.trials):
+        baselines = found.refit(final.train, fitted, seeds)
+        scores = [baseline.score(final.test, fitted).stars.as_dict() for baseline in baselines]
+        print(f"{found.baseline.name:36} {_figures(scores)}   {baselines[0].detail}", flush=True)
+        if options.keep:
+            stars = [baseline.predict(final.test).numpy() for baseline in baselines]
+            clipped = np.stack(stars).clip(fitted.rating_min, fitted.rating_max)
+            _keep(options.keep, found.baseline.name, clipped)
 
 
-def _keep(folder: Path, label: str, stars: torch.Tensor) -> None:
+def models(
+    experiment: ExperimentConfig,
+    chosen: Selection,
+    final: Scoring | None,
+    options: argparse.Namespace,
+) -> None:
+    """Train all seeds, print their errors, and keep their predictions."""
+    of_seeds = [with_parameters(experiment, {"train.seed": seed}) for seed in range(options.seeds)]
+    records = [chosen_on(each, chosen) for each in of_seeds]
+    if not final:
+        _print_seeds(records, ("validation",), options.json)
+        return
+    scored = [
+        scored_on(each, record["epochs"], final)
+        for each, record in zip(of_seeds, records, strict=True)
+    ]
+    records = [record | test for record, (test, _) in zip(records, scored, strict=True)]
+    each = np.stack([stars for _, stars in scored])
+    _print_seeds(records, ("validation", "test"), options.json)
+    together = each.mean(axis=0)
+    ensemble = ErrorSums.of(torch.from_numpy(together), final.test.ratings).as_dict()
+    print(
+        json.dumps({"ensemble": ensemble})
+        if options.json
+        else f"ensemble     {_figures([ensemble])}"
+    )
+    if options.keep:
+        _keep(options.keep, options.label, each)
+        _keep(options.keep, f"{options.label}, ensemble", together[None])
+
+
+def _print_seeds(records: Sequence[Record], splits: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"seeds": records}))
+        return
+    for split in splits:
+        print(f"{split:12} {_figures([record[split] for record in records])}")
+    seconds = statistics.mean(record["seconds"] for record in records)
+    print(f"{seconds:.0f} s a seed, of training on the training rows")
+
+
+def _figures(scores: Sequence[Record]) -> str:
+    """Mean of each metric over seeds, with its standard deviation if there are several."""
+    found = {metric: [score[metric] for score in scores] for metric in ("rmse", "mae", "r2")}
+    return "   ".join(
+        f"{metric} {statistics.mean(values):.4f}"
+        + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+        for metric, values in found.items()
+    )
+
+
+def _keep(folder: Path, label: str, stars: Stars) -> None:
     """Predictions ``[S, N]`` for the test rows, of each seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{label}.npy", stars.numpy().astype(np.float32))
+    np.save(folder / f"{label}.npy", stars.astype(np.float32))
 
 
-def print_differences(rows: Rows, folder: Path, against: str) -> None:
-    """All predictions of a folder: errors, difference from one of them, and errors by slice."""
-    actual = rows.test.ratings.numpy()
-    errors = {file.stem: np.load(file) - actual for file in sorted(folder.glob("*.npy"))}
-    if against not in errors:
-        raise SystemExit(f"{folder} holds no {against!r}, only: {', '.join(errors)}")
-    ids = rows.final.table("test", ["user_id"])["user_id"].to_numpy()
+def print_differences(final: Scoring, folder: Path, against: str) -> None:
+    """All predictions of a folder: difference from one of them, errors by slice, calibration."""
+    actual = final.test.ratings.numpy()
+    stars = {file.stem: np.load(file) for file in sorted(folder.glob("*.npy"))}
+    if against not in stars:
+        raise SystemExit(f"{folder} holds no {against!r}, only: {', '.join(stars)}")
+    errors = {label: predicted - actual for label, predicted in stars.items()}
+    ids = final.prepared.table("test", ["user_id"])["user_id"].to_numpy()
     codes, users = np.unique(ids, return_inverse=True)
     sums = [UserErrors.of(label, users, len(codes), e) for label, e in errors.items()]
     pairs = [(label, against) for label in errors if label != against]
@@ -183,65 +265,61 @@ def print_differences(rows: Rows, folder: Path, against: str) -> None:
             f"({difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}), "
             f"p {difference.holm_p:.4f}: {difference.better or 'undecided'}"
         )
-    ways = slicings(rows.both, rows.test, rows.final.fitted)
+    for label, predicted in stars.items():
+        found = Calibration.of(label, predicted, actual)
+        slope = f"{found.slope:.3f}" if found.slope is not None else "none"
+        print(f"{label:36} calibration error {found.expected_error:.4f}, slope {slope}")
+    ways = slicings(final.train, final.test, final.prepared.fitted)
     for part in errors_by_slice(ways, list(errors.items())):
         print(f"{part.name}: {part.label}, {part.num_rows:,} rows")
         for error in part.errors:
             print(f"    {error.model:36} rmse {error.rmse:.4f}   mae {error.mae:.4f}")
 
 
-def main() -> int:
-    """Train all seeds and print their errors."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "prepared",
         nargs="+",
-        help="folder that the preprocess stage made; of several, the one with validation rows",
+        help="folders that the preprocess stage made: one with validation rows, one without",
     )
-    parser.add_argument("--final", metavar="FOLDER", help="the same with split.validation=0")
     parser.add_argument("--config", help="TOML configuration")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument("--validation-only", action="store_true", help="look at no test row")
     parser.add_argument("--peers", action="store_true", help="score the baselines instead")
+    parser.add_argument(
+        "--trials", type=int, default=DEFAULT_TRIALS, metavar="N", help="settings of a baseline"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the predictions there")
     parser.add_argument("--label", default="model", help="name of what is kept")
     parser.add_argument("--differences", type=Path, metavar="FOLDER", help="of what was kept")
     parser.add_argument("--against", default="LightGBM", metavar="NAME", help="one of those kept")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main() -> int:
+    """Train all seeds and print their errors."""
+    parser = _parser()
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = Rows.open(one_to_choose_on(options.prepared), options.final)
-    if options.differences:
-        print_differences(rows, options.differences, options.against)
-        return 0
-    if options.peers:
-        peers(rows, options.keep)
-        return 0
-    if not options.config:
+    if not (options.config or options.peers or options.differences):
         parser.error("--config, --peers or --differences is needed")
-    values = apply_overrides(read_toml(options.config), options.set)
-    experiment = checked(JobConfig, values, options.config).experiment
-    results = [
-        of_seed(with_parameters(experiment, {"train.seed": seed}), rows)
-        for seed in range(options.seeds)
-    ]
-    records = [record for record, _ in results]
-    each = torch.stack([stars for _, stars in results])
-    together = each.mean(dim=0)
-    ensemble = ErrorSums.of(together, rows.test.ratings).as_dict()
-    if options.keep:
-        _keep(options.keep, options.label, each)
-        _keep(options.keep, f"{options.label}, ensemble", together[None])
-    if options.json:
-        print(json.dumps({"seeds": records, "ensemble": ensemble}, indent=2))
-        return 0
-    for split in ("validation", "test"):
-        for metric in ("rmse", "mae", "r2"):
-            found = [record[split][metric] for record in records]
-            spread = statistics.stdev(found) if len(found) > 1 else 0.0
-            print(f"{split:12} {metric:5} {statistics.mean(found):.4f} ± {spread:.4f}")
-    print(f"{'ensemble':12} rmse  {ensemble['rmse']:.4f}   mae {ensemble['mae']:.4f}")
-    print(f"{statistics.mean(r['seconds'] for r in records):.0f} s a seed")
+    torch.set_num_threads(1)
+    chosen = Selection.open(one_to_choose_on(options.prepared))
+    final = None
+    if not options.validation_only:
+        final = Scoring.open(one_to_score(options.prepared), chosen)
+    if final and options.differences:
+        print_differences(final, options.differences, options.against)
+    elif final and options.peers:
+        peers(chosen, final, options)
+    elif options.config:
+        values = apply_overrides(read_toml(options.config), options.set)
+        experiment = checked(JobConfig, values, options.config).experiment
+        models(experiment, chosen, final, options)
+    else:
+        parser.error("--validation-only goes with --config")
     return 0
 
 

@@ -25,7 +25,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.accuracy import one_to_choose_on  # noqa: E402
-from ncf.baselines.base import Baseline, tuned  # noqa: E402
+from ncf.baselines.base import tuned  # noqa: E402
 from ncf.baselines.bias import DAMPED_BIAS, Dampings  # noqa: E402
 from ncf.baselines.factors import FACTORISATION, FactorSettings  # noqa: E402
 from ncf.baselines.neighbours import NEAREST_NEIGHBOURS, NeighbourSettings  # noqa: E402
@@ -125,7 +125,7 @@ def main() -> int:
 
     def ours(recipe: Any) -> tuple[Any, Stars]:
         found = tuned(recipe, train, validation, fitted)
-        baseline: Baseline = found.refit(both, fitted)
+        (baseline,) = found.refit(both, fitted)
         print(f"  {baseline.detail}")
         return found.settings, baseline.predict(test).numpy()
 

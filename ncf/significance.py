@@ -191,7 +191,7 @@ def _of_other_seeds(
         return np.zeros_like(like)
     variance = sum(float(((values - values.mean()) ** 2).sum()) for values in several) / freedom
     scale = np.sqrt(variance * freedom / generator.chisquare(freedom, size=(len(like), 1)))
-    # A model with one seed has no other: baselines come out the same every time.
+    # A model with one seed has no other: some baselines come out the same every time.
     size = [1 / math.sqrt(len(values)) if len(values) > 1 else 0.0 for values in observed]
     deviations: Floats = scale * generator.standard_normal(like.shape) * size
     return deviations

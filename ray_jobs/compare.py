@@ -22,7 +22,7 @@ from ray.train import Checkpoint
 from ingest.stage import RawData
 from ingest.storage import Storage
 from ncf.assessment import Rows, assess
-from ncf.baselines import Baseline, Tuned, recipes, tuned
+from ncf.baselines import Baseline, recipes, tuned
 from ncf.batches import Batch
 from ncf.config import LossName
 from ncf.predictions import Predictions
@@ -217,23 +217,24 @@ def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[Entr
     fitted = data.selection.fitted
     for recipe in recipes(len(train), config.compare.baselines):
         say(f"   baseline {recipe.name}")
-        found = tuned(recipe, train, validation, fitted)
-        final = _final(found, data)
+        found = tuned(recipe, train, validation, fitted, config.compare.trials_per_baseline)
+        finals = found.refit(_rows(data.final, "train"), data.final.fitted, config.compare.seeds)
+        names = _of_seeds(found.baseline.name, config.compare.seeds[: len(finals)])
         yield Entry(
-            name=final.name,
-            detail=final.detail,
+            name=found.baseline.name,
+            detail=finals[0].detail,
             kind="baseline",
-            test=(final.score(data.test, data.final.fitted).as_dict(),),
+            test=tuple(final.score(data.test, data.final.fitted).as_dict() for final in finals),
             validation=(found.baseline.score(validation, fitted).as_dict(),) if validation else (),
-            predictions=(_write(final.name, _predict(final, data), data, folder),),
+            predictions=tuple(
+                _write(name, _predict(final, data), data, folder)
+                for name, final in zip(names, finals, strict=True)
+            ),
         )
 
 
-def _final(found: Tuned[object], data: _Data) -> Baseline:
-    """The baseline that is scored, fitted on the same rows as the models that are."""
-    if not data.refit:
-        return found.baseline
-    return found.refit(_rows(data.final, "train"), data.final.fitted)
+def _of_seeds(name: str, seeds: Sequence[int]) -> Sequence[str]:
+    return [name] if len(seeds) == 1 else [f"{name} seed {seed}" for seed in seeds]
 
 
 def _predict(baseline: Baseline, data: _Data) -> Predictions:

@@ -27,7 +27,7 @@ class Entry:
     detail: str
     kind: Kind
     test: tuple[dict[str, Any], ...]
-    """Test metrics of each seed; one for a baseline."""
+    """Test metrics of each seed; one for a baseline that draws nothing at random."""
     validation: tuple[dict[str, Any], ...]
     """Validation metrics of each seed; empty without a validation split."""
     best_epochs: tuple[int, ...] = ()

@@ -177,6 +177,9 @@ class CompareConfig(Section):
     """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
     ``neighbours`` (item-based), ``factors`` (matrix factorisation), ``boosting`` (LightGBM on
     statistics of users and movies), ``boosting-with-times`` (and of ratings near in time)."""
+    trials_per_baseline: Annotated[int, Field(ge=1)] = 24
+    """Settings tried of ``factors`` and of each ``boosting``, by Optuna as the models' are; give
+    them as many as a loss has. Of the others a grid of 32 or 36 is tried, which takes less time."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the bootstrap over users that tells differences between models from chance."""
 

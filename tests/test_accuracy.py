@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import one_to_choose_on
+from benchmarks.accuracy import Scoring, Selection, one_to_choose_on, one_to_score
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import FITTED, ROWS
 
@@ -22,6 +22,18 @@ def folders(tmp_path: Path) -> list[str]:
 
 def test_the_only_one_with_validation_rows_is_taken(folders: list[str]) -> None:
     assert one_to_choose_on(folders[:2]) == folders[1]
+    assert one_to_score(folders) == folders[0]
+    with pytest.raises(SystemExit, match=r"0 of these .* have none, .* split.validation=0"):
+        one_to_score(folders[1:])
+
+
+def test_both_folders_must_have_the_same_test_rows(folders: list[str], tmp_path: Path) -> None:
+    chosen = Selection.open(folders[1])
+    assert len(Scoring.open(folders[0], chosen).test) == 3
+    splits = {"train": ROWS, "validation": ROWS[:0], "test": ROWS[:2]}
+    write_prepared(tmp_path / "fewer", splits, FITTED)
+    with pytest.raises(SystemExit, match="has 2 other test rows than the 3"):
+        Scoring.open(str(tmp_path / "fewer"), chosen)
 
 
 def test_of_more_one_must_be_named(folders: list[str]) -> None:

@@ -10,6 +10,7 @@
       statistics    users, movies and pairs
       sessions      ratings near in time
       tables        out of fold: no row sees its own rating
+    search        of settings
 
 Settings are chosen on the validation rows; no function here is given test rows before ``score``.
 """
@@ -20,7 +21,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
-from ncf.baselines.base import Baseline, Recipe, Tuned, tuned
+from ncf.baselines.base import DEFAULT_TRIALS, Baseline, Recipe, Tuned, tuned
 from ncf.baselines.bias import (
     DAMPED_BIAS,
     DAMPINGS,
@@ -42,6 +43,7 @@ __all__ = [
     "ALL",
     "DAMPINGS",
     "DEFAULT_DAMPING",
+    "DEFAULT_TRIALS",
     "Baseline",
     "Biases",
     "Recipe",
@@ -101,7 +103,8 @@ def tuned_baselines(
     fitted: FittedState,
     names: Collection[BaselineName] = ALL,
     note: Note = _warn,
+    num_trials: int = DEFAULT_TRIALS,
 ) -> Iterator[Tuned[Any]]:
     """The named baselines, tuned on the validation rows and fitted on the training rows."""
     for recipe in recipes(len(train), names, note):
-        yield tuned(recipe, train, validation, fitted)
+        yield tuned(recipe, train, validation, fitted, num_trials)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from ncf.fitted import FittedState, Floats, Integers
 from ncf.metrics import ErrorSums, Scores
 
 S = TypeVar("S")
+
+DEFAULT_TRIALS: Final = 24
+"""Settings tried of a baseline whose every trial takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Recipe(Generic[S]):
 
     name: str
     """The baseline's."""
-    tune: Callable[[Batch, Batch | None, FittedState], S]
-    """``tune(train, validation, fitted)``: settings; the defaults without validation rows."""
+    tune: Callable[[Batch, Batch | None, FittedState, int], S]
+    """``tune(train, validation, fitted, num_trials)``: settings; the defaults without validation
+    rows. Where trying settings costs little, a whole grid is tried instead of ``num_trials``."""
     fit: Callable[[Batch, FittedState, S], Baseline]
     """``fit(rows, fitted, settings)``."""
 
@@ -62,16 +66,29 @@ class Tuned(Generic[S]):
     baseline: Baseline
     """Fitted on the training rows."""
 
-    def refit(self, rows: Batch, fitted: FittedState) -> Baseline:
-        """The same settings fitted on other rows, such as training and validation together."""
-        return self.recipe.fit(rows, fitted, self.settings)
+    def refit(
+        self, rows: Batch, fitted: FittedState, seeds: Sequence[int] = (0,)
+    ) -> tuple[Baseline, ...]:
+        """The same settings fitted on ``rows``, such as training and validation rows together.
+
+        Once with each seed; just once where nothing is drawn at random.
+        """
+        settings: Any = self.settings
+        if not hasattr(settings, "seed"):
+            return (self.recipe.fit(rows, fitted, settings),)
+        of_seeds = [replace(settings, seed=seed) for seed in seeds]
+        return tuple(self.recipe.fit(rows, fitted, each) for each in of_seeds)
 
 
 def tuned(
-    recipe: Recipe[S], train: Batch, validation: Batch | None, fitted: FittedState
+    recipe: Recipe[S],
+    train: Batch,
+    validation: Batch | None,
+    fitted: FittedState,
+    num_trials: int = DEFAULT_TRIALS,
 ) -> Tuned[S]:
     """Choose the settings on the validation rows, and fit on the training rows."""
-    settings = recipe.tune(train, validation, fitted)
+    settings = recipe.tune(train, validation, fitted, num_trials)
     return Tuned(recipe, settings, recipe.fit(train, fitted, settings))
 
 

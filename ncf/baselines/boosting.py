@@ -5,16 +5,18 @@ One variant knows users, movies and their ratings; the other knows when each rat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import product
 from typing import Any, Final
 
 import numpy as np
 import torch
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from ncf.baselines.base import Baseline, Recipe, ratings_of, squared_error
+from ncf.baselines.base import DEFAULT_TRIALS, Baseline, Recipe, ratings_of, squared_error
+from ncf.baselines.search import best_settings
 from ncf.baselines.sessions import sessions
 from ncf.baselines.statistics import History, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
@@ -22,17 +24,17 @@ from ncf.batches import Batch
 from ncf.config import BaselineName
 from ncf.fitted import UNKNOWN, FittedState, Floats
 
-LEAVES: Final = (31, 63)
-"""Sizes of a tree tried."""
-
-ROWS_PER_LEAF: Final = (20, 100)
-"""Least numbers of training rows in a leaf tried."""
-
-COLUMN_SHARES: Final = (0.25, 0.5)
-"""Shares of the columns that each tree may use, tried."""
+SPACE: Final[Mapping[str, BaseDistribution]] = {
+    "leaves": IntDistribution(8, 128, log=True),
+    "rows_per_leaf": IntDistribution(5, 200, log=True),
+    "column_share": FloatDistribution(0.1, 0.8),
+    "row_share": FloatDistribution(0.5, 1.0),
+    "l2": FloatDistribution(0.1, 100.0, log=True),
+}
+"""Settings tried. The learning rate is not among them: the lower, the better and the slower."""
 
 _TRIAL_RATE: Final = 0.1
-"""Learning rate while the other settings are chosen: it takes a third of the final one's time."""
+"""Learning rate while the others are chosen: it takes a third of the final one's time."""
 
 _STRANGERS: Final = 0.1
 """Share of training rows with a hidden user where validation rows have unknown ones."""
@@ -54,6 +56,10 @@ class BoostingSettings:
     """Fewest training rows in a leaf."""
     column_share: float = 0.5
     """Share of the features that each tree may use, drawn anew for every tree."""
+    row_share: float = 0.8
+    """Share of the training rows that each tree is grown on, drawn anew for every tree."""
+    l2: float = 5.0
+    """Ridge penalty of the leaves' values."""
     learning_rate: float = 0.03
     """Share of a tree's correction that is applied."""
     rounds: int = 500
@@ -100,7 +106,8 @@ def boosted_trees(rows: Batch, fitted: FittedState, settings: BoostingSettings) 
     booster = _grown(table, rows, settings)
     detail = (
         f"{settings.rounds} trees of {settings.leaves} leaves with {settings.rows_per_leaf} rows "
-        f"or more, {settings.column_share:.0%} of {len(table.names)} features each, learning rate "
+        f"or more, each on {settings.column_share:.0%} of {len(table.names)} features and "
+        f"{settings.row_share:.0%} of the rows, ridge {settings.l2:.3g}, learning rate "
         f"{settings.learning_rate:g}, features out of {settings.folds} folds"
     )
     if settings.strangers:
@@ -123,9 +130,17 @@ def training_features(rows: Batch, fitted: FittedState, settings: BoostingSettin
 
 
 def best_boosting(
-    train: Batch, validation: Batch | None, fitted: FittedState, *, with_times: bool
+    train: Batch,
+    validation: Batch | None,
+    fitted: FittedState,
+    num_trials: int = DEFAULT_TRIALS,
+    *,
+    with_times: bool,
 ) -> BoostingSettings:
-    """The settings and the number of trees with the least error on the validation rows."""
+    """The settings with the least error on the validation rows, and the number of trees with it.
+
+    The number is that of one fit more, with the learning rate that is used in the end.
+    """
     default = BoostingSettings(with_times)
     if validation is None:
         return default
@@ -139,19 +154,8 @@ def best_boosting(
         error = squared_error(_predicted(booster, unseen), validation, fitted)
         return error, replace(settings, rounds=booster.best_iteration)
 
-    trials = [
-        stopped_early(
-            replace(
-                default,
-                leaves=leaves,
-                rows_per_leaf=rows_per_leaf,
-                column_share=column_share,
-                learning_rate=_TRIAL_RATE,
-            )
-        )
-        for leaves, rows_per_leaf, column_share in product(LEAVES, ROWS_PER_LEAF, COLUMN_SHARES)
-    ]
-    _, best = min(trials, key=lambda trial: trial[0])
+    quick = replace(default, learning_rate=_TRIAL_RATE)
+    best = best_settings(quick, SPACE, lambda each: stopped_early(each)[0], num_trials)
     return stopped_early(replace(best, learning_rate=default.learning_rate))[1]
 
 
@@ -175,9 +179,9 @@ def _grown(
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.rows_per_leaf,
         "feature_fraction": settings.column_share,
-        "bagging_fraction": 0.8,
+        "bagging_fraction": settings.row_share,
         "bagging_freq": 1,
-        "lambda_l2": 5.0,
+        "lambda_l2": settings.l2,
         "learning_rate": settings.learning_rate,
         "seed": settings.seed,
         # The same trees on any machine, however many threads it has.

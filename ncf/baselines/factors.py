@@ -8,26 +8,33 @@ Large-Scale Parallel Collaborative Filtering for the Netflix Prize, 2008.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from ncf.baselines.base import Baseline, Recipe, movies_of, squared_error, users_of
+from ncf.baselines.base import (
+    DEFAULT_TRIALS,
+    Baseline,
+    Recipe,
+    movies_of,
+    squared_error,
+    users_of,
+)
 from ncf.baselines.bias import Biases, damped_bias
+from ncf.baselines.search import best_settings
 from ncf.batches import Batch
 from ncf.fitted import UNKNOWN, FittedState, Floats, Integers
 
-FACTORS: Final = (25, 50)
-"""Numbers of factors tried."""
-
-PENALTIES: Final = (0.05, 0.1, 0.15, 0.2)
-"""Penalties tried, each times the number of ratings."""
-
-DAMPINGS: Final = (2.5, 5.0, 10.0)
-"""Dampings of the biases tried."""
+SPACE: Final[Mapping[str, BaseDistribution]] = {
+    "factors": IntDistribution(10, 100, log=True),
+    "penalty": FloatDistribution(0.02, 0.5, log=True),
+    "damping": FloatDistribution(1.0, 25.0, log=True),
+}
+"""Settings tried."""
 
 _CELLS: Final = 2_000_000
 """Largest size of a dense block worked on at once."""
@@ -82,13 +89,18 @@ def factorisation(rows: Batch, fitted: FittedState, settings: FactorSettings) ->
         p = ridge_each(by_user, q[movies], residuals, settings.penalty)
         q = ridge_each(by_movie, p[users], residuals, settings.penalty)
     detail = (
-        f"{settings.factors} factors, penalty {settings.penalty:g} x ratings, {biases.detail}, "
+        f"{settings.factors} factors, penalty {settings.penalty:.3g} x ratings, {biases.detail}, "
         f"{settings.sweeps} sweeps of alternating least squares"
     )
     return Factorisation("matrix factorisation", detail, settings, biases, p, q)
 
 
-def best_factors(train: Batch, validation: Batch | None, fitted: FittedState) -> FactorSettings:
+def best_factors(
+    train: Batch,
+    validation: Batch | None,
+    fitted: FittedState,
+    num_trials: int = DEFAULT_TRIALS,
+) -> FactorSettings:
     """The settings with the least error on the validation rows."""
     if validation is None:
         return FactorSettings()
@@ -97,10 +109,7 @@ def best_factors(train: Batch, validation: Batch | None, fitted: FittedState) ->
         model = factorisation(train, fitted, settings)
         return squared_error(model.predict(validation).numpy(), validation, fitted)
 
-    # One after the other: they hardly depend on each other, and every fit takes seconds.
-    best = min((FactorSettings(penalty=penalty) for penalty in PENALTIES), key=error)
-    best = min((replace(best, damping=damping) for damping in DAMPINGS), key=error)
-    return min((replace(best, factors=factors) for factors in FACTORS), key=error)
+    return best_settings(FactorSettings(), SPACE, error, num_trials)
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,6 @@ NAMES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search over fewer settings; what it does with them is the same."""
-    monkeypatch.setattr("ncf.baselines.boosting.LEAVES", (7,))
-    monkeypatch.setattr("ncf.baselines.boosting.COLUMN_SHARES", (0.5,))
-
-
 @pytest.fixture(scope="module")
 def moody(world: Any) -> tuple[Batch, Batch, Batch]:
     """Training, validation and test rows where each sitting of a user has a mood of its own."""
@@ -68,7 +61,7 @@ def test_times_tell_the_mood_of_a_sitting(world: Any, moody: tuple[Batch, Batch,
 
 def test_the_number_of_trees_is_where_the_validation_error_is_least(world: Any) -> None:
     train, validation = world.train[:1500], world.validation
-    chosen = best_boosting(train, validation, world.fitted, with_times=False)
+    chosen = best_boosting(train, validation, world.fitted, 4, with_times=False)
     model = boosted_trees(train, world.fitted, chosen)
     table = training_features(train, world.fitted, chosen)
     assert model.booster.num_trees() == chosen.rounds
@@ -84,13 +77,27 @@ def test_the_number_of_trees_is_where_the_validation_error_is_least(world: Any) 
     assert best_boosting(train, None, world.fitted, with_times=True) == BoostingSettings(True)
 
 
+def test_more_trials_find_a_lower_validation_error(world: Any) -> None:
+    train, validation = world.train[:1500], world.validation
+    one, more = (
+        best_boosting(train, validation, world.fitted, num_trials, with_times=False)
+        for num_trials in (1, 8)
+    )
+    assert replace(one, rounds=500) == BoostingSettings(with_times=False)
+    errors = [
+        boosted_trees(train, world.fitted, chosen).score(validation, world.fitted).stars.rmse
+        for chosen in (one, more)
+    ]
+    assert errors[1] < errors[0]
+
+
 def test_unknown_validation_users_are_prepared_for(world: Any) -> None:
     train, validation = world.train[:800], world.validation[:100]
-    assert not best_boosting(train, validation, world.fitted, with_times=False).strangers
+    assert not best_boosting(train, validation, world.fitted, 2, with_times=False).strangers
     users = validation.users.clone()
     users[:10] = 0
     strange = replace(validation, users=users)
-    chosen = best_boosting(train, strange, world.fitted, with_times=False)
+    chosen = best_boosting(train, strange, world.fitted, 2, with_times=False)
     assert chosen.strangers > 0
     assert "without their user" in boosted_trees(train, world.fitted, chosen).detail
 
@@ -107,7 +114,9 @@ def test_the_same_settings_grow_the_same_trees(world: Any) -> None:
 def test_all_baselines_see_no_test_row_and_beat_the_mean(world: Any) -> None:
     notes: list[str] = []
     train, validation = world.train[:2000], world.validation[:300]
-    found = list(baselines.tuned_baselines(train, validation, world.fitted, note=notes.append))
+    found = list(
+        baselines.tuned_baselines(train, validation, world.fitted, note=notes.append, num_trials=4)
+    )
     assert [each.baseline.name for each in found] == NAMES
     assert notes == []
     errors = [each.baseline.score(world.test, world.fitted).stars.rmse for each in found]
@@ -115,7 +124,7 @@ def test_all_baselines_see_no_test_row_and_beat_the_mean(world: Any) -> None:
     assert max(errors[3:]) < 0.8 * errors[1]  # what sees a taste is better than what does not
     for each in found:
         both = concatenated(train, validation)
-        refit = each.refit(both, world.fitted)
+        refit = each.refit(both, world.fitted)[0]
         again = each.recipe.fit(both, world.fitted, each.settings)
         assert torch.equal(refit.predict(world.test), again.predict(world.test))
         assert not torch.equal(refit.predict(world.test), each.baseline.predict(world.test))

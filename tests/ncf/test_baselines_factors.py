@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import Ridge
 
+from ncf.baselines import tuned
 from ncf.baselines.factors import (
-    DAMPINGS,
-    FACTORS,
-    PENALTIES,
+    FACTORISATION,
     Factorisation,
     FactorSettings,
     Groups,
@@ -21,6 +20,7 @@ from ncf.baselines.factors import (
     factorisation,
     ridge_each,
 )
+from ncf.baselines.neighbours import NEAREST_NEIGHBOURS
 from ncf.batches import Batch
 from ncf.fitted import FittedState
 
@@ -89,19 +89,25 @@ def test_unknown_users_and_movies_get_the_bias_prediction(
     assert model.predict(rows)[0] > model.biases.predict(rows)[0]
 
 
-def test_tuning_goes_through_one_setting_after_the_other(world: Any) -> None:
+def test_tuning_finds_settings_with_a_lower_validation_error(world: Any) -> None:
     train, validation = world.train[:2500], world.validation
 
     def error(settings: FactorSettings) -> float:
         model = factorisation(train, world.fitted, settings)
         return model.score(validation, world.fitted).stars.rmse
 
-    chosen = best_factors(train, validation, world.fitted)
-    assert chosen.factors in FACTORS
-    by_damping = {d: error(FactorSettings(penalty=chosen.penalty, damping=d)) for d in DAMPINGS}
-    assert chosen.damping == min(by_damping, key=lambda damping: by_damping[damping])
-    by_penalty = {p: error(FactorSettings(penalty=p)) for p in PENALTIES}
-    assert chosen.penalty == min(by_penalty, key=lambda penalty: by_penalty[penalty])
-    by_factors = {f: error(replace(chosen, factors=f)) for f in FACTORS}
-    assert chosen.factors == min(by_factors, key=lambda factors: by_factors[factors])
+    chosen = best_factors(train, validation, world.fitted, 12)
+    assert error(chosen) < error(FactorSettings()) - 0.005
+    assert best_factors(train, validation, world.fitted, 1) == FactorSettings()
     assert best_factors(train, None, world.fitted) == FactorSettings()
+
+
+def test_it_is_fitted_once_with_each_seed(world: Any) -> None:
+    found = tuned(FACTORISATION, world.train[:500], None, world.fitted)
+    fits = found.refit(world.train, world.fitted, (0, 1))
+    for seed, model in enumerate(fits):
+        expected = factorisation(world.train, world.fitted, FactorSettings(seed=seed))
+        assert torch.equal(model.predict(world.test), expected.predict(world.test))
+    assert not torch.equal(fits[0].predict(world.test), fits[1].predict(world.test))
+    plain = tuned(NEAREST_NEIGHBOURS, world.train[:500], None, world.fitted)
+    assert len(plain.refit(world.train, world.fitted, (0, 1))) == 1

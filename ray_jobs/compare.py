@@ -13,10 +13,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import combinations
 
-import numpy as np
-import numpy.typing as npt
 from ray.train import Checkpoint
 
 from ingest.stage import RawData
@@ -30,7 +27,14 @@ from ncf.prepared import Prepared
 from ncf.slices import slicings
 from ray_jobs import preflight
 from ray_jobs.cluster import Resources, ensure_ray
-from ray_jobs.comparison import Comparison, Entry, differences_table, table
+from ray_jobs.comparison import (
+    Comparison,
+    Entry,
+    differences_table,
+    pairs,
+    predicted,
+    table,
+)
 from ray_jobs.config import LOSS, JobConfig, with_parameters
 from ray_jobs.console import say, show
 from ray_jobs.models import copy_checkpoint
@@ -83,7 +87,7 @@ def compare(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chos
     config = workspace.config
     file, folder = workspace.run / "comparison.json", workspace.run / PREDICTIONS
     choices = _choices(workspace, prepared, chosen)
-    data = _data(workspace, raw, prepared)
+    data = _Data(prepared, scored(workspace, raw, prepared))
     key = fingerprint(
         STAGE_VERSION,
         data.final.manifest.fingerprint,
@@ -111,7 +115,7 @@ def compare(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chos
     comparison = Comparison.from_json(file.read_json())
     show(table(comparison))
     if comparison.assessment.differences:
-        show(differences_table(comparison))
+        show(differences_table(comparison.assessment.differences))
     return comparison
 
 
@@ -126,11 +130,13 @@ def _choices(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Choice
     }
 
 
-def _data(workspace: Workspace, raw: RawData, prepared: Prepared) -> _Data:
+def scored(workspace: Workspace, raw: RawData, prepared: Prepared) -> Prepared:
+    """The data on whose test rows models are scored: ``prepared``, or those with its validation
+    rows among the training rows, if models are trained again on both."""
     wanted = workspace.config.compare.refit_on_validation
     if wanted and prepared.manifest.counts["validation"]:
-        return _Data(prepared, preprocess(workspace, raw, train_on_validation=True))
-    return _Data(prepared, prepared)
+        return preprocess(workspace, raw, train_on_validation=True)
+    return prepared
 
 
 def _train(
@@ -264,8 +270,6 @@ def _assessed(
         f"   differences of {len(entries)} models on {len(data.test):,} test rows, "
         f"{config.compare.resamples:,} resamples"
     )
-    against_baseline = [(entry.name, baseline.name) for entry in models]
-    between_losses = combinations([entry.name for entry in models], 2)
     return Comparison(
         entries=entries,
         scale=scale,
@@ -276,8 +280,8 @@ def _assessed(
         baseline=baseline.name,
         assessment=assess(
             _test_rows(data, scale),
-            ((entry.name, _predictions(entry, scale, folder)) for entry in entries),
-            [*against_baseline, *between_losses],
+            ((entry.name, predicted(entry, scale, folder)) for entry in entries),
+            pairs(entries, baseline.name),
             [model.name, baseline.name],
             config.compare.resamples,
         ),
@@ -299,12 +303,6 @@ def _test_rows(data: _Data, scale: str) -> Rows:
         actual=(data.test.ratings * weights).numpy(),
         slicings=slicings(_rows(data.final, "train"), data.test, data.final.fitted),
     )
-
-
-def _predictions(entry: Entry, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
-    """``[S, N]`` predictions for the test rows, of each seed."""
-    tables = ((folder / name).read_table() for name in entry.predictions)
-    return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import mean, stdev
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter
 from rich.table import Table
 
+from ingest.storage import Storage
 from ncf.assessment import Assessment
+from ncf.predictions import Predictions
 from ncf.significance import Difference
 
 METRICS = ("rmse", "mae", "r2")
@@ -79,6 +84,25 @@ class Comparison:
         return TypeAdapter(cls).validate_python(values)
 
 
+def pairs(entries: Sequence[Entry], baseline: str) -> list[tuple[str, str]]:
+    """Names of those whose errors are compared: losses and their ensembles with ``baseline``, and
+    losses with each other.
+
+    Ensembles are not compared with losses or with each other. That one errs less than its own seeds
+    do on average is sure for the RMSE and needs no test; and what other seeds would have given,
+    which matters between losses, is not known of an ensemble, as there is one alone.
+    """
+    models = [entry.name for entry in entries if entry.kind == "model"]
+    ensembles = [entry.name for entry in entries if entry.kind == "ensemble"]
+    return [*((name, baseline) for name in (*models, *ensembles)), *combinations(models, 2)]
+
+
+def predicted(entry: Entry, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
+    """``[S, N]`` predictions of each seed for the test rows, from the run's ``folder`` of them."""
+    tables = ((folder / name).read_table() for name in entry.predictions)
+    return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
+
+
 def table(comparison: Comparison) -> Table:
     """The comparison for the console."""
     scale = "rating in stars" if comparison.scale == "stars" else "rating x decay weight"
@@ -91,12 +115,15 @@ def table(comparison: Comparison) -> Table:
     return result
 
 
-def differences_table(comparison: Comparison) -> Table:
+def differences_table(found: Sequence[Difference]) -> Table:
     """The differences of the RMSE for the console; those of the MAE are in the report."""
-    result = Table(title="Differences of the RMSE; intervals and p corrected for their number")
+    result = Table(
+        title="Differences of the RMSE; intervals and p corrected for "
+        f"{len(found)} comparisons, those of the MAE among them"
+    )
     for column in DIFFERENCE_COLUMNS:
         result.add_column(column, justify="left" if column == DIFFERENCE_COLUMNS[0] else "right")
-    for difference in comparison.assessment.differences:
+    for difference in found:
         if difference.metric == "rmse":
             result.add_row(*difference_cells(difference))
     return result

@@ -172,7 +172,7 @@ class CompareConfig(Section):
     """Train each model, and each baseline, again on training and validation rows before it is
     scored, for the number of epochs and with the settings that were best."""
     ensembles: bool = False
-    """Score the mean prediction of each loss's seeds too."""
+    """Score the mean prediction of each loss's seeds too, and compare it with the baseline."""
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
     """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
     ``neighbours`` (item-based), ``factors`` (matrix factorisation), ``boosting`` (LightGBM on

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ncf import plots
-from ncf.report import DataTable, Heading, Plot, ReportSection, Text
+from ncf.report import Block, DataTable, Heading, Plot, ReportSection, Text
 from ncf.significance import Difference
 from ray_jobs.comparison import (
     DIFFERENCE_COLUMNS,
@@ -111,9 +111,42 @@ def _learning_curves(comparison: Comparison) -> Iterator[Heading | Plot]:
 def differences_section(comparison: Comparison) -> ReportSection:
     """Differences between models with intervals, and what may be said of them."""
     found = comparison.assessment.differences
-    several_seeds = any(len(entry.test) > 1 for entry in comparison.entries)
-    how = (
-        f"A paired bootstrap: the {comparison.assessment.num_users:,} users of the test rows are "
+    blocks = differences_blocks(found, comparison.entries, comparison.assessment.num_users)
+    baseline = Text(
+        f"The baseline, {comparison.baseline}, is the one that is best on the validation rows, if "
+        "there are any."
+    )
+    return ReportSection("Which differences are more than chance", (*blocks, baseline))
+
+
+def differences_blocks(
+    found: Sequence[Difference], entries: Sequence[Entry], num_users: int
+) -> Iterator[Block]:
+    """What may be said, the differences as a picture and as tables, and how they were made.
+
+    Args:
+        found: differences of RMSE and MAE of one family; none if nothing could be compared.
+        entries: what was compared, and possibly more.
+        num_users: that were drawn from.
+    """
+    yield Text(_verdict(found))
+    if not found:
+        return
+    yield _differences_plot(found)
+    for metric in ("rmse", "mae"):
+        yield DataTable(
+            f"Differences of the test {metric.upper()}",
+            DIFFERENCE_COLUMNS,
+            tuple(difference_cells(d) for d in found if d.metric == metric),
+            words=(0, len(DIFFERENCE_COLUMNS) - 1),
+        )
+    yield Text(_how(len(found), entries, num_users))
+
+
+def _how(num_comparisons: int, entries: Sequence[Entry], num_users: int) -> str:
+    several_seeds = any(len(entry.test) > 1 for entry in entries)
+    return (
+        f"A paired bootstrap: the {num_users:,} users of the test rows are "
         "drawn with replacement, the same ones for all models"
         + (
             "; what other training seeds might have given comes on top, with a spread that is "
@@ -122,31 +155,19 @@ def differences_section(comparison: Comparison) -> ReportSection:
             else ". With one training seed each, what other seeds would have given is unknown and "
             "not accounted for. "
         )
-        + "The intervals hold with 95 % for all comparisons at once (Bonferroni), p is corrected "
-        "by Holm's method. A model is called better only if both say so. The baseline, "
-        f"{comparison.baseline}, is the one that is best on the validation rows, if there are any."
-    )
-    tables = tuple(
-        DataTable(
-            f"Differences of the test {metric.upper()}",
-            DIFFERENCE_COLUMNS,
-            tuple(difference_cells(d) for d in found if d.metric == metric),
-            words=(0, len(DIFFERENCE_COLUMNS) - 1),
+        + (
+            "The mean of seeds counts as the one model that it is: what the mean of other seeds "
+            "would have given is not accounted for. "
+            if any(entry.kind == "ensemble" for entry in entries)
+            else ""
         )
-        for metric in ("rmse", "mae")
-    )
-    return ReportSection(
-        "Which differences are more than chance",
-        (
-            Text(_verdict(comparison)),
-            *((_differences_plot(found),) if found else ()),
-            *(tables if found else ()),
-            Text(how),
-        ),
+        + f"The intervals hold with 95 % for all {num_comparisons} comparisons at once "
+        "(Bonferroni), RMSE and MAE counted one by one; p is corrected for as many by Holm's "
+        "method. A model is called better only if both say so."
     )
 
 
-def _differences_plot(found: tuple[Difference, ...]) -> Plot:
+def _differences_plot(found: Sequence[Difference]) -> Plot:
     rmse = {f"{d.first} − {d.second}": d for d in found if d.metric == "rmse"}
     described = "; ".join(
         f"{name} {d.value:+.4f} ({d.corrected_low:+.4f} to {d.corrected_high:+.4f})"
@@ -164,9 +185,8 @@ def _differences_plot(found: tuple[Difference, ...]) -> Plot:
     )
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(found: Sequence[Difference]) -> str:
     """What may be said, in a sentence."""
-    found = comparison.assessment.differences
     if not found:
         return "There is one user alone in the test rows: nothing can be said."
     metrics: dict[tuple[str, str], list[str]] = {}

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-import numpy as np
-
 from ncf import plots
 from ncf.calibration import Calibration
-from ncf.predictions import Predictions
 from ncf.prepared import Prepared
 from ncf.report import Block, DataTable, Heading, Plot, ReportSection, Text
 from ncf.residuals import Residuals, by_popularity, by_rating, by_time, residuals
-from ray_jobs.comparison import Comparison
+from ray_jobs.comparison import Comparison, predicted
 from ray_jobs.train import Trained
 from ray_jobs.worker import PREDICTIONS
 from ray_jobs.workspace import Workspace
@@ -58,8 +55,7 @@ def residuals_section(
     is_decayed = comparison.scale == "decayed"
     actual = ratings * rows["weight"].to_numpy() if is_decayed else ratings
     (entry,) = (e for e in comparison.entries if e.name == comparison.model)
-    files = ((workspace.run / PREDICTIONS / name).read_table() for name in entry.predictions)
-    found = np.stack([Predictions.from_arrow(file).on(comparison.scale) for file in files])
+    found = predicted(entry, comparison.scale, workspace.run / PREDICTIONS)
     train_counts = learned_from.fitted.movies.train_counts[rows["movie_index"].to_numpy()]
     ways = {
         "By the rating given": (by_rating(ratings), _REGRESSION),

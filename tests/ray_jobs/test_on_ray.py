@@ -307,6 +307,14 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     np.testing.assert_allclose(together, (first + second) / 2, rtol=1e-6)
     errors = together.to_numpy() - test["rating"].to_numpy()
     assert ensemble.test[0]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-6)
+    found = comparison.assessment.differences
+    assert [(d.first, d.second, d.metric) for d in found] == [
+        (name, "damped bias", metric)
+        for name in ("NCF, mse", "NCF, mse, mean of 2 seeds")
+        for metric in ("rmse", "mae")
+    ]
+    of_baseline = comparison.entries[1].test[0]["rmse"]
+    assert found[2].value == pytest.approx(ensemble.test[0]["rmse"] - of_baseline, rel=1e-4)
 
 
 def test_a_search_reads_no_test_row(storage: Path, prepared: Prepared) -> None:

@@ -57,6 +57,20 @@ class UserErrors:
             absolute=np.stack([absolute for _, absolute in sums]),
         )
 
+    @classmethod
+    def together(cls, parts: Sequence[UserErrors]) -> UserErrors:
+        """One model's errors on several sets of rows as those on all of them.
+
+        All ``parts`` number the same users alike and have as many seeds; the first seeds of all
+        count as one, and so do the others.
+        """
+        return cls(
+            name=parts[0].name,
+            counts=np.sum([part.counts for part in parts], axis=0),
+            squared=np.sum([part.squared for part in parts], axis=0),
+            absolute=np.sum([part.absolute for part in parts], axis=0),
+        )
+
     @property
     def num_seeds(self) -> int:
         """Training seeds."""

@@ -25,6 +25,18 @@ def test_errors_are_summed_by_user_and_seed() -> None:
     assert found.absolute.tolist() == [[4, 2], [0.5, 2]]
 
 
+def test_errors_on_several_sets_of_rows_are_those_of_their_users_together() -> None:
+    one = UserErrors.of("a", np.array([0, 1]), 3, [[1.0, 2.0], [0.0, -1.0]])
+    other = UserErrors.of("a", np.array([1, 2, 2]), 3, [[3.0, 1.0, 1.0], [0.5, 0.0, -2.0]])
+
+    found = UserErrors.together([one, other])
+
+    assert found.name == "a"
+    assert found.counts.tolist() == [1, 2, 2]
+    assert found.squared.tolist() == [[1, 13, 2], [0, 1.25, 4]]
+    assert found.absolute.tolist() == [[1, 5, 2], [0, 1.5, 2]]
+
+
 def test_two_users_by_hand() -> None:
     """User 0 has one row, user 1 has three; a draw takes 0 twice, both, or 1 twice."""
     users = [0, 1, 1, 1]

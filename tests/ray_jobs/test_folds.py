@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from ray_jobs.config import JobConfig
@@ -83,6 +84,43 @@ def test_every_fold_is_a_run_and_the_table_holds_them_all(
     values = model["mae"]
     assert f"| {values[0]:.4f} | {values[1]:.4f} | {np.mean(values):.4f} ± " in text
     assert "Traceback" not in done.err
+    assert found["missing"] == {}
+    pooled = found["pooled"]
+    # 120 and 150 rows, of which those with the numbers 5, 25, ... are in both.
+    assert (pooled["num_rows"], pooled["num_repeated"]) == (270, 30)
+    assert (pooled["baseline"], len(pooled["differences"])) == ("global mean", 2)
+    of_model, of_mean = (errors_of(storage, e["model"], ratings) for e in (model, mean))
+    for difference, of in zip(
+        pooled["differences"], (root_mean_square, mean_absolute), strict=True
+    ):
+        assert (difference["first"], difference["second"]) == ("NCF, mse", "global mean")
+        assert difference["value"] == pytest.approx(of(of_model) - of(of_mean), rel=1e-4)
+    text = (storage / "runs" / "folds" / "report.md").read_text()
+    assert "All 270 test rows of all folds together" in text
+    assert "Of them 30 are test rows of another fold too" in text
+    assert "for all 2 comparisons at once" in text
+    assert (storage / "runs" / "folds" / "plots" / "differences.png").read_bytes()[1:4] == b"PNG"
+    assert "over all folds" in (storage / "runs" / "folds" / "report.html").read_text()
+
+
+def errors_of(storage: Path, name: str, ratings: np.ndarray) -> np.ndarray:
+    """Prediction minus rating of all rows of both folds, from the kept predictions."""
+    found = []
+    for fold in "ab":
+        run = storage / "runs" / f"folds.{fold}"
+        entries = json.loads((run / "comparison.json").read_text())["entries"]
+        (file,) = next(e["predictions"] for e in entries if e["name"] == name)
+        kept = pq.read_table(run / "predictions" / file).to_pandas()
+        found.append(kept["stars"].to_numpy() - ratings[kept["row"]])
+    return np.concatenate(found)
+
+
+def root_mean_square(errors: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def mean_absolute(errors: np.ndarray) -> float:
+    return float(np.abs(errors).mean())
 
 
 def test_without_folds_it_is_said_what_is_missing(tmp_path: Path) -> None:

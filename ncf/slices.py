@@ -19,6 +19,7 @@ Integers = npt.NDArray[np.int64]
 MOVIE_EDGES: Final = (1, 3, 10, 30, 100, 300, 1000)
 """Where movies are divided by their training ratings."""
 
+_COLD_START: Final = "0 (cold start)"
 _DAY: Final = 86_400
 _USER_EDGES: Final = (1, 10, 20, 50, 100, 200, 500)
 _AGE_EDGES: Final = (1, 30, 365)
@@ -69,8 +70,9 @@ def slicings(train: Batch, rows: Batch, fitted: FittedState) -> tuple[Slicing, .
     is_known = user_counts > 0
     return (
         _known(is_known, movie_counts > 0),
-        by_range("training ratings of the user", user_counts, _USER_EDGES, "0"),
-        by_range("training ratings of the movie", movie_counts, MOVIE_EDGES, "0"),
+        by_range("training ratings of the user", user_counts, _USER_EDGES, _COLD_START),
+        by_range("training ratings of the movie", movie_counts, MOVIE_EDGES, _COLD_START),
+        _by_decade(rows, fitted),
         _with_unknown(
             by_range(
                 "days since the user's first training rating",
@@ -145,6 +147,13 @@ def _first_times(train: Batch, fitted: FittedState) -> Integers:
     first = np.full(fitted.num_users + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, train.users.numpy(), train.times.numpy())
     return np.where(first == np.iinfo(np.int64).max, 0, first)
+
+
+def _by_decade(rows: Batch, fitted: FittedState) -> Slicing:
+    """By when the movie came out, as far as training movies came out in the same decade."""
+    labels = ("unknown, or of no training movie", *(f"{decade}s" for decade in fitted.decades))
+    kinds = fitted.movies.decade[rows.movies.numpy()]
+    return Slicing("release decade of the movie", labels, kinds)
 
 
 def _known(users: npt.NDArray[np.bool_], movies: npt.NDArray[np.bool_]) -> Slicing:

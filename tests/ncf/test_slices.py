@@ -13,6 +13,8 @@ from ncf.fitted import FittedState
 from ncf.slices import Slicing, errors_by_slice, slicings
 
 DAY = 86_400
+COLD = "0 (cold start)"
+NO_DECADE = "unknown, or of no training movie"
 
 
 @pytest.fixture
@@ -40,8 +42,9 @@ def labels(way: Slicing) -> list[str]:
 def test_rows_are_divided_by_what_training_tells(ways: dict[str, Slicing]) -> None:
     assert {name: labels(way) for name, way in ways.items()} == {
         "what has training ratings": ["both", "user only", "both", "movie only", "neither"],
-        "training ratings of the user": ["10 to 19", "10 to 19", "1 to 9", "0", "0"],
-        "training ratings of the movie": ["10 to 29", "0", "3 to 9", "10 to 29", "0"],
+        "training ratings of the user": ["10 to 19", "10 to 19", "1 to 9", COLD, COLD],
+        "training ratings of the movie": ["10 to 29", COLD, "3 to 9", "10 to 29", COLD],
+        "release decade of the movie": ["1980s", NO_DECADE, "1990s", "1980s", NO_DECADE],
         "days since the user's first training rating": [
             "before",
             "30 to 364",
@@ -57,6 +60,39 @@ def test_rows_are_divided_by_what_training_tells(ways: dict[str, Slicing]) -> No
             "30 to 364",
         ],
     }
+
+
+def test_users_and_movies_without_training_ratings_are_slices_of_their_own(
+    ways: dict[str, Slicing],
+) -> None:
+    """Rows 3 and 4 are of an unknown user, 1 and 4 of the movie without a training rating."""
+    model = ("a", np.array([[1.0, 2.0, -3.0, 4.0, 6.0], [1.0, 0.0, 1.0, 0.0, 2.0]]))
+
+    found = {(s.name, s.label): s for s in errors_by_slice(ways.values(), [model])}
+
+    user = found["training ratings of the user", COLD]
+    assert (user.num_rows, user.errors[0].mae) == (2, (5 + 1) / 2)
+    assert user.errors[0].rmse == pytest.approx((math.sqrt(26) + math.sqrt(2)) / 2)
+    movie = found["training ratings of the movie", COLD]
+    assert (movie.num_rows, movie.errors[0].mae) == (2, (4 + 1) / 2)
+    assert movie.errors[0].rmse == pytest.approx((math.sqrt(20) + math.sqrt(2)) / 2)
+    known = {
+        label: s.errors[0].mae for (name, label), s in found.items() if name.startswith("what has")
+    }
+    assert known == {
+        "neither": (6 + 2) / 2,
+        "movie only": (4 + 0) / 2,
+        "user only": (2 + 0) / 2,
+        "both": ((1 + 3) / 2 + (1 + 1) / 2) / 2,
+    }
+    decades = {s.label: s for (name, _), s in found.items() if name.startswith("release decade")}
+    assert {label: s.num_rows for label, s in decades.items()} == {
+        NO_DECADE: 2,
+        "1980s": 2,
+        "1990s": 1,
+    }
+    assert decades["1980s"].errors[0].mae == ((1 + 4) / 2 + (1 + 0) / 2) / 2
+    assert decades["1990s"].errors[0].mae == (3 + 1) / 2
 
 
 def test_each_way_covers_every_row_once(ways: dict[str, Slicing]) -> None:

@@ -25,7 +25,8 @@ from ncf.config import (
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FoldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Scalar = bool | int | float | str
-Choice = Scalar | tuple[Scalar, ...]
+Value = Scalar | tuple[Scalar, ...]
+Choice = Value | dict[str, Value]
 
 
 class ScalingConfig(Section):
@@ -58,7 +59,8 @@ class Dimension(Section):
     """One searched setting: ``choices``, or a range from ``low`` to ``high``."""
 
     choices: tuple[Choice, ...] = ()
-    """Values to choose from."""
+    """Values to choose from. One that is a table sets the settings that it names, whatever other
+    keys have drawn for them, such as ``{ "train.loss" = "nll", "model.head" = "ordinal" }``."""
     low: float | None = None
     """Lower end of a range."""
     high: float | None = None
@@ -67,6 +69,19 @@ class Dimension(Section):
     """Sample the range uniformly in the logarithm."""
     integer: bool = False
     """Sample whole numbers, both ends included."""
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _names_in_tables_are_quoted(cls, choices: Any) -> Any:
+        found = choices if isinstance(choices, list | tuple) else ()
+        tables = (choice for choice in found if isinstance(choice, Mapping))
+        for section, value in (item for table in tables for item in table.items()):
+            if isinstance(value, Mapping):
+                example = f"{section}.{next(iter(value), 'key')}"
+                raise ValueError(
+                    f'a table names settings with quotes around them: {{ "{example}" = ... }}'
+                )
+        return choices
 
     @model_validator(mode="after")
     def _either_choices_or_range(self) -> Self:
@@ -78,6 +93,11 @@ class Dimension(Section):
         if self.log and self.low is not None and self.low <= 0:
             raise ValueError(f"log = true needs low above 0, found {self.low}")
         return self
+
+    @property
+    def tables(self) -> tuple[dict[str, Value], ...]:
+        """The choices that set several settings."""
+        return tuple(choice for choice in self.choices if isinstance(choice, dict))
 
     def examples(self) -> list[Any]:
         """Values that a valid configuration must accept: all choices, or both ends."""
@@ -137,7 +157,8 @@ class TuneConfig(Section):
     into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)."""
     space: dict[str, Dimension] = DEFAULT_SPACE
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
-    of the sections model and train, and for time_decay.apply_to."""
+    of the sections model and train, and for time_decay.apply_to. With choices that are tables
+    alone, a name of one's own may stand for the key."""
 
     @field_validator("mlflow_uri")
     @classmethod
@@ -262,29 +283,65 @@ class JobConfig(Section):
         if self.tune.num_trials and not self.tune.space:
             raise ValueError("tune.num_trials > 0, but tune.space names nothing to search")
         for key, dimension in self.tune.space.items():
-            if key in _PREPARED_WITH:
-                raise ValueError(
-                    f"{key} cannot be searched: it is fixed when the data are prepared. Compare "
-                    f"runs with --set {key}=... instead"
-                )
+            self._refuse_prepared_settings(key, dimension)
             for value in dimension.examples():
                 self._refuse_impossible_parameter(key, value)
+        self._refuse_two_tables_for_a_setting()
         return self
+
+    def _refuse_prepared_settings(self, key: str, dimension: Dimension) -> None:
+        for setting in _PREPARED_WITH & {key, *(s for table in dimension.tables for s in table)}:
+            raise ValueError(
+                f"{setting} cannot be searched: it is fixed when the data are prepared. Compare "
+                f"runs with --set {setting}=... instead"
+            )
 
     def _refuse_impossible_parameter(self, key: str, value: Any) -> None:
         try:
             with_parameters(self.experiment, {key: value})
         except ValidationError as error:
             reasons = "; ".join(problems(ExperimentConfig, error))
-            raise ValueError(f"tune.space names {key!r}: {reasons}") from error
+            is_a_rule = any(detail["type"] == "value_error" for detail in error.errors())
+            # What other keys may draw is not looked at: most such draws would be wasted trials.
+            hint = (
+                f". A choice that is a table sets what belongs together: {{ {json.dumps(key)} = "
+                f'{json.dumps(value)}, "..." = ... }}'
+                if is_a_rule and not isinstance(value, dict)
+                else ""
+            )
+            raise ValueError(f"tune.space names {key!r}: {reasons}{hint}") from error
+
+    def _refuse_two_tables_for_a_setting(self) -> None:
+        setters: dict[str, str] = {}
+        for key, dimension in self.tune.space.items():
+            for setting in {setting for table in dimension.tables for setting in table}:
+                if setting in setters:
+                    raise ValueError(
+                        f"tables of tune.space's {setters[setting]!r} and {key!r} both set "
+                        f"{setting}: put what belongs together into one of them"
+                    )
+                setters[setting] = key
 
     def _refuse_impossible_losses(self) -> None:
         for loss in self.compare.losses:
-            try:
-                with_parameters(self.experiment, {LOSS: loss})
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-                raise ValueError(f"compare.losses names {loss!r}: {reason}") from error
+            self._refuse_impossible_loss(loss, {})
+            if self.tune.num_trials and not self.compare.trials_per_loss:
+                # Whatever the search chooses is trained with each of the losses.
+                for key, dimension in self.tune.space.items():
+                    for value in dimension.examples():
+                        self._refuse_impossible_loss(loss, {key: value})
+
+    def _refuse_impossible_loss(self, loss: LossName, drawn: Mapping[str, Any]) -> None:
+        try:
+            with_parameters(self.experiment, drawn)
+        except ValidationError:
+            return  # told of the space itself
+        try:
+            with_parameters(self.experiment, {**settings_of(drawn), LOSS: loss})
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            where = f", and the search may choose {json.dumps(settings_of(drawn))}" if drawn else ""
+            raise ValueError(f"compare.losses names {loss!r}{where}: {reason}") from error
 
     def _refuse_empty_search_of_a_loss(self) -> None:
         if not self.split.validation:
@@ -297,6 +354,12 @@ class JobConfig(Section):
                 "compare.trials_per_loss > 0, but tune.space names nothing to search beside the "
                 "loss"
             )
+        for key, dimension in self.tune.space.items():
+            if key != LOSS and any(LOSS in table for table in dimension.tables):
+                raise ValueError(
+                    "compare.trials_per_loss > 0 searches for one loss after the other, but tables "
+                    f"of tune.space's {key!r} set {LOSS}: leave it out of them"
+                )
 
     def of_loss(self, loss: LossName) -> Self:
         """This configuration with the search of one loss that the comparison makes."""
@@ -315,13 +378,22 @@ class JobConfig(Section):
         return ExperimentConfig(model=self.model, train=self.train, time_decay=self.time_decay)
 
 
+def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial's parameters set: those that are tables set what they name, whatever else was
+    drawn for it."""
+    tables = [value for value in parameters.values() if isinstance(value, Mapping)]
+    plain = {key: value for key, value in parameters.items() if not isinstance(value, Mapping)}
+    return plain | {setting: value for table in tables for setting, value in table.items()}
+
+
 def with_parameters(
     experiment: ExperimentConfig, parameters: Mapping[str, Any]
 ) -> ExperimentConfig:
-    """``experiment`` with each ``"section.key"`` of a trial put in.
+    """``experiment`` with each ``"section.key"`` of a trial put in, as ``settings_of`` has them.
 
     Raises:
         ValueError: if a key is unknown or a value is invalid (pydantic's ``ValidationError``).
     """
-    texts = [f"{key}={json.dumps(value)}" for key, value in parameters.items()]
+    settings = settings_of(parameters)
+    texts = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     return ExperimentConfig.model_validate(apply_overrides(experiment.model_dump(), texts))

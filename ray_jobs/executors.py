@@ -71,9 +71,9 @@ def executor(
 
 
 def decoded(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A trial's parameters with their lists restored: these travel as JSON."""
+    """A trial's parameters with their lists and tables restored: these travel as JSON."""
     return {
-        key: json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+        key: json.loads(value) if isinstance(value, str) and value.startswith(("[", "{")) else value
         for key, value in parameters.items()
     }
 

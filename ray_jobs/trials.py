@@ -27,7 +27,7 @@ class TrialRecord:
     trial_id: str
     """Ray Tune's name for it; for the last attempt at it, if it was interrupted."""
     parameters: dict[str, Any]
-    """What the sampler suggested; lists are JSON texts."""
+    """What the sampler suggested; lists and tables are JSON texts."""
     started: int
     """Position of its first start among the starts and ends of all trials."""
     ended: int | None = None

@@ -28,7 +28,7 @@ from ncf.config import ExperimentConfig, LossName
 from ncf.prepared import Prepared
 from ray_jobs import preflight
 from ray_jobs.cluster import Resources, ensure_ray, trial_groups
-from ray_jobs.config import Dimension, JobConfig, with_parameters
+from ray_jobs.config import Dimension, JobConfig, settings_of, with_parameters
 from ray_jobs.console import say
 from ray_jobs.errors import TrainingError
 from ray_jobs.executors import Executor, decoded, executor
@@ -49,7 +49,7 @@ class Chosen:
 
     experiment: ExperimentConfig
     parameters: dict[str, Any]
-    """What the search chose; empty if there was none."""
+    """The settings that the search chose; empty if there was none."""
     validation_rmse: float | None
     """Of the chosen trial, in stars."""
     num_trials: int
@@ -238,7 +238,8 @@ def domains(space: Mapping[str, Dimension]) -> dict[str, Any]:
 
 
 def _domain(dimension: Dimension) -> Any:
-    """A Ray Tune domain; lists travel as JSON, because Optuna's categories must be scalars."""
+    """A Ray Tune domain; lists and tables travel as JSON, because Optuna's categories must be
+    scalars."""
     if dimension.choices:
         return tune.choice([c if _is_scalar(c) else json.dumps(c) for c in dimension.choices])
     low, high = dimension.low, dimension.high
@@ -249,7 +250,7 @@ def _domain(dimension: Dimension) -> Any:
 
 
 def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, (tuple, list))
+    return not isinstance(value, (tuple, list, dict))
 
 
 def _write_results(
@@ -268,7 +269,7 @@ def _write_results(
         records.delete()
         raise TrainingError(f"all {len(trials)} trials failed, the first with: {trials[0].error}")
     best = min(judged, key=lambda trial: trial.result or math.inf)
-    parameters = decoded(best.parameters)
+    parameters = settings_of(decoded(best.parameters))
     experiment = with_parameters(config.experiment, parameters)
     (folder / "best_config.toml").write_text(
         tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))

@@ -202,10 +202,17 @@ def _ticks(distribution: BaseDistribution) -> dict[float, str]:
 
 
 def _label(value: Any) -> str:
-    """A choice as text; lists travel as JSON."""
-    if isinstance(value, str) and value.startswith("["):
-        return ", ".join(map(str, json.loads(value))) or "none"
+    """A choice as text; lists and tables travel as JSON."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        return _in_words(json.loads(value))
     return short(value)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        settings = (f"{key.split('.')[-1]} {_in_words(v)}" for key, v in value.items())
+        return "; ".join(settings) or "as configured"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else short(value)
 
 
 def losses_blocks(trials: Mapping[LossName, Trials]) -> Iterator[Block]:

@@ -101,6 +101,26 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
         ("train = {loss = {choices = ['l1']}}", 'tune.space={"train.loss" = ...}'),
         ("'train.loss' = {choice = ['l1']}", "Did you mean 'choices'.*: choices, high, integer"),
         ("'time_decay.rate_per_day' = {low = 0.0, high = 0.1}", "when the data are prepared"),
+        (
+            "kind = {choices = [{'time_decay.rate_per_day' = 0.1}]}",
+            "time_decay.rate_per_day cannot be searched",
+        ),
+        (
+            "'train.loss' = {choices = ['mse', 'nll']}\n"
+            "'model.head' = {choices = ['regression', 'ordinal']}",
+            r'needs model.head = "ordinal"\. A choice that is a table .* "train.loss" = "nll", ',
+        ),
+        ("kind = {choices = [{}, {'train.loss' = 'nll'}]}", "names 'kind': .* needs model.head"),
+        ("kind = {choices = [{'train.los' = 'l1'}]}", "'train.los'. Did you mean 'loss'"),
+        ("kind = {choices = ['a', {}]}", "names 'kind': unknown key 'kind'"),
+        (
+            "kind = {choices = [{train.loss = 'l1'}]}",
+            r'a table names settings with quotes around them: \{ "train.loss" = ',
+        ),
+        (
+            "a = {choices = [{'train.loss' = 'l1'}]}\nb = {choices = [{'train.loss' = 'mse'}, {}]}",
+            "'a' and 'b' both set train.loss",
+        ),
     ],
 )
 def test_a_search_space_that_no_trial_could_use_is_refused(
@@ -128,6 +148,7 @@ def test_a_rule_about_many_settings_is_told_without_all_of_them() -> None:
     [
         (["tune.num_trials=0", "split.validation=0"], "chooses on validation rows"),
         (["tune.space={'train.loss' = {choices = ['l1']}}"], "nothing to search beside the loss"),
+        (["tune.space={kind = {choices = [{'train.loss' = 'l1'}]}}"], "'kind' set train.loss"),
     ],
 )
 def test_a_search_for_each_loss_needs_something_to_choose(overrides: list[str], told: str) -> None:
@@ -146,6 +167,21 @@ def test_the_search_of_one_loss_is_the_same_but_for_the_loss_and_its_budget() ->
         key: value for key, value in config.tune.space.items() if key != "train.loss"
     }
     assert of_loss.model == config.model
+
+
+def test_each_loss_of_the_comparison_must_go_with_whatever_the_search_chooses() -> None:
+    both = "tune.space={'model.head' = {choices = ['regression', 'ordinal']}}"
+    overrides = ["model.head=ordinal", "compare.losses=['mse', 'nll']", both]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+
+    told = (
+        """compare.losses names 'nll', and the search may choose {"model.head": "regression"}: """
+    )
+    assert told + 'train.loss = "nll" needs' in str(caught.value)
+    # Without a search, or where each loss has its own, nothing is chosen for another loss.
+    load_config(None, [*overrides, "tune.num_trials=0"])
+    load_config(None, [*overrides, "compare.trials_per_loss=2"])
 
 
 def test_trial_parameters_change_just_what_they_name() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from ncf.batches import Batch
 from ncf.fitted import FittedState, MovieTable, NumericColumn
+from tests.ncf.worlds import World, rmse, rows_of
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,37 +57,10 @@ def fitted() -> FittedState:
     )
 
 
-def _make_rows(
-    users: list[int],
-    movies: list[int],
-    ratings: list[float],
-    weights: list[float] | None = None,
-    times: list[int] | None = None,
-) -> Batch:
-    return Batch(
-        users=torch.tensor(users, dtype=torch.int32),
-        movies=torch.tensor(movies, dtype=torch.int32),
-        ratings=torch.tensor(ratings, dtype=torch.float32),
-        weights=torch.tensor(weights or [1.0] * len(users), dtype=torch.float32),
-        times=torch.tensor(times or [0] * len(users), dtype=torch.int64),
-    )
-
-
 @pytest.fixture
 def make_rows() -> Callable[..., Batch]:
     """``make_rows(users, movies, ratings, weights, times)``; default weights 1, times 0."""
-    return _make_rows
-
-
-@dataclass(frozen=True)
-class World:
-    """Ratings drawn from known biases, a known taste, and noise of a known size."""
-
-    fitted: FittedState
-    train: Batch
-    validation: Batch
-    test: Batch
-    noise: float
+    return rows_of
 
 
 @pytest.fixture(scope="session")
@@ -101,10 +75,11 @@ def world() -> World:
     pairs = rng.permutation(num_users * num_movies)[:6000]
     users, movies = pairs // num_movies, pairs % num_movies
     ratings = 3.0 + user_bias[users] + movie_bias[movies] + taste[users] * side[movies]
-    ratings += rng.normal(0, noise, len(pairs))
+    errors = rng.normal(0, noise, len(pairs))
+    ratings += errors
     weights = rng.uniform(0.2, 1.0, len(pairs))
     times = np.random.default_rng(8).integers(0, 3 * 365 * 86_400, len(pairs))
-    rows = _make_rows(
+    rows = rows_of(
         (users + 1).tolist(), movies.tolist(), ratings.tolist(), weights.tolist(), times.tolist()
     )
     table = MovieTable(
@@ -120,7 +95,7 @@ def world() -> World:
         user_ids=np.arange(num_users),
         genres=("Left", "Right"),
         decades=(1980, 1990),
-        numeric=(NumericColumn("year", "none", 1.0, 0.0, 0.0, 1.0, indicator=False),),
+        numeric=(NumericColumn("year", "none", 1.0, 1960.0, 1960.0, 5.0, indicator=False),),
         rating_mean=float(ratings[:4500].mean()),
         rating_min=float(ratings.min()),
         rating_max=float(ratings.max()),
@@ -128,7 +103,7 @@ def world() -> World:
         decay_rate_per_day=0.0,
         movies=table,
     )
-    return World(fitted, rows[:4500], rows[4500:5100], rows[5100:], noise)
+    return World(fitted, rows[:4500], rows[4500:5100], rows[5100:], noise, rmse(errors[5100:]))
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def experiment_of(name: str, **train: Any) -> ExperimentConfig:
 
 @pytest.fixture(scope="module")
 def world(world: World) -> World:
-    """Nobody has rated its last three movies: two like the first, and one without features."""
+    """It has three movies that nobody has rated, 0, 1 and 82, and a name or two for the others."""
     return with_more_movies(world)
 
 
@@ -152,7 +152,7 @@ def test_all_pairs_at_once_are_the_pairs_user_by_user(
 
 
 def test_whom_and_what_nobody_knows_gets_a_prediction(model: NCF, world: World) -> None:
-    users, movies = [0, 3], [0, 80, 81, 82]
+    users, movies = [0, 3], [2, 0, 82, 1]
     assert world.fitted.movies.embedding_index[movies].tolist() == [1, 0, 0, 0]
     pairs = rows_of(
         [user for user in users for _ in movies],
@@ -165,7 +165,7 @@ def test_whom_and_what_nobody_knows_gets_a_prediction(model: NCF, world: World) 
     # After one epoch it has the mean rating of 3 stars, and little more.
     assert (found - 3).abs().max() < 2
     rated, like_it, like_it_too, bare = found.unbind(dim=1)
-    # Movies without a rating differ by what is known of them, and by nothing else.
+    # Movies that nobody has rated differ by what else is known of them, and by nothing else.
     torch.testing.assert_close(like_it, like_it_too)
     assert (like_it != rated).all()
     assert (like_it != bare).all()

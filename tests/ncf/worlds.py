@@ -14,6 +14,8 @@ from ncf.fitted import UNKNOWN, FittedState, MovieTable, NumericColumn
 _YEAR = 365.25 * 86_400
 _YEARS = 3
 """For how long people rate."""
+_MORE_AT_FRONT = 2
+"""Movies that ``with_more_movies`` puts before the others."""
 _LISTS = ("directors", "cast", "keywords")
 
 
@@ -130,26 +132,37 @@ def _names_that_tell(
 def with_more_movies(world: World) -> World:
     """The same ratings, and a catalogue with people, keywords, and movies that nobody has rated.
 
-    Two of these are like the first movie in all but the ratings; of the last, nothing is known.
+    The first and the last movie are like the first of the rated ones in all but that; of the
+    second, nothing is known. A rated movie's embedding index is thus not its position plus one.
     """
     movies = world.fitted.movies
-    rated = len(movies)
-    order = np.array([*range(rated), 0, 0, 0])
-    fresh = np.arange(rated + 3) >= rated
-    bare = np.arange(rated + 3) == rated + 2
-    names = {name: _some_names(rated, seed)[order] for seed, name in enumerate(_LISTS)}
+    order = np.array([0, 0, *range(len(movies)), 0])
+    position = np.arange(len(order))
+    unrated = (position < _MORE_AT_FRONT) | (position == position[-1])
+    bare = position == 1
+    names = {name: _some_names(len(movies), seed)[order] for seed, name in enumerate(_LISTS)}
     table = MovieTable(
-        ids=np.arange(rated + 3),
-        titles=tuple(movies.titles[position] for position in order),
-        embedding_index=np.where(fresh, UNKNOWN, movies.embedding_index[order]),
+        ids=position,
+        titles=tuple(f"Movie {number}" for number in position),
+        embedding_index=np.where(unrated, UNKNOWN, movies.embedding_index[order]),
         genres=movies.genres[order] & ~bare[:, None],
         decade=np.where(bare, UNKNOWN, movies.decade[order]),
         numeric=np.where(bare[:, None], np.float32(0), movies.numeric[order]),
-        train_counts=np.where(fresh, 0, movies.train_counts[order]),
+        train_counts=np.where(unrated, 0, movies.train_counts[order]),
         names={name: np.where(bare[:, None], np.int32(0), n) for name, n in names.items()},
     )
     vocabularies = {name: np.arange(500, 506) for name in _LISTS}
-    return replace(world, fitted=replace(world.fitted, movies=table, vocabularies=vocabularies))
+
+    def moved(rows: Batch) -> Batch:
+        return replace(rows, movies=rows.movies + _MORE_AT_FRONT)
+
+    return replace(
+        world,
+        fitted=replace(world.fitted, movies=table, vocabularies=vocabularies),
+        train=moved(world.train),
+        validation=moved(world.validation),
+        test=moved(world.test),
+    )
 
 
 def _some_names(count: int, seed: int) -> npt.NDArray[np.int32]:

@@ -1,0 +1,54 @@
+"""A data set as it was at earlier moments, to choose by what a forecast is made with.
+
+    python benchmarks/earlier.py FOLDER earlier
+    python -m ray_jobs.compare --config configs/new-users.toml --set data.source=folder \\
+        --set data.path=earlier/0.625 --set split.validation=0 --set name=earlier
+
+FOLDER holds ratings.csv, movies.csv and links.csv. The newest fifth of all ratings, which
+``split.kind = "global-time"`` tests with, is left out of all that is written: for each share of the
+others a folder with the ratings until then, of which the newest fifth are foretold from the older
+ones. So settings can be chosen on several earlier times, and none of the test rows is looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+SHARES: Final = (0.625, 0.8125, 1.0)
+"""Of the ratings that are not the newest fifth."""
+
+_TEST: Final = 0.2
+
+
+def write(folder: Path, out: Path, share: float) -> int:
+    """Copy the data set with the oldest ratings alone; returns how many these are."""
+    ratings = pd.read_csv(folder / "ratings.csv")
+    num_kept = int(share * (1 - _TEST) * len(ratings))
+    kept = ratings.sort_values("timestamp", kind="stable").iloc[:num_kept].sort_index()
+    out.mkdir(parents=True, exist_ok=True)
+    kept.to_csv(out / "ratings.csv", index=False)
+    for name in ("movies.csv", "links.csv"):
+        shutil.copyfile(folder / name, out / name)
+    return len(kept)
+
+
+def main() -> int:
+    """Write one folder for each share."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="an unpacked release, such as ml-latest-small")
+    parser.add_argument("out", type=Path, help="folder that gets one folder for each share")
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), metavar="SHARE")
+    options = parser.parse_args()
+    for share in options.shares:
+        where = options.out / f"{share:g}"
+        print(f"{where}: {write(options.folder, where, share):,} ratings")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

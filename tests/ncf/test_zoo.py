@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from ncf import checkpoint, grid
-from ncf.batches import Batch
 from ncf.config import ExperimentConfig, HistoryConfig
 from ncf.model import NCF
-from ncf.training import Trainer, build, evaluate, fit
+from ncf.training import Trainer, build, fit
 from tests.ncf.worlds import World, rows_of, with_more_movies
 from tests.ncf.zoo import HISTORY, NO_RIDGES, error_of, experiment, objective_of, predict, trained
 
@@ -219,23 +218,3 @@ def test_it_comes_near_the_noise_of_a_known_world(name: str, world: World) -> No
     error = error_of(trained(config, world, world.train), config, world)
     # What is better than all but the noise has seen the noise of these 900 rows.
     assert world.floor < error < world.floor + ZOO[name].above
-
-
-@pytest.mark.parametrize("name", ["time", "statistics", "transformer", "closed-form"])
-def test_an_oracle_in_the_held_out_rows_is_not_learned(name: str, world: World) -> None:
-    """Times that give the rating away, in the validation and test rows alone."""
-
-    def telling(rows: Batch) -> Batch:
-        return replace(rows, times=(rows.ratings * 10_000_000).long())
-
-    config, rows = experiment_of(name, epochs=6), world.train[:2000]
-    objective = objective_of(config, world)
-    model = build(config, world.fitted, rows)
-    result = fit(model, rows, telling(world.validation), objective)
-    honest = build(config, world.fitted, rows)
-    without = fit(honest, rows, world.validation, objective)
-    for key, weights in without.last.items():
-        assert torch.equal(result.last[key], weights), key
-    model.load_state_dict(result.best)
-    error = evaluate(model, telling(world.test), objective).stars.rmse
-    assert error > world.floor  # which knowledge of the rating would undercut

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import struct
 import time
 import tomllib
@@ -315,38 +314,6 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     ]
     of_baseline = comparison.entries[1].test[0]["rmse"]
     assert found[2].value == pytest.approx(ensemble.test[0]["rmse"] - of_baseline, rel=1e-4)
-
-
-def test_a_search_reads_no_test_row(storage: Path, prepared: Prepared) -> None:
-    """It comes to the same with the test rows gone."""
-    tune = {
-        "num_trials": 3,
-        "max_concurrent_trials": 1,  # else the sampler's suggestions depend on which ends first
-        "space": {
-            "train.loss": {"choices": ["mse", "l1"]},
-            "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
-        },
-    }
-    settings = {"train": {"epochs": 2, "batch_size": 512}, "tune": tune}
-    with_them = search(Workspace(job(storage, name="seeing", **settings)), prepared)
-    copy = storage / "without-test"
-    shutil.copytree(prepared.folder, copy)
-    shutil.rmtree(copy / "ratings" / "split=test")
-
-    without = search(
-        Workspace(job(storage, name="blind", **settings)),
-        Prepared.open(prepared.filesystem, str(copy)),
-    )
-
-    assert without == with_them
-    seen, blind = (
-        pq.read_table(storage / "runs" / name / "trials.parquet", columns=TRIAL).to_pandas()
-        for name in ("seeing", "blind")
-    )
-    pd.testing.assert_frame_equal(seen, blind)
-
-
-TRIAL = ["best_validation_rmse", "best_epoch", "config.train.loss", "config.train.learning_rate"]
 
 
 def small_search(storage: Path, name: str, count: int, **settings: Any) -> Workspace:

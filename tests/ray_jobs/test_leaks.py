@@ -1,0 +1,193 @@
+"""What test rows, or times that give ratings away, have to do with what jobs choose and keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.stage import RawData
+from ncf.baselines import ALL
+from ncf.config import LossName
+from ncf.prepared import Prepared
+from ncf.splits import TEST, TRAIN, VALIDATION, Labels, assign_at_random
+from ray_jobs.compare import compare
+from ray_jobs.comparison import Entry
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.tune import search
+from ray_jobs.worker import PREDICTIONS
+from ray_jobs.workspace import Workspace
+from tests.planted import Columns, oracle, permuted
+from tests.ray_jobs import small
+
+Change = Callable[[Columns, Labels], Columns]
+
+MODEL = ("model.safetensors", "fitted.json", "users.parquet", "movies.parquet", "history.parquet")
+"""Files of a checkpoint, but for the time that it took."""
+
+SETTINGS: dict[str, Any] = {
+    "name": "run",
+    "model": {
+        "embedding_dim": 4,
+        "hidden_dims": [8],
+        "history": {"encoders": ["statistics"], "vector_dim": 4},
+    },
+    "train": {"epochs": 4, "batch_size": 256, "patience": 1},
+    "tune": {
+        "num_trials": 0,
+        "max_concurrent_trials": 1,  # else the sampler's suggestions depend on which ends first
+        "space": {"train.learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}},
+    },
+    "compare": {
+        "losses": ["mse", "l1"],
+        "seeds": [0],
+        "trials_per_loss": 2,
+        "refit_on_validation": True,
+        "resamples": 100,
+    },
+}
+
+
+def changed(workspace: Workspace, raw: RawData, change: Change) -> RawData:
+    """The raw data with other ratings or times, in place."""
+    file = Path(raw.folder.path) / "ratings.parquet"
+    table = pq.read_table(file)
+    labels = assign_at_random(workspace.config.split, len(table))
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    pq.write_table(pa.table(change(columns, labels), schema=table.schema), file)
+    return replace(raw, fingerprint=raw.fingerprint + "changed")
+
+
+# -- test rows that are others ---------------------------------------------------------------------
+
+LOSSES: tuple[LossName, ...] = ("mse", "l1")
+
+
+def other_ratings(columns: Columns, labels: Labels) -> Columns:
+    """Test ratings in another order, and higher: a permutation alone changes no mean."""
+    tested = labels == TEST
+    return columns | {"rating": permuted(columns["rating"], tested) + np.float32(3) * tested}
+
+
+def test_no_choice_and_no_model_depends_on_the_test_ratings(storage: Path) -> None:
+    """Of the searches of each loss, which do not even read test rows, and of the comparison, whose
+    models and baselines are trained again on the validation rows."""
+    before = start(storage / "before")
+    expected = compare(*before, search(before.workspace, before.prepared))
+    after = start(storage / "after", other_ratings)
+    with without_test_rows(after.prepared):
+        for loss in LOSSES:
+            search(after.workspace, after.prepared, loss)
+    found = compare(*after, search(after.workspace, after.prepared))
+
+    for loss in LOSSES:
+        trials = trials_of(before, loss)
+        assert trials["config.train.learning_rate"].nunique() == 2
+        pd.testing.assert_frame_equal(trials_of(after, loss), trials, check_exact=True)
+        assert chosen_by(after, loss) == chosen_by(before, loss)
+    assert len(expected.entries) == len(ALL) + len(LOSSES)
+    for one, other in zip(found.entries, expected.entries, strict=True):
+        assert one.test != other.test
+        assert outcome(one) == outcome(other)
+        pd.testing.assert_frame_equal(
+            predictions_of(after, one), predictions_of(before, other), check_exact=True
+        )
+    assert (found.model, found.baseline) == (expected.model, expected.baseline)
+
+
+class Job(NamedTuple):
+    """What ``compare`` takes, but for what a search chose."""
+
+    workspace: Workspace
+    raw: RawData
+    prepared: Prepared
+
+
+def start(storage: Path, change: Change | None = None, **sections: Any) -> Job:
+    """A job whose data are prepared, after a ``change`` of its raw ratings."""
+    workspace = Workspace(small.job(storage, **SETTINGS | sections))
+    raw = ingest(workspace)
+    if change:
+        raw = changed(workspace, raw, change)
+    return Job(workspace, raw, preprocess(workspace, raw))
+
+
+@contextmanager
+def without_test_rows(prepared: Prepared) -> Iterator[None]:
+    rows = Path(prepared.folder) / "ratings" / "split=test"
+    aside = rows.rename(Path(prepared.folder) / "aside")
+    yield
+    aside.rename(rows)
+
+
+def folder_of(job: Job, loss: str) -> Path:
+    return Path(job.workspace.run.path) / "searches" / loss
+
+
+def chosen_by(job: Job, loss: str) -> tuple[dict[str, Any], list[bytes]]:
+    """The chosen configuration, and the model that it was found with."""
+    folder = folder_of(job, loss)
+    best = json.loads((folder / "best_config.json").read_text())
+    model = folder / best.pop("models") / "best"
+    return best, [(model / name).read_bytes() for name in MODEL]
+
+
+def trials_of(job: Job, loss: str) -> pd.DataFrame:
+    trials = pq.read_table(folder_of(job, loss) / "trials.parquet").to_pandas()
+    return trials.drop(columns=["trial_id", "seconds"])
+
+
+def outcome(entry: Entry) -> Any:
+    """What was chosen, and on which grounds."""
+    errors = [[epoch["validation_rmse"] for epoch in curve] for curve in entry.curves]
+    return entry.name, entry.detail, entry.validation, entry.best_epochs, errors
+
+
+def predictions_of(job: Job, entry: Entry) -> pd.DataFrame:
+    """For the test rows."""
+    (name,) = entry.predictions
+    return pq.read_table(Path(job.workspace.run.path) / PREDICTIONS / name).to_pandas()
+
+
+# -- a column that gives the rating away -----------------------------------------------------------
+
+NOISE = 0.6
+"""Stars of noise in the ratings, which are rounded to half stars besides."""
+
+
+def test_an_oracle_in_held_out_rows_is_no_help_to_what_is_searched_and_compared(
+    storage: Path,
+) -> None:
+    sections = {
+        "model": {"embedding_dim": 4, "hidden_dims": [16], "inputs": ["user", "movie", "time"]},
+        "train": {"epochs": 10, "batch_size": 64, "embedding_l2": 1.0, "learning_rate": 0.01},
+    }
+
+    def errors(name: str, planted: tuple[int, ...], num_trials: int) -> dict[str, float]:
+        settings = {
+            "losses": ["mse"],
+            "seeds": [0],
+            "trials_per_loss": num_trials,
+            "baselines": ["boosting-with-times"],
+            "resamples": 100,
+        }
+        change = partial(oracle, planted=planted)
+        started = start(storage / name, change, compare=settings, **sections)
+        compared = compare(*started, search(started.workspace, started.prepared))
+        entries = [entry for entry in compared.entries if entry.name != "global mean"]
+        assert len(entries) == 2
+        return {entry.name: entry.figure("rmse", "stars")[0] for entry in entries}
+
+    for name, error in errors("held-out", (VALIDATION, TEST), 3).items():
+        assert error > NOISE, name
+    for name, error in errors("everywhere", (TRAIN, VALIDATION, TEST), 0).items():
+        assert error < NOISE / 2, f"{name} learns nothing, so that this is no oracle"

@@ -78,9 +78,9 @@ VARIANTS: dict[str, Callable[[Columns, Labels], Columns]] = {
     "as it is": lambda columns, _: columns,
     "permuted test ratings": permuted_ratings,
     "other test rows": other_rows,
-    "oracle nowhere": lambda *data: oracle(*data, ()),
-    "oracle in held-out rows": lambda *data: oracle(*data, (VALIDATION, TEST)),
-    "oracle everywhere": lambda *data: oracle(*data, (TRAIN, VALIDATION, TEST)),
+    "oracle nowhere": lambda columns, labels: oracle(columns, labels, ()),
+    "oracle in held-out rows": lambda columns, labels: oracle(columns, labels, (VALIDATION, TEST)),
+    "oracle everywhere": lambda columns, labels: oracle(columns, labels, (TRAIN, VALIDATION, TEST)),
 }
 
 

@@ -26,6 +26,7 @@ TINY = (
     "tune.num_trials=3",
     "tune.grace_epochs=1",
     "compare.seeds=[0, 1]",
+    "compare.trials_per_baseline=2",
     "recommend.top_n=5",
 )
 """A configuration that is quick in every stage and leaves none out."""

@@ -20,6 +20,7 @@ DATA = DataConfig(
 
 def job(storage: Path, **sections: Any) -> JobConfig:
     values = {"storage": str(storage), "data": DATA, "tmdb": TmdbConfig(enabled=False), **sections}
+    values["compare"] = {"trials_per_baseline": 2, **sections.get("compare", {})}
     return JobConfig.model_validate(values)
 
 

@@ -180,7 +180,7 @@ def test_an_oracle_in_held_out_rows_is_no_help_to_what_is_searched_and_compared(
             "trials_per_loss": num_trials,
             "baselines": ["boosting-with-times"],
             "resamples": 100,
-        "trials_per_baseline": 3,
+            "trials_per_baseline": 3,
         }
         change = partial(oracle, planted=planted)
         started = start(storage / name, change, compare=settings, **sections)

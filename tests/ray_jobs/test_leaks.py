@@ -1,4 +1,4 @@
-"""What test rows, or times that give ratings away, have to do with what jobs choose and keep."""
+"""Jobs choose and keep the same whatever the test rows hold; tests/ncf/test_leaks.py has more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +18,14 @@ from ingest.stage import RawData
 from ncf.baselines import ALL
 from ncf.config import LossName
 from ncf.prepared import Prepared
-from ncf.splits import TEST, TRAIN, VALIDATION, Labels, assign_at_random
+from ncf.splits import TEST, Labels, assign_at_random
 from ray_jobs.compare import compare
 from ray_jobs.comparison import Entry
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.tune import search
 from ray_jobs.worker import PREDICTIONS
 from ray_jobs.workspace import Workspace
-from tests.planted import Columns, oracle, permuted
+from tests.planted import Columns, permuted
 from tests.ray_jobs import small
 
 Change = Callable[[Columns, Labels], Columns]
@@ -67,8 +66,6 @@ def changed(workspace: Workspace, raw: RawData, change: Change) -> RawData:
     pq.write_table(pa.table(change(columns, labels), schema=table.schema), file)
     return replace(raw, fingerprint=raw.fingerprint + "changed")
 
-
-# -- test rows that are others ---------------------------------------------------------------------
 
 LOSSES: tuple[LossName, ...] = ("mse", "l1")
 
@@ -157,39 +154,3 @@ def predictions_of(job: Job, entry: Entry) -> pd.DataFrame:
     """For the test rows."""
     (name,) = entry.predictions
     return pq.read_table(Path(job.workspace.run.path) / PREDICTIONS / name).to_pandas()
-
-
-# -- a column that gives the rating away -----------------------------------------------------------
-
-NOISE = 0.6
-"""Stars of noise in the ratings, which are rounded to half stars besides."""
-
-
-def test_an_oracle_in_held_out_rows_is_no_help_to_what_is_searched_and_compared(
-    storage: Path,
-) -> None:
-    sections = {
-        "model": {"embedding_dim": 4, "hidden_dims": [16], "inputs": ["user", "movie", "time"]},
-        "train": {"epochs": 10, "batch_size": 64, "embedding_l2": 1.0, "learning_rate": 0.01},
-    }
-
-    def errors(name: str, planted: tuple[int, ...], num_trials: int) -> dict[str, float]:
-        settings = {
-            "losses": ["mse"],
-            "seeds": [0],
-            "trials_per_loss": num_trials,
-            "baselines": ["boosting-with-times"],
-            "resamples": 100,
-            "trials_per_baseline": 3,
-        }
-        change = partial(oracle, planted=planted)
-        started = start(storage / name, change, compare=settings, **sections)
-        compared = compare(*started, search(started.workspace, started.prepared))
-        entries = [entry for entry in compared.entries if entry.name != "global mean"]
-        assert len(entries) == 2
-        return {entry.name: entry.figure("rmse", "stars")[0] for entry in entries}
-
-    for name, error in errors("held-out", (VALIDATION, TEST), 3).items():
-        assert error > NOISE, name
-    for name, error in errors("everywhere", (TRAIN, VALIDATION, TEST), 0).items():
-        assert error < NOISE / 2, f"{name} learns nothing, so that this is no oracle"

@@ -56,6 +56,8 @@ from ncf.slices import errors_by_slice, slicings  # noqa: E402
 from ncf.training import Objective, build, evaluate, fit  # noqa: E402
 from ray_jobs.config import JobConfig, with_parameters  # noqa: E402
 
+_KEPT_ROWS: Final = "rows.txt"
+
 Record = dict[str, Any]
 Stars = npt.NDArray[np.float32]
 
@@ -92,12 +94,21 @@ class Scoring:
         """Of a prepared folder without validation rows, with the test rows of ``selection``."""
         prepared = _open(folder)
         rows, expected = _rows_of(prepared, "test"), _rows_of(selection.prepared, "test")
+        num_rows, num_expected = prepared.manifest.counts["train"], len(selection.train)
+        num_expected += len(selection.validation)
+        names = prepared.fitted.numeric_names, selection.prepared.fitted.numeric_names
         if not rows.equals(expected):
-            raise SystemExit(
-                f"{folder} has {len(rows):,} other test rows than the {len(expected):,} of the "
-                "folder with validation rows: prepare both with the same options"
-            )
-        return cls(prepared, _split(prepared, "train"), _split(prepared, "test"))
+            found = f"{len(rows):,} other test rows than the {len(expected):,}"
+        elif num_rows != num_expected:
+            found = f"{num_rows:,} training rows, not the {num_expected:,} with validation rows,"
+        elif names[0] != names[1]:
+            found = f"the features {', '.join(names[0])}, not the {', '.join(names[1])}"
+        else:
+            return cls(prepared, _split(prepared, "train"), _split(prepared, "test"))
+        raise SystemExit(
+            f"{folder} has {found} of the folder with validation rows: prepare both with the "
+            "same options"
+        )
 
 
 def one_to_choose_on(folders: Sequence[str]) -> str:
@@ -188,7 +199,7 @@ def peers(chosen: Selection, final: Scoring, options: argparse.Namespace) -> Non
         if options.keep:
             stars = [baseline.predict(final.test).numpy() for baseline in baselines]
             clipped = np.stack(stars).clip(fitted.rating_min, fitted.rating_max)
-            _keep(options.keep, found.baseline.name, clipped)
+            _keep(options.keep, found.baseline.name, clipped, final)
 
 
 def models(
@@ -218,8 +229,8 @@ def models(
         else f"ensemble     {_figures([ensemble])}"
     )
     if options.keep:
-        _keep(options.keep, options.label, each)
-        _keep(options.keep, f"{options.label}, ensemble", together[None])
+        _keep(options.keep, options.label, each, final)
+        _keep(options.keep, f"{options.label}, ensemble", together[None], final)
 
 
 def _print_seeds(records: Sequence[Record], splits: Sequence[str], as_json: bool) -> None:
@@ -242,14 +253,23 @@ def _figures(scores: Sequence[Record]) -> str:
     )
 
 
-def _keep(folder: Path, label: str, stars: Stars) -> None:
-    """Predictions ``[S, N]`` for the test rows, of each seed."""
+def _keep(folder: Path, label: str, stars: Stars, final: Scoring) -> None:
+    """Predictions ``[S, N]`` for the test rows, of each seed, beside which rows these are."""
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_other_rows(folder, final)
     np.save(folder / f"{label}.npy", stars.astype(np.float32))
+    np.savetxt(folder / _KEPT_ROWS, _rows_of(final.prepared, "test").to_numpy(), "%d")
+
+
+def _refuse_other_rows(folder: Path, final: Scoring) -> None:
+    file, rows = folder / _KEPT_ROWS, _rows_of(final.prepared, "test").to_numpy()
+    if file.exists() and not np.array_equal(np.loadtxt(file, np.int64, ndmin=1), rows):
+        raise SystemExit(f"{folder} holds predictions for other test rows: name another folder")
 
 
 def print_differences(final: Scoring, folder: Path, against: str) -> None:
     """All predictions of a folder: difference from one of them, errors by slice, calibration."""
+    _refuse_other_rows(folder, final)
     actual = final.test.ratings.numpy()
     stars = {file.stem: np.load(file) for file in sorted(folder.glob("*.npy"))}
     if against not in stars:
@@ -303,8 +323,12 @@ def main() -> int:
     """Train all seeds and print their errors."""
     parser = _parser()
     options = parser.parse_args()
-    if not (options.config or options.peers or options.differences):
-        parser.error("--config, --peers or --differences is needed")
+    if sum(map(bool, (options.config, options.peers, options.differences))) != 1:
+        parser.error("one of --config, --peers and --differences is needed")
+    if options.validation_only and (options.keep or not options.config):
+        parser.error("--validation-only goes with --config, and keeps nothing")
+    if options.seeds < 1 or options.trials < 1:
+        parser.error("--seeds and --trials must be at least 1")
     torch.set_num_threads(1)
     chosen = Selection.open(one_to_choose_on(options.prepared))
     final = None
@@ -314,12 +338,10 @@ def main() -> int:
         print_differences(final, options.differences, options.against)
     elif final and options.peers:
         peers(chosen, final, options)
-    elif options.config:
+    else:
         values = apply_overrides(read_toml(options.config), options.set)
         experiment = checked(JobConfig, values, options.config).experiment
         models(experiment, chosen, final, options)
-    else:
-        parser.error("--validation-only goes with --config")
     return 0
 
 

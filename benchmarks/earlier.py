@@ -4,10 +4,10 @@
     python -m ray_jobs.compare --config configs/new-users.toml --set data.source=folder \\
         --set data.path=earlier/0.625 --set split.validation=0 --set name=earlier
 
-FOLDER holds ratings.csv, movies.csv and links.csv. The newest fifth of all ratings, which
-``split.kind = "global-time"`` tests with, is left out of all that is written: for each share of the
-others a folder with the ratings until then, of which the newest fifth are foretold from the older
-ones. So settings can be chosen on several earlier times, and none of the test rows is looked at.
+FOLDER holds ratings.csv, movies.csv and, for TMDb, links.csv. The newest fifth of all ratings,
+which ``split.kind = "global-time"`` tests with, is left out of all that is written: for each share
+of the others a folder with the ratings until then, of which the newest fifth are foretold from the
+older ones. So settings can be chosen on several earlier times, and no test row is looked at.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ _TEST: Final = 0.2
 
 def write(folder: Path, out: Path, share: float) -> int:
     """Copy the data set with the oldest ratings alone; returns how many these are."""
-    ratings = pd.read_csv(folder / "ratings.csv")
-    num_kept = int(share * (1 - _TEST) * len(ratings))
-    kept = ratings.sort_values("timestamp", kind="stable").iloc[:num_kept].sort_index()
+    ratings = pd.read_csv(folder / "ratings.csv").sort_values("timestamp", kind="stable")
+    # As the split does it: all that are as old as the first of the newest fifth belong to it.
+    first_tested = ratings["timestamp"].iloc[-max(1, round(_TEST * len(ratings)))]
+    others = ratings[ratings["timestamp"] < first_tested]
+    kept = others.iloc[: int(share * len(others))].sort_index()
     out.mkdir(parents=True, exist_ok=True)
     kept.to_csv(out / "ratings.csv", index=False)
     for name in ("movies.csv", "links.csv"):
-        shutil.copyfile(folder / name, out / name)
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, out / name)
     return len(kept)
 
 
@@ -44,6 +47,10 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder that gets one folder for each share")
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), metavar="SHARE")
     options = parser.parse_args()
+    if not all(0 < share <= 1 for share in options.shares):
+        parser.error(f"shares must be above 0 and at most 1, found {options.shares}")
+    if not (options.folder / "ratings.csv").exists():
+        parser.error(f"{options.folder} holds no ratings.csv")
     for share in options.shares:
         where = options.out / f"{share:g}"
         print(f"{where}: {write(options.folder, where, share):,} ratings")

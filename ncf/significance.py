@@ -228,6 +228,11 @@ def differences(
         seed: as above.
         vary_seeds: as above.
     """
+    if not pairs:
+        return ()
+    named = {name for pair in pairs for name in pair}
+    # The spread of seeds is that of all models looked at: one that is in no pair must not thin it.
+    models = [model for model in models if model.name in named]
     figures = resample(models, num_resamples=num_resamples, seed=seed, vary_seeds=vary_seeds)
     position = {model.name: number for number, model in enumerate(models)}
     size = 2 * len(pairs)

@@ -204,6 +204,8 @@ def _detail(choice: Chosen, results: Sequence[TaskResult]) -> str:
 def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterator[Entry]:
     """The mean prediction of each model's seeds, with its predictions written into ``folder``."""
     for model in models:
+        if len(model.predictions) < 2:
+            continue  # it would be the model itself
         found = [Predictions.from_arrow((folder / f).read_table()) for f in model.predictions]
         name = f"{model.name}, mean of {len(found)} seeds"
         together = Predictions.mean(found)
@@ -221,10 +223,15 @@ def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[Entr
     """The baselines, with their predictions for the test rows written into ``folder``."""
     train, validation = _rows(data.selection, "train"), data.selection.rows("validation")
     fitted = data.selection.fitted
+    final_train = _rows(data.final, "train") if data.refit else train
     for recipe in recipes(len(train), config.compare.baselines):
         say(f"   baseline {recipe.name}")
         found = tuned(recipe, train, validation, fitted, config.compare.trials_per_baseline)
-        finals = found.refit(_rows(data.final, "train"), data.final.fitted, config.compare.seeds)
+        finals = (
+            found.refit(final_train, data.final.fitted, config.compare.seeds)
+            if data.refit or found.is_seeded
+            else (found.baseline,)
+        )
         names = _of_seeds(found.baseline.name, config.compare.seeds[: len(finals)])
         yield Entry(
             name=found.baseline.name,

@@ -94,6 +94,18 @@ class Dimension(Section):
             raise ValueError(f"log = true needs low above 0, found {self.low}")
         return self
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        # Lists and tables travel as texts, and a column of texts and numbers is no table's.
+        texts = [c for c in self.choices if isinstance(c, str | tuple | dict)]
+        others = [c for c in self.choices if not isinstance(c, str | tuple | dict)]
+        if others and any(not isinstance(c, str) for c in texts):
+            raise ValueError(
+                f"choices mix lists or tables with {others[0]!r}: write that as a table too, "
+                f'{{ "section.key" = {json.dumps(others[0])} }}'
+            )
+        return self
+
     @property
     def tables(self) -> tuple[dict[str, Value], ...]:
         """The choices that set several settings."""
@@ -199,8 +211,9 @@ class CompareConfig(Section):
     ``neighbours`` (item-based), ``factors`` (matrix factorisation), ``boosting`` (LightGBM on
     statistics of users and movies), ``boosting-with-times`` (and of ratings near in time)."""
     trials_per_baseline: Annotated[int, Field(ge=1)] = 24
-    """Settings tried of ``factors`` and of each ``boosting``, by Optuna as the models' are; give
-    them as many as a loss has. Of the others a grid of 32 or 36 is tried, which takes less time."""
+    """Settings tried of ``factors`` and of each ``boosting``, by Optuna as the models' are; for a
+    fair comparison as many as a loss has, which is not seen to. Of the others a grid of 32 or 36 is
+    tried, which takes less time."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the bootstrap over users that tells differences between models from chance."""
 

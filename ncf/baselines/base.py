@@ -66,6 +66,11 @@ class Tuned(Generic[S]):
     baseline: Baseline
     """Fitted on the training rows."""
 
+    @property
+    def is_seeded(self) -> bool:
+        """Whether anything is drawn at random, so that seeds make a difference."""
+        return hasattr(self.settings, "seed")
+
     def refit(
         self, rows: Batch, fitted: FittedState, seeds: Sequence[int] = (0,)
     ) -> tuple[Baseline, ...]:
@@ -74,7 +79,7 @@ class Tuned(Generic[S]):
         Once with each seed; just once where nothing is drawn at random.
         """
         settings: Any = self.settings
-        if not hasattr(settings, "seed"):
+        if not self.is_seeded:
             return (self.recipe.fit(rows, fitted, settings),)
         of_seeds = [replace(settings, seed=seed) for seed in seeds]
         return tuple(self.recipe.fit(rows, fitted, each) for each in of_seeds)

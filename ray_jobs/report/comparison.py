@@ -150,7 +150,7 @@ def _how(num_comparisons: int, entries: Sequence[Entry], num_users: int) -> str:
         "drawn with replacement, the same ones for all models"
         + (
             "; what other training seeds might have given comes on top, with a spread that is "
-            "estimated from all losses together. "
+            "estimated from all of the compared models together. "
             if several_seeds
             else ". With one training seed each, what other seeds would have given is unknown and "
             "not accounted for. "

@@ -65,6 +65,11 @@ def search_blocks(trials: Trials, space: Mapping[str, Dimension]) -> Iterator[Bl
         plots.search_history(errors, "validation RMSE"),
     )
     yield from _tables(trials)
+    if any(dimension.tables for dimension in space.values()):
+        yield Text(
+            "Some choices set several settings. Tables and plots show what was drawn for each "
+            "setting, also where such a choice took its place; best_config.toml has what was used."
+        )
     yield from _importances(trials, space)
     if len(errors) > 1:
         yield from _parallel_coordinates(study_of(trials, space))

@@ -199,6 +199,19 @@ def test_varying_seeds_leaves_what_has_one_seed_alone() -> None:
     assert np.std(varied[:, 1]) > np.std(fixed[:, 1])
 
 
+def test_a_model_in_no_pair_changes_nothing() -> None:
+    rng = np.random.default_rng(8)
+    users = list(range(12))
+    first, second = (
+        errors_of(name, users, *(rng.normal(0, 1, 12).tolist() for _ in range(3))) for name in "ab"
+    )
+    steady = errors_of("c", users, *([1.0] * 12 for _ in range(9)))
+    pair = [("a", "b")]
+    assert differences([first, second, steady], pair, vary_seeds=True) == differences(
+        [first, second], pair, vary_seeds=True
+    )
+
+
 def test_one_seed_has_no_spread_to_add() -> None:
     model = errors_of("a", [0, 1, 2], [1.0, 2.0, 3.0])
 

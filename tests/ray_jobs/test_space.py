@@ -14,7 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from ncf.config import ExperimentConfig
 from ncf.prepared import Manifest, Prepared
 from ncf.report import Report, ReportSection
-from ray_jobs.config import JobConfig, settings_of, with_parameters
+from ray_jobs.config import Dimension, JobConfig, settings_of, with_parameters
 from ray_jobs.executors import decoded
 from ray_jobs.report.search import search_blocks
 from ray_jobs.runtime import load_config
@@ -35,6 +35,12 @@ SPACE = {
 def job(storage: Path, **tune: Any) -> JobConfig:
     values = {"storage": str(storage), "name": "x", "tune": {"space": SPACE} | tune}
     return JobConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("choices", [[0, {"model.gmf_dim": 8}], [True, ["user"]], [0.5, {}]])
+def test_tables_and_lists_are_not_mixed_with_numbers(choices: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"choices mix lists or tables with .* as a table too"):
+        Dimension(choices=choices)
 
 
 def drawn(config: JobConfig, number: int) -> list[dict[str, Any]]:

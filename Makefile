@@ -30,7 +30,7 @@ bench: $(READY) ## the benchmarks, as ratios
 	$(BIN)/python benchmarks/bench_serve.py $(ARGS)
 
 docs: $(READY) ## write docs/configuration.md from the code
-	$(BIN)/python -m ray_jobs.reference --out docs/configuration.md
+	$(BIN)/python -m dev.settings_reference --out docs/configuration.md
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools

@@ -1,8 +1,8 @@
 """How accurate one configuration is, over several seeds, without Ray.
 
-    python -m ray_jobs.preprocess --config configs/closed-form.toml
-    python -m ray_jobs.preprocess --config configs/closed-form.toml --set split.validation=0
-    python benchmarks/accuracy.py artifacts/prepared/* --config configs/closed-form.toml
+    python -m ray_jobs.preprocess --config configs/gaussian-process.toml
+    python -m ray_jobs.preprocess --config configs/gaussian-process.toml --set split.validation=0
+    python benchmarks/accuracy.py artifacts/prepared/* --config configs/gaussian-process.toml
 
 The first folder has validation rows; in the second they are training rows. Where there are more
 folders, the two that are meant must be named.
@@ -41,19 +41,24 @@ from pyarrow import fs
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from ingest.config import apply_overrides, read_toml  # noqa: E402
-from ingest.config import build as checked  # noqa: E402
-from ncf.baselines import DEFAULT_TRIALS, tuned_baselines  # noqa: E402
-from ncf.batches import Batch  # noqa: E402
-from ncf.calibration import Calibration  # noqa: E402
+from foundation.config import apply_overrides, read_toml  # noqa: E402
+from foundation.config import build as checked  # noqa: E402
+from ncf.baselines import DEFAULT_TRIALS, fit_baselines  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
+from ncf.data.batches import Batch  # noqa: E402
+from ncf.data.dataset import PreparedDataset  # noqa: E402
 from ncf.errors import DataError  # noqa: E402
-from ncf.metrics import ErrorSums  # noqa: E402
-from ncf.predictions import predict  # noqa: E402
-from ncf.prepared import Prepared  # noqa: E402
-from ncf.significance import UserErrors, differences  # noqa: E402
-from ncf.slices import errors_by_slice, slicings  # noqa: E402
-from ncf.training import Objective, build, evaluate, fit  # noqa: E402
+from ncf.evaluation.calibration import Calibration  # noqa: E402
+from ncf.evaluation.metrics import ErrorSums  # noqa: E402
+from ncf.evaluation.predictions import (  # noqa: E402
+    evaluate,
+    predict,
+)
+from ncf.evaluation.significance import UserErrors, differences  # noqa: E402
+from ncf.evaluation.slices import errors_by_slice, slicings  # noqa: E402
+from ncf.models.targets import Objective  # noqa: E402
+from ncf.training.loop import fit  # noqa: E402
+from ncf.training.trainer import build  # noqa: E402
 from ray_jobs.config import JobConfig, with_parameters  # noqa: E402
 
 _KEPT_ROWS: Final = "rows.txt"
@@ -66,7 +71,7 @@ Stars = npt.NDArray[np.float32]
 class Selection:
     """Rows that settings and epochs are chosen by."""
 
-    prepared: Prepared
+    prepared: PreparedDataset
     """What was fitted on the training rows alone, and these rows."""
     train: Batch
     validation: Batch
@@ -82,7 +87,7 @@ class Selection:
 class Scoring:
     """Rows of the models that are scored."""
 
-    prepared: Prepared
+    prepared: PreparedDataset
     """What was fitted on training and validation rows."""
     train: Batch
     """Both of these."""
@@ -96,7 +101,7 @@ class Scoring:
         rows, expected = _rows_of(prepared, "test"), _rows_of(selection.prepared, "test")
         num_rows, num_expected = prepared.manifest.counts["train"], len(selection.train)
         num_expected += len(selection.validation)
-        names = prepared.fitted.numeric_names, selection.prepared.fitted.numeric_names
+        names = prepared.preprocessor.numeric_names, selection.prepared.preprocessor.numeric_names
         if not rows.equals(expected):
             found = f"{len(rows):,} other test rows than the {len(expected):,}"
         elif num_rows != num_expected:
@@ -142,29 +147,29 @@ def _only_one(folders: Sequence[str], *, with_validation: bool) -> str:
     )
 
 
-def _open(folder: str) -> Prepared:
+def _open(folder: str) -> PreparedDataset:
     try:
-        return Prepared.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+        return PreparedDataset.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
     except DataError as error:
         raise SystemExit(str(error)) from error
 
 
-def _split(prepared: Prepared, split: str) -> Batch:
+def _split(prepared: PreparedDataset, split: str) -> Batch:
     rows = prepared.rows(split)
     assert rows is not None
     return rows
 
 
-def _rows_of(prepared: Prepared, split: str) -> pa.ChunkedArray:
+def _rows_of(prepared: PreparedDataset, split: str) -> pa.ChunkedArray:
     return prepared.table(split, ["row"])["row"]
 
 
 def chosen_on(experiment: ExperimentConfig, rows: Selection) -> Record:
     """Validation errors of one seed, and its best epoch."""
-    fitted = rows.prepared.fitted
-    objective = Objective(experiment.train, experiment.time_decay, fitted)
+    preprocessor = rows.prepared.preprocessor
+    objective = Objective(experiment.train, experiment.time_decay, preprocessor)
     started = time.perf_counter()
-    model = build(experiment, fitted, rows.train)
+    model = build(experiment, preprocessor, rows.train)
     selection = fit(model, rows.train, rows.validation, objective)
     best = selection.epochs[selection.best_epoch - 1].validation
     assert best is not None
@@ -179,9 +184,9 @@ def chosen_on(experiment: ExperimentConfig, rows: Selection) -> Record:
 def scored_on(experiment: ExperimentConfig, epochs: int, rows: Scoring) -> tuple[Record, Stars]:
     """Test errors of one seed after so many epochs, and its predictions ``[N]``."""
     refit = with_parameters(experiment, {"train.stop_after": epochs})
-    objective = Objective(refit.train, refit.time_decay, rows.prepared.fitted)
+    objective = Objective(refit.train, refit.time_decay, rows.prepared.preprocessor)
     started = time.perf_counter()
-    model = build(refit, rows.prepared.fitted, rows.train)
+    model = build(refit, rows.prepared.preprocessor, rows.train)
     fit(model, rows.train, None, objective)
     stars = predict(model, rows.test, objective).stars
     errors = evaluate(model, rows.test, objective).stars.as_dict()
@@ -190,15 +195,17 @@ def scored_on(experiment: ExperimentConfig, epochs: int, rows: Scoring) -> tuple
 
 def peers(chosen: Selection, final: Scoring, options: argparse.Namespace) -> None:
     """Print the errors of the baselines, and keep their predictions."""
-    fitted, seeds = final.prepared.fitted, range(options.seeds)
-    rows = chosen.train, chosen.validation, chosen.prepared.fitted
-    for found in tuned_baselines(*rows, num_trials=options.trials):
-        baselines = found.refit(final.train, fitted, seeds)
-        scores = [baseline.score(final.test, fitted).stars.as_dict() for baseline in baselines]
+    preprocessor, seeds = final.prepared.preprocessor, range(options.seeds)
+    rows = chosen.train, chosen.validation, chosen.prepared.preprocessor
+    for found in fit_baselines(*rows, num_trials=options.trials):
+        baselines = found.refit(final.train, preprocessor, seeds)
+        scores = [
+            baseline.score(final.test, preprocessor).stars.as_dict() for baseline in baselines
+        ]
         print(f"{found.baseline.name:36} {_figures(scores)}   {baselines[0].detail}", flush=True)
         if options.keep:
             stars = [baseline.predict(final.test).numpy() for baseline in baselines]
-            clipped = np.stack(stars).clip(fitted.rating_min, fitted.rating_max)
+            clipped = np.stack(stars).clip(preprocessor.rating_min, preprocessor.rating_max)
             _keep(options.keep, found.baseline.name, clipped, final)
 
 
@@ -289,7 +296,7 @@ def print_differences(final: Scoring, folder: Path, against: str) -> None:
         found = Calibration.of(label, predicted, actual)
         slope = f"{found.slope:.3f}" if found.slope is not None else "none"
         print(f"{label:36} calibration error {found.expected_error:.4f}, slope {slope}")
-    ways = slicings(final.train, final.test, final.prepared.fitted)
+    ways = slicings(final.train, final.test, final.prepared.preprocessor)
     for part in errors_by_slice(ways, list(errors.items())):
         print(f"{part.name}: {part.label}, {part.num_rows:,} rows")
         for error in part.errors:

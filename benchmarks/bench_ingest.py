@@ -34,13 +34,13 @@ from aiohttp import web
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from foundation.storage import Storage  # noqa: E402
 from ingest.config import DataConfig, TmdbConfig  # noqa: E402
-from ingest.crawl import crawl  # noqa: E402
-from ingest.credentials import Credentials  # noqa: E402
-from ingest.progress import PlainView  # noqa: E402
-from ingest.shards import Shards  # noqa: E402
-from ingest.stage import prepare_tables  # noqa: E402
-from ingest.storage import Storage  # noqa: E402
+from ingest.dataset import prepare_tables  # noqa: E402
+from ingest.tmdb.crawl import crawl  # noqa: E402
+from ingest.tmdb.credentials import Credentials  # noqa: E402
+from ingest.tmdb.progress import PlainView  # noqa: E402
+from ingest.tmdb.shards import Shards  # noqa: E402
 
 SHARED: Final = REPOSITORY.parent / "shared"
 TOKEN: Final = "replay-read-access-token"

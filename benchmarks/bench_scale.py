@@ -6,7 +6,7 @@ Synthetic ratings, 0.1 and 1 million if no numbers are given, 160 of each user. 
 process of its own:
 
 generate    ``python -m ingest synthetic``, without records of TMDb, which ``bench_ingest.py`` has.
-plain       ``reference.prepare``: what ``preprocess`` does to ratings, with pyarrow alone.
+plain       ``original_loop.prepare``: what ``preprocess`` does to ratings, with pyarrow alone.
 preprocess  ``python -m ray_jobs.preprocess``, from when Ray is up. Its rate is told as a multiple
             of that of ``plain``, the mean of one run before and one after.
 read        the training rows of the prepared data, as tensors.
@@ -207,20 +207,20 @@ def run_stage(name: str, folder: Path) -> None:
 
 def stage_plain(folder: Path) -> Callable[[], object]:
     """Preparation by pyarrow alone."""
-    from benchmarks import reference
+    from dev import original_loop
 
     (target := folder / "plain").mkdir(exist_ok=True)
-    return lambda: reference.prepare(folder / "raw" / "synthetic" / "ratings.parquet", target)
+    return lambda: original_loop.prepare(folder / "raw" / "synthetic" / "ratings.parquet", target)
 
 
 def prepared_in(folder: Path) -> Any:
     """What ``preprocess`` made."""
     from pyarrow import fs
 
-    from ncf.prepared import Prepared
+    from ncf.data.dataset import PreparedDataset
 
     (made,) = (folder / "prepared").iterdir()
-    return Prepared.open(fs.LocalFileSystem(), str(made))
+    return PreparedDataset.open(fs.LocalFileSystem(), str(made))
 
 
 def stage_read(folder: Path) -> Callable[[], object]:
@@ -239,7 +239,7 @@ def stage_stream(folder: Path) -> Callable[[], object]:
     """The same, with rows that are read meanwhile."""
     import torch
 
-    from ncf.streaming import Streamed
+    from ncf.data.streaming import Streamed
 
     prepared = prepared_in(folder)
     rows = Streamed(prepared, "train", torch.device("cpu"))
@@ -248,29 +248,32 @@ def stage_stream(folder: Path) -> Callable[[], object]:
 
 def epoch_of(prepared: Any, rows: Any, checkpoint: Path) -> Callable[[], object]:
     """Trains on ``rows``."""
-    from ncf.checkpoint import save
     from ncf.config import ExperimentConfig, TrainConfig
-    from ncf.training import Objective, build, fit
+    from ncf.inference.checkpoint import save
+    from ncf.models.targets import Objective
+    from ncf.training.loop import fit
+    from ncf.training.trainer import build
 
     config = ExperimentConfig(train=TrainConfig(batch_size=BATCH_SIZE, epochs=1))
-    objective = Objective(config.train, config.time_decay, prepared.fitted)
-    model = build(config, prepared.fitted, rows)
+    objective = Objective(config.train, config.time_decay, prepared.preprocessor)
+    model = build(config, prepared.preprocessor, rows)
 
     def work() -> None:
         found = fit(model, rows, None, objective)
-        save(checkpoint, found.best, config, prepared.fitted, {})
+        save(checkpoint, found.best, config, prepared.preprocessor, {})
 
     return work
 
 
 def stage_evaluate(folder: Path) -> Callable[[], object]:
     """Errors on the test rows."""
-    from ncf.checkpoint import load
-    from ncf.training import Objective, evaluate
+    from ncf.evaluation.predictions import evaluate
+    from ncf.inference.checkpoint import load
+    from ncf.models.targets import Objective
 
     trained = load(folder / "checkpoint")
     config = trained.experiment
-    objective = Objective(config.train, config.time_decay, trained.fitted)
+    objective = Objective(config.train, config.time_decay, trained.preprocessor)
     rows = prepared_in(folder).rows("test")
     return lambda: evaluate(trained.model, rows, objective)
 
@@ -280,12 +283,13 @@ def stage_rank(folder: Path) -> Callable[[], object]:
     import numpy as np
     import pyarrow as pa
 
-    from ncf.checkpoint import load
-    from ncf.ranking import SeenMovies, top_movies
-    from ncf.splits import SPLITS
+    from ncf.data.splits import SPLITS
+    from ncf.evaluation.ranking import SeenMovies
+    from ncf.inference.checkpoint import load
+    from ncf.inference.top_k import top_movies
 
     trained, prepared = load(folder / "checkpoint"), prepared_in(folder)
-    num_users = trained.fitted.num_users
+    num_users = trained.preprocessor.num_users
     users = np.arange(1, min(NUM_RANKED, num_users) + 1)
 
     def work() -> None:

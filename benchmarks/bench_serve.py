@@ -12,9 +12,8 @@ movies           GET /api/movies: a search for a title
 Rates are also told as multiples of the reference, in the same run before and after: the same model
 called in a plain loop on one thread, without HTTP and JSON. Refused are answers with 503, which
 count neither as answered nor as failed. Without a checkpoint there is a model of
-configs/closed-form.toml with random weights and a catalogue of 9,742 made-up films; how fast it is
-does not depend on the weights.
-"""
+configs/gaussian-process.toml with random weights and a catalogue of 9,742 made-up films; how fast
+it is does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -40,16 +39,16 @@ import torch
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from ncf import checkpoint  # noqa: E402
-from ncf.batches import Batch  # noqa: E402
-from ncf.fitted import FittedState, MovieTable, NumericColumn  # noqa: E402
-from ncf.model import NCF  # noqa: E402
-from ncf.serving import Recommender, load  # noqa: E402
-from ncf.training import snapshot  # noqa: E402
-from ray_jobs.runtime import load_config  # noqa: E402
+from ncf.data.batches import Batch  # noqa: E402
+from ncf.data.preprocessor import MovieTable, NumericColumn, Preprocessor  # noqa: E402
+from ncf.inference import checkpoint  # noqa: E402
+from ncf.inference.recommender import Recommender, load  # noqa: E402
+from ncf.models.ncf import NCF  # noqa: E402
+from ncf.models.weights import snapshot  # noqa: E402
+from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.web.search import TitleSearch  # noqa: E402
 
-CONFIG: Final = REPOSITORY / "configs" / "closed-form.toml"
+CONFIG: Final = REPOSITORY / "configs" / "gaussian-process.toml"
 NUM_MOVIES: Final = 9_742
 NUM_USERS: Final = 610
 RATINGS: Final = 10
@@ -64,21 +63,21 @@ Result = dict[str, Any]
 class Asked:
     """What is asked, over HTTP and without."""
 
-    newcomers: list[tuple[list[int], list[float]]]
+    is_folded_in: list[tuple[list[int], list[float]]]
     queries: list[str]
 
     @classmethod
     def of(cls, model: Recommender) -> Asked:
         """Ratings of often rated films; the first two words of titles."""
         rng = np.random.default_rng(0)
-        movies = model.checkpoint.fitted.movies
+        movies = model.checkpoint.preprocessor.movies
         often = np.argsort(-movies.train_counts, kind="stable")[:1000]
         chosen = [rng.choice(often, RATINGS, replace=False) for _ in range(DIFFERENT)]
-        newcomers = [
+        is_folded_in = [
             (movies.ids[each].tolist(), (rng.integers(1, 11, RATINGS) / 2).tolist())
             for each in chosen
         ]
-        return cls(newcomers, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
+        return cls(is_folded_in, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
 
     def bodies(self) -> list[Result]:
         """The newcomers' requests as JSON."""
@@ -90,7 +89,7 @@ class Asked:
                 "n": RATINGS,
                 "reasons": REASONS,
             }
-            for movies, ratings in self.newcomers
+            for movies, ratings in self.is_folded_in
         ]
 
 
@@ -113,7 +112,7 @@ def made_model(folder: Path) -> None:
         NumericColumn(name, "none", 1.0, 0.0, 0.0, 1.0, indicator=False)
         for name in ("year", "train_count")
     ]
-    fitted = FittedState(
+    preprocessor = Preprocessor(
         user_ids=np.arange(1, NUM_USERS + 1),
         genres=tuple(f"genre {i}" for i in range(19)),
         decades=tuple(range(1950, 2020, 10)),
@@ -134,10 +133,10 @@ def made_model(folder: Path) -> None:
         times=torch.randint(10**9, (count,)),
     )
     experiment = load_config(str(CONFIG), []).experiment
-    model = NCF(experiment.model, fitted)
-    model.start_at(3.5)
-    model.remember(rows)
-    checkpoint.save(folder, snapshot(model), experiment, fitted, {}, model.history)
+    model = NCF(experiment.model, preprocessor)
+    model.init_output_bias(3.5)
+    model.fit_history(rows)
+    checkpoint.save(folder, snapshot(model), experiment, preprocessor, {}, model.history)
 
 
 @contextlib.contextmanager
@@ -236,19 +235,19 @@ def loop(calls: Callable[[int], object], duration: float) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def references(model: Recommender, asked: Asked) -> dict[str, Callable[[int], object]]:
+def references(model: Recommender, recommender: Asked) -> dict[str, Callable[[int], object]]:
     """The same without HTTP."""
-    search = TitleSearch(model.checkpoint.fitted.movies)
+    search = TitleSearch(model.checkpoint.preprocessor.movies)
 
     def recommend(turn: int) -> object:
-        movies, ratings = asked.newcomers[turn]
-        theirs = model.newcomer(movies, ratings)
+        movies, ratings = recommender.is_folded_in[turn]
+        theirs = model.fold_in(movies, ratings)
         best = theirs.recommend(0, RATINGS, movies)
-        return theirs.reasons(0, best.movies)
+        return theirs.explain(0, best.movies)
 
     return {
         "recommendations": recommend,
-        "movies": lambda turn: search.find(asked.queries[turn], 20),
+        "movies": lambda turn: search.find(recommender.queries[turn], 20),
     }
 
 
@@ -256,18 +255,18 @@ def measure(stored: Path, replicas: int, connections: Sequence[int], duration: f
     """Both kinds of request, over each number of connections."""
     torch.set_num_threads(1)
     model = load(stored)
-    asked = Asked.of(model)
+    recommender = Asked.of(model)
     kinds: dict[str, list[Result]] = {
         "recommendations": [
             {"path": "/api/recommendations", "is": {"method": "POST", "json": body}}
-            for body in asked.bodies()
+            for body in recommender.bodies()
         ],
         "movies": [
             {"path": "/api/movies", "is": {"method": "GET", "params": {"query": query}}}
-            for query in asked.queries
+            for query in recommender.queries
         ],
     }
-    plain = references(model, asked)
+    plain = references(model, recommender)
     before = {kind: loop(plain[kind], duration) for kind in kinds}
     rows: list[Result] = []
     with server(stored, replicas) as url:
@@ -281,7 +280,7 @@ def measure(stored: Path, replicas: int, connections: Sequence[int], duration: f
     reference = {kind: (before[kind] + after[kind]) / 2 for kind in kinds}
     for each in rows:
         each["ratio_to_loop"] = each["requests_per_s"] / reference[each["kind"]]
-    movies = len(model.checkpoint.fitted.movies)
+    movies = len(model.checkpoint.preprocessor.movies)
     return {"movies": movies, "replicas": replicas, "loop_per_s": reference, "rows": rows}
 
 

@@ -4,7 +4,7 @@
         [--quick] [--json]
 
 small       the original's network at batch 64: samples per second of steps one by one and of
-            compiled steps, as multiples of the loop in ``reference.py``, after a first epoch.
+            compiled steps, as multiples of the loop in ``original_loop.py``, after a first epoch.
 large       the same network at batches of 1,024 and 8,192: the share that training reaches of a
             loop that does nothing but the step, on tensors that are there.
 evaluation  scoring a test split, as a multiple of the plain loop.
@@ -43,13 +43,18 @@ from torch.utils.data import DataLoader
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import reference  # noqa: E402
-from ncf.batches import Batch, Share  # noqa: E402
-from ncf.checkpoint import Checkpoint  # noqa: E402
+from dev import original_loop  # noqa: E402
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig  # noqa: E402
-from ncf.fitted import FittedState  # noqa: E402
-from ncf.ranking import SeenMovies, top_movies  # noqa: E402
-from ncf.training import Objective, Trainer, build, evaluate, train_epoch  # noqa: E402
+from ncf.data.batches import Batch  # noqa: E402
+from ncf.data.preprocessor import Preprocessor  # noqa: E402
+from ncf.data.sampling import Shard  # noqa: E402
+from ncf.evaluation.predictions import evaluate  # noqa: E402
+from ncf.evaluation.ranking import SeenMovies  # noqa: E402
+from ncf.inference.checkpoint import Checkpoint  # noqa: E402
+from ncf.inference.top_k import top_movies  # noqa: E402
+from ncf.models.targets import Objective  # noqa: E402
+from ncf.training.loop import train_epoch  # noqa: E402
+from ncf.training.trainer import Trainer, build  # noqa: E402
 
 TURNS: Final = 5
 Result = dict[str, Any]
@@ -76,34 +81,34 @@ def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> Exper
     )
 
 
-def trainer_of(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Trainer:
+def trainer_of(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Trainer:
     """What ``fit`` trains with."""
-    objective = Objective(config.train, config.time_decay, fitted)
-    return Trainer(build(config, fitted, rows), rows, objective)
+    objective = Objective(config.train, config.time_decay, preprocessor)
+    return Trainer(build(config, preprocessor, rows), rows, objective)
 
 
-def ours(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epoch:
+def ours(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
     """An epoch of ``fit``."""
-    trainer = trainer_of(config, fitted, rows)
+    trainer = trainer_of(config, preprocessor, rows)
     generator = torch.Generator().manual_seed(0)
     return lambda: void(train_epoch(trainer.model, trainer.portions(generator), trainer.step))
 
 
-def plain(fitted: FittedState, rows: Batch) -> Epoch:
+def plain(preprocessor: Preprocessor, rows: Batch) -> Epoch:
     """An epoch of the plain loop."""
-    model = reference.ReferenceNCF()
+    model = original_loop.ReferenceNCF()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(0)
-    batches = reference.loader(reference.dataset_of(rows, fitted), generator)
-    return lambda: void(reference.train_epoch(model, batches, optimizer, nn.MSELoss()))
+    batches = original_loop.loader(original_loop.dataset_of(rows, preprocessor), generator)
+    return lambda: void(original_loop.train_epoch(model, batches, optimizer, nn.MSELoss()))
 
 
-def step_only(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epoch:
+def step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
     """The plain network on rows in order, joined to their features before; nothing but steps."""
-    model = reference.ReferenceNCF()
+    model = original_loop.ReferenceNCF()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     size = config.train.batch_size
-    tensors = reference.dataset_of(rows, fitted).tensors
+    tensors = original_loop.dataset_of(rows, preprocessor).tensors
     batches = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
 
     def epoch() -> None:
@@ -115,9 +120,9 @@ def step_only(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epo
     return epoch
 
 
-def own_step_only(config: ExperimentConfig, fitted: FittedState, rows: Batch) -> Epoch:
+def own_step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
     """Our own step on portions that are there."""
-    trainer = trainer_of(config, fitted, rows)
+    trainer = trainer_of(config, preprocessor, rows)
     portions = list(trainer.portions(torch.Generator().manual_seed(0)))
     trainer.model.train()
 
@@ -155,26 +160,26 @@ def in_turns(epochs: dict[str, Epoch], rows: int, turns: int = TURNS) -> Result:
 
 def bench_small(*, quick: bool) -> Result:
     """Batch 64."""
-    fitted, rows = reference.synthetic()
+    preprocessor, rows = original_loop.synthetic()
     rows = rows[: 16_000 if quick else 80_669]
     epochs = {
-        "plain": plain(fitted, rows),
-        "eager": ours(experiment(64), fitted, rows),
-        "compiled": ours(experiment(64, compiled=True), fitted, rows),
+        "plain": plain(preprocessor, rows),
+        "eager": ours(experiment(64), preprocessor, rows),
+        "compiled": ours(experiment(64, compiled=True), preprocessor, rows),
     }
     return in_turns(epochs, len(rows))
 
 
 def bench_large(*, quick: bool) -> Result:
     """Batches of 1,024 and more."""
-    fitted, rows = reference.synthetic(100_000 if quick else 400_000)
+    preprocessor, rows = original_loop.synthetic(100_000 if quick else 400_000)
     result: Result = {}
     for size in (1024, 8192):
         config = experiment(size)
         epochs = {
-            "plain_step_only": step_only(config, fitted, rows),
-            "own_step_only": own_step_only(config, fitted, rows),
-            "training": ours(config, fitted, rows),
+            "plain_step_only": step_only(config, preprocessor, rows),
+            "own_step_only": own_step_only(config, preprocessor, rows),
+            "training": ours(config, preprocessor, rows),
         }
         found = in_turns(epochs, len(rows))
         result |= {f"batch_{size}_{name}": value for name, value in found.items()}
@@ -183,14 +188,14 @@ def bench_large(*, quick: bool) -> Result:
 
 def bench_evaluation(*, quick: bool) -> Result:
     """RMSE, MAE and R2 of a fifth of all ratings."""
-    fitted, rows = reference.synthetic()
+    preprocessor, rows = original_loop.synthetic()
     test = rows[80_669:]
     config = experiment(64)
-    objective = Objective(config.train, config.time_decay, fitted)
-    network, model = build(config, fitted, rows), reference.ReferenceNCF()
-    batches = DataLoader(reference.dataset_of(test, fitted), batch_size=64)
+    objective = Objective(config.train, config.time_decay, preprocessor)
+    network, model = build(config, preprocessor, rows), original_loop.ReferenceNCF()
+    batches = DataLoader(original_loop.dataset_of(test, preprocessor), batch_size=64)
     epochs: dict[str, Epoch] = {
-        "plain": lambda: void(reference.evaluate(model, batches)),
+        "plain": lambda: void(original_loop.evaluate(model, batches)),
         "ours": lambda: void(evaluate(network, test, objective)),
     }
     return in_turns(epochs, len(test), 5 if quick else 21)
@@ -198,8 +203,8 @@ def bench_evaluation(*, quick: bool) -> Result:
 
 def bench_recommend(*, quick: bool) -> Result:
     """Top ten of all movies."""
-    fitted, rows = reference.synthetic()
-    seen = SeenMovies.of(rows.users.numpy(), rows.movies.numpy(), reference.NUM_USERS)
+    preprocessor, rows = original_loop.synthetic()
+    seen = SeenMovies.of(rows.users.numpy(), rows.movies.numpy(), original_loop.NUM_USERS)
     users = np.arange(1, (20 if quick else 200) + 1)
     result: Result = {}
     for name, further in (
@@ -210,12 +215,12 @@ def bench_recommend(*, quick: bool) -> Result:
         config = of_original.model_copy(
             update={"model": of_original.model.model_copy(update=further)}
         )
-        model = build(config, fitted, rows).eval()
-        trained = Checkpoint(model, config, fitted, {})
+        model = build(config, preprocessor, rows).eval()
+        trained = Checkpoint(model, config, preprocessor, {})
         best = top_movies(trained, users, seen, 10).movies
-        assert (best == reference.top_movies(model, users.tolist(), seen, 10)).all()
+        assert (best == original_loop.top_movies(model, users.tolist(), seen, 10)).all()
         epochs: dict[str, Epoch] = {
-            "plain": partial(reference.top_movies, model, users.tolist(), seen, 10),
+            "plain": partial(original_loop.top_movies, model, users.tolist(), seen, 10),
             "ours": partial(top_movies, trained, users, seen, 10),
         }
         found = in_turns(epochs, len(users), 5)
@@ -241,9 +246,9 @@ def bench_start(*, quick: bool) -> Result:
 
 def first_epoch() -> None:
     """Print the seconds of one call of compiled steps and what precedes it."""
-    fitted, rows = reference.synthetic(64 * 8)
+    preprocessor, rows = original_loop.synthetic(64 * 8)
     started = time.perf_counter()
-    ours(experiment(64, compiled=True), fitted, rows)()
+    ours(experiment(64, compiled=True), preprocessor, rows)()
     print(time.perf_counter() - started)
 
 
@@ -278,20 +283,20 @@ def rate_of_workers(number: int, batch_size: int, width: int, *, quick: bool) ->
 
 def work(rank: int, folder: str, number: int, batch_size: int, width: int, quick: int) -> None:
     """One of ``number`` processes: print the best rate of some epochs."""
-    fitted, rows = reference.synthetic(131_072)
+    preprocessor, rows = original_loop.synthetic(131_072)
     config = experiment(batch_size, width=width)
-    model: nn.Module = build(config, fitted, rows)
+    model: nn.Module = build(config, preprocessor, rows)
     if number > 1:
         meeting = (Path(folder) / "meeting").as_uri()
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)
         model = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
-    objective = Objective(config.train, config.time_decay, fitted)
-    trainer = Trainer(model, rows, objective, Share(rank, number))
+    objective = Objective(config.train, config.time_decay, preprocessor)
+    trainer = Trainer(model, rows, objective, Shard(rank, number))
     generator = torch.Generator().manual_seed(0)
     rates = []
     for _ in range(2 if quick else 4):
         started = time.perf_counter()
-        train_epoch(model, trainer.portions(generator), trainer.step, Share(rank, number))
+        train_epoch(model, trainer.portions(generator), trainer.step, Shard(rank, number))
         rates.append(len(rows) / (time.perf_counter() - started))
     print(max(rates))
     if number > 1:

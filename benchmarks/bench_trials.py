@@ -24,18 +24,21 @@ from typing import Any, Final
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from ncf.prepared import Prepared  # noqa: E402
-from ray_jobs.cluster import Resources, ensure_ray, leave_ray  # noqa: E402
+from ncf.data.dataset import PreparedDataset  # noqa: E402
+from ray_jobs.cli import load_config  # noqa: E402
+from ray_jobs.cluster.resources import Resources  # noqa: E402
+from ray_jobs.cluster.session import ensure_ray, leave_ray  # noqa: E402
 from ray_jobs.preprocess import ingest, preprocess  # noqa: E402
-from ray_jobs.runtime import load_config  # noqa: E402
+from ray_jobs.results.run import Workspace  # noqa: E402
 from ray_jobs.tune import search  # noqa: E402
-from ray_jobs.workspace import Workspace  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
 Result = dict[str, Any]
 
 
-def timed_search(settings: list[str], prepared: Prepared, executor: str, trials: int) -> Result:
+def timed_search(
+    settings: list[str], prepared: PreparedDataset, executor: str, trials: int
+) -> Result:
     """Wall seconds of one search, and those that its trials spent in epochs."""
     name = f"{executor}-{trials}"
     changes = [f"name={name}", f"tune.executor={executor}", f"tune.num_trials={trials}"]
@@ -100,9 +103,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-trials-") as folder:
-        lengths = {"isolated": options.reference_trials, "warm": options.trials}
+        lengths = {"isolated": options.reference_trials, "persistent": options.trials}
         if options.quick:
-            lengths = {"isolated": 4, "warm": 20}
+            lengths = {"isolated": 4, "persistent": 20}
         with progress_to_stderr():
             try:
                 results = compare([*options.overrides, f"storage={folder}"], lengths)

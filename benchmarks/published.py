@@ -25,12 +25,12 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.accuracy import one_to_choose_on  # noqa: E402
-from ncf.baselines.base import tuned  # noqa: E402
+from ncf.baselines.base import fit_baseline  # noqa: E402
 from ncf.baselines.bias import DAMPED_BIAS, Dampings  # noqa: E402
-from ncf.baselines.factors import FACTORISATION, FactorSettings  # noqa: E402
+from ncf.baselines.matrix_factorization import MATRIX_FACTORIZATION, FactorSettings  # noqa: E402
 from ncf.baselines.neighbours import NEAREST_NEIGHBOURS, NeighbourSettings  # noqa: E402
-from ncf.batches import concatenated  # noqa: E402
-from ncf.prepared import Prepared  # noqa: E402
+from ncf.data.batches import concatenated  # noqa: E402
+from ncf.data.dataset import PreparedDataset  # noqa: E402
 
 COLUMNS: Final = ["user_id", "movie_index", "rating"]
 
@@ -115,30 +115,30 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = one_to_choose_on(options.prepared)
-    prepared = Prepared.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+    prepared = PreparedDataset.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
     train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
     assert train is not None
     assert test is not None
-    fitted, both = prepared.fitted, concatenated(train, validation)
+    preprocessor, both = prepared.preprocessor, concatenated(train, validation)
     frames = {s: prepared.table(s, COLUMNS).to_pandas() for s in ("train", "validation", "test")}
-    known, asked = pd.concat([frames["train"], frames["validation"]]), frames["test"]
+    known, recommender = pd.concat([frames["train"], frames["validation"]]), frames["test"]
 
-    def ours(recipe: Any) -> tuple[Any, Stars]:
-        found = tuned(recipe, train, validation, fitted)
-        (baseline,) = found.refit(both, fitted)
+    def ours(spec: Any) -> tuple[Any, Stars]:
+        found = fit_baseline(spec, train, validation, preprocessor)
+        (baseline,) = found.refit(both, preprocessor)
         print(f"  {baseline.detail}")
         return found.settings, baseline.predict(test).numpy()
 
-    clip = (fitted.rating_min, fitted.rating_max)
+    clip = (preprocessor.rating_min, preprocessor.rating_max)
     dampings, stars = ours(DAMPED_BIAS)
-    theirs = surprise_predictions(surprise_bias(dampings), known, asked)
-    show("damped bias, Surprise's BaselineOnly", stars, theirs, asked, clip)
+    theirs = surprise_predictions(surprise_bias(dampings), known, recommender)
+    show("damped bias, Surprise's BaselineOnly", stars, theirs, recommender, clip)
     neighbours, stars = ours(NEAREST_NEIGHBOURS)
-    theirs = surprise_predictions(surprise_neighbours(neighbours), known, asked)
-    show("item kNN, Surprise's KNNBaseline", stars, theirs, asked, clip)
-    factors, stars = ours(FACTORISATION)
-    theirs = lenskit_factors(factors, known, asked)
-    show("factorisation, LensKit's BiasedMF", stars, theirs, asked, clip)
+    theirs = surprise_predictions(surprise_neighbours(neighbours), known, recommender)
+    show("item kNN, Surprise's KNNBaseline", stars, theirs, recommender, clip)
+    gmf, stars = ours(MATRIX_FACTORIZATION)
+    theirs = lenskit_factors(gmf, known, recommender)
+    show("factorisation, LensKit's BiasedMF", stars, theirs, recommender, clip)
     return 0
 
 

@@ -12,24 +12,18 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from ingest import sources, stage
-from ingest.commandline import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser, nearest, positive
-from ingest.config import (
-    DataConfig,
-    Section,
-    TmdbConfig,
-    apply_overrides,
-    build,
-    keys,
-    read_toml,
-)
-from ingest.crawl import CrawlSummary
-from ingest.errors import ConfigError, IngestError
+from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser, nearest, positive
+from foundation.config import Section, apply_overrides, build, keys, read_toml
+from foundation.errors import ConfigError, MovieRatingsError
+from foundation.storage import Storage
+from ingest import dataset
+from ingest.config import DataConfig, TmdbConfig
+from ingest.dataset import RawData
 from ingest.manifest import TablesManifest, read_tables_manifest
 from ingest.progress import Say
-from ingest.shards import Shards
-from ingest.stage import RawData
-from ingest.storage import Storage
+from ingest.sources import registry
+from ingest.tmdb.crawl import CrawlSummary
+from ingest.tmdb.shards import Shards
 
 _PROG: Final = "python -m ingest"
 
@@ -54,7 +48,7 @@ class Outcome:
 def main(
     argv: Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
-    say: Say = stage.say_on_stderr,
+    say: Say = dataset.say_on_stderr,
 ) -> int:
     """Run one command; the exit code."""
     options = parser().parse_args(argv)
@@ -64,7 +58,7 @@ def main(
     except ConfigError as error:
         say(f"ingest: {error}")
         return WRONG_USAGE
-    except IngestError as error:
+    except MovieRatingsError as error:
         say(f"ingest: {error}")
         return FAILED
     except KeyboardInterrupt:
@@ -98,7 +92,7 @@ def load_settings(options: argparse.Namespace) -> Settings:
     if options.storage:
         values["storage"] = options.storage
     if options.command == "synthetic":
-        values["data"] = {**values.get("data", {}), "source": sources.SYNTHETIC}
+        values["data"] = {**values.get("data", {}), "source": registry.SYNTHETIC}
     return build(Settings, values, options.config or "the command line")
 
 
@@ -120,9 +114,11 @@ def _run(
 def _movielens(
     options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
 ) -> Outcome:
-    tables, notices = stage.prepare_tables(settings.data, storage / "raw", say, force=options.force)
+    tables, notices = dataset.prepare_tables(
+        settings.data, storage / "raw", say, force=options.force
+    )
     folder = storage / "raw" / tables.name
-    return _described(stage.finish(folder, tables, settings.tmdb, notices))
+    return _described(dataset.finish(folder, tables, settings.tmdb, notices))
 
 
 def _tmdb(
@@ -134,25 +130,27 @@ def _tmdb(
 ) -> Outcome:
     """Crawl; the tables are brought in first if they are not there."""
     wanted = settings.tmdb.model_copy(update={"enabled": True})
-    credentials = stage.credentials_for(settings.data, wanted, environ)
-    tables, notices = stage.prepare_tables(settings.data, storage / "raw", say)
+    credentials = dataset.credentials_for(settings.data, wanted, environ)
+    tables, notices = dataset.prepare_tables(settings.data, storage / "raw", say)
     folder = storage / "raw" / tables.name
-    summary, found = stage.crawl_dataset(
+    summary, found = dataset.crawl_dataset(
         folder, tables, wanted, credentials, say, limit=options.limit, refetch=options.force
     )
-    return _described(stage.finish(folder, tables, wanted, notices + found), summary)
+    return _described(dataset.finish(folder, tables, wanted, notices + found), summary)
 
 
 def _synthetic(
     options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
 ) -> Outcome:
-    tables, notices = stage.prepare_tables(settings.data, storage / "raw", say, force=options.force)
+    tables, notices = dataset.prepare_tables(
+        settings.data, storage / "raw", say, force=options.force
+    )
     folder = storage / "raw" / tables.name
     summary = None
-    if stage.uses_tmdb(tables, settings.tmdb, None):
-        summary, found = stage.crawl_dataset(folder, tables, settings.tmdb, None, say)
+    if dataset.uses_tmdb(tables, settings.tmdb, None):
+        summary, found = dataset.crawl_dataset(folder, tables, settings.tmdb, None, say)
         notices += found
-    return _described(stage.finish(folder, tables, settings.tmdb, notices), summary)
+    return _described(dataset.finish(folder, tables, settings.tmdb, notices), summary)
 
 
 def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
@@ -184,7 +182,7 @@ def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
 
 def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) -> Outcome:
     """What would be done, without asking anybody and without writing."""
-    name = sources.name_of(settings.data)
+    name = registry.name_of(settings.data)
     folder = storage / "raw" / name
     tables = read_tables_manifest(folder)
     values: dict[str, Any] = {
@@ -206,7 +204,7 @@ def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) 
 def _pending(
     options: argparse.Namespace, settings: Settings, folder: Storage, tables: TablesManifest
 ) -> dict[str, int]:
-    standing = stage.standing(folder, settings.tmdb, refetch=options.force)
+    standing = dataset.standing(folder, settings.tmdb, refetch=options.force)
     to_fetch = len(standing.pending[: options.limit])
     rate = settings.tmdb.requests_per_second
     return {
@@ -221,7 +219,7 @@ def _pending(
 
 def _purge(storage: Storage, *, dry_run: bool) -> Outcome:
     """Remove the TMDb records of every raw data set."""
-    purged = stage.purge(storage, dry_run=dry_run)
+    purged = dataset.purge(storage, dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
     lines = [f"{name}: {files} files of TMDb records {verb}" for name, files in purged.items()]
     lines = lines or [f"no TMDb records under {storage / 'raw'}"]

@@ -1,24 +1,14 @@
-"""Settings of the ingester, and the loader of every configuration file in the project.
-
-A configuration is TOML, read with the standard library, and then changed by
-``--set section.key=value`` options. Unknown keys are refused, with the valid ones listed.
-"""
+"""Settings of the ingester: which ratings to read, and how to enrich movies from TMDb."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, model_validator
 
-from ingest.commandline import nearest
-from ingest.errors import ConfigError, without_secrets
+from foundation.config import Section
 
 Source = Literal[
     "auto",
@@ -33,12 +23,6 @@ Source = Literal[
     "ml-1m",
     "ml-100k",
 ]
-
-
-class Section(BaseModel):
-    """Base of every configuration section: immutable, validated, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class SyntheticConfig(Section):
@@ -112,85 +96,6 @@ class TmdbConfig(Section):
         return parts.scheme == "http" and not _is_this_machine(parts.hostname or "")
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The content of a TOML file.
-
-    Raises:
-        ConfigError: if it is missing or not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        close = nearest(str(path), map(str, Path(path).parent.glob("*.toml")))
-        hint = f". Did you mean {close}?" if close else ""
-        raise ConfigError(
-            f"cannot read the configuration {path}: {error.strerror}{hint}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def apply_overrides(
-    values: Mapping[str, Any], overrides: Iterable[str], valid: Iterable[str] = ()
-) -> dict[str, Any]:
-    """``values`` with each ``section.key=value`` put in.
-
-    A value is read as TOML (``3``, ``true``, ``[64, 32]``), and as a plain string where it is not.
-    Of the ``valid`` keys the nearest is named to somebody who leaves out the value.
-
-    Raises:
-        ConfigError: if an override has no ``=`` or goes through a key that is no section.
-    """
-    result = _deep_copy(values)
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals or not dotted.strip():
-            close = nearest(dotted.partition(" ")[0], valid)
-            hint = f". Did you mean {close}=...?" if close else ""
-            raise ConfigError(f"--set {override!r} is not of the form section.key=value{hint}")
-        *sections, key = dotted.strip().split(".")
-        target = result
-        for section in sections:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
-        target[key] = _parse_value(text.strip())
-    return result
-
-
-def build(model: type[Settings], values: Mapping[str, Any], origin: str) -> Settings:
-    """Validate ``values`` as ``model``.
-
-    Raises:
-        ConfigError: naming each wrong key, what was found, and the valid keys or values.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        found = "\n".join(f"  {problem}" for problem in problems(model, error))
-        raise ConfigError(f"{origin} is not a valid configuration:\n{found}") from error
-
-
-def problems(model: type[BaseModel], error: ValidationError) -> list[str]:
-    """A line on each thing that is wrong with values for ``model``: the key, what was found, and
-    the valid keys or values.
-    """
-    return [_explain(model, detail) for detail in error.errors()]
-
-
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key of a configuration and of its sections, as ``--set`` takes it."""
-    for name, field in model.model_fields.items():
-        section = _section_of(field.annotation)
-        if section is None:
-            yield f"{prefix}{name}"
-        else:
-            yield from keys(section, f"{prefix}{name}.")
-
-
 def _is_this_machine(host: str) -> bool:
     if host == "localhost":
         return True
@@ -198,88 +103,3 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _deep_copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
-    """One line on one validation error."""
-    location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
-    if detail["type"] != "extra_forbidden":
-        return f"{_found(location, detail)}{detail['msg'].removeprefix('Value error, ')}" + (
-            _quoting(key, detail) if detail["type"] == "string_type" else ""
-        )
-    section = _section_at(model, location[:-1])
-    valid = sorted(section.model_fields) if section else []
-    where = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
-    if isinstance(detail["input"], Mapping) and _is_table(model, location[:-2]):
-        table, name = ".".join(location[:-2]), ".".join(location[-2:])
-        return (
-            f'unknown key {key!r}. A name with a dot in it needs quotes: "{name}" = ... in '
-            f"[{table}], or --set '{table}={{\"{name}\" = ...}}'"
-        )
-    # A section was left out, or the key is another one's; or it is misspelt.
-    meant = [k for k in keys(model) if k.endswith(f".{location[-1]}")]
-    meant = meant or [k for k in (nearest(location[-1], valid),) if k]
-    hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-    return f"unknown key {key!r}.{hint} Valid keys of {where}: {', '.join(valid)}"
-
-
-def _found(location: list[str], detail: ErrorDetails) -> str:
-    """The key and its value, for the begin of a message; of rules about many settings, which name
-    these themselves, no value: it would be all settings.
-    """
-    if not location:
-        return ""
-    if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
-        return f"{'.'.join(location)}: "
-    found = without_secrets(repr(detail["input"]))
-    return f"{'.'.join(location)} = {found}: "
-
-
-def _quoting(key: str, detail: ErrorDetails) -> str:
-    """How to write as text what was read as a number, a truth value or a date."""
-    value = detail["input"]
-    if isinstance(value, Mapping | list):
-        return ""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"; text that looks like a value needs quotes: --set '{key}=\"{text}\"'"
-
-
-def _section_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
-    """The section class at a dotted path, if the path leads to one."""
-    current: type[BaseModel] | None = model
-    names = iter(location)
-    for name in names:
-        field = current.model_fields.get(name) if current else None
-        if field and get_origin(field.annotation) is dict:
-            current = _section_of(get_args(field.annotation)[1]) if next(names, "") else None
-        else:
-            current = _section_of(field.annotation) if field else None
-    return current
-
-
-def _is_table(model: type[BaseModel], location: list[str]) -> bool:
-    """Whether a path leads to a table of sections with names of the user's choice."""
-    section = _section_at(model, location[:-1]) if location else None
-    field = section.model_fields.get(location[-1]) if section else None
-    return field is not None and get_origin(field.annotation) is dict
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section class that a field holds, or may hold."""
-    parts = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
-    for part in parts:
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            return part
-    return None

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ingest.credentials import TOKEN_VARIABLE, Credentials
-from ingest.synthetic import SyntheticTmdb
+from ingest.sources.synthetic import SyntheticTmdb
+from ingest.tmdb.credentials import TOKEN_VARIABLE, Credentials
 
 CREDENTIALS: Final = Credentials(TOKEN_VARIABLE, "synthetic")
 """What the server accepts; the user's own credential is never sent to it."""

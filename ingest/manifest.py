@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ingest.schemas import SCHEMA_VERSION
-from ingest.storage import Storage
+from foundation.schemas import SCHEMA_VERSION
+from foundation.storage import Storage
 
 DATASET_FILE: Final = "dataset.json"
 TABLES_FILE: Final = "tables.json"

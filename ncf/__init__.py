@@ -1,7 +1,7 @@
 """Neural collaborative filtering: data preparation, model, training and evaluation.
 
-Only ``ncf.pipeline`` imports Ray; everything else runs, and is tested, with no cluster. A trained
-model in three lines::
+Only ``ncf.data.prepare`` imports Ray; everything else runs, and is tested, with no cluster. A
+trained model in three lines::
 
     import ncf
     model = ncf.load("artifacts/runs/NAME/checkpoint")
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ncf.serving import Recommender
+    from ncf.inference.recommender import Recommender
 
 
 def load(folder: str | Path) -> Recommender:
-    """The model in a checkpoint's folder, see ``ncf.serving.Recommender``.
+    """The model in a checkpoint's folder, see ``ncf.inference.recommender.Recommender``.
 
     Raises:
         CheckpointError: if a file is missing, damaged or of another version.
     """
     # Importing torch takes seconds, and tasks that prepare ratings import this package without it.
-    from ncf.serving import load
+    from ncf.inference.recommender import load
 
     return load(folder)

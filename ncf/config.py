@@ -6,21 +6,28 @@ from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
+from foundation.config import Section
+
 LossName = Literal["mse", "l1", "smooth_l1", "nll"]
 BaselineName = Literal[
-    "global-mean", "damped-bias", "neighbours", "factors", "boosting", "boosting-with-times"
+    "global-mean",
+    "damped-bias",
+    "neighbours",
+    "matrix-factorization",
+    "boosting",
+    "boosting-with-times",
 ]
 NameList = Literal["directors", "cast", "keywords"]
 ModelInput = Literal["user", "movie", "genres", "decade", "numeric", "time", NameList]
-HistoryEncoderName = Literal["statistics", "implicit", "explicit", "transformer", "closed-form"]
+HistoryEncoderName = Literal[
+    "statistics", "implicit", "explicit", "transformer", "gaussian-process"
+]
 NumericName = Literal[
     "budget",
     "revenue",
@@ -31,12 +38,6 @@ NumericName = Literal[
     "year",
     "train_ratings",
 ]
-
-
-class Section(BaseModel):
-    """Base of every configuration section: immutable, validated, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class SplitFiles(Section):
@@ -143,24 +144,24 @@ class HistoryConfig(Section):
     above expectation, on average over all, over like movies and over those near in time;
     ``implicit``: mean vector of the movies, whatever their ratings; ``explicit``: the same weighted
     by the ratings; ``transformer``: a transformer block that attends to them; all these are inputs
-    of the dense layers. ``closed-form``: the posterior mean of a Gaussian process over what the
-    rest of the network leaves unexplained, added to the prediction; it is best without the inputs
-    ``user`` and ``movie`` and with the bias of the movie alone."""
+    of the dense layers. ``gaussian-process``: the posterior mean of a Gaussian process over what
+    the rest of the network leaves unexplained, added to the prediction; it is best without the
+    inputs ``user`` and ``movie`` and with the bias of the movie alone."""
     use_times: bool = True
     """Whether ratings that are near in time tell more about each other. Fair if the question is
     what a user would have said that day, as on a random split; of no use for the future."""
-    forecasts: bool = False
+    causal: bool = False
     """Learn to predict each rating from the user's earlier ones alone, for splits by time. A
     prediction still looks at all ratings that the user has in the training rows."""
     vector_dim: Annotated[int, Field(ge=1)] = 16
     """Size of the movie vectors whose dot product says how alike two movies are."""
     linear_dim: Annotated[int, Field(ge=1)] = 8
     """Size of their further part that follows from the content alone."""
-    radial_dim: Annotated[int, Field(ge=1)] = 6
+    rbf_dim: Annotated[int, Field(ge=1)] = 6
     """Size of the space in which movies with like content are near each other."""
     chunk: Annotated[int, Field(ge=2)] = 128
     """Ratings of a user that predict each other in training."""
-    small_chunks: Annotated[float, Field(ge=0, le=1)] = 0.1
+    cold_start_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the ratings that are put into chunks of five at most, so that the network learns
     what to say to somebody whom it hardly knows."""
     max_ratings: Annotated[int, Field(ge=1)] = 4096
@@ -172,10 +173,10 @@ class HistoryConfig(Section):
     def _encoders_go_together(self) -> Self:
         if len(set(self.encoders)) < len(self.encoders):
             raise ValueError(f"history.encoders names one twice: {', '.join(self.encoders)}")
-        reads_ratings = set(self.encoders) - {"closed-form", "implicit"}
-        if "closed-form" in self.encoders and reads_ratings:
+        reads_ratings = set(self.encoders) - {"gaussian-process", "implicit"}
+        if "gaussian-process" in self.encoders and reads_ratings:
             raise ValueError(
-                "history.encoders: closed-form cannot stand beside "
+                "history.encoders: gaussian-process cannot stand beside "
                 f"{', '.join(sorted(reads_ratings))}, which tell of the rating to be predicted "
                 "through what they say of the user's other ratings"
             )

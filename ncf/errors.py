@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
+from foundation.errors import MovieRatingsError
 
-class NcfError(Exception):
+
+class NcfError(MovieRatingsError):
     """Root of every error that ``ncf`` raises on purpose."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from ingest.commandline import DONE, Parser, nearest
+from foundation.cli import DONE, Parser, nearest
 
 _FIRST: Final = ("pipeline", "preprocess", "tune", "compare", "train", "recommend", "predict")
 """Commands in the order of their work; the others follow by their names."""

@@ -4,7 +4,7 @@ All models are trained on the training rows, stopped early on the validation row
 and scored once on the test rows; if asked for, they are trained again on both for as many epochs
 before. Loss functions are compared on the same scales, so that none is judged by its own yardstick.
 Nothing is called better than something else unless their difference on the same rows is more than
-chance, as ``ncf.significance`` tells it.
+chance, as ``ncf.evaluation.significance`` tells it.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ from functools import cached_property
 
 from ray.train import Checkpoint
 
-from ingest.stage import RawData
-from ingest.storage import Storage
-from ncf.assessment import Rows, assess
-from ncf.baselines import Baseline, recipes, tuned
-from ncf.batches import Batch
+from foundation.console import say, show
+from foundation.storage import Storage
+from ingest.dataset import RawData
+from ncf.baselines import Baseline, baseline_specs, fit_baseline
 from ncf.config import LossName
-from ncf.predictions import Predictions
-from ncf.prepared import Prepared
-from ncf.slices import slicings
-from ray_jobs import preflight
-from ray_jobs.cluster import Resources, ensure_ray
-from ray_jobs.comparison import (
+from ncf.data.batches import Batch
+from ncf.data.dataset import PreparedDataset
+from ncf.evaluation.assessment import ScoredRows, assess
+from ncf.evaluation.predictions import Predictions
+from ncf.evaluation.slices import slicings
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
+from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.config import LOSS, JobConfig, with_parameters
+from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.results.comparison import (
     Comparison,
-    Entry,
+    ModelResult,
     differences_table,
     pairs,
     predicted,
     table,
 )
-from ray_jobs.config import LOSS, JobConfig, with_parameters
-from ray_jobs.console import say, show
-from ray_jobs.models import copy_checkpoint
-from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.progress import epoch_lines
-from ray_jobs.runtime import main
-from ray_jobs.tune import Chosen, search
-from ray_jobs.worker import (
+from ray_jobs.results.final_model import copy_checkpoint
+from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.training.progress import epoch_progress
+from ray_jobs.training.worker import (
     PREDICTIONS,
     TaskResult,
     TrainingTask,
     predictions_file,
     train_tasks,
 )
-from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.tune import BestTrial, search
 
-Choices = dict[LossName, Chosen]
+Choices = dict[LossName, BestTrial]
 """The configuration of each loss."""
 
 
@@ -59,9 +60,9 @@ Choices = dict[LossName, Chosen]
 class _Data:
     """The rows of a comparison, and what each is for."""
 
-    selection: Prepared
+    selection: PreparedDataset
     """Its training rows teach, its validation rows choose."""
-    final: Prepared
+    final: PreparedDataset
     """What is scored on its test rows has learned from its training rows. The same data, or those
     whose training rows include the validation rows."""
 
@@ -76,13 +77,15 @@ class _Data:
         return _rows(self.final, "test")
 
 
-def _rows(prepared: Prepared, split: str) -> Batch:
+def _rows(prepared: PreparedDataset, split: str) -> Batch:
     rows = prepared.rows(split)
     assert rows is not None
     return rows
 
 
-def compare(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen) -> Comparison:
+def compare(
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, chosen: BestTrial
+) -> Comparison:
     """Train every loss with every seed in one worker group, and score them with the baselines."""
     config = workspace.config
     file, folder = workspace.run / "comparison.json", workspace.run / PREDICTIONS
@@ -119,7 +122,7 @@ def compare(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chos
     return comparison
 
 
-def _choices(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Choices:
+def _choices(workspace: Workspace, prepared: PreparedDataset, chosen: BestTrial) -> Choices:
     """The configuration of each loss: the chosen one, or the winner of the loss's own search."""
     compare = workspace.config.compare
     if compare.trials_per_loss:
@@ -130,7 +133,7 @@ def _choices(workspace: Workspace, prepared: Prepared, chosen: Chosen) -> Choice
     }
 
 
-def scored(workspace: Workspace, raw: RawData, prepared: Prepared) -> Prepared:
+def scored(workspace: Workspace, raw: RawData, prepared: PreparedDataset) -> PreparedDataset:
     """The data on whose test rows models are scored: ``prepared``, or those with its validation
     rows among the training rows, if models are trained again on both."""
     wanted = workspace.config.compare.refit_on_validation
@@ -155,7 +158,7 @@ def _train(
         for loss, choice in choices.items()
         for seed in config.compare.seeds
     ]
-    with epoch_lines() as lines:
+    with epoch_progress() as lines:
         results, kept = train_tasks(tasks, resources, where / "selection", [lines])
     if not data.refit:
         return results, kept
@@ -169,16 +172,16 @@ def _train(
         )
         for task, result in zip(tasks, results, strict=True)
     ]
-    with epoch_lines() as lines:
+    with epoch_progress() as lines:
         finals, kept = train_tasks(again, resources, where / "refit", [lines])
     both = zip(results, finals, strict=True)
     return [replace(r, test=f.test, predictions=f.predictions) for r, f in both], kept
 
 
-def _by_loss(choices: Choices, results: list[TaskResult]) -> Iterator[Entry]:
+def _by_loss(choices: Choices, results: list[TaskResult]) -> Iterator[ModelResult]:
     for loss, choice in choices.items():
         of_loss = [r for r in results if r.name.startswith(f"{loss} ")]
-        yield Entry(
+        yield ModelResult(
             name=f"NCF, {loss}",
             detail=_detail(choice, of_loss),
             kind="model",
@@ -190,7 +193,7 @@ def _by_loss(choices: Choices, results: list[TaskResult]) -> Iterator[Entry]:
         )
 
 
-def _detail(choice: Chosen, results: Sequence[TaskResult]) -> str:
+def _detail(choice: BestTrial, results: Sequence[TaskResult]) -> str:
     """Seeds, and what a search chose."""
     settings = {key: value for key, value in choice.parameters.items() if key != LOSS}
     parts = [f"seeds {', '.join(str(result.seed) for result in results)}"]
@@ -201,7 +204,9 @@ def _detail(choice: Chosen, results: Sequence[TaskResult]) -> str:
     return "; ".join(parts)
 
 
-def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterator[Entry]:
+def _ensembles(
+    models: Sequence[ModelResult], data: _Data, folder: Storage
+) -> Iterator[ModelResult]:
     """The mean prediction of each model's seeds, with its predictions written into ``folder``."""
     for model in models:
         if len(model.predictions) < 2:
@@ -209,7 +214,7 @@ def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterato
         found = [Predictions.from_arrow((folder / f).read_table()) for f in model.predictions]
         name = f"{model.name}, mean of {len(found)} seeds"
         together = Predictions.mean(found)
-        yield Entry(
+        yield ModelResult(
             name=name,
             detail="mean prediction",
             kind="ensemble",
@@ -219,26 +224,32 @@ def _ensembles(models: Sequence[Entry], data: _Data, folder: Storage) -> Iterato
         )
 
 
-def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[Entry]:
+def _baselines(config: JobConfig, data: _Data, folder: Storage) -> Iterator[ModelResult]:
     """The baselines, with their predictions for the test rows written into ``folder``."""
     train, validation = _rows(data.selection, "train"), data.selection.rows("validation")
-    fitted = data.selection.fitted
+    preprocessor = data.selection.preprocessor
     final_train = _rows(data.final, "train") if data.refit else train
-    for recipe in recipes(len(train), config.compare.baselines):
-        say(f"   baseline {recipe.name}")
-        found = tuned(recipe, train, validation, fitted, config.compare.trials_per_baseline)
+    for spec in baseline_specs(len(train), config.compare.baselines):
+        say(f"   baseline {spec.name}")
+        found = fit_baseline(
+            spec, train, validation, preprocessor, config.compare.trials_per_baseline
+        )
         finals = (
-            found.refit(final_train, data.final.fitted, config.compare.seeds)
+            found.refit(final_train, data.final.preprocessor, config.compare.seeds)
             if data.refit or found.is_seeded
             else (found.baseline,)
         )
         names = _of_seeds(found.baseline.name, config.compare.seeds[: len(finals)])
-        yield Entry(
+        yield ModelResult(
             name=found.baseline.name,
             detail=finals[0].detail,
             kind="baseline",
-            test=tuple(final.score(data.test, data.final.fitted).as_dict() for final in finals),
-            validation=(found.baseline.score(validation, fitted).as_dict(),) if validation else (),
+            test=tuple(
+                final.score(data.test, data.final.preprocessor).as_dict() for final in finals
+            ),
+            validation=(found.baseline.score(validation, preprocessor).as_dict(),)
+            if validation
+            else (),
             predictions=tuple(
                 _write(name, _predict(final, data), data, folder)
                 for name, final in zip(names, finals, strict=True)
@@ -252,8 +263,10 @@ def _of_seeds(name: str, seeds: Sequence[int]) -> Sequence[str]:
 
 def _predict(baseline: Baseline, data: _Data) -> Predictions:
     """Predictions as the scores take them: clipped as the models' are."""
-    fitted = data.final.fitted
-    stars = baseline.predict(data.test).clamp(fitted.rating_min, fitted.rating_max).float()
+    preprocessor = data.final.preprocessor
+    stars = (
+        baseline.predict(data.test).clamp(preprocessor.rating_min, preprocessor.rating_max).float()
+    )
     return Predictions(stars.numpy(), (stars * data.test.weights).numpy())
 
 
@@ -266,7 +279,7 @@ def _write(name: str, found: Predictions, data: _Data, folder: Storage) -> str:
 
 
 def _assessed(
-    config: JobConfig, data: _Data, entries: tuple[Entry, ...], scale: str, folder: Storage
+    config: JobConfig, data: _Data, entries: tuple[ModelResult, ...], scale: str, folder: Storage
 ) -> Comparison:
     """The comparison, with what the predictions in ``folder`` tell about the models."""
     models = [entry for entry in entries if entry.kind == "model"]
@@ -295,7 +308,7 @@ def _assessed(
     )
 
 
-def _best(entries: Sequence[Entry], scale: str) -> Entry:
+def _best(entries: Sequence[ModelResult], scale: str) -> ModelResult:
     """The lowest RMSE on the validation rows; without any, on the test rows.
 
     Among baselines that is no sin: it can only raise the bar for the models.
@@ -303,12 +316,12 @@ def _best(entries: Sequence[Entry], scale: str) -> Entry:
     return min(entries, key=lambda entry: entry.figure("rmse", scale, validation=True)[0])
 
 
-def _test_rows(data: _Data, scale: str) -> Rows:
+def _test_rows(data: _Data, scale: str) -> ScoredRows:
     weights = data.test.weights if scale == "decayed" else 1.0
-    return Rows(
+    return ScoredRows(
         users=data.final.table("test", ["user_id"])["user_id"].to_numpy(),
         actual=(data.test.ratings * weights).numpy(),
-        slicings=slicings(_rows(data.final, "train"), data.test, data.final.fitted),
+        slicings=slicings(_rows(data.final, "train"), data.test, data.final.preprocessor),
     )
 
 

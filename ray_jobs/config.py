@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ingest.config import DataConfig, Section, TmdbConfig, apply_overrides, problems
+from foundation.config import Section, apply_overrides, problems
+from ingest.config import DataConfig, TmdbConfig
 from ncf.config import (
     BaselineName,
     ExperimentConfig,
@@ -146,17 +147,17 @@ class TuneConfig(Section):
     the same each time, with more its suggestions depend on which trials end first."""
     also_on_cpus: bool = False
     """If trials train on GPUs, train further ones on the CPUs that are left; for ``executor =
-    "warm"``. Which trial trains where depends on timing, and devices round differently."""
+    "persistent"``. Which trial trains where depends on timing, and devices round differently."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs before ASHA may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
     """ASHA keeps the best one in this many at each rung."""
     seed: Seed = 0
     """Seed of Optuna's sampler."""
-    executor: Literal["warm", "isolated"] = "warm"
-    """``warm``: workers stay and train one trial after another; ``isolated``: new ones for each
-    trial, which takes seconds a trial and is worth it only for models that upset a process. Trials
-    come out the same."""
+    executor: Literal["persistent", "isolated"] = "persistent"
+    """``persistent``: worker groups train one trial after another; ``isolated``: new workers for
+    each trial, which costs seconds a trial and is worth it only for models that upset a process.
+    Trials come out the same."""
     keep_models: Annotated[int, Field(ge=0)] = 1
     """Of how many of the best trials the best and the last weights are kept, beside the records of
     trials. Those of a trial that ASHA stopped may be up to two epochs newer than its record, as its
@@ -183,10 +184,11 @@ class TuneConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _kinds_of_groups_need_the_desk(self) -> Self:
+    def _kinds_of_groups_need_persistent_workers(self) -> Self:
         if self.also_on_cpus and self.executor == "isolated":
             raise ValueError(
-                'also_on_cpus = true needs executor = "warm": isolated trials take all the same'
+                'also_on_cpus = true needs executor = "persistent": isolated trials all take the '
+                "same resources"
             )
         return self
 
@@ -208,18 +210,19 @@ class CompareConfig(Section):
     """Score the mean prediction of each loss's seeds too, and compare it with the baseline."""
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
     """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
-    ``neighbours`` (item-based), ``factors`` (matrix factorisation), ``boosting`` (LightGBM on
-    statistics of users and movies), ``boosting-with-times`` (and of ratings near in time)."""
+    ``neighbours`` (item-based), ``matrix-factorization`` (matrix factorisation), ``boosting``
+    (LightGBM on statistics of users and movies), ``boosting-with-times`` (and of ratings near in
+    time)."""
     trials_per_baseline: Annotated[int, Field(ge=1)] = 24
-    """Settings tried of ``factors`` and of each ``boosting``, by Optuna as the models' are; for a
-    fair comparison as many as a loss has, which is not seen to. Of the others a grid of 32 or 36 is
-    tried, which takes less time."""
+    """Settings tried of ``matrix-factorization`` and of each ``boosting``, by Optuna as the models'
+    are; for a fair comparison as many as a loss has, which is not seen to. Of the others a grid of
+    32 or 36 is tried, which takes less time."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the bootstrap over users that tells differences between models from chance."""
 
 
 class FoldsConfig(Section):
-    """Several splits of the same ratings, for ``python -m ray_jobs.folds``."""
+    """Several splits of the same ratings, for ``python -m ray_jobs.cross_validate``."""
 
     files: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and

@@ -11,12 +11,12 @@ from typing import Final
 
 from rich.table import Table
 
+from foundation.console import show
+from ray_jobs.cli import main
+from ray_jobs.cluster.preflight import examine
 from ray_jobs.config import JobConfig
-from ray_jobs.console import show
 from ray_jobs.errors import ClusterError
-from ray_jobs.preflight import examine
-from ray_jobs.runtime import main
-from ray_jobs.workspace import Workspace
+from ray_jobs.results.run import Workspace
 
 EXAMPLES: Final = (
     "--config configs/ml-latest-small.toml",

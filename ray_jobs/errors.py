@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
+from foundation.errors import MovieRatingsError
 
-class JobError(Exception):
+
+class JobError(MovieRatingsError):
     """Root of every error that ``ray_jobs`` raises on purpose."""
 
 

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import argparse
 
-from ray_jobs import preflight
+from foundation.console import heading
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
 from ray_jobs.compare import compare
 from ray_jobs.config import JobConfig
-from ray_jobs.console import heading
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.recommend import recommend
 from ray_jobs.report import write_report
-from ray_jobs.runtime import main
+from ray_jobs.results.run import Workspace
 from ray_jobs.train import train
 from ray_jobs.tune import search
-from ray_jobs.workspace import Workspace
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:

@@ -19,23 +19,23 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from ingest.errors import StorageError
-from ingest.storage import Storage
-from ncf.fitted import UNKNOWN
-from ncf.serving import Recommender
-from ncf.training import EVALUATION_CHUNK
+from foundation.console import say
+from foundation.errors import StorageError
+from foundation.storage import Storage
+from ncf.data.preprocessor import UNKNOWN
+from ncf.evaluation.predictions import EVALUATION_CHUNK
+from ncf.inference.recommender import Recommender
+from ray_jobs.cli import main
 from ray_jobs.config import JobConfig
-from ray_jobs.console import say
-from ray_jobs.kept import kept_model, load_model
-from ray_jobs.own_rows import read_pairs
-from ray_jobs.runtime import main
-from ray_jobs.workspace import Workspace
+from ray_jobs.results.final_model import final_model, load_model
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.user_csv import read_pairs
 
 _BLOCK: Final = EVALUATION_CHUNK
 """Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
 _SECONDS_BETWEEN_LINES: Final = 5.0
 
-EXAMPLES: Final = ("--config configs/closed-form.toml PAIRS.CSV --out PREDICTIONS.CSV",)
+EXAMPLES: Final = ("--config configs/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
 
 def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
@@ -46,15 +46,15 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
         DatasetError: if ``pairs`` cannot be used.
         StorageError: if ``out`` cannot be written.
     """
-    asked = Recommender(load_model(kept_model(workspace)))
-    table = read_pairs(pairs, asked)
+    recommender = Recommender(load_model(final_model(workspace)))
+    table = read_pairs(pairs, recommender)
     _refuse_unwritable(out)
     say(f"{len(table):,} rows to predict")
-    found = _predictions(asked, table)
+    found = _predictions(recommender, table)
     users = table["userId"].to_numpy()
     with out.writing() as stream:
         csv.write_csv(table.append_column("prediction", pa.array(found)), stream)
-    unknown = int((asked.checkpoint.fitted.user_index(users) == UNKNOWN).sum())
+    unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
     say(f"{len(table):,} predictions: {out}")
     if unknown:
         say(
@@ -63,7 +63,7 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
         )
 
 
-def _predictions(asked: Recommender, table: pa.Table) -> np.ndarray:
+def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
     """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
     found = np.empty(len(table), np.float32)
     told = time.monotonic()
@@ -72,7 +72,7 @@ def _predictions(asked: Recommender, table: pa.Table) -> np.ndarray:
         users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
         times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
-        found[start:end] = asked.predict(users, movies, times)
+        found[start:end] = recommender.predict(users, movies, times)
         if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
             say(f"   {end:,} of {len(table):,} rows predicted")
             told = time.monotonic()

@@ -6,17 +6,17 @@ import argparse
 import time
 from typing import Final
 
-from ingest import stage as ingest_stage
-from ingest.stage import RawData
-from ncf import pipeline
-from ncf.pipeline import PreparationConfig
-from ncf.prepared import Prepared
-from ray_jobs import preflight
-from ray_jobs.cluster import ensure_ray
+from foundation.console import heading, say
+from ingest import dataset as ingest_stage
+from ingest.dataset import RawData
+from ncf.data import prepare
+from ncf.data.dataset import PreparedDataset
+from ncf.data.prepare import PreparationConfig
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
+from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig
-from ray_jobs.console import heading, say
-from ray_jobs.runtime import main
-from ray_jobs.workspace import Workspace, fingerprint
+from ray_jobs.results.run import Workspace, fingerprint
 
 EXAMPLES: Final = (
     "--config configs/ml-latest-small.toml",
@@ -43,7 +43,7 @@ def ingest(workspace: Workspace) -> RawData:
 
 def preprocess(
     workspace: Workspace, raw: RawData, *, train_on_validation: bool = False
-) -> Prepared:
+) -> PreparedDataset:
     """Join, impute, de-skew, encode, split and weight, unless it was done before.
 
     ``train_on_validation`` makes the data of the final model, whose vocabularies and scalers are
@@ -64,14 +64,14 @@ def preprocess(
     name = "preprocess (training + validation)" if train_on_validation else "preprocess"
     if manifest.exists() and not workspace.force:
         say(f"── {name}: unchanged since it was last done, skipped")
-        return Prepared.open(folder.filesystem, folder.path)
+        return PreparedDataset.open(folder.filesystem, folder.path)
     started = time.monotonic()
     with heading(name):
         ensure_ray(config)
         # Without a manifest the folder is what an interrupted run left.
         folder.delete()
         folder.make_folder()
-        prepared = pipeline.prepare(
+        prepared = prepare.prepare(
             (raw.folder.filesystem, raw.folder.path),
             (folder.filesystem, folder.path),
             preparation,
@@ -79,7 +79,7 @@ def preprocess(
             say=lambda line: say(f"   {line}"),
         )
         counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
-        say(f"   {counts} ratings; features: {', '.join(prepared.fitted.numeric_names)}")
+        say(f"   {counts} ratings; features: {', '.join(prepared.preprocessor.numeric_names)}")
     record = "preprocess-refit" if train_on_validation else "preprocess"
     workspace.took(record, key, time.monotonic() - started)
     return prepared

@@ -13,40 +13,41 @@ import ray
 from rich.table import Table
 from rich.text import Text
 
-from ingest.commandline import positive
-from ingest.errors import ConfigError
-from ingest.storage import Storage
-from ncf import checkpoint
+from foundation.cli import positive
+from foundation.console import say, show
+from foundation.errors import ConfigError
+from foundation.storage import Storage
+from ncf.data.dataset import PreparedDataset
+from ncf.data.preprocessor import UNKNOWN
+from ncf.data.splits import SPLITS
 from ncf.errors import UnknownIdError
-from ncf.fitted import UNKNOWN
-from ncf.prepared import Prepared
-from ncf.ranking import SeenMovies, top_movies
-from ncf.serving import Reasons, Recommendations, Recommender
-from ncf.splits import SPLITS
-from ray_jobs import preflight
-from ray_jobs.cluster import ensure_ray
+from ncf.evaluation.ranking import SeenMovies
+from ncf.inference import checkpoint
+from ncf.inference.recommender import Explanation, Recommendations, Recommender
+from ncf.inference.top_k import top_movies
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
+from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig
-from ray_jobs.console import say, show
-from ray_jobs.kept import load_model, rated_movies
-from ray_jobs.own_rows import check_ratings, read_ratings
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.runtime import main
+from ray_jobs.results.final_model import load_model, rated_movies
+from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.user_csv import check_ratings, read_ratings
 from ray_jobs.train import Trained, train
 from ray_jobs.tune import search
-from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
 
 FILE: Final = "recommendations.parquet"
 
 EXAMPLES: Final = (
-    "--config configs/closed-form.toml --all",
-    "--config configs/closed-form.toml --user 42 --reasons",
-    '--config configs/closed-form.toml --movie "Toy Story (1995)"',
+    "--config configs/gaussian-process.toml --all",
+    "--config configs/gaussian-process.toml --user 42 --reasons",
+    '--config configs/gaussian-process.toml --movie "Toy Story (1995)"',
 )
 
 _BASE: Final = {
     "network": "the network, with the mean rating",
     "biases": "biases",
-    "factors": "products of the user's and the movie's vectors",
+    "gmf": "products of the user's and the movie's vectors",
 }
 
 SCHEMA: Final = pa.schema(
@@ -71,13 +72,11 @@ def recommend(workspace: Workspace, trained: Trained) -> Storage:
     def work() -> None:
         ensure_ray(config)
         prepared = trained.prepared
-        say(
-            f"   {prepared.fitted.num_users:,} users, {prepared.fitted.num_movies:,} movies to "
-            "choose from"
-        )
+        known = prepared.preprocessor
+        say(f"   {known.num_users:,} users, {known.num_movies:,} movies to choose from")
         model = workspace.run / "checkpoint"
         tables = ray.data.range(
-            prepared.fitted.num_users, override_num_blocks=_num_blocks(prepared)
+            prepared.preprocessor.num_users, override_num_blocks=_num_blocks(prepared)
         ).map_batches(
             _recommend_block,
             fn_kwargs={
@@ -96,10 +95,10 @@ def recommend(workspace: Workspace, trained: Trained) -> Storage:
     return file
 
 
-def _num_blocks(prepared: Prepared) -> int:
+def _num_blocks(prepared: PreparedDataset) -> int:
     """A block, so a task, for each 2,000 users, as far as there are CPUs: each loads the model."""
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, min(cpus, prepared.fitted.num_users // 2000))
+    return max(1, min(cpus, prepared.preprocessor.num_users // 2000))
 
 
 def _recommend_block(
@@ -120,12 +119,12 @@ def recommendations(
     found = ranking.movies >= 0
     row, rank = np.nonzero(found)
     movies = ranking.movies[found]
-    titles = np.array(model.fitted.movies.titles, dtype=object)
+    titles = np.array(model.preprocessor.movies.titles, dtype=object)
     return pa.table(
         {
-            "user_id": model.fitted.user_ids[users[row] - 1],
+            "user_id": model.preprocessor.user_ids[users[row] - 1],
             "rank": rank.astype(np.int32) + 1,
-            "movie_id": model.fitted.movies.ids[movies],
+            "movie_id": model.preprocessor.movies.ids[movies],
             "title": pa.array(titles[movies], type=pa.string()),
             "predicted_rating": ranking.stars[found],
         },
@@ -133,7 +132,7 @@ def recommendations(
     )
 
 
-def _seen(prepared: Prepared) -> SeenMovies:
+def _seen(prepared: PreparedDataset) -> SeenMovies:
     """All that users have rated, in any split."""
     return rated_movies(prepared, SPLITS)
 
@@ -146,32 +145,38 @@ def show_one(workspace: Workspace, trained: Trained, options: argparse.Namespace
         UnsupportedError: if the model is none that can tell.
         DatasetError: if the file with a newcomer's ratings cannot be used.
     """
-    asked = Recommender(load_model(workspace.run / "checkpoint"))
+    recommender = Recommender(load_model(workspace.run / "checkpoint"))
     top_n = workspace.config.recommend.top_n
     if options.movie is not None:
-        movie = asked.find(options.movie)
-        show(_movies(asked.similar(movie, top_n), f"Like {asked.title(movie)}", "likeness"))
+        movie = recommender.find(options.movie)
+        show(
+            _movies(
+                recommender.similar(movie, top_n), f"Like {recommender.title(movie)}", "likeness"
+            )
+        )
         return
     user, seen = options.user, np.zeros(0, np.int64)
     if options.new_user is not None:
-        own = read_ratings(Path(options.new_user), asked)
-        asked = asked.newcomer(own.movies, own.ratings, own.times)
+        own = read_ratings(Path(options.new_user), recommender)
+        recommender = recommender.fold_in(own.movies, own.ratings, own.times)
         user, title = 0, f"For the ratings in {options.new_user}"
         seen = own.movies  # a model may look at the newest ones alone
     else:
-        seen = asked.checkpoint.fitted.movies.ids[_seen_by(trained.prepared, user)]
+        seen = recommender.checkpoint.preprocessor.movies.ids[_seen_by(trained.prepared, user)]
         title = f"For user {user}, of movies not rated yet"
-    found = asked.recommend(user, top_n, seen.tolist())
+    found = recommender.recommend(user, top_n, seen.tolist())
     show(_movies(found, title, "predicted"))
     if options.reasons:
-        for table in _reasons(asked, asked.reasons(user, found.movies), options.reasons):
+        for table in _reasons(
+            recommender, recommender.explain(user, found.movies), options.reasons
+        ):
             show(table)
 
 
-def _seen_by(prepared: Prepared, user_id: int) -> np.ndarray:
+def _seen_by(prepared: PreparedDataset, user_id: int) -> np.ndarray:
     """Movie indices that a training user has rated in any split."""
-    known = prepared.fitted.user_ids
-    index = prepared.fitted.user_index(np.array([user_id]))[0]
+    known = prepared.preprocessor.user_ids
+    index = prepared.preprocessor.user_index(np.array([user_id]))[0]
     if index == UNKNOWN:
         raise UnknownIdError(
             f"user {user_id} has no training rating. The model knows {len(known):,} users, with "
@@ -191,16 +196,16 @@ def _movies(found: Recommendations, title: str, what: str) -> Table:
     return table
 
 
-def _reasons(asked: Recommender, reasons: list[Reasons], at_most: int) -> Iterator[Table]:
+def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int) -> Iterator[Table]:
     """For each movie the parts of its prediction, with the ratings that moved it most."""
-    if asked.checkpoint.model.closed_form is None:
+    if recommender.checkpoint.model.gaussian_process is None:
         say(
             "note: what the user's ratings add can be told rating by rating only for a model with "
-            "the closed form (model.history.encoders); for this one, the parts of the network "
+            "the Gaussian process (model.history.encoders); for this one, the parts of the network "
             "that add up to the prediction"
         )
     for why in reasons:
-        table = Table(title=f"{asked.title(why.movie)}: {why.prediction:.2f}")
+        table = Table(title=f"{recommender.title(why.movie)}: {why.prediction:.2f}")
         table.add_column("adds", justify="right")
         table.add_column("because of")
         table.add_column("rated", justify="right")
@@ -210,17 +215,17 @@ def _reasons(asked: Recommender, reasons: list[Reasons], at_most: int) -> Iterat
         up = [i for i in order[:at_most] if why.added[i] > 0]
         down = [i for i in order[::-1][:at_most] if why.added[i] < 0][::-1]
         for i in up:
-            table.add_row(*_rating(asked, why, i))
+            table.add_row(*_rating(recommender, why, i))
         if rest := len(order) - len(up) - len(down):
             others = why.added.sum() - why.added[[*up, *down]].sum()
             table.add_row(f"{others:+.3f}", f"{rest} other ratings", "")
         for i in down:
-            table.add_row(*_rating(asked, why, i))
+            table.add_row(*_rating(recommender, why, i))
         yield table
 
 
-def _rating(asked: Recommender, why: Reasons, i: int) -> tuple[str, Text, str]:
-    title = Text(asked.title(int(why.rated[i])))
+def _rating(recommender: Recommender, why: Explanation, i: int) -> tuple[str, Text, str]:
+    title = Text(recommender.title(int(why.rated[i])))
     return f"{why.added[i]:+.3f}", title, f"{why.ratings[i]:.3g}"
 
 

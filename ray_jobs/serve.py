@@ -15,15 +15,15 @@ import socket
 import threading
 from typing import Final
 
-from ingest.errors import ConfigError
-from ingest.storage import Storage
-from ray_jobs.cluster import ensure_ray, joins_cluster, leave_ray
+from foundation.console import say
+from foundation.errors import ConfigError
+from foundation.storage import Storage
+from ray_jobs.cli import main
+from ray_jobs.cluster.session import ensure_ray, joins_cluster, leave_ray
 from ray_jobs.config import JobConfig
-from ray_jobs.console import say
 from ray_jobs.errors import NoModelError, ResourceError, ServingError
-from ray_jobs.kept import kept_model, load_model
-from ray_jobs.runtime import main
-from ray_jobs.workspace import Workspace
+from ray_jobs.results.final_model import final_model, load_model
+from ray_jobs.results.run import Workspace
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -57,7 +57,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         say(
             "note: this model cannot use the ratings of somebody new, so the page offers search "
             "and similar movies alone; one with model.history.encoders can, such as that of "
-            "configs/closed-form.toml"
+            "configs/gaussian-process.toml"
         )
     try:
         ensure_ray(config)
@@ -83,7 +83,7 @@ def _refuse_missing_packages() -> None:
 
 def _stored(config: JobConfig, folder: str | None) -> Storage:
     if folder is None:
-        return kept_model(Workspace(config))
+        return final_model(Workspace(config))
     stored = Storage.at(folder)
     if not stored.exists():
         raise NoModelError(f"there is no folder {stored}; --checkpoint takes that of a checkpoint")
@@ -165,8 +165,8 @@ if __name__ == "__main__":
             run,
             add_options=add_options,
             examples=(
-                "--config configs/closed-form.toml",
-                "--checkpoint artifacts/runs/closed-form/checkpoint --port 8001",
+                "--config configs/gaussian-process.toml",
+                "--checkpoint artifacts/runs/gaussian-process/checkpoint --port 8001",
             ),
             when_interrupted="interrupted; the page is no longer served",
             has_stages=False,

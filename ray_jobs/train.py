@@ -15,24 +15,25 @@ from typing import Any
 
 import ray
 
-from ingest.stage import RawData
-from ingest.storage import Storage
-from ncf import checkpoint
-from ncf.prepared import Prepared
-from ncf.ranking import RANKED, RELEVANT_STARS, score_rankings
-from ray_jobs import preflight
-from ray_jobs.cluster import Resources, ensure_ray
+from foundation.console import say
+from foundation.storage import Storage
+from ingest.dataset import RawData
+from ncf.data.dataset import PreparedDataset
+from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
+from ncf.inference import checkpoint
+from ncf.inference.top_k import score_rankings
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
+from ray_jobs.cluster.hardware import hardware
+from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig, with_parameters
-from ray_jobs.console import say
-from ray_jobs.hardware import hardware
-from ray_jobs.kept import load_model, rated_movies
-from ray_jobs.models import copy_checkpoint
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.progress import epoch_lines
-from ray_jobs.runtime import main
-from ray_jobs.tune import Chosen, search
-from ray_jobs.worker import TaskResult, TrainingTask, train_tasks
-from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.final_model import copy_checkpoint, load_model, rated_movies
+from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.training.progress import epoch_progress
+from ray_jobs.training.worker import TaskResult, TrainingTask, train_tasks
+from ray_jobs.tune import BestTrial, search
 
 PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
 
@@ -43,11 +44,13 @@ class Trained:
 
     metrics: dict[str, Any]
     """Content of ``metrics.json``."""
-    prepared: Prepared
+    prepared: PreparedDataset
     """The data whose vocabularies it uses."""
 
 
-def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen) -> Trained:
+def train(
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, chosen: BestTrial
+) -> Trained:
     """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``."""
     config = workspace.config
     refit = config.final.refit_on_validation and bool(prepared.manifest.counts["validation"])
@@ -81,7 +84,7 @@ def train(workspace: Workspace, raw: RawData, prepared: Prepared, chosen: Chosen
             runs.keep("train/best", "checkpoint")
         runs.clean_up()
         found = _metrics(workspace, raw, chosen, selection, final, key)
-        say(f"   rankings of up to {final_data.fitted.num_users:,} users")
+        say(f"   rankings of up to {final_data.preprocessor.num_users:,} users")
         metrics.write_json(found | {"ranking": _ranking(model, final_data)})
 
     workspace.stage("train", key, [metrics, model], work)
@@ -109,7 +112,7 @@ class _Runs:
         where = self._folder / f"{task.name}-{self._key}"
         if self._workspace.force:
             where.delete()
-        with epoch_lines() as lines:
+        with epoch_progress() as lines:
             (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
         return result
 
@@ -122,7 +125,7 @@ class _Runs:
         self._folder.delete()
 
 
-def _ranking(model: Storage, prepared: Prepared) -> dict[str, Any]:
+def _ranking(model: Storage, prepared: PreparedDataset) -> dict[str, Any]:
     """Rankings of what users had not rated in training and validation rows, by their test rows."""
     return score_rankings(
         load_model(model),
@@ -134,7 +137,7 @@ def _ranking(model: Storage, prepared: Prepared) -> dict[str, Any]:
 def _metrics(
     workspace: Workspace,
     raw: RawData,
-    chosen: Chosen,
+    chosen: BestTrial,
     selection: TaskResult,
     final: TaskResult,
     key: str,

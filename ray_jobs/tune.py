@@ -5,46 +5,48 @@
 Trials are trained by worker groups that stay (``tune.executor``), and stopped early by ASHA if they
 fall behind. They are compared by validation RMSE in stars, whatever loss they train with; no test
 row is read. A search that was killed goes on from its records, and so does one that shall have more
-trials than before: see ``ray_jobs.trials`` and ``ray_jobs.recording``.
+trials than before: see ``ray_jobs.search.trials`` and ``ray_jobs.search.resume``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import tomli_w
-from ray import tune
 from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 
-from ingest.storage import Storage
+from foundation.console import say
+from foundation.storage import Storage
 from ncf.config import ExperimentConfig, LossName
-from ncf.prepared import Prepared
-from ray_jobs import preflight
-from ray_jobs.cluster import Resources, ensure_ray, trial_groups
-from ray_jobs.config import Dimension, JobConfig, settings_of, with_parameters
-from ray_jobs.console import say
+from ncf.data.dataset import PreparedDataset
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
+from ray_jobs.cluster.resources import Resources, trial_groups
+from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.config import JobConfig, settings_of, with_parameters
 from ray_jobs.errors import TrainingError
-from ray_jobs.executors import Executor, decoded, executor
-from ray_jobs.experiment_log import mlflow_callbacks
-from ray_jobs.metrics import TrialMetrics
-from ray_jobs.models import TrialModels
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.recording import RecordedHalving, RecordedSampler, Recorder
-from ray_jobs.runtime import main
-from ray_jobs.trial_lines import TrialLines, trial_table
-from ray_jobs.trials import METRIC, TrialRecord, TrialRecords
-from ray_jobs.workspace import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.trackers import mlflow_callbacks
+from ray_jobs.search.progress import TrialProgress, trial_table
+from ray_jobs.search.resume import Recorder, ResumableSampler
+from ray_jobs.search.schedulers import ResumableASHA
+from ray_jobs.search.space import domains
+from ray_jobs.search.telemetry import TrialMetrics
+from ray_jobs.search.trainables import TrainableSpec, decoded, executor
+from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.search.trials import TrialRecord, TrialRecords
+from ray_jobs.training.telemetry import METRIC
 
 
 @dataclass(frozen=True)
-class Chosen:
+class BestTrial:
     """The configuration that the later stages use."""
 
     experiment: ExperimentConfig
@@ -56,7 +58,9 @@ class Chosen:
     """Trials that the choice was made from."""
 
 
-def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = None) -> Chosen:
+def search(
+    workspace: Workspace, prepared: PreparedDataset, loss: LossName | None = None
+) -> BestTrial:
     """The best configuration by validation RMSE, from this search or from the same one before.
 
     Args:
@@ -71,7 +75,7 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
     """
     config = workspace.config.of_loss(loss) if loss else workspace.config
     if not config.tune.num_trials:
-        return Chosen(config.experiment, {}, None, 0)
+        return BestTrial(config.experiment, {}, None, 0)
     name = f"tune-{loss}" if loss else "tune"
     folder = folder_of(workspace, loss)
     best, trials = folder / "best_config.json", folder / "trials.parquet"
@@ -85,7 +89,7 @@ def search(workspace: Workspace, prepared: Prepared, loss: LossName | None = Non
     key = fingerprint(_identity(config, prepared), config.tune.num_trials)
     workspace.stage(name, key, [best, trials], work)
     values = best.read_json()
-    return Chosen(
+    return BestTrial(
         experiment=with_parameters(config.experiment, values["parameters"]),
         parameters=values["parameters"],
         validation_rmse=values["validation_rmse"],
@@ -99,7 +103,7 @@ def folder_of(workspace: Workspace, loss: LossName | None) -> Storage:
 
 
 def open_records(
-    config: JobConfig, prepared: Prepared, folder: Storage, *, afresh: bool = False
+    config: JobConfig, prepared: PreparedDataset, folder: Storage, *, afresh: bool = False
 ) -> TrialRecords:
     """What is known about the trials of a search, or ``afresh`` nothing; it lies in ``folder``.
 
@@ -111,7 +115,7 @@ def open_records(
     return records
 
 
-def _identity(config: JobConfig, prepared: Prepared) -> str:
+def _identity(config: JobConfig, prepared: PreparedDataset) -> str:
     """A fingerprint of all that makes it this search and no other."""
     # Trials come out the same however many there are, and whatever runs them.
     others = {
@@ -134,7 +138,7 @@ def _identity(config: JobConfig, prepared: Prepared) -> str:
 
 def _run_missing_trials(
     config: JobConfig,
-    prepared: Prepared,
+    prepared: PreparedDataset,
     records: TrialRecords,
     models: TrialModels,
     where: Storage,
@@ -188,18 +192,18 @@ def _clear(where: Storage, kept: set[str]) -> None:
 
 def _tuner(
     config: JobConfig,
-    chosen: Executor,
+    chosen: TrainableSpec,
     concurrent: int,
     records: TrialRecords,
     models: TrialModels,
     where: Storage,
 ) -> Tuner:
     search, count = config.tune, config.tune.num_trials
-    scheduler = RecordedHalving(
+    scheduler = ResumableASHA(
         records, config.train.epochs, search.grace_epochs, search.reduction_factor
     )
     earlier = records.ended(count)
-    lines, metrics = TrialLines(earlier, count), TrialMetrics(where.name, records, earlier)
+    lines, metrics = TrialProgress(earlier, count), TrialMetrics(where.name, records, earlier)
 
     def on_end(record: TrialRecord) -> None:
         lines.ended(record)
@@ -212,7 +216,7 @@ def _tuner(
             num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
-            search_alg=RecordedSampler(domains(search.space), search.seed, records, count),
+            search_alg=ResumableSampler(domains(search.space), search.seed, records, count),
             scheduler=scheduler,
         ),
         run_config=RunConfig(
@@ -230,27 +234,6 @@ def _devices(groups: Sequence[Resources]) -> str:
     counts = Counter("GPU" if group.use_gpu else "CPU" for group in groups)
     workers = groups[0].num_workers
     return " and ".join(f"{n} with {workers} {kind} worker(s) each" for kind, n in counts.items())
-
-
-def domains(space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """Ray Tune's domain of each searched setting."""
-    return {key: _domain(dimension) for key, dimension in space.items()}
-
-
-def _domain(dimension: Dimension) -> Any:
-    """A Ray Tune domain; lists and tables travel as JSON, because Optuna's categories must be
-    scalars."""
-    if dimension.choices:
-        return tune.choice([c if _is_scalar(c) else json.dumps(c) for c in dimension.choices])
-    low, high = dimension.low, dimension.high
-    if dimension.integer:
-        ends = int(low or 0), int(high or 0) + 1
-        return tune.lograndint(*ends) if dimension.log else tune.randint(*ends)
-    return tune.loguniform(low, high) if dimension.log else tune.uniform(low, high)
-
-
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, (tuple, list, dict))
 
 
 def _write_results(

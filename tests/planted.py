@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ncf.splits import TEST, TRAIN, VALIDATION, Labels
+from ncf.data.splits import TEST, TRAIN, VALIDATION, Labels
 
 Columns = dict[str, npt.NDArray[Any]]
 """Of ``ratings.parquet``."""

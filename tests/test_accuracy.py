@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import Scoring, Selection, one_to_choose_on, one_to_score
-from ncf.batches import concatenated
+from ncf.data.batches import concatenated
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import FITTED, ROWS
 

@@ -16,8 +16,8 @@ import pytest
 from ingest import __main__ as ingest
 from ray_jobs.__main__ import commands
 from ray_jobs.__main__ import main as list_commands
+from ray_jobs.cli import main
 from ray_jobs.config import JobConfig
-from ray_jobs.runtime import main
 from tests.support import ROOT, environment
 
 JOBS = tuple(f"ray_jobs.{name}" for name in commands())
@@ -46,7 +46,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_is_a_command_for_every_stage() -> None:
     stages = {"preprocess", "tune", "compare", "train", "recommend", "pipeline"}
-    assert stages | {"predict", "folds", "doctor"} <= set(commands())
+    assert stages | {"predict", "cross_validate", "doctor"} <= set(commands())
 
 
 @pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest movielens", "ingest synthetic"])
@@ -106,7 +106,7 @@ def test_the_version_is_that_of_the_package(
         ("ray_jobs.doctor --set epochs=3", "Did you mean 'train.epochs'?"),
         ("ray_jobs.doctor --set train.epohcs=3", "Did you mean 'epochs'?"),
         ("ray_jobs.doctor --set tune.epochs=3", "Did you mean 'train.epochs'?"),
-        ("ray_jobs.folds", "folds.files names no fold"),
+        ("ray_jobs.cross_validate", "folds.files names no fold"),
         ("ray_jobs recomend", "did you mean python -m ray_jobs.recommend?"),
         ("ray_jobs --versoin", "did you mean --version?"),
         ("ray_jobs.pipeline configs/quickstart.toml", "mean --config configs/quickstart.toml?"),
@@ -148,7 +148,7 @@ def test_wrong_usage_ends_with_2_and_names_what_was_meant(
         *((module, []) for module in ("preprocess", "tune", "compare", "train", "recommend")),
         *((module, []) for module in ("pipeline", "doctor")),
         ("predict", ["pairs.csv", "--out", "out.csv"]),
-        ("folds", ["--set", 'folds.files={a={train=["a"], test=["b"]}}']),
+        ("cross_validate", ["--set", 'folds.files={a={train=["a"], test=["b"]}}']),
     ],
 )
 def test_a_job_that_fails_ends_with_1(
@@ -196,8 +196,8 @@ def test_the_ingester_is_interrupted_with_130(monkeypatch: pytest.MonkeyPatch) -
 PROGRAM = """
 import sys
 from rich.table import Table
-from ingest.progress import Tally, view
-from ray_jobs.console import complain, has_colours, say, show
+from ingest.tmdb.progress import Tally, view
+from foundation.console import complain, has_colours, say, show
 
 say("a line")
 say(f"Ray may use colours: {has_colours()}")

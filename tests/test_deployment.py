@@ -72,11 +72,11 @@ def test_the_image_holds_every_package_and_what_the_job_starts() -> None:
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
         "packages"
-    ]
+    ]["find"]["include"]
     words = RAYJOB["spec"]["entrypoint"].split()
     config = ROOT / words[words.index("--config") + 1]
 
-    for package in {name.partition(".")[0] for name in packages} | {config.parent.name}:
+    for package in {name.removesuffix("*") for name in packages} | {config.parent.name}:
         assert f"COPY {package} {package}\n" in dockerfile
     assert config.is_file()
     assert importlib.util.find_spec(words[words.index("-m") + 1])

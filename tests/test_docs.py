@@ -21,12 +21,12 @@ import click
 import pytest
 from ray.scripts.scripts import cli
 
+from foundation.config import build, keys
 from ingest import __main__ as ingest
-from ingest.config import build, keys
 from ray_jobs.__main__ import commands as jobs
 from ray_jobs.__main__ import main as list_jobs
+from ray_jobs.cli import load_config, main
 from ray_jobs.config import JobConfig
-from ray_jobs.runtime import load_config, main
 from ray_jobs.web.models import PredictionsRequest, RecommendationsRequest
 from tests.documents import DOCUMENTS, blocks, commands, prose, spans
 from tests.support import ROOT
@@ -38,11 +38,11 @@ RUN_ELSEWHERE = {
     "ray_jobs.tune": "test_interrupt.py::test_an_interrupted_stage_ends_with_130",
     "ray_jobs.compare": "test_interrupt.py::test_an_interrupted_stage_ends_with_130",
     "ray_jobs.train": "test_train_resume.py::test_killed_workers_and_a_killed_job",
-    "ray_jobs.folds": "test_folds.py::test_every_fold_is_a_run_and_the_table",
+    "ray_jobs.cross_validate": "test_cross_validate.py::test_every_fold_is_a_run_and_the_table",
     "ray_jobs.predict": "test_docs_finished.py::test_commands_that_use_a_model",
     "ray_jobs.recommend": "test_docs_finished.py::test_commands_that_use_a_model",
     "--new-user": "test_using.py::test_somebody_new_gets_what_the_ratings_say",
-    "ray_jobs.serve": "test_page.py::test_the_page_is_served_until_ctrl_c",
+    "ray_jobs.serve": "web/test_page.py::test_the_page_is_served_until_ctrl_c",
     "ray_jobs.doctor": "test_docs_finished.py::test_commands_that_use_a_model",
     "ray start": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
     "ray job submit": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
@@ -323,10 +323,11 @@ def apply(diff: str, folder: Path) -> None:
 
 PROGRAM = """
 import pandas as pd, numpy as np, torch, pathlib
-from ncf import checkpoint, features
+from ncf.data import features
+from ncf.inference import checkpoint
 from ncf.config import ExperimentConfig, FeaturesConfig, ModelConfig, TimeDecayConfig
-from ncf.model import NCF
-from ncf.training import snapshot
+from ncf.models.ncf import NCF
+from ncf.models.weights import snapshot
 
 movies = features.join_movies(pd.DataFrame({
     "movie_id": [1, 2, 3, 4],
@@ -357,7 +358,7 @@ print("done")
 
 
 def test_the_branch_and_the_feature_of_the_how_tos_work(tmp_path: Path) -> None:
-    for package in ("ingest", "ncf"):
+    for package in ("foundation", "ncf"):
         shutil.copytree(ROOT / package, tmp_path / package)
     for block in blocks("diff"):
         apply(block.text, tmp_path)

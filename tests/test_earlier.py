@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import earlier
 from ncf.config import SplitConfig
-from ncf.splits import TEST, assign
+from ncf.data.splits import TEST, assign
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
-from ncf.baselines.base import DEFAULT_TRIALS, Baseline, Recipe, Tuned, tuned
+from ncf.baselines.base import DEFAULT_TRIALS, Baseline, BaselineSpec, FittedBaseline, fit_baseline
 from ncf.baselines.bias import (
     DAMPED_BIAS,
     DAMPINGS,
@@ -33,11 +33,11 @@ from ncf.baselines.bias import (
     tuned_damped_bias,
 )
 from ncf.baselines.boosting import BOOSTING, installed
-from ncf.baselines.factors import FACTORISATION
+from ncf.baselines.matrix_factorization import MATRIX_FACTORIZATION
 from ncf.baselines.neighbours import NEAREST_NEIGHBOURS
-from ncf.batches import Batch
 from ncf.config import BaselineName
-from ncf.fitted import FittedState
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import Preprocessor
 
 __all__ = [
     "ALL",
@@ -45,14 +45,14 @@ __all__ = [
     "DEFAULT_DAMPING",
     "DEFAULT_TRIALS",
     "Baseline",
+    "BaselineSpec",
     "Biases",
-    "Recipe",
-    "Tuned",
+    "FittedBaseline",
+    "baseline_specs",
     "damped_bias",
+    "fit_baseline",
+    "fit_baselines",
     "global_mean",
-    "recipes",
-    "tuned",
-    "tuned_baselines",
     "tuned_damped_bias",
 ]
 
@@ -60,15 +60,15 @@ LARGEST: Final = 2_000_000
 """Training rows above which only the biases are fitted: the others would take hours or more
 memory than there is."""
 
-_RECIPES: Final[dict[BaselineName, Recipe[Any]]] = {
+_SPECS: Final[dict[BaselineName, BaselineSpec[Any]]] = {
     "global-mean": GLOBAL_MEAN,
     "damped-bias": DAMPED_BIAS,
     "neighbours": NEAREST_NEIGHBOURS,
-    "factors": FACTORISATION,
+    "matrix-factorization": MATRIX_FACTORIZATION,
     **BOOSTING,
 }
 
-ALL: Final = tuple(_RECIPES)
+ALL: Final = tuple(_SPECS)
 """The names of all baselines, the simplest first."""
 
 _SMALL: Final[tuple[BaselineName, ...]] = ("global-mean", "damped-bias")
@@ -80,9 +80,9 @@ Note = Callable[[str], None]
 _warn: Final = logging.getLogger(__name__).warning
 
 
-def recipes(
+def baseline_specs(
     num_rows: int, names: Collection[BaselineName] = ALL, note: Note = _warn
-) -> tuple[Recipe[Any], ...]:
+) -> tuple[BaselineSpec[Any], ...]:
     """The global mean and the named baselines for so many training rows, in the order of ``ALL``.
 
     ``note`` is told what is left out, and why.
@@ -94,17 +94,17 @@ def recipes(
     if not installed() and set(wanted) & set(BOOSTING):
         note("LightGBM is not installed, so its baselines are left out: pip install lightgbm")
         wanted = [name for name in wanted if name not in BOOSTING]
-    return tuple(_RECIPES[name] for name in wanted)
+    return tuple(_SPECS[name] for name in wanted)
 
 
-def tuned_baselines(
+def fit_baselines(
     train: Batch,
     validation: Batch | None,
-    fitted: FittedState,
+    preprocessor: Preprocessor,
     names: Collection[BaselineName] = ALL,
     note: Note = _warn,
     num_trials: int = DEFAULT_TRIALS,
-) -> Iterator[Tuned[Any]]:
+) -> Iterator[FittedBaseline[Any]]:
     """The named baselines, tuned on the validation rows and fitted on the training rows."""
-    for recipe in recipes(len(train), names, note):
-        yield tuned(recipe, train, validation, fitted, num_trials)
+    for spec in baseline_specs(len(train), names, note):
+        yield fit_baseline(spec, train, validation, preprocessor, num_trials)

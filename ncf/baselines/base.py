@@ -10,9 +10,9 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import torch
 
-from ncf.batches import Batch
-from ncf.fitted import FittedState, Floats, Integers
-from ncf.metrics import ErrorSums, Scores
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import Floats, Integers, Preprocessor
+from ncf.evaluation.metrics import ErrorSums, Scores
 
 S = TypeVar("S")
 
@@ -33,9 +33,9 @@ class Baseline(ABC):
     def predict(self, rows: Batch) -> torch.Tensor:
         """``[B]`` stars, not clipped."""
 
-    def score(self, rows: Batch, fitted: FittedState) -> Scores:
+    def score(self, rows: Batch, preprocessor: Preprocessor) -> Scores:
         """Errors in stars and on the decayed scale, predictions clipped as the models' are."""
-        stars = self.predict(rows).clamp(fitted.rating_min, fitted.rating_max)
+        stars = self.predict(rows).clamp(preprocessor.rating_min, preprocessor.rating_max)
         return Scores(
             ErrorSums.of(stars, rows.ratings),
             ErrorSums.of(stars * rows.weights, rows.ratings * rows.weights),
@@ -43,23 +43,24 @@ class Baseline(ABC):
 
 
 @dataclass(frozen=True)
-class Recipe(Generic[S]):
+class BaselineSpec(Generic[S]):
     """One kind of baseline: how its settings are chosen, and how it is fitted with them."""
 
     name: str
     """The baseline's."""
-    tune: Callable[[Batch, Batch | None, FittedState, int], S]
-    """``tune(train, validation, fitted, num_trials)``: settings; the defaults without validation
-    rows. Where trying settings costs little, a whole grid is tried instead of ``num_trials``."""
-    fit: Callable[[Batch, FittedState, S], Baseline]
-    """``fit(rows, fitted, settings)``."""
+    tune: Callable[[Batch, Batch | None, Preprocessor, int], S]
+    """``tune(train, validation, preprocessor, num_trials)``: settings; the defaults without
+    validation rows. Where trying settings costs little, a whole grid is tried instead of
+    ``num_trials``."""
+    fit: Callable[[Batch, Preprocessor, S], Baseline]
+    """``fit(rows, preprocessor, settings)``."""
 
 
 @dataclass(frozen=True)
-class Tuned(Generic[S]):
+class FittedBaseline(Generic[S]):
     """A baseline with settings chosen on the validation rows."""
 
-    recipe: Recipe[S]
+    spec: BaselineSpec[S]
     """To fit it again with."""
     settings: S
     """What was chosen."""
@@ -72,7 +73,7 @@ class Tuned(Generic[S]):
         return hasattr(self.settings, "seed")
 
     def refit(
-        self, rows: Batch, fitted: FittedState, seeds: Sequence[int] = (0,)
+        self, rows: Batch, preprocessor: Preprocessor, seeds: Sequence[int] = (0,)
     ) -> tuple[Baseline, ...]:
         """The same settings fitted on ``rows``, such as training and validation rows together.
 
@@ -80,26 +81,26 @@ class Tuned(Generic[S]):
         """
         settings: Any = self.settings
         if not self.is_seeded:
-            return (self.recipe.fit(rows, fitted, settings),)
+            return (self.spec.fit(rows, preprocessor, settings),)
         of_seeds = [replace(settings, seed=seed) for seed in seeds]
-        return tuple(self.recipe.fit(rows, fitted, each) for each in of_seeds)
+        return tuple(self.spec.fit(rows, preprocessor, each) for each in of_seeds)
 
 
-def tuned(
-    recipe: Recipe[S],
+def fit_baseline(
+    spec: BaselineSpec[S],
     train: Batch,
     validation: Batch | None,
-    fitted: FittedState,
+    preprocessor: Preprocessor,
     num_trials: int = DEFAULT_TRIALS,
-) -> Tuned[S]:
+) -> FittedBaseline[S]:
     """Choose the settings on the validation rows, and fit on the training rows."""
-    settings = recipe.tune(train, validation, fitted, num_trials)
-    return Tuned(recipe, settings, recipe.fit(train, fitted, settings))
+    settings = spec.tune(train, validation, preprocessor, num_trials)
+    return FittedBaseline(spec, settings, spec.fit(train, preprocessor, settings))
 
 
-def squared_error(stars: Floats, rows: Batch, fitted: FittedState) -> float:
+def squared_error(stars: Floats, rows: Batch, preprocessor: Preprocessor) -> float:
     """Mean squared error of the clipped predictions ``stars: [B]``."""
-    clipped = np.clip(stars, fitted.rating_min, fitted.rating_max)
+    clipped = np.clip(stars, preprocessor.rating_min, preprocessor.rating_max)
     return float(np.mean((clipped - ratings_of(rows)) ** 2))
 
 

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from ncf.baselines.base import Baseline, Recipe, movies_of, ratings_of, users_of
-from ncf.batches import Batch
-from ncf.fitted import UNKNOWN, FittedState, Floats, Integers
+from ncf.baselines.base import Baseline, BaselineSpec, movies_of, ratings_of, users_of
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 
 DAMPINGS: Final = (0.0, 1.0, 2.5, 5.0, 10.0, 25.0)
 """Damping terms tried for users and for movies when there are validation rows."""
@@ -57,19 +57,19 @@ class Dampings:
     """Added to the number of ratings of every movie."""
 
 
-def global_mean(train: Batch, fitted: FittedState) -> Biases:
+def global_mean(train: Batch, preprocessor: Preprocessor) -> Biases:
     """The mean training rating for every row."""
     return Biases(
         "global mean",
         "mean training rating",
-        np.zeros(fitted.num_users + 1),
-        np.zeros(len(fitted.movies)),
+        np.zeros(preprocessor.num_users + 1),
+        np.zeros(len(preprocessor.movies)),
         float(train.ratings.double().mean()),
     )
 
 
 def damped_bias(
-    train: Batch, fitted: FittedState, user_damping: float, movie_damping: float
+    train: Batch, preprocessor: Preprocessor, user_damping: float, movie_damping: float
 ) -> Biases:
     """mean + user bias + movie bias, each shrunk towards zero by a damping term.
 
@@ -79,8 +79,8 @@ def damped_bias(
     users, movies = users_of(train), movies_of(train)
     mean = float(train.ratings.double().mean())
     residual = ratings_of(train) - mean
-    user_bias = np.zeros(fitted.num_users + 1)
-    movie_bias = np.zeros(len(fitted.movies))
+    user_bias = np.zeros(preprocessor.num_users + 1)
+    movie_bias = np.zeros(len(preprocessor.movies))
     for _ in range(_SWEEPS):
         movie_bias = shrunk_mean(
             movies, residual - user_bias[users], len(movie_bias), movie_damping
@@ -91,14 +91,17 @@ def damped_bias(
     return Biases("damped bias", detail, user_bias, movie_bias, mean)
 
 
-def tuned_damped_bias(train: Batch, validation: Batch | None, fitted: FittedState) -> Biases:
+def tuned_damped_bias(train: Batch, validation: Batch | None, preprocessor: Preprocessor) -> Biases:
     """The damped bias with the dampings that are best on the validation rows."""
-    dampings = best_dampings(train, validation, fitted)
-    return damped_bias(train, fitted, dampings.users, dampings.movies)
+    dampings = best_dampings(train, validation, preprocessor)
+    return damped_bias(train, preprocessor, dampings.users, dampings.movies)
 
 
 def best_dampings(
-    train: Batch, validation: Batch | None, fitted: FittedState, num_trials: int | None = None
+    train: Batch,
+    validation: Batch | None,
+    preprocessor: Preprocessor,
+    num_trials: int | None = None,
 ) -> Dampings:
     """The dampings with the least error on the validation rows, of all 36 pairs."""
     del num_trials  # the grid takes a second
@@ -106,7 +109,7 @@ def best_dampings(
         return Dampings()
 
     def error(pair: tuple[float, float]) -> float:
-        return damped_bias(train, fitted, *pair).score(validation, fitted).stars.rmse
+        return damped_bias(train, preprocessor, *pair).score(validation, preprocessor).stars.rmse
 
     return Dampings(*min(product(DAMPINGS, DAMPINGS), key=error))
 
@@ -118,14 +121,14 @@ def shrunk_mean(groups: Integers, values: Floats, size: int, damping: float) -> 
     return sums / np.maximum(counts + damping, 1e-12)
 
 
-GLOBAL_MEAN: Final = Recipe[None](
+GLOBAL_MEAN: Final = BaselineSpec[None](
     "global mean",
     lambda _train, _validation, _fitted, _trials: None,
-    lambda rows, fitted, _: global_mean(rows, fitted),
+    lambda rows, preprocessor, _: global_mean(rows, preprocessor),
 )
 
-DAMPED_BIAS: Final = Recipe[Dampings](
+DAMPED_BIAS: Final = BaselineSpec[Dampings](
     "damped bias",
     best_dampings,
-    lambda rows, fitted, chosen: damped_bias(rows, fitted, chosen.users, chosen.movies),
+    lambda rows, preprocessor, chosen: damped_bias(rows, preprocessor, chosen.users, chosen.movies),
 )

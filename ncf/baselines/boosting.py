@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from ncf.baselines.base import DEFAULT_TRIALS, Baseline, Recipe, ratings_of, squared_error
+from ncf.baselines.base import DEFAULT_TRIALS, Baseline, BaselineSpec, ratings_of, squared_error
 from ncf.baselines.search import best_settings
 from ncf.baselines.sessions import sessions
 from ncf.baselines.statistics import History, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
-from ncf.batches import Batch
 from ncf.config import BaselineName
-from ncf.fitted import UNKNOWN, FittedState, Floats
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import UNKNOWN, Floats, Preprocessor
 
 SPACE: Final[Mapping[str, BaseDistribution]] = {
     "leaves": IntDistribution(8, 128, log=True),
@@ -100,9 +100,11 @@ def features(history: History, rows: Batch, with_times: bool) -> FeatureTable:
     return table.beside(sessions(history, rows)) if with_times else table
 
 
-def boosted_trees(rows: Batch, fitted: FittedState, settings: BoostingSettings) -> BoostedTrees:
+def boosted_trees(
+    rows: Batch, preprocessor: Preprocessor, settings: BoostingSettings
+) -> BoostedTrees:
     """Grow trees on out-of-fold features of ``rows``."""
-    table = training_features(rows, fitted, settings)
+    table = training_features(rows, preprocessor, settings)
     booster = _grown(table, rows, settings)
     detail = (
         f"{settings.rounds} trees of {settings.leaves} leaves with {settings.rows_per_leaf} rows "
@@ -113,26 +115,28 @@ def boosted_trees(rows: Batch, fitted: FittedState, settings: BoostingSettings) 
     if settings.strangers:
         detail += f", {settings.strangers:.0%} of the rows without their user"
     return BoostedTrees(
-        _name(settings.with_times), detail, settings, History(rows, fitted), booster
+        _name(settings.with_times), detail, settings, History(rows, preprocessor), booster
     )
 
 
-def training_features(rows: Batch, fitted: FittedState, settings: BoostingSettings) -> FeatureTable:
+def training_features(
+    rows: Batch, preprocessor: Preprocessor, settings: BoostingSettings
+) -> FeatureTable:
     """Features of training rows, each made without the row's own rating."""
     hidden = np.random.default_rng(settings.seed).random(len(rows)) < settings.strangers
     users = torch.where(torch.from_numpy(hidden), UNKNOWN, rows.users)
 
     def of_fold(others: Batch, fold: Batch) -> FeatureTable:
-        return features(History(others, fitted), fold, settings.with_times)
+        return features(History(others, preprocessor), fold, settings.with_times)
 
-    asked = replace(rows, users=users)
-    return out_of_fold(rows, asked, of_fold, settings.folds, settings.seed)
+    recommender = replace(rows, users=users)
+    return out_of_fold(rows, recommender, of_fold, settings.folds, settings.seed)
 
 
 def best_boosting(
     train: Batch,
     validation: Batch | None,
-    fitted: FittedState,
+    preprocessor: Preprocessor,
     num_trials: int = DEFAULT_TRIALS,
     *,
     with_times: bool,
@@ -146,12 +150,12 @@ def best_boosting(
         return default
     if (validation.users == UNKNOWN).any():
         default = replace(default, strangers=_STRANGERS)
-    table = training_features(train, fitted, default)
-    unseen = features(History(train, fitted), validation, with_times)
+    table = training_features(train, preprocessor, default)
+    unseen = features(History(train, preprocessor), validation, with_times)
 
     def stopped_early(settings: BoostingSettings) -> tuple[float, BoostingSettings]:
         booster = _grown(table, train, replace(settings, rounds=_MOST_ROUNDS), unseen, validation)
-        error = squared_error(_predicted(booster, unseen), validation, fitted)
+        error = squared_error(_predicted(booster, unseen), validation, preprocessor)
         return error, replace(settings, rounds=booster.best_iteration)
 
     quick = replace(default, learning_rate=_TRIAL_RATE)
@@ -206,13 +210,13 @@ def _name(with_times: bool) -> str:
     return "LightGBM, with rating times" if with_times else "LightGBM"
 
 
-def _recipe(with_times: bool) -> Recipe[BoostingSettings]:
+def _spec(with_times: bool) -> BaselineSpec[BoostingSettings]:
     tune = partial(best_boosting, with_times=with_times)
-    return Recipe(_name(with_times), tune, boosted_trees)
+    return BaselineSpec(_name(with_times), tune, boosted_trees)
 
 
-BOOSTING: Final[dict[BaselineName, Recipe[BoostingSettings]]] = {
-    "boosting": _recipe(with_times=False),
-    "boosting-with-times": _recipe(with_times=True),
+BOOSTING: Final[dict[BaselineName, BaselineSpec[BoostingSettings]]] = {
+    "boosting": _spec(with_times=False),
+    "boosting-with-times": _spec(with_times=True),
 }
 """Without and with the times of ratings."""

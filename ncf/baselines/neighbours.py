@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ncf.baselines.base import Baseline, Recipe, movies_of, squared_error, users_of
+from ncf.baselines.base import Baseline, BaselineSpec, movies_of, squared_error, users_of
 from ncf.baselines.bias import Biases, damped_bias
-from ncf.batches import Batch
-from ncf.fitted import UNKNOWN, FittedState, Floats, Integers
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 
 NEIGHBOURS: Final = (20, 40, 80, 160)
 """Numbers of neighbours tried."""
@@ -150,13 +150,13 @@ def best_means(weights: Floats, values: Floats, sizes: Sequence[int]) -> Floats:
 
 
 def nearest_neighbours(
-    rows: Batch, fitted: FittedState, settings: NeighbourSettings
+    rows: Batch, preprocessor: Preprocessor, settings: NeighbourSettings
 ) -> NearestNeighbours:
     """Fit the biases; similarities are computed for the movies that are asked for."""
-    biases = damped_bias(rows, fitted, settings.user_damping, settings.movie_damping)
+    biases = damped_bias(rows, preprocessor, settings.user_damping, settings.movie_damping)
     users, movies = users_of(rows), movies_of(rows)
     known = users != UNKNOWN
-    shape = (fitted.num_users + 1, len(fitted.movies))
+    shape = (preprocessor.num_users + 1, len(preprocessor.movies))
     deviations = sparse.csr_array(
         (biases.residuals(rows)[known], (users[known], movies[known])), shape=shape
     )
@@ -168,7 +168,10 @@ def nearest_neighbours(
 
 
 def best_neighbours(
-    train: Batch, validation: Batch | None, fitted: FittedState, num_trials: int | None = None
+    train: Batch,
+    validation: Batch | None,
+    preprocessor: Preprocessor,
+    num_trials: int | None = None,
 ) -> NeighbourSettings:
     """The settings with the least error on the validation rows, of all 32 combinations."""
     del num_trials  # similarities are computed twice for the whole grid
@@ -176,13 +179,13 @@ def best_neighbours(
         return NeighbourSettings()
     errors = {}
     for dampings in DAMPINGS:
-        model = nearest_neighbours(train, fitted, NeighbourSettings(0, 0.0, *dampings))
+        model = nearest_neighbours(train, preprocessor, NeighbourSettings(0, 0.0, *dampings))
         stars = model.predict_each(validation, SHRINKAGES, NEIGHBOURS)
         for (s, shrinkage), (n, neighbours) in product(
             enumerate(SHRINKAGES), enumerate(NEIGHBOURS)
         ):
             settings = NeighbourSettings(neighbours, shrinkage, *dampings)
-            errors[settings] = squared_error(stars[s, n], validation, fitted)
+            errors[settings] = squared_error(stars[s, n], validation, preprocessor)
     return min(errors, key=lambda settings: errors[settings])
 
 
@@ -202,6 +205,6 @@ def _like(matrix: sparse.csr_array, data: Floats) -> sparse.csr_array:
     return sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-NEAREST_NEIGHBOURS: Final = Recipe[NeighbourSettings](
+NEAREST_NEIGHBOURS: Final = BaselineSpec[NeighbourSettings](
     "item kNN", best_neighbours, nearest_neighbours
 )

@@ -16,11 +16,11 @@ from typing import Final
 import numpy as np
 
 from ncf.baselines.base import movies_of, users_of
-from ncf.baselines.factors import Groups
+from ncf.baselines.matrix_factorization import Groups
 from ncf.baselines.statistics import History, standardised
 from ncf.baselines.tables import FeatureTable
-from ncf.batches import Batch
-from ncf.fitted import UNKNOWN, FittedState, Floats, Integers
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
@@ -64,27 +64,29 @@ def sessions(history: History, rows: Batch) -> FeatureTable:
     """Features of the rows from their users' known ratings near in time."""
     users, movies = users_of(rows), movies_of(rows)
     times = rows.times.numpy().astype(np.float64)
-    directions = _directions(history.fitted)
+    directions = _directions(history.preprocessor)
     known = history.rows.times.numpy().astype(np.float64)
     in_time = np.lexsort((known, history.users))
-    starts = np.searchsorted(history.users[in_time], np.arange(history.fitted.num_users + 2))
-    asked = Groups.of(users, history.fitted.num_users + 1)
+    starts = np.searchsorted(history.users[in_time], np.arange(history.preprocessor.num_users + 2))
+    recommender = Groups.of(users, history.preprocessor.num_users + 1)
     nothing = in_time[:0]
     blank = Diary(known[nothing], history.residuals[nothing], directions[nothing])
     names = of_one_user(blank, times[:0], directions[:0]).names
     values = np.empty((len(rows), len(names)), dtype=np.float32)
-    for user in range(history.fitted.num_users + 1):
+    for user in range(history.preprocessor.num_users + 1):
         mine = nothing if user == UNKNOWN else in_time[starts[user] : starts[user + 1]]
         diary = Diary(known[mine], history.residuals[mine], directions[history.movies[mine]])
-        for part in _parts(asked.order[asked.starts[user] : asked.starts[user + 1]], len(mine)):
+        for part in _parts(
+            recommender.order[recommender.starts[user] : recommender.starts[user + 1]], len(mine)
+        ):
             values[part] = of_one_user(diary, times[part], directions[movies[part]]).values
-    return FeatureTable(names, values).beside(_calendar(history.fitted, movies, times))
+    return FeatureTable(names, values).beside(_calendar(history.preprocessor, movies, times))
 
 
 def of_one_user(diary: Diary, times: Floats, content: Floats) -> FeatureTable:
     """Features of one user's rows at ``times: [R]`` for movies of ``content: [R, C]``."""
     apart = np.abs(times[:, None] - diary.times)  # [R, H]
-    likeness = np.maximum(content @ diary.content.T, 0.0)  # [R, H]
+    similarity = np.maximum(content @ diary.content.T, 0.0)  # [R, H]
     columns = [*_positions(diary, times), *_nearest(diary, times)]
     for name, window in WINDOWS.items():
         columns.append((f"ratings at most {name} apart", np.log1p((apart <= window).sum(axis=1))))
@@ -93,9 +95,9 @@ def of_one_user(diary: Diary, times: Floats, content: Floats) -> FeatureTable:
         columns.append((f"mood, {name}", _damped_mean(weight, diary.residuals)))
         columns.append((f"ratings around, {name}", np.log1p(weight.sum(axis=1))))
         columns.append(
-            (f"mood for alike, {name}", _damped_mean(weight * likeness, diary.residuals))
+            (f"mood for alike, {name}", _damped_mean(weight * similarity, diary.residuals))
         )
-    columns.append(("mood for alike", _damped_mean(likeness**2, diary.residuals)))
+    columns.append(("mood for alike", _damped_mean(similarity**2, diary.residuals)))
     return FeatureTable.of(columns)
 
 
@@ -131,20 +133,20 @@ def _nearest(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
     return columns
 
 
-def _calendar(fitted: FittedState, movies: Integers, times: Floats) -> FeatureTable:
+def _calendar(preprocessor: Preprocessor, movies: Integers, times: Floats) -> FeatureTable:
     """When the rating was given, and how old the movie was."""
     years = 1970.0 + times / (365.25 * _DAY)
     columns = [("rating year", years), ("hour of day", times % _DAY / _HOUR)]
-    for at, column in enumerate(fitted.numeric):
+    for at, column in enumerate(preprocessor.numeric):
         if column.name == "year" and column.transform == "none":
-            released = fitted.movies.numeric[:, at] * column.scale + column.mean
+            released = preprocessor.movies.numeric[:, at] * column.scale + column.mean
             columns.append(("movie age", years - released[movies]))
     return FeatureTable.of(columns)
 
 
-def _directions(fitted: FittedState) -> Floats:
+def _directions(preprocessor: Preprocessor) -> Floats:
     """``[M, C]`` content of every movie, scaled to length 1."""
-    content = standardised(fitted)
+    content = standardised(preprocessor)
     length = np.linalg.norm(content, axis=1, keepdims=True)
     return np.divide(content, length, out=np.zeros_like(content), where=length > 0)
 

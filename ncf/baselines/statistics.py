@@ -14,10 +14,16 @@ import numpy as np
 
 from ncf.baselines.base import movies_of, ratings_of, users_of
 from ncf.baselines.bias import Biases, damped_bias, shrunk_mean
-from ncf.baselines.factors import Factorisation, FactorSettings, Groups, factorisation, ridge_each
+from ncf.baselines.matrix_factorization import (
+    FactorSettings,
+    Groups,
+    MatrixFactorization,
+    matrix_factorization,
+    ridge_each,
+)
 from ncf.baselines.tables import FeatureTable
-from ncf.batches import Batch
-from ncf.fitted import UNKNOWN, FittedState, Floats, Integers
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 
 _DAMPING: Final = 5.0
 """Ratings of nothing special that every mean is shrunk with."""
@@ -35,7 +41,7 @@ class History:
 
     rows: Batch
     """The ratings."""
-    fitted: FittedState
+    preprocessor: Preprocessor
     """For the number of users, and the movies' content."""
 
     @cached_property
@@ -56,7 +62,7 @@ class History:
     @cached_property
     def biases(self) -> Biases:
         """Damped biases."""
-        return damped_bias(self.rows, self.fitted, _DAMPING, _DAMPING)
+        return damped_bias(self.rows, self.preprocessor, _DAMPING, _DAMPING)
 
     @cached_property
     def residuals(self) -> Floats:
@@ -64,22 +70,22 @@ class History:
         return self.biases.residuals(self.rows)
 
     @cached_property
-    def factors(self) -> Factorisation:
+    def factors(self) -> MatrixFactorization:
         """A small matrix factorisation."""
-        return factorisation(self.rows, self.fitted, FactorSettings(16, 0.2, sweeps=5))
+        return matrix_factorization(self.rows, self.preprocessor, FactorSettings(16, 0.2, sweeps=5))
 
 
-def content(fitted: FittedState) -> FeatureTable:
+def content(preprocessor: Preprocessor) -> FeatureTable:
     """``[M, C]``: numeric features, genres and decade of every movie."""
-    table = fitted.movies
+    table = preprocessor.movies
     numeric = [
         (name, table.numeric[:, at].astype(np.float64))
-        for at, name in enumerate(fitted.numeric_names)
+        for at, name in enumerate(preprocessor.numeric_names)
         if name != _FROM_TRAINING
     ]
     genres = [
         (f"genre {name}", table.genres[:, at].astype(np.float64))
-        for at, name in enumerate(fitted.genres)
+        for at, name in enumerate(preprocessor.genres)
     ]
     decade = np.where(table.decade == UNKNOWN, np.nan, table.decade).astype(np.float64)
     return FeatureTable.of([*numeric, *genres, ("decade", decade)])
@@ -88,8 +94,8 @@ def content(fitted: FittedState) -> FeatureTable:
 def statistics(history: History, rows: Batch) -> FeatureTable:
     """Features of the rows' users and movies, and of the two together."""
     users, movies = users_of(rows), movies_of(rows)
-    fitted = history.fitted
-    of_movie = content(fitted)
+    preprocessor = history.preprocessor
+    of_movie = content(preprocessor)
     return (
         _of_users(history, users)
         .beside(_of_movies(history, movies))
@@ -99,13 +105,13 @@ def statistics(history: History, rows: Batch) -> FeatureTable:
 
 
 def _of_users(history: History, users: Integers) -> FeatureTable:
-    size = history.fitted.num_users + 1
+    size = history.preprocessor.num_users + 1
     described = _described(history.users, history.ratings, size)
-    popularity = np.log1p(np.bincount(history.movies, minlength=len(history.fitted.movies)))
+    popularity = np.log1p(np.bincount(history.movies, minlength=len(history.preprocessor.movies)))
     crowd = _mean(history.users, popularity[history.movies], size)
     quality = _mean(history.users, history.biases.movie_bias[history.movies], size)
     halves = _mean(history.users, (history.ratings % 1 != 0).astype(np.float64), size)
-    is_top = (history.ratings >= history.fitted.rating_max).astype(np.float64)
+    is_top = (history.ratings >= history.preprocessor.rating_max).astype(np.float64)
     top = _mean(history.users, is_top, size)
     columns = [
         ("user bias", history.biases.user_bias),
@@ -119,9 +125,9 @@ def _of_users(history: History, users: Integers) -> FeatureTable:
 
 
 def _of_movies(history: History, movies: Integers) -> FeatureTable:
-    size = len(history.fitted.movies)
+    size = len(history.preprocessor.movies)
     described = _described(history.movies, history.ratings, size)
-    activity = np.log1p(np.bincount(history.users, minlength=history.fitted.num_users + 1))
+    activity = np.log1p(np.bincount(history.users, minlength=history.preprocessor.num_users + 1))
     columns = [
         ("movie bias", history.biases.movie_bias),
         *((f"movie {name}", column) for name, column in described),
@@ -139,7 +145,7 @@ def _of_pairs(history: History, users: Integers, movies: Integers) -> FeatureTab
     return FeatureTable.of(
         [
             ("bias prediction", history.biases.stars(users, movies)),
-            ("factors", np.einsum("bk,bk->b", p, q)),
+            ("factorization", np.einsum("bk,bk->b", p, q)),
             ("genre taste", _genre_taste(history, users, movies)),
             ("content taste", _content_taste(history, users, movies)),
         ]
@@ -148,8 +154,8 @@ def _of_pairs(history: History, users: Integers, movies: Integers) -> FeatureTab
 
 def _genre_taste(history: History, users: Integers, movies: Integers) -> Floats:
     """``[B]``: mean over the movie's genres of the user's damped mean residual in each."""
-    genres = history.fitted.movies.genres.astype(np.float64)
-    size = history.fitted.num_users + 1
+    genres = history.preprocessor.movies.genres.astype(np.float64)
+    size = history.preprocessor.num_users + 1
     affinity = np.zeros((size, genres.shape[1]))
     for genre in range(genres.shape[1]):
         has = genres[history.movies, genre] > 0
@@ -159,18 +165,18 @@ def _genre_taste(history: History, users: Integers, movies: Integers) -> Floats:
     return np.einsum("bg,bg->b", affinity[users], genres[movies]) / number
 
 
-def standardised(fitted: FittedState) -> Floats:
+def standardised(preprocessor: Preprocessor) -> Floats:
     """``[M, C]`` content with missing values as 0, and decades as one column each."""
-    table = fitted.movies
-    of_movie = content(fitted).values[:, :-1]
-    decades = table.decade[:, None] == np.arange(1, len(fitted.decades) + 1)
+    table = preprocessor.movies
+    of_movie = content(preprocessor).values[:, :-1]
+    decades = table.decade[:, None] == np.arange(1, len(preprocessor.decades) + 1)
     return np.column_stack([of_movie, decades.astype(np.float64)])
 
 
 def _content_taste(history: History, users: Integers, movies: Integers) -> Floats:
     """``[B]``: ridge regression of each user's residuals on the content of the movies."""
-    inputs = standardised(history.fitted)
-    groups = Groups.of(history.users, history.fitted.num_users + 1)
+    inputs = standardised(history.preprocessor)
+    groups = Groups.of(history.users, history.preprocessor.num_users + 1)
     taste = ridge_each(groups, inputs[history.movies], history.residuals, 0.0, _TASTE_PENALTY)
     taste[UNKNOWN] = 0.0
     return np.einsum("bc,bc->b", taste[users], inputs[movies])

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.batches import Batch
-from ncf.fitted import Floats
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import Floats
 
 Features = Callable[[Batch, Batch], "FeatureTable"]
 """``features(history, rows)``: one line for each of ``rows``, made from the ratings in ``history``.
@@ -40,11 +40,11 @@ class FeatureTable:
 
 
 def out_of_fold(
-    rows: Batch, asked: Batch, features: Features, folds: int, seed: int
+    rows: Batch, recommender: Batch, features: Features, folds: int, seed: int
 ) -> FeatureTable:
     """Features of training rows, each fold's made from the ratings of all other folds.
 
-    ``asked`` are the same rows as they shall be described, such as with some users hidden.
+    ``recommender`` are the same rows as they shall be described, such as with some users hidden.
 
     So no row's own rating takes part in its features. Leaving out only the row itself would not
     do: within one movie the mean of the others falls as the own rating rises, and trees that
@@ -54,7 +54,7 @@ def out_of_fold(
     parts, order = [], []
     for number in range(min(folds, len(rows))):
         inside = torch.from_numpy(fold == number)
-        parts.append(features(rows[~inside], asked[inside]))
+        parts.append(features(rows[~inside], recommender[inside]))
         order.append(np.flatnonzero(fold == number))
     values = np.concatenate([part.values for part in parts])
     return FeatureTable(parts[0].names, values[np.argsort(np.concatenate(order))])

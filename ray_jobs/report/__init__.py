@@ -1,26 +1,26 @@
 """Results of a run -> ``report.html``, ``report.md`` and ``plots/``.
 
-Each module makes the sections about one thing; ``ncf.report`` makes a page of them.
+Each module makes the sections about one thing; ``ray_jobs.report.document`` makes a page of them.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ingest.stage import RawData
-from ncf.prepared import Prepared
-from ncf.report import Report
-from ray_jobs.comparison import Comparison
-from ray_jobs.console import say
-from ray_jobs.report.comparison import comparison_section, differences_section
-from ray_jobs.report.data import data_section
-from ray_jobs.report.errors import calibration_section, residuals_section, slices_section
-from ray_jobs.report.model import examples_section, model_section, rankings_section
-from ray_jobs.report.origin import licences_section, run_section
-from ray_jobs.report.search import search_section
+from foundation.console import say
+from ingest.dataset import RawData
+from ncf.data.dataset import PreparedDataset
+from ray_jobs.report.document import Report
+from ray_jobs.report.sections.comparison import comparison_section, differences_section
+from ray_jobs.report.sections.data import data_section
+from ray_jobs.report.sections.errors import calibration_section, residuals_section, slices_section
+from ray_jobs.report.sections.model import examples_section, model_section, rankings_section
+from ray_jobs.report.sections.origin import licences_section, run_section
+from ray_jobs.report.sections.search import search_section
+from ray_jobs.results.comparison import Comparison
+from ray_jobs.results.run import Workspace
 from ray_jobs.train import Trained
-from ray_jobs.tune import Chosen
-from ray_jobs.workspace import Workspace
+from ray_jobs.tune import BestTrial
 
 SYNTHETIC: Final = (
     "SYNTHETIC DATA: every user, movie and rating here was generated. The figures say that the "
@@ -31,8 +31,8 @@ SYNTHETIC: Final = (
 def write_report(
     workspace: Workspace,
     raw: RawData,
-    prepared: Prepared,
-    chosen: Chosen,
+    prepared: PreparedDataset,
+    chosen: BestTrial,
     comparison: Comparison,
     trained: Trained,
 ) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from foundation.storage import Storage
 from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
-from ingest.storage import Storage
-from ncf.checkpoint import Checkpoint
+from ncf.inference.checkpoint import Checkpoint
 from ray_jobs.web.models import ModelInfo, TestErrors
 
 _NOTICES: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
@@ -22,16 +22,16 @@ def describe(stored: Storage, checkpoint: Checkpoint) -> ModelInfo:
     noted = stored.parent / "metrics.json"
     kept = stored.name == "checkpoint" and noted.exists()
     metrics: dict[str, Any] = noted.read_json() if kept else {}
-    fitted, model = checkpoint.fitted, checkpoint.model
+    preprocessor, model = checkpoint.preprocessor, checkpoint.model
     return ModelInfo(
         name=stored.parent.name if kept else stored.name,
         dataset=metrics.get("dataset"),
-        num_movies=len(fitted.movies),
-        num_users=fitted.num_users,
-        rating_min=fitted.rating_min,
-        rating_max=fitted.rating_max,
-        takes_ratings=model.learns_in_groups,
-        gives_reasons=model.closed_form is not None and model.head is None,
+        num_movies=len(preprocessor.movies),
+        num_users=preprocessor.num_users,
+        rating_min=preprocessor.rating_min,
+        rating_max=preprocessor.rating_max,
+        takes_ratings=model.uses_history,
+        gives_reasons=model.gaussian_process is not None and model.head is None,
         test=_errors(metrics["test"]) if kept else None,
         notices=_notices(metrics) if kept else (_UNKNOWN, *_NOTICES),
     )

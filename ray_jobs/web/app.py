@@ -15,9 +15,9 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from ncf import serving
 from ncf.errors import UnknownIdError, UnsupportedError
-from ncf.serving import Recommender
+from ncf.inference import recommender
+from ncf.inference.recommender import Recommender
 from ray_jobs.web import models
 from ray_jobs.web.middleware import Waiting, WithHeaders
 from ray_jobs.web.models import MOST_MOVIES
@@ -35,7 +35,9 @@ Limit = Annotated[int, Query(ge=1, le=MOST_MOVIES, description="How many movies 
 _Answers = dict[int | str, dict[str, Any]]
 
 
-def make_app(asked: Recommender, about: models.ModelInfo, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def make_app(
+    recommender: Recommender, about: models.ModelInfo, hosts: Sequence[str] = ("*",)
+) -> FastAPI:
     """The application for one model.
 
     Args:
@@ -52,7 +54,7 @@ def make_app(asked: Recommender, about: models.ModelInfo, hosts: Sequence[str] =
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(_routes(Answers(asked, about)), prefix="/api")
+    app.include_router(_routes(Answers(recommender, about)), prefix="/api")
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(UnsupportedError)(_unsupported)
@@ -66,10 +68,10 @@ def make_app(asked: Recommender, about: models.ModelInfo, hosts: Sequence[str] =
 class Answers:
     """What the API says, from the model."""
 
-    def __init__(self, asked: Recommender, about: models.ModelInfo) -> None:
+    def __init__(self, recommender: Recommender, about: models.ModelInfo) -> None:
         self.about = about
-        self._asked = asked
-        self._movies = asked.checkpoint.fitted.movies
+        self._asked = recommender
+        self._movies = recommender.checkpoint.preprocessor.movies
         self._search = TitleSearch(self._movies)
 
     def found(self, query: str, limit: int) -> models.FoundMovies:
@@ -100,8 +102,8 @@ class Answers:
         return models.LikeMovies(
             movie=models.Movie(movie_id=movie, title=title),
             similar=tuple(
-                models.LikeMovie(movie_id=m, title=title, likeness=likeness)
-                for m, title, likeness in zip(
+                models.LikeMovie(movie_id=m, title=title, similarity=similarity)
+                for m, title, similarity in zip(
                     best.movies.tolist(), best.titles, best.scores.tolist(), strict=True
                 )
             ),
@@ -142,7 +144,7 @@ class Answers:
                 )
         times = [own.timestamp for own in ratings]
         try:
-            return self._asked.newcomer(
+            return self._asked.fold_in(
                 [own.movie_id for own in ratings],
                 [own.rating for own in ratings],
                 None if times[0] is None else np.array(times, np.int64),
@@ -155,7 +157,7 @@ def _predicted(
     theirs: Recommender, movies: np.ndarray, stars: np.ndarray, reasons: int
 ) -> Iterable[models.Predicted]:
     """A row for each movie."""
-    sums = theirs.reasons(0, movies) if reasons and len(movies) else [None] * len(movies)
+    sums = theirs.explain(0, movies) if reasons and len(movies) else [None] * len(movies)
     for movie, predicted, why in zip(movies.tolist(), stars.tolist(), sums, strict=True):
         yield models.Predicted(
             movie_id=movie,
@@ -165,7 +167,7 @@ def _predicted(
         )
 
 
-def _why(theirs: Recommender, why: serving.Reasons, at_most: int) -> models.Why:
+def _why(theirs: Recommender, why: recommender.Explanation, at_most: int) -> models.Why:
     """The strongest parts by name, the others together."""
     order = np.argsort(-why.added, kind="stable")
     up = [int(i) for i in order[:at_most] if why.added[i] > 0]

@@ -12,11 +12,11 @@ from ray import serve
 from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from ingest.storage import Storage
-from ncf.serving import Recommender
-from ray_jobs.cluster import LOGS
+from foundation.storage import Storage
+from ncf.inference.recommender import Recommender
+from ray_jobs.cluster.session import LOGS
 from ray_jobs.errors import ServingError
-from ray_jobs.kept import load_model
+from ray_jobs.results.final_model import load_model
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import MOST_WAITING, make_app
 

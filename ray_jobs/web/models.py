@@ -97,7 +97,7 @@ class FoundMovies(_Json):
 class LikeMovie(Movie):
     """A movie that is like another."""
 
-    likeness: float = Field(description="At most 1.")
+    similarity: float = Field(description="At most 1.")
 
 
 class LikeMovies(_Json):

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ncf.fitted import MovieTable
+from ncf.data.preprocessor import MovieTable
 
 _ALIKE: Final = 0.4
 """Least likeness, by letters, of a title that is spelt otherwise."""
@@ -72,11 +72,11 @@ class TitleSearch:
         return ranks
 
     def _spelt_like(self, wanted: str) -> list[int]:
-        likeness = (self._spellings @ self._letters.transform([f" {wanted}"]).T).toarray()[:, 0]
-        nearest = np.argsort(-likeness, kind="stable")[:_COMPARED]
+        similarity = (self._spellings @ self._letters.transform([f" {wanted}"]).T).toarray()[:, 0]
+        nearest = np.argsort(-similarity, kind="stable")[:_COMPARED]
         comparison = difflib.SequenceMatcher(b=wanted)
         ratios = {}
-        for i in nearest[likeness[nearest] >= _ALIKE].tolist():
+        for i in nearest[similarity[nearest] >= _ALIKE].tolist():
             comparison.set_seq1(self._short[i][1:])
             ratios[i] = comparison.ratio()
         return sorted(ratios, key=lambda i: -ratios[i])

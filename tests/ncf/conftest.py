@@ -11,8 +11,8 @@ import pytest
 import ray
 import torch
 
-from ncf.batches import Batch
-from ncf.fitted import FittedState, MovieTable, NumericColumn
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import MovieTable, NumericColumn, Preprocessor
 from tests.ncf.worlds import World, rmse, rows_of
 
 
@@ -38,9 +38,9 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture
-def fitted() -> FittedState:
+def preprocessor() -> Preprocessor:
     """Three users and four movies; the last movie has no training rating."""
-    return FittedState(
+    return Preprocessor(
         user_ids=np.array([10, 20, 30]),
         genres=("Comedy", "Drama", "War"),
         decades=(1980, 1990),
@@ -107,7 +107,7 @@ def world() -> World:
         numeric=rng.normal(size=(num_movies, 1)).astype(np.float32),
         train_counts=np.bincount(movies[:4500], minlength=num_movies),
     )
-    fitted = FittedState(
+    preprocessor = Preprocessor(
         user_ids=np.arange(num_users),
         genres=("Left", "Right"),
         decades=(1980, 1990),
@@ -119,7 +119,9 @@ def world() -> World:
         decay_rate_per_day=0.0,
         movies=table,
     )
-    return World(fitted, rows[:4500], rows[4500:5100], rows[5100:], noise, rmse(errors[5100:]))
+    return World(
+        preprocessor, rows[:4500], rows[4500:5100], rows[5100:], noise, rmse(errors[5100:])
+    )
 
 
 @pytest.fixture

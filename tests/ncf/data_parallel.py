@@ -17,16 +17,20 @@ from pyarrow import fs
 from safetensors.torch import save_file
 from torch import distributed, nn
 
-from ncf.batches import Rows, Share
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig, TimeDecayConfig, TrainConfig
-from ncf.memory import free_on_every_worker
-from ncf.prepared import Prepared
-from ncf.state import FitResult, TrainingState
-from ncf.streaming import Streamed
-from ncf.training import Objective, build, evaluate, fit
+from ncf.data.batches import RatingSource
+from ncf.data.dataset import PreparedDataset
+from ncf.data.placement import free_on_every_worker
+from ncf.data.sampling import Shard
+from ncf.data.streaming import Streamed
+from ncf.evaluation.predictions import evaluate
+from ncf.models.targets import Objective
+from ncf.training.loop import fit
+from ncf.training.state import FitResult, TrainingState
+from ncf.training.trainer import build
 
 TRAIN = TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0)
-HISTORY = {"vector_dim": 4, "linear_dim": 2, "radial_dim": 2, "chunk": 16}
+HISTORY = {"vector_dim": 4, "linear_dim": 2, "rbf_dim": 2, "chunk": 16}
 MODELS = {
     # Dropout draws other masks in every process, so there is none in those that are compared.
     "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
@@ -47,7 +51,7 @@ MODELS = {
             history=HistoryConfig(encoders=encoders, **HISTORY),
         )
         for name, encoders in (
-            ("closed-form", ("closed-form",)),
+            ("gaussian-process", ("gaussian-process",)),
             ("encoders", ("statistics", "implicit", "explicit", "transformer")),
         )
     },
@@ -59,7 +63,7 @@ def main(folder: Path, name: str, rank: int, size: int) -> None:
     if size > 1:
         meeting = (folder / "meeting").as_uri()
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
-    train_and_write(folder, name, Share(rank, size))
+    train_and_write(folder, name, Shard(rank, size))
     if size > 1:
         # The wrapped model is gone by now, and with it the last reference to the group: gloo's
         # threads end here. Ones that outlive the interpreter abort the process at its exit.
@@ -67,46 +71,46 @@ def main(folder: Path, name: str, rank: int, size: int) -> None:
         distributed.destroy_process_group()
 
 
-def train_and_write(folder: Path, name: str, share: Share) -> None:
+def train_and_write(folder: Path, name: str, shard: Shard) -> None:
     experiment = ExperimentConfig(
         model=MODELS[name], train=TRAIN, time_decay=TimeDecayConfig(apply_to="loss")
     )
-    prepared = Prepared.open(fs.LocalFileSystem(), str(folder))
+    prepared = PreparedDataset.open(fs.LocalFileSystem(), str(folder))
     train, validation, test = (
         rows_of(prepared, split, streamed=name == "streamed")
         for split in ("train", "validation", "test")
     )
-    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
     states: list[TrainingState] = []
 
     def model_of() -> nn.Module:
-        model = build(experiment, prepared.fitted, train)
-        torch.manual_seed(share.rank)
-        return nn.parallel.DistributedDataParallel(model) if share.size > 1 else model
+        model = build(experiment, prepared.preprocessor, train)
+        torch.manual_seed(shard.rank)
+        return nn.parallel.DistributedDataParallel(model) if shard.world_size > 1 else model
 
     def again(state: TrainingState) -> FitResult:
-        return fit(model_of(), train, validation, objective, share=share, resume=state)
+        return fit(model_of(), train, validation, objective, shard=shard, resume=state)
 
     model = model_of()
-    result = fit(model, train, validation, objective, share=share, on_state=states.append)
+    result = fit(model, train, validation, objective, shard=shard, on_state=states.append)
     resumed = again(states[0]).last
     found = {
         "rows": [
-            sum(len(share.of(part)) for part in rows.parts()) for rows in (train, validation, test)
+            sum(len(shard.of(part)) for part in rows.parts()) for rows in (train, validation, test)
         ],
         # One rank has neighbours, so that it could take less than the other.
-        "free": free_on_every_worker(torch.device("cpu"), share, 1 + 999 * share.rank),
+        "free": free_on_every_worker(torch.device("cpu"), shard, 1 + 999 * shard.rank),
         "goes_on": all(torch.equal(resumed[name], value) for name, value in result.last.items()),
         "best_epoch": result.best_epoch,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
-        "test": evaluate(model, test, objective, share).as_dict(),
+        "test": evaluate(model, test, objective, shard).as_dict(),
     }
-    file = folder / f"{share.size}-{share.rank}"
+    file = folder / f"{shard.world_size}-{shard.rank}"
     save_file(result.last, file.with_suffix(".safetensors"))
     file.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def rows_of(prepared: Prepared, split: str, *, streamed: bool) -> Rows:
+def rows_of(prepared: PreparedDataset, split: str, *, streamed: bool) -> RatingSource:
     if streamed:
         return Streamed(prepared, split, torch.device("cpu"), window=300)
     rows = prepared.rows(split)

@@ -12,19 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ncf.batches import Batch
-from ncf.fitted import FittedState, save_fitted
-from ncf.prepared import MANIFEST, Manifest, Prepared
+from ncf.data.batches import Batch
+from ncf.data.dataset import MANIFEST, Manifest, PreparedDataset
+from ncf.data.preprocessor import Preprocessor, save_preprocessor
 
 
 def write_prepared(
     folder: Path,
     splits: Mapping[str, Batch],
-    fitted: FittedState,
+    preprocessor: Preprocessor,
     rows_per_file: int = 1000,
     rows_per_group: int = 100,
-) -> Prepared:
-    """The rows of each split in files of several row groups, as ``ncf.blocks`` writes them."""
+) -> PreparedDataset:
+    """The rows of each split in files of several row groups, as ``ncf.data.ray_tasks`` writes
+    them."""
     for split, rows in splits.items():
         target = folder / "ratings" / f"split={split}"
         target.mkdir(parents=True)
@@ -41,8 +42,8 @@ def write_prepared(
         for start in range(0, len(rows), rows_per_file):
             part = table.slice(start, rows_per_file)
             pq.write_table(part, target / f"{start:012}.parquet", row_group_size=rows_per_group)
-    save_fitted(fitted, folder)
+    save_preprocessor(preprocessor, folder)
     counts = {split: len(rows) for split, rows in splits.items()}
-    manifest = Manifest("", counts, fitted.num_users, fitted.num_movies)
+    manifest = Manifest("", counts, preprocessor.num_users, preprocessor.num_movies)
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest)))
-    return Prepared.open(fs.LocalFileSystem(), str(folder))
+    return PreparedDataset.open(fs.LocalFileSystem(), str(folder))

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from foundation.config import Section
 from ncf.config import (
     ExperimentConfig,
     FeaturesConfig,
     ModelConfig,
-    Section,
     SplitConfig,
     TimeDecayConfig,
     TrainConfig,

@@ -19,10 +19,8 @@ import pytest
 import torch
 from pyarrow import fs
 
-from ingest.schemas import MOVIES, RATINGS
-from ncf.baselines import ALL, Tuned, tuned_baselines
-from ncf.batches import Batch, concatenated
-from ncf.blocks import PREPARED
+from foundation.schemas import MOVIES, RATINGS
+from ncf.baselines import ALL, FittedBaseline, fit_baselines
 from ncf.config import (
     BaselineName,
     ExperimentConfig,
@@ -33,11 +31,17 @@ from ncf.config import (
     TimeDecayConfig,
     TrainConfig,
 )
-from ncf.pipeline import PreparationConfig, prepare
-from ncf.prepared import Prepared
-from ncf.splits import TEST, TRAIN, VALIDATION, Labels, assign_at_random
-from ncf.state import FitResult, Weights
-from ncf.training import Objective, build, evaluate, fit
+from ncf.data.batches import Batch, concatenated
+from ncf.data.dataset import PreparedDataset
+from ncf.data.prepare import PreparationConfig, prepare
+from ncf.data.ray_tasks import PREPARED
+from ncf.data.splits import TEST, TRAIN, VALIDATION, Labels, assign_at_random
+from ncf.evaluation.predictions import evaluate
+from ncf.models.targets import Objective
+from ncf.models.weights import Weights
+from ncf.training.loop import fit
+from ncf.training.state import FitResult
+from ncf.training.trainer import build
 from tests.planted import Columns, oracle, permuted
 
 LOCAL = fs.LocalFileSystem()
@@ -103,7 +107,7 @@ def write_raw(folder: Path, columns: Columns, num_movies: int) -> None:
 @pytest.fixture(scope="module")
 def prepared_from(
     local_ray: None, world: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Prepared]:
+) -> Callable[..., PreparedDataset]:
     """``prepared_from(variant, refit=False)``: a known world, changed and prepared.
 
     With ``refit``, its validation rows are training rows.
@@ -121,10 +125,10 @@ def prepared_from(
     folder = tmp_path_factory.mktemp("leaks")
 
     @cache
-    def found(variant: str, refit: bool = False) -> Prepared:
+    def found(variant: str, refit: bool = False) -> PreparedDataset:
         raw = folder / f"raw, {variant}"
         if not raw.exists():
-            write_raw(raw, VARIANTS[variant](columns, labels), len(world.fitted.movies))
+            write_raw(raw, VARIANTS[variant](columns, labels), len(world.preprocessor.movies))
         config = PreparationConfig(SPLIT, FeaturesConfig(), TimeDecayConfig(), refit)
         destination = folder / f"prepared, {variant}, {refit}"
         return prepare((LOCAL, str(raw)), (LOCAL, str(destination)), config, "")
@@ -132,7 +136,7 @@ def prepared_from(
     return found
 
 
-def rows_of(prepared: Prepared, split: str) -> Batch:
+def rows_of(prepared: PreparedDataset, split: str) -> Batch:
     rows = prepared.rows(split)
     assert rows is not None
     return rows
@@ -146,13 +150,13 @@ def rows_of(prepared: Prepared, split: str) -> Batch:
 def test_prepared_data_do_not_depend_on_the_test_rows(
     variant: str,
     refit: bool,
-    prepared_from: Callable[..., Prepared],
+    prepared_from: Callable[..., PreparedDataset],
     assert_same: Callable[[Any, Any], None],
 ) -> None:
     before, after = prepared_from("as it is", refit), prepared_from(variant, refit)
     every = [name for name in PREPARED.names if name != "split"]
     assert not after.table("test", every).equals(before.table("test", every))
-    assert_same(after.fitted, before.fitted)
+    assert_same(after.preprocessor, before.preprocessor)
     assert after.manifest == before.manifest
     for split in ("train",) if refit else ("train", "validation"):
         assert after.table(split, every).equals(before.table(split, every))
@@ -162,37 +166,41 @@ SMALL: dict[str, Any] = {"embedding_dim": 4, "hidden_dims": (16,), "biases": ("u
 
 
 def history(*encoders: Any) -> HistoryConfig:
-    return HistoryConfig(encoders=encoders, vector_dim=4, linear_dim=2, radial_dim=2, chunk=64)
+    return HistoryConfig(encoders=encoders, vector_dim=4, linear_dim=2, rbf_dim=2, chunk=64)
 
 
 CLOSED_FORM = ModelConfig(
-    **SMALL | {"inputs": ("genres",), "biases": ("movie",)}, history=history("closed-form")
+    **SMALL | {"inputs": ("genres",), "biases": ("movie",)}, history=history("gaussian-process")
 )
 MODELS = {
     "plain": ModelConfig(**SMALL),
     "statistics and transformer": ModelConfig(
         **SMALL, history=history("statistics", "transformer")
     ),
-    "closed form": CLOSED_FORM,
+    "Gaussian process": CLOSED_FORM,
 }
 
 
 def train(
-    model: ModelConfig, rows: Batch, validation: Batch | None, prepared: Prepared, **settings: Any
+    model: ModelConfig,
+    rows: Batch,
+    validation: Batch | None,
+    prepared: PreparedDataset,
+    **settings: Any,
 ) -> tuple[Any, FitResult]:
     """A model with its best weights, and how it came to them."""
     defaults: dict[str, Any] = {"learning_rate": 0.02, "batch_size": 256, "schedule": "constant"}
     weak = {"embedding_l2": 1.0, "bias_l2": 1.0, "history_l2": 1.0}
     experiment = ExperimentConfig(model=model, train=TrainConfig(**defaults | weak | settings))
-    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
-    network = build(experiment, prepared.fitted, rows)
+    objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
+    network = build(experiment, prepared.preprocessor, rows)
     result = fit(network, rows, validation, objective)
     network.load_state_dict(result.best)
     return network.eval(), result
 
 
 def stopped_early_and_refit(
-    model: ModelConfig, selection: Prepared, final: Prepared
+    model: ModelConfig, selection: PreparedDataset, final: PreparedDataset
 ) -> tuple[int, dict[str, Weights]]:
     """The best epoch by the validation rows, and the weights with and without these rows."""
     _, first = train(
@@ -209,7 +217,7 @@ def stopped_early_and_refit(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_weight_depends_on_the_test_rows(
-    name: str, prepared_from: Callable[..., Prepared]
+    name: str, prepared_from: Callable[..., PreparedDataset]
 ) -> None:
     def of(variant: str) -> tuple[int, dict[str, Weights]]:
         data = prepared_from(variant), prepared_from(variant, True)
@@ -225,23 +233,27 @@ def test_no_weight_depends_on_the_test_rows(
                 assert torch.equal(found[kind][key], value), (variant, kind, key)
 
 
-def baselines_of(prepared: Prepared, names: Collection[BaselineName] = ALL) -> list[Tuned[Any]]:
+def baselines_of(
+    prepared: PreparedDataset, names: Collection[BaselineName] = ALL
+) -> list[FittedBaseline[Any]]:
     """Tuned on the validation rows, fitted on the training rows."""
     rows = rows_of(prepared, "train"), rows_of(prepared, "validation")
-    return list(tuned_baselines(*rows, prepared.fitted, names, num_trials=4))
+    return list(fit_baselines(*rows, prepared.preprocessor, names, num_trials=4))
 
 
-def test_no_baseline_depends_on_the_test_rows(prepared_from: Callable[..., Prepared]) -> None:
-    before, asked = prepared_from("as it is"), rows_of(prepared_from("as it is"), "test")
+def test_no_baseline_depends_on_the_test_rows(
+    prepared_from: Callable[..., PreparedDataset],
+) -> None:
+    before, recommender = prepared_from("as it is"), rows_of(prepared_from("as it is"), "test")
     final = prepared_from("as it is", True)
     expected = baselines_of(before)
     assert len(expected) == len(ALL), "LightGBM is there"
     after, after_final = (prepared_from("permuted test ratings", refit) for refit in (False, True))
     for one, other in zip(baselines_of(after), expected, strict=True):
         assert one.settings == other.settings
-        assert torch.equal(one.baseline.predict(asked), other.baseline.predict(asked))
+        assert torch.equal(one.baseline.predict(recommender), other.baseline.predict(recommender))
         refits = [
-            each.refit(rows_of(data, "train"), data.fitted)[0].predict(asked)
+            each.refit(rows_of(data, "train"), data.preprocessor)[0].predict(recommender)
             for each, data in ((one, after_final), (other, final))
         ]
         assert torch.equal(*refits)
@@ -253,7 +265,7 @@ SEEING = {
     "time": ModelConfig(**SMALL, inputs=("user", "movie", "genres", "decade", "numeric", "time")),
     "statistics": ModelConfig(**SMALL, history=history("statistics")),
     "transformer": ModelConfig(**SMALL, history=history("transformer")),
-    "closed form": CLOSED_FORM,
+    "Gaussian process": CLOSED_FORM,
 }
 """Models that look at the times of ratings."""
 
@@ -275,22 +287,24 @@ class Errors:
         assert self.everywhere < min(NOISE, self.nowhere - 4 * BAND)
 
 
-def errors(error: Callable[[Prepared], float], prepared_from: Callable[..., Prepared]) -> Errors:
+def errors(
+    error: Callable[[PreparedDataset], float], prepared_from: Callable[..., PreparedDataset]
+) -> Errors:
     places = ("nowhere", "in held-out rows", "everywhere")
     return Errors(*(error(prepared_from(f"oracle {place}")) for place in places))
 
 
 @pytest.mark.parametrize("name", SEEING)
 def test_an_oracle_in_held_out_rows_is_not_learned(
-    name: str, prepared_from: Callable[..., Prepared]
+    name: str, prepared_from: Callable[..., PreparedDataset]
 ) -> None:
     last = []
 
-    def error(prepared: Prepared) -> float:
+    def error(prepared: PreparedDataset) -> float:
         rows, validation = rows_of(prepared, "train"), rows_of(prepared, "validation")
         network, result = train(SEEING[name], rows, validation, prepared, epochs=12, patience=0)
         last.append(result.last)
-        objective = Objective(TrainConfig(), TimeDecayConfig(), prepared.fitted)
+        objective = Objective(TrainConfig(), TimeDecayConfig(), prepared.preprocessor)
         return evaluate(network, rows_of(prepared, "test"), objective).stars.rmse
 
     found = errors(error, prepared_from)
@@ -301,11 +315,11 @@ def test_an_oracle_in_held_out_rows_is_not_learned(
 
 
 def test_an_oracle_in_held_out_rows_is_no_help_to_baselines(
-    prepared_from: Callable[..., Prepared],
+    prepared_from: Callable[..., PreparedDataset],
 ) -> None:
-    def error(prepared: Prepared) -> float:
+    def error(prepared: PreparedDataset) -> float:
         _, boosting = baselines_of(prepared, ["boosting-with-times"])
-        return boosting.baseline.score(rows_of(prepared, "test"), prepared.fitted).stars.rmse
+        return boosting.baseline.score(rows_of(prepared, "test"), prepared.preprocessor).stars.rmse
 
     found = errors(error, prepared_from)
     found.check()
@@ -313,7 +327,7 @@ def test_an_oracle_in_held_out_rows_is_no_help_to_baselines(
     with_it, without = (
         baselines_of(prepared_from(f"oracle {place}"), blind) for place in ("everywhere", "nowhere")
     )
-    asked = rows_of(prepared_from("oracle everywhere"), "test")
+    recommender = rows_of(prepared_from("oracle everywhere"), "test")
     for one, other in zip(with_it, without, strict=True):
         assert one.settings == other.settings
-        assert torch.equal(one.baseline.predict(asked), other.baseline.predict(asked))
+        assert torch.equal(one.baseline.predict(recommender), other.baseline.predict(recommender))

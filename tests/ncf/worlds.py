@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.batches import Batch
-from ncf.fitted import UNKNOWN, FittedState, MovieTable, NumericColumn
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import UNKNOWN, MovieTable, NumericColumn, Preprocessor
 
 _YEAR = 365.25 * 86_400
 _YEARS = 3
@@ -23,7 +23,7 @@ _LISTS = ("directors", "cast", "keywords")
 class World:
     """Ratings drawn from a known signal, and noise of a known size."""
 
-    fitted: FittedState
+    preprocessor: Preprocessor
     train: Batch
     validation: Batch
     test: Batch
@@ -104,7 +104,7 @@ def planted(signal: Signal) -> World:
         train_counts=seen,
         names={name: _names_that_tell(side, rng) for name in _LISTS},
     )
-    fitted = FittedState(
+    preprocessor = Preprocessor(
         user_ids=np.arange(num_users),
         genres=("Left", "Right"),
         decades=(1980, 1990),
@@ -118,7 +118,7 @@ def planted(signal: Signal) -> World:
         vocabularies={name: np.arange(500, 504) for name in _LISTS},
     )
     train, test = rows[:num_train], rows[num_train:]
-    return World(fitted, train, test[:0], test, noise, rmse(errors[num_train:]))
+    return World(preprocessor, train, test[:0], test, noise, rmse(errors[num_train:]))
 
 
 def _names_that_tell(
@@ -135,7 +135,7 @@ def with_more_movies(world: World) -> World:
     The first and the last movie are like the first of the rated ones in all but that; of the
     second, nothing is known. A rated movie's embedding index is thus not its position plus one.
     """
-    movies = world.fitted.movies
+    movies = world.preprocessor.movies
     order = np.array([0, 0, *range(len(movies)), 0])
     position = np.arange(len(order))
     unrated = (position < _MORE_AT_FRONT) | (position == position[-1])
@@ -158,7 +158,7 @@ def with_more_movies(world: World) -> World:
 
     return replace(
         world,
-        fitted=replace(world.fitted, movies=table, vocabularies=vocabularies),
+        preprocessor=replace(world.preprocessor, movies=table, vocabularies=vocabularies),
         train=moved(world.train),
         validation=moved(world.validation),
         test=moved(world.test),

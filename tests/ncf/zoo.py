@@ -6,14 +6,17 @@ from typing import Any, Final
 
 import torch
 
-from ncf.batches import Batch
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
-from ncf.model import NCF
-from ncf.training import Objective, build, evaluate, fit
+from ncf.data.batches import Batch
+from ncf.evaluation.predictions import evaluate
+from ncf.models.ncf import NCF
+from ncf.models.targets import Objective
+from ncf.training.loop import fit
+from ncf.training.trainer import build
 from tests.ncf.worlds import World
 
 HISTORY: Final[dict[str, Any]] = {
-    "vector_dim": 4, "linear_dim": 2, "radial_dim": 2, "chunk": 16,
+    "vector_dim": 4, "linear_dim": 2, "rbf_dim": 2, "chunk": 16,
 }  # fmt: skip
 _MODEL: Final = {"embedding_dim": 4, "hidden_dims": (16,), "dropout": 0.0}
 _TRAIN: Final = {
@@ -37,12 +40,12 @@ def experiment(model: dict[str, Any], train: dict[str, Any]) -> ExperimentConfig
 
 
 def objective_of(config: ExperimentConfig, world: World) -> Objective:
-    return Objective(config.train, config.time_decay, world.fitted)
+    return Objective(config.train, config.time_decay, world.preprocessor)
 
 
 def trained(config: ExperimentConfig, world: World, rows: Batch) -> NCF:
     """A model that has learned from ``rows``, ready to predict."""
-    model = build(config, world.fitted, rows)
+    model = build(config, world.preprocessor, rows)
     fit(model, rows, None, objective_of(config, world))
     return model.eval()
 
@@ -55,5 +58,5 @@ def error_of(model: NCF, config: ExperimentConfig, world: World) -> float:
 def predict(model: NCF, rows: Batch) -> torch.Tensor:
     """``[B]`` predictions."""
     with torch.no_grad():
-        result: torch.Tensor = model.point(model(rows.users, rows.movies, rows.times))
+        result: torch.Tensor = model.expected_rating(model(rows.users, rows.movies, rows.times))
         return result

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ncf.prepared import Prepared
-from ray_jobs.cluster import ensure_ray, leave_ray
+from ncf.data.dataset import PreparedDataset
+from ray_jobs.cluster.session import ensure_ray, leave_ray
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.workspace import Workspace
+from ray_jobs.results.run import Workspace
 from tests.ray_jobs.small import job
 from tests.support import TINY, Done, run_module
 
@@ -66,6 +66,6 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def prepared(storage: Path) -> Prepared:
+def prepared(storage: Path) -> PreparedDataset:
     workspace = Workspace(job(storage))
     return preprocess(workspace, ingest(workspace))

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ncf import checkpoint
-from ncf.batches import Batch
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig
-from ncf.fitted import FittedState, MovieTable
-from ncf.model import NCF
-from ncf.serving import Recommender, load
-from ncf.training import snapshot
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import MovieTable, Preprocessor
+from ncf.inference import checkpoint
+from ncf.inference.recommender import Recommender, load
+from ncf.models.ncf import NCF
+from ncf.models.weights import snapshot
 from ray_jobs.config import JobConfig
-from ray_jobs.workspace import Workspace
+from ray_jobs.results.run import Workspace
 
 TITLES = ("Toy Story (1995)", "Heat (1995)", "Seven, Eight (1990)", "Fargo (1996)", "Dune (1984)")
 IDS = (1, 6, 20, 30, 40)
@@ -25,11 +25,11 @@ CLOSED = ModelConfig(
     embedding_dim=3,
     hidden_dims=(4,),
     biases=("movie",),
-    history=HistoryConfig(encoders=("closed-form",), vector_dim=4, linear_dim=2, radial_dim=2),
+    history=HistoryConfig(encoders=("gaussian-process",), vector_dim=4, linear_dim=2, rbf_dim=2),
 )
 PLAIN = ModelConfig(inputs=("user", "movie", "genres"), embedding_dim=3, hidden_dims=(4,))
 
-FITTED = FittedState(
+FITTED = Preprocessor(
     user_ids=np.array([10, 20]),
     genres=("Comedy", "Drama"),
     decades=(1980, 1990),
@@ -58,21 +58,21 @@ ROWS = Batch(
 )
 
 
-def kept(folder: Path, config: ModelConfig, fitted: FittedState = FITTED) -> Workspace:
+def kept(folder: Path, config: ModelConfig, preprocessor: Preprocessor = FITTED) -> Workspace:
     """A run whose checkpoint has random weights."""
     torch.manual_seed(0)
-    model = NCF(config, fitted)
+    model = NCF(config, preprocessor)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    model.start_at(3.0)
-    model.remember(ROWS)
+    model.init_output_bias(3.0)
+    model.fit_history(ROWS)
     experiment = ExperimentConfig(model=config)
     workspace = Workspace(JobConfig(storage=str(folder), name="made"))
     path = Path((workspace.run / "checkpoint").path)
-    checkpoint.save(path, snapshot(model), experiment, fitted, {}, model.history)
+    checkpoint.save(path, snapshot(model), experiment, preprocessor, {}, model.history)
     return workspace
 
 
-def asked(workspace: Workspace) -> Recommender:
+def recommender(workspace: Workspace) -> Recommender:
     return load((workspace.run / "checkpoint").path)

@@ -9,7 +9,7 @@ from sklearn.metrics import mean_squared_error
 
 import ncf
 from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
-from ncf.prepared import Prepared
+from ncf.data.dataset import PreparedDataset
 from ray_jobs.config import JobConfig
 
 DATA = DataConfig(
@@ -28,9 +28,9 @@ IMPOSSIBLE = 10**13
 """Weights of this size fit no machine: an honest failure in the middle of a search."""
 
 
-def validation_rmse(model: Path, prepared: Prepared) -> float:
+def validation_rmse(model: Path, prepared: PreparedDataset) -> float:
     """Of a checkpoint, recomputed with scikit-learn."""
     rows = prepared.table("validation", ["user_id", "movie_index", "rating"]).to_pandas()
-    movies = prepared.fitted.movies.ids[rows["movie_index"]]
+    movies = prepared.preprocessor.movies.ids[rows["movie_index"]]
     found = ncf.load(model).predict(rows["user_id"], movies)
     return float(mean_squared_error(rows["rating"], found) ** 0.5)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.errors import ConfigError
+from foundation.errors import ConfigError
+from ray_jobs.cli import load_config
 from ray_jobs.config import JobConfig, with_parameters
-from ray_jobs.runtime import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -66,7 +66,7 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),
         ("split.kind=files", ["belong together"]),
         ("split.files.train=['u1.base']", ["split.files.test"]),
-        ("tune={also_on_cpus=true, executor='isolated'}", ['needs executor = "warm"']),
+        ("tune={also_on_cpus=true, executor='isolated'}", ['needs executor = "persistent"']),
         ("storage=s3://key:pass@bucket/x", ["storage = 's3://***@bucket/x'", "holds a secret"]),
         ("tune.mlflow_uri=http://me:pass@host:5000", ["mlflow_uri = 'http://***@host:5000'"]),
         ("compare.trials_per_loss=-1", ["compare.trials_per_loss = -1"]),

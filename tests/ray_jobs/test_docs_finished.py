@@ -13,7 +13,7 @@ import pytest
 import ray
 
 import ncf
-from ray_jobs.runtime import main
+from ray_jobs.cli import main
 from tests.documents import blocks, commands
 from tests.ray_jobs.conftest import Finished
 
@@ -53,12 +53,12 @@ def test_commands_that_use_a_model(
 ) -> None:
     for name in ("TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    asked = ncf.load(finished.run / "checkpoint")
-    movie = int(asked.checkpoint.fitted.movies.ids[3])
+    recommender = ncf.load(finished.run / "checkpoint")
+    movie = int(recommender.checkpoint.preprocessor.movies.ids[3])
     (tmp_path / "pairs.csv").write_text(f"userId,movieId\n1,{movie}\n")
     module: Any = importlib.import_module(words[2])
     add_options = getattr(module, "add_options", lambda parser: None)
-    given = arguments(words, finished, asked.title(movie), tmp_path)
+    given = arguments(words, finished, recommender.title(movie), tmp_path)
 
     assert main("", module.run, given, add_options) == 0
 
@@ -66,11 +66,13 @@ def test_commands_that_use_a_model(
     assert not ray.is_initialized()
     if words[2] == "ray_jobs.predict":
         (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
-        assert float(row["prediction"]) == pytest.approx(asked.predict(1, movie).item(), rel=1e-5)
+        assert float(row["prediction"]) == pytest.approx(
+            recommender.predict(1, movie).item(), rel=1e-5
+        )
     elif words[2] == "ray_jobs.doctor":
         assert "FAILED" not in told
     elif "--movie" in words:
-        assert asked.similar(movie, 1).titles[0] in told
+        assert recommender.similar(movie, 1).titles[0] in told
     elif "--user" in words:
         file = finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
         rows = pq.read_table(file, filters=[("user_id", "=", 42)]).to_pylist()
@@ -83,8 +85,8 @@ def test_commands_that_use_a_model(
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.document)
 def test_python_in_the_documents_runs(block: Any, finished: Finished) -> None:
-    ids = ncf.load(finished.run / "checkpoint").checkpoint.fitted.movies.ids
-    code = block.text.replace("artifacts/runs/closed-form", str(finished.run))
+    ids = ncf.load(finished.run / "checkpoint").checkpoint.preprocessor.movies.ids
+    code = block.text.replace("artifacts/runs/gaussian-process", str(finished.run))
     code = code.replace("318", str(int(ids[3])))
     assert code != block.text
     names: dict[str, Any] = {}

@@ -14,17 +14,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.stage import RawData
+from ingest.dataset import RawData
 from ncf.baselines import ALL
 from ncf.config import LossName
-from ncf.prepared import Prepared
-from ncf.splits import TEST, Labels, assign_at_random
+from ncf.data.dataset import PreparedDataset
+from ncf.data.splits import TEST, Labels, assign_at_random
 from ray_jobs.compare import compare
-from ray_jobs.comparison import Entry
 from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.results.comparison import ModelResult
+from ray_jobs.results.run import Workspace
+from ray_jobs.training.worker import PREDICTIONS
 from ray_jobs.tune import search
-from ray_jobs.worker import PREDICTIONS
-from ray_jobs.workspace import Workspace
 from tests.planted import Columns, permuted
 from tests.ray_jobs import small
 
@@ -107,7 +107,7 @@ class Job(NamedTuple):
 
     workspace: Workspace
     raw: RawData
-    prepared: Prepared
+    prepared: PreparedDataset
 
 
 def start(storage: Path, change: Change | None = None, **sections: Any) -> Job:
@@ -120,7 +120,7 @@ def start(storage: Path, change: Change | None = None, **sections: Any) -> Job:
 
 
 @contextmanager
-def without_test_rows(prepared: Prepared) -> Iterator[None]:
+def without_test_rows(prepared: PreparedDataset) -> Iterator[None]:
     rows = Path(prepared.folder) / "ratings" / "split=test"
     aside = rows.rename(Path(prepared.folder) / "aside")
     yield
@@ -144,13 +144,13 @@ def trials_of(job: Job, loss: str) -> pd.DataFrame:
     return trials.drop(columns=["trial_id", "seconds"])
 
 
-def outcome(entry: Entry) -> Any:
+def outcome(entry: ModelResult) -> Any:
     """What was chosen, and on which grounds."""
     errors = [[epoch["validation_rmse"] for epoch in curve] for curve in entry.curves]
     return entry.name, entry.detail, entry.validation, entry.best_epochs, errors
 
 
-def predictions_of(job: Job, entry: Entry) -> pd.DataFrame:
+def predictions_of(job: Job, entry: ModelResult) -> pd.DataFrame:
     """For the test rows."""
     (name,) = entry.predictions
     return pq.read_table(Path(job.workspace.run.path) / PREDICTIONS / name).to_pandas()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs import pipeline, recommend
-from ray_jobs.runtime import main
+from ray_jobs.cli import main
 
 MODULES = ("preprocess", "tune", "compare", "train", "recommend", "pipeline")
 

@@ -83,9 +83,9 @@ def test_nodes_that_do_not_share_the_storage_are_named_before_anything_is_done(
     # A folder of that name exists for every process, but it is the one that its node started in.
     own = "/proc/self/cwd"
     probe = (
-        "from pathlib import Path; from pyarrow import fs; from ingest.storage import Storage; "
+        "from pathlib import Path; from pyarrow import fs; from foundation.storage import Storage; "
         "from ray_jobs import cluster, preflight; from ray_jobs.config import JobConfig; "
-        "from ray_jobs.errors import ClusterError; from ray_jobs.workspace import Workspace\n"
+        "from ray_jobs.errors import ClusterError; from ray_jobs.results.run import Workspace\n"
         f"config = JobConfig.model_validate({{'ray': {{'address': {nodes.gcs!r}}}}})\n"
         "workspace = Workspace(config)\n"
         f"workspace.__dict__['storage'] = Storage(fs.LocalFileSystem(), {own!r} + '/out')\n"
@@ -124,7 +124,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once(
 
 GROUPS = """
 import sys
-from ray_jobs.cluster import ensure_ray, leave_ray, trial_groups
+from ray_jobs.cluster.session import ensure_ray, leave_ray, trial_groups
 from ray_jobs.config import JobConfig
 
 ray = {"address": sys.argv[1]}

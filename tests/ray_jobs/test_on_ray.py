@@ -25,25 +25,25 @@ from optuna.samplers import TPESampler
 from prometheus_client.parser import text_string_to_metric_families
 from tensorboardX.proto.event_pb2 import Event
 
-from ncf import checkpoint
-from ncf.prepared import Prepared
-from ncf.report import Report, ReportSection
-from ray_jobs.cluster import Resources
+from ncf.data.dataset import PreparedDataset
+from ncf.inference import checkpoint
+from ray_jobs.cluster.resources import Resources
 from ray_jobs.compare import compare
 from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.report.search import search_blocks
+from ray_jobs.report.document import Report, ReportSection
+from ray_jobs.report.sections.search import search_blocks
+from ray_jobs.results.run import Workspace
 from ray_jobs.train import train
-from ray_jobs.trials import METRIC
+from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.worker import PREDICTIONS, TaskResult, TrainingTask, train_tasks
 from ray_jobs.tune import open_records, search
-from ray_jobs.worker import PREDICTIONS, TaskResult, TrainingTask, train_tasks
-from ray_jobs.workspace import Workspace
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 
 def test_two_workers_give_the_metrics_and_weights_of_one(
-    storage: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+    storage: Path, prepared: PreparedDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """1,052 training and 150 validation rows: no batch size below divides evenly."""
     config = job(
@@ -97,7 +97,7 @@ class Kept:
     predictions: pd.DataFrame
 
 
-def assert_two_gave_what_one_gave(one: Kept, two: Kept, prepared: Prepared) -> None:
+def assert_two_gave_what_one_gave(one: Kept, two: Kept, prepared: PreparedDataset) -> None:
     assert one.result.test is not None
     assert two.result.test is not None
     assert one.result.test["num_ratings"] == two.result.test["num_ratings"] == 301
@@ -161,7 +161,7 @@ def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 # MLflow announces the end of stores in folders; those of servers need one.
 @pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
 def test_a_failing_trial_is_recorded_and_does_not_stop_the_search(
-    storage: Path, prepared: Prepared, mlflow_uri: str
+    storage: Path, prepared: PreparedDataset, mlflow_uri: str
 ) -> None:
     """Also in MLflow, if that is asked for."""
     workspace = searching(storage, "partly", [4, IMPOSSIBLE], 4, mlflow_uri=mlflow_uri)
@@ -193,7 +193,9 @@ def assert_mlflow_tells_of(trials: pd.DataFrame, uri: str) -> None:
     assert told == expected
 
 
-def test_when_every_trial_fails_the_first_reason_is_told(storage: Path, prepared: Prepared) -> None:
+def test_when_every_trial_fails_the_first_reason_is_told(
+    storage: Path, prepared: PreparedDataset
+) -> None:
     workspace = searching(storage, "never", [IMPOSSIBLE], 1)
 
     with pytest.raises(TrainingError, match=r"all 1 trials failed, the first with: .*allocate"):
@@ -234,7 +236,9 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
     assert spread == pytest.approx(np.std(of_seeds, ddof=1))
 
 
-def test_each_loss_has_a_search_of_its_own_if_asked_for(storage: Path, prepared: Prepared) -> None:
+def test_each_loss_has_a_search_of_its_own_if_asked_for(
+    storage: Path, prepared: PreparedDataset
+) -> None:
     config = job(
         storage,
         name="fair",
@@ -346,7 +350,7 @@ def suggested_by_optuna(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
-    storage: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+    storage: Path, prepared: PreparedDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few, more = (small_search(storage, "in-parts", count, keep_models=2) for count in (10, 13))
 
@@ -377,7 +381,7 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
 
 
 def assert_models_are_those_of_the_best(
-    rows: list[dict[str, Any]], workspace: Workspace, prepared: Prepared
+    rows: list[dict[str, Any]], workspace: Workspace, prepared: PreparedDataset
 ) -> None:
     best, second = sorted(rows, key=lambda row: row[METRIC])[:2]
     run = Path(workspace.run.path)
@@ -392,7 +396,7 @@ def assert_models_are_those_of_the_best(
         assert checkpoint.load(folder / "last").record["epoch"] == row["epochs"]
 
 
-def test_what_makes_another_search(storage: Path, prepared: Prepared) -> None:
+def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> None:
     workspace = small_search(storage, "another", 3)
     open_records(workspace.config, prepared, workspace.run).start(1, "trial", {})
 
@@ -418,7 +422,7 @@ FAILURES: dict[int, tuple[dict[str, Any], str]] = {
 
 
 def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
-    storage: Path, prepared: Prepared
+    storage: Path, prepared: PreparedDataset
 ) -> None:
     """They run as interrupted trials do, which lets the test say what their parameters are.
 

@@ -17,7 +17,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score,
 from sklearn.model_selection import train_test_split
 
 import ncf
-from ncf import checkpoint
+from ncf.inference import checkpoint
 from tests.support import left_after, run_module
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def test_test_metrics_are_those_of_the_kept_model(finished: Finished) -> None:
     model = checkpoint.load(finished.run / "checkpoint")
     ratings = raw(finished, "ratings")
     test = ratings.iloc[sorted(rows_of(ratings))]
-    users = model.fitted.user_index(test["user_id"].to_numpy())
-    movies = model.fitted.movies.index_of(test["movie_id"].to_numpy())
+    users = model.preprocessor.user_index(test["user_id"].to_numpy())
+    movies = model.preprocessor.movies.index_of(test["movie_id"].to_numpy())
     with torch.no_grad():
         predicted = model.model(torch.from_numpy(users), torch.from_numpy(movies)).clamp(0.5, 5.0)
 
@@ -114,13 +114,13 @@ def test_rankings_are_those_of_the_kept_model_beside_popularity(finished: Finish
     ratings = raw(finished, "ratings")
     test = ratings.iloc[rows_of(ratings)]
     train = ratings.drop(index=rows_of(ratings))
-    movies = model.fitted.movies.ids
+    movies = model.preprocessor.movies.ids
     popular = train["movie_id"].value_counts().reindex(movies, fill_value=0).to_numpy()
     expected: dict[str, list[float]] = {"model": [], "popularity": []}
     for user, rows in test[test["rating"] >= 4].groupby("user_id"):
         unseen = ~pd.Series(movies).isin(train.loc[train["user_id"] == user, "movie_id"]).to_numpy()
         relevant = pd.Series(movies[unseen]).isin(rows["movie_id"]).to_numpy()
-        index = torch.from_numpy(model.fitted.user_index(pd.Series([user]).to_numpy()))
+        index = torch.from_numpy(model.preprocessor.user_index(pd.Series([user]).to_numpy()))
         candidates = torch.from_numpy(unseen.nonzero()[0])
         with torch.no_grad():
             scores = model.model(index.expand(len(candidates)), candidates).numpy()
@@ -276,17 +276,17 @@ def test_recommendations_are_the_best_unseen_movies(finished: Finished) -> None:
 
     rated = ratings.groupby("user_id")["movie_id"].nunique()
     assert set(recommended["user_id"]) == set(rated[rated < len(movies)].index)
-    for user_id in model.fitted.user_ids[:5]:
+    for user_id in model.preprocessor.user_ids[:5]:
         seen = set(ratings.loc[ratings["user_id"] == user_id, "movie_id"])
         unseen = [movie for movie in sorted(titles) if movie not in seen]
-        index = int(model.fitted.user_index(torch.tensor([user_id]).numpy())[0])
+        index = int(model.preprocessor.user_index(torch.tensor([user_id]).numpy())[0])
         with torch.no_grad():
             scores = {
                 movie: float(
                     model.model(
                         torch.tensor([index]),
                         torch.from_numpy(
-                            model.fitted.movies.index_of(torch.tensor([movie]).numpy())
+                            model.preprocessor.movies.index_of(torch.tensor([movie]).numpy())
                         ),
                     )
                 )
@@ -505,13 +505,13 @@ def test_pairs_are_predicted_by_the_kept_model_without_ray(
 
 
 def test_like_movies_and_reasons_are_printed(finished: Finished) -> None:
-    asked = ncf.load(finished.run / "checkpoint")
-    movie = int(asked.checkpoint.fitted.movies.ids[3])
+    recommender = ncf.load(finished.run / "checkpoint")
+    movie = int(recommender.checkpoint.preprocessor.movies.ids[3])
 
-    like = run_module("ray_jobs.recommend", finished.settings, "--movie", asked.title(movie))
+    like = run_module("ray_jobs.recommend", finished.settings, "--movie", recommender.title(movie))
     why = run_module("ray_jobs.recommend", finished.settings, "--user", "1", "--reasons")
 
     assert (like.code, why.code) == (0, 0), like.err + why.err
-    for title in asked.similar(movie, 5).titles:
+    for title in recommender.similar(movie, 5).titles:
         assert title in like.out
     assert "the network, with the mean rating" in why.out

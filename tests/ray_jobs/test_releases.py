@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ingest.config import DataConfig, Source
-from ncf.prepared import Prepared
+from ncf.data.dataset import PreparedDataset
 from ray_jobs.compare import compare
 from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.results.run import Workspace
 from ray_jobs.tune import search
-from ray_jobs.workspace import Workspace
 from tests.ray_jobs.small import job
 
 NUM_USERS, NUM_MOVIES, NUM_RATINGS = 30, 40, 600
@@ -74,11 +74,11 @@ def start(storage: Path, source: Source, **sections: Any) -> Workspace:
     return Workspace(job(storage / source, name=source, data=data, **sections))
 
 
-def rows_of(prepared: Prepared, split: str) -> np.ndarray:
+def rows_of(prepared: PreparedDataset, split: str) -> np.ndarray:
     """``[N, 5]`` row, user, movie, stars and time."""
     table = prepared.table(split, ["row", "user_id", "movie_index", "rating", "timestamp"])
     found = table.to_pandas()
-    found["movie_index"] = prepared.fitted.movies.ids[found["movie_index"]]
+    found["movie_index"] = prepared.preprocessor.movies.ids[found["movie_index"]]
     return found.to_numpy()
 
 
@@ -103,9 +103,9 @@ def test_every_release_is_prepared_and_compared(storage: Path, source: Source) -
         np.testing.assert_array_equal(split, expected_rows(split[:, 0].astype(int)))
     together = np.concatenate([split[:, 0] for split in found.values()])
     assert sorted(together) == list(range(NUM_RATINGS))
-    movies = prepared.fitted.movies
+    movies = prepared.preprocessor.movies
     assert list(movies.titles) == [title(m) for m in range(1, NUM_MOVIES + 1)]
-    assert prepared.fitted.genres == ("Comedy", "Drama")
+    assert prepared.preprocessor.genres == ("Comedy", "Drama")
     assert movies.genres[:, 1].tolist() == [bool(m % 2 == 0) for m in range(1, NUM_MOVIES + 1)]
 
     comparison = compare(workspace, raw, prepared, search(workspace, prepared))

@@ -16,9 +16,11 @@ import torch
 from pyarrow import fs
 from safetensors.torch import load_file
 
-from ncf.prepared import Prepared
-from ncf.training import Objective, build, fit
-from ray_jobs.runtime import load_config
+from ncf.data.dataset import PreparedDataset
+from ncf.models.targets import Objective
+from ncf.training.loop import fit
+from ncf.training.trainer import build
+from ray_jobs.cli import load_config
 from tests.ray_jobs.nodes import head_node, worker_node
 from tests.support import Running, left_after, processes_with, running_module
 
@@ -62,11 +64,11 @@ def uninterrupted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.T
     torch.set_num_threads(1)  # as many as a worker has
     experiment = load_config(None, SETTINGS).experiment
     (prepared_folder,) = (folder / "prepared").iterdir()
-    prepared = Prepared.open(fs.LocalFileSystem(), str(prepared_folder))
+    prepared = PreparedDataset.open(fs.LocalFileSystem(), str(prepared_folder))
     train = prepared.rows("train")
     assert train is not None
-    model = build(experiment, prepared.fitted, train)
-    objective = Objective(experiment.train, experiment.time_decay, prepared.fitted)
+    model = build(experiment, prepared.preprocessor, train)
+    objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
     result = fit(model, train, prepared.rows("validation"), objective)
     return [epoch.as_dict() | {"seconds": 0} for epoch in result.epochs], result.last
 

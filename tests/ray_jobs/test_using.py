@@ -14,13 +14,13 @@ import ray
 from ncf.config import ModelConfig
 from ncf.errors import UnknownIdError
 from ray_jobs import predict, recommend
+from ray_jobs.cli import main
 from ray_jobs.config import JobConfig
 from ray_jobs.recommend import show_one
-from ray_jobs.runtime import main
+from ray_jobs.results.run import Workspace
 from ray_jobs.train import Trained
-from ray_jobs.workspace import Workspace
 from tests.ncf.prepared import write_prepared
-from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, asked, kept
+from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, kept, recommender
 
 
 def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
@@ -30,7 +30,7 @@ def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
     return main("predict", predict.run, [*settings, *files], predict.add_options)
 
 
-@pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["closed form", "plain"])
+@pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["Gaussian process", "plain"])
 def test_pairs_are_predicted_in_their_order_and_ray_is_not_started(
     config: ModelConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,7 +43,7 @@ def test_pairs_are_predicted_in_their_order_and_ray_is_not_started(
         ("999", "1"),
         ("20", "6"),
     ]
-    expected = asked(workspace).predict([10, 999, 20], [20, 1, 6])
+    expected = recommender(workspace).predict([10, 999, 20], [20, 1, 6])
     np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, rtol=1e-6)
     assert "note: 1 rows have a user without a training rating" in capsys.readouterr().out
     assert not ray.is_initialized()
@@ -54,7 +54,7 @@ def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
     assert predicting(tmp_path, "userId,movieId,timestamp\n10,20,6\n10,20,9999999\n") == 0
     with (tmp_path / "predictions.csv").open(newline="") as stream:
         found = [float(row["prediction"]) for row in csv.DictReader(stream)]
-    expected = asked(workspace).predict(10, 20, [6, 9_999_999])
+    expected = recommender(workspace).predict(10, 20, [6, 9_999_999])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert abs(found[0] - found[1]) > 1e-3
 
@@ -73,7 +73,9 @@ def test_how_far_the_predictions_are_is_told(
     assert told[3].startswith("5 predictions: ")
     with (tmp_path / "predictions.csv").open(newline="") as stream:
         found = [float(row["prediction"]) for row in csv.DictReader(stream)]
-    np.testing.assert_allclose(found, asked(workspace).predict(*zip(*rows, strict=True)), rtol=1e-6)
+    np.testing.assert_allclose(
+        found, recommender(workspace).predict(*zip(*rows, strict=True)), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_like_movies_are_shown_but_not_the_movie_itself(
     head, _, rows = capsys.readouterr().out.partition("┡")
     assert "Like Toy Story (1995)" in head
     assert TITLES[0] not in rows
-    order = [rows.index(title) for title in asked(workspace).similar(1).titles]
+    order = [rows.index(title) for title in recommender(workspace).similar(1).titles]
     assert order == sorted(order)
     assert len(order) == 4
 
@@ -165,10 +167,10 @@ def test_somebody_new_gets_what_the_ratings_say_with_reasons(
     (tmp_path / "mine.csv").write_text(ratings)
     recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--reasons", "1")
     out = capsys.readouterr().out
-    theirs = asked(workspace).newcomer([1, 20], [5.0, 0.5])
+    theirs = recommender(workspace).fold_in([1, 20], [5.0, 0.5])
     best = theirs.recommend(0)
     assert set(best.movies) == {6, 30, 40}
-    for why in theirs.reasons(0, best.movies):
+    for why in theirs.explain(0, best.movies):
         assert f"{theirs.title(why.movie)}: {why.prediction:.2f}" in out
         for part in (*why.base.values(), *why.added):
             assert f"{part:+.3f}" in out
@@ -182,8 +184,8 @@ def test_only_the_strongest_ratings_are_named_and_the_rest_summed_up(
     (tmp_path / "mine.csv").write_text(ratings)
     recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--reasons", "1")
     out = capsys.readouterr().out
-    theirs = asked(workspace).newcomer([1, 6, 20, 30], [5.0, 4.5, 5.0, 5.0])
-    (why,) = theirs.reasons(0, [40])
+    theirs = recommender(workspace).fold_in([1, 6, 20, 30], [5.0, 4.5, 5.0, 5.0])
+    (why,) = theirs.explain(0, [40])
     shown = (why.added.argmax(), why.added.argmin())
     named = [i for i in shown if (why.added[i] > 0) == (i == shown[0])]
     rest = why.added.sum() - why.added[named].sum()
@@ -224,7 +226,7 @@ def test_a_training_users_recommendations_leave_out_what_was_rated(
 ) -> None:
     recommending(kept(tmp_path, PLAIN), tmp_path, "--user", "10", "--reasons")
     out = capsys.readouterr().out
-    assert "only for a model with the closed form" in out
+    assert "only for a model with the Gaussian process" in out
     assert TITLES[0] not in out
     assert TITLES[1] not in out
     assert all(title in out for title in TITLES[2:])
@@ -234,9 +236,9 @@ def test_no_movie_is_meant_by_an_empty_title(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     titles = ("Toy Story", "Heat", *TITLES[2:])  # two that no year follows
-    fitted = replace(FITTED, movies=replace(FITTED.movies, titles=titles))
+    preprocessor = replace(FITTED, movies=replace(FITTED.movies, titles=titles))
     with pytest.raises(UnknownIdError, match="no movie has the title ''"):
-        asked(kept(tmp_path, CLOSED, fitted)).find("")
+        recommender(kept(tmp_path, CLOSED, preprocessor)).find("")
     with pytest.raises(SystemExit) as ended:
         main("recommend", recommend.run, ["--movie", " "], recommend.add_options)
     assert ended.value.code == 2

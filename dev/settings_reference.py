@@ -1,0 +1,169 @@
+"""Write docs/configuration.md: every setting with its type, default, range and meaning.
+
+All of it comes from the classes that validate a configuration, through pydantic's JSON schema, so
+that it cannot say anything else than the code does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from foundation.cli import DONE, FAILED, Parser
+from foundation.console import complain
+from ray_jobs.config import Dimension, JobConfig
+
+Schema = Mapping[str, Any]
+
+_HEAD: Final = """\
+# Settings
+
+Written by `make docs` from [foundation/config.py](../foundation/config.py),
+[ncf/config.py](../ncf/config.py) and [ray_jobs/config.py](../ray_jobs/config.py), where they are
+validated. Everything has a default; a TOML file changes what it names, and `--set` changes single
+settings of it:
+
+```
+python -m ray_jobs.pipeline --config configs/quickstart.toml --set train.epochs=9
+```
+
+A value is written as in TOML (`3`, `true`, `[64, 32]`, `{a = 1}`); what is not TOML is taken as
+text, so `--set train.loss=l1` needs no quotes, but `--set 'name="2024"'` does. Unknown keys and
+values outside of their range end the command with exit code 2 and a message that names the valid
+ones.
+"""
+
+_RANGES: Final = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+}
+_TYPES: Final = {"integer": "whole number", "number": "number", "string": "text"}
+
+
+def reference() -> str:
+    """The page, as Markdown."""
+    schema = JobConfig.model_json_schema()
+    return "\n".join([_HEAD, *_section("", schema, schema["$defs"])])
+
+
+def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
+    """A heading, what the section is for, its table, and the sections within it."""
+    if name:
+        yield f"## `[{name}]`\n\n{_prose(schema['description'])}\n"
+    values, sections = [], []
+    for key, field in schema["properties"].items():
+        path = f"{name}.{key}" if name else key
+        inner, place = _inner(path, field, definitions)
+        if inner:
+            sections.append((place, inner))
+        if not inner or "description" in field:
+            values.append((path, field))
+    if not name:
+        yield "## Of the whole job\n"
+    yield "| key | value | default | meaning |\n|---|---|---|---|"
+    required = schema.get("required", ())
+    for path, field in values:
+        cells = (
+            f"`{path}`",
+            _type(field, definitions),
+            "required" if path.rpartition(".")[2] in required else _default(field),
+            _prose(field.get("description", "")),
+        )
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    for path, field in values:
+        if field.get("type") == "object" and field.get("default"):
+            yield f"`{path}` is by default:\n\n```toml\n[{path}]\n{_toml(field['default'])}```\n"
+    for place, inner in sections:
+        yield from _section(place, inner, definitions)
+
+
+def _inner(path: str, field: Schema, definitions: Schema) -> tuple[Schema | None, str]:
+    """The section that a field holds, if it does, and the name of its table."""
+    tables = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
+    for part in (field, *field.get("anyOf", ()), *(t for t in tables if isinstance(t, dict))):
+        if "$ref" in part:
+            found: Schema = definitions[part["$ref"].rpartition("/")[2]]
+            in_table = part is not field and part not in field.get("anyOf", ())
+            return found, f"{path}.NAME" if in_table else path
+    return None, path
+
+
+def _type(field: Schema, definitions: Schema) -> str:
+    """What values a field takes, in words."""
+    if "enum" in field:
+        return ", ".join(map(_code, field["enum"]))
+    if "const" in field:
+        return _code(field["const"])
+    if "anyOf" in field:
+        kinds = dict.fromkeys(_type(part, definitions) for part in field["anyOf"])
+        return " or ".join(kinds)
+    if "$ref" in field or field.get("type") == "object":
+        return "table"
+    if field["type"] == "null":
+        return "left out"
+    if field["type"] == "array":
+        least = "one or more" if field.get("minItems") else "list"
+        return f"{least} of: {_type(field['items'], definitions)}"
+    if field["type"] == "boolean":
+        return "`true`, `false`"
+    kind = "date" if field.get("format") == "date" else _TYPES[field["type"]]
+    limits = [text.format(f"{field[key]:,}") for key, text in _RANGES.items() if key in field]
+    if "pattern" in field:
+        limits.append(f"like {_code(field['pattern'], quoted=False)}")
+    return ", ".join([kind, *limits])
+
+
+def _default(field: Schema) -> str:
+    value = field.get("default")
+    if "$ref" in field or field.get("type") == "object":
+        return "below" if value else "none"
+    return "none" if value is None else _code(value)
+
+
+def _code(value: Any, *, quoted: bool = True) -> str:
+    text = json.dumps(value) if quoted else str(value)
+    return f"`{text.replace('|', chr(92) + '|')}`"
+
+
+def _toml(values: Mapping[str, Mapping[str, Any]]) -> str:
+    """The default search space, an inline table a line, without what those leave at its default."""
+    lines = []
+    for key, table in values.items():
+        dimension = Dimension.model_validate(table).model_dump(mode="json", exclude_defaults=True)
+        inner = ", ".join(f"{name} = {json.dumps(value)}" for name, value in dimension.items())
+        lines.append(f'"{key}" = {{ {inner} }}\n')
+    return "".join(lines)
+
+
+def _prose(text: str) -> str:
+    """A docstring as one line of Markdown."""
+    return " ".join(text.replace("``", "`").split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; the exit code."""
+    parser = Parser(
+        "python -m dev.settings_reference", __doc__.partition("\n\n")[0], ("", "--out FILE")
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a file instead of the terminal")
+    options: argparse.Namespace = parser.parse_args(arguments)
+    if options.out:
+        try:
+            options.out.write_text(reference(), encoding="utf-8")
+        except OSError as error:
+            complain(f"cannot write {options.out}: {error.strerror}")
+            return FAILED
+    else:
+        sys.stdout.write(reference())
+    return DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

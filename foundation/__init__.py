@@ -1,0 +1,14 @@
+"""What ``ingest``, ``ncf`` and ``ray_jobs`` share: storage, configuration files, the command line,
+the console, errors, the Parquet contract, hashing and locks. It imports none of them, and neither
+Ray nor PyTorch."""
+
+__all__ = [
+    "cli",
+    "config",
+    "console",
+    "errors",
+    "hashing",
+    "lock",
+    "schemas",
+    "storage",
+]

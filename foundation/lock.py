@@ -1,0 +1,109 @@
+"""One writer for a folder at a time.
+
+On a local file system the operating system holds the lock and frees it when the process dies,
+however it dies. An object store has no locks: there a small file is renewed while the writer lives
+and counts as abandoned once it is old. Two writers that start in the same second there may both get
+through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from foundation.errors import LockedError, StorageError
+from foundation.storage import Storage
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE: Final = ".crawl.lock"
+LEASE_S: Final = 60.0
+"""Seconds after which a lease that nobody renewed counts as abandoned."""
+
+
+@contextlib.contextmanager
+def locked(folder: Storage) -> Iterator[None]:
+    """Hold the folder's lock for the length of the block.
+
+    Raises:
+        CrawlLockedError: at once, if another process holds it.
+        StorageError: if the folder cannot be written.
+    """
+    folder.make_folder()
+    holder = _locked_by_system if folder.is_local and fcntl is not None else _leased
+    with holder(folder / LOCK_FILE):
+        yield
+
+
+def _owner() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _refuse(file: Storage, owner: str) -> LockedError:
+    return LockedError(
+        f"{owner or 'another process'} is writing {file.parent}. Wait until it has finished, or "
+        "write somewhere else with --set storage=..."
+    )
+
+
+@contextlib.contextmanager
+def _locked_by_system(file: Storage) -> Iterator[None]:
+    path = Path(file.path)
+    try:
+        stream = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {file}: {error.strerror or error}. "
+            "Name a writable place with --set storage=..."
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise _refuse(file, stream.read().strip()) from None
+        stream.truncate(0)
+        stream.write(_owner())
+        stream.flush()
+        yield
+        # The file stays: removing it would let a third process lock a file that is no longer there.
+
+
+@contextlib.contextmanager
+def _leased(file: Storage) -> Iterator[None]:
+    identity = uuid.uuid4().hex
+
+    def renew() -> None:
+        file.write_json({"owner": _owner(), "identity": identity, "until": time.time() + LEASE_S})
+
+    if file.exists():
+        lease = file.read_json()
+        if lease["until"] > time.time():
+            raise _refuse(file, lease["owner"])
+    renew()
+    if file.read_json()["identity"] != identity:
+        raise _refuse(file, "another process")
+    done = threading.Event()
+
+    def keep_renewing() -> None:
+        while not done.wait(LEASE_S / 4):
+            renew()
+
+    thread = threading.Thread(target=keep_renewing, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        file.delete()

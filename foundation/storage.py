@@ -1,0 +1,244 @@
+"""One root for outputs: a local folder or an object store URI, behind ``pyarrow.fs``.
+
+Every write is atomic: locally through a temporary name and a rename, in an object store because an
+upload appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from foundation.errors import ConfigError, StorageError, without_secrets
+
+PART_SUFFIX = ".part"
+"""Ending of a file that is still being written."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder in some file system; ``storage / "a/b"`` is the folder beneath it.
+
+    Picklable, so that Ray workers can use it.
+    """
+
+    filesystem: fs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, location: str | Path) -> Storage:
+        """Open ``location``: a path, or a URI such as ``s3://bucket/folder``.
+
+        Raises:
+            ConfigError: if the URI's scheme is unknown, or it names no bucket or folder.
+            StorageError: if what it names cannot be reached.
+        """
+        text = str(location)
+        if not re.match(r"^[a-z][a-z0-9+.-]+://", text):
+            return cls(fs.LocalFileSystem(), str(Path(text).expanduser().resolve()))
+        try:
+            filesystem, path = fs.FileSystem.from_uri(text)
+        # The errors beneath repeat what is masked here, and so are not their causes.
+        except pa.ArrowInvalid as error:
+            raise ConfigError(
+                without_secrets(
+                    f"{text!r} is no place that can be opened: {error}. Name a folder, or a URI "
+                    "such as s3://bucket/folder."
+                )
+            ) from None
+        except OSError as error:
+            raise StorageError(
+                without_secrets(f"cannot open the storage {text!r}: {error}")
+            ) from None
+        if not path.rstrip("/"):
+            raise ConfigError(
+                f"{without_secrets(text)!r} names no bucket or folder, expected one as in "
+                "s3://bucket/folder"
+            )
+        return cls(filesystem, path.rstrip("/"))
+
+    def __truediv__(self, relative: str) -> Storage:
+        return Storage(self.filesystem, f"{self.path}/{relative}")
+
+    def __str__(self) -> str:
+        return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of the local file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def name(self) -> str:
+        """Last component of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    def exists(self) -> bool:
+        """Whether a file or folder is there."""
+        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
+    def list_folders(self) -> list[Storage]:
+        """Folders directly beneath this one, sorted by path."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        folders = sorted(i.path for i in infos if i.type == fs.FileType.Directory)
+        return [Storage(self.filesystem, path) for path in folders]
+
+    def list_files(self, suffix: str = "", *, recursive: bool = False) -> list[Storage]:
+        """Files beneath this folder whose name ends in ``suffix``, sorted by path."""
+        selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        paths = sorted(i.path for i in infos if i.is_file and i.path.endswith(suffix))
+        return [Storage(self.filesystem, path) for path in paths]
+
+    def size(self) -> int:
+        """Bytes in this file."""
+        return int(self.filesystem.get_file_info(self.path).size or 0)
+
+    def delete(self) -> None:
+        """Remove this file or folder; nothing happens if it is not there."""
+        kind = self.filesystem.get_file_info(self.path).type
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
+        elif kind == fs.FileType.File:
+            self.filesystem.delete_file(self.path)
+
+    def make_folder(self) -> Storage:
+        """Create this folder and its parents.
+
+        Raises:
+            StorageError: if the place is not writable or a file stands in the way.
+        """
+        try:
+            self.filesystem.create_dir(self.path, recursive=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot create the folder {self}: {error.strerror or error}. "
+                "Name a writable place with --set storage=..."
+            ) from error
+        return self
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[BinaryIO]:
+        """A binary stream whose content appears under this path only if the block succeeds.
+
+        Raises:
+            StorageError: if the place is not writable.
+        """
+        if self.is_local:
+            with self._writing_locally() as stream:
+                yield stream
+            return
+        # Closing a remote stream publishes what it holds, even after an error: so buffer first.
+        buffer = io.BytesIO()
+        yield buffer
+        try:
+            with self.filesystem.open_output_stream(self.path) as remote:
+                remote.write(buffer.getbuffer())
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    @contextlib.contextmanager
+    def _writing_locally(self) -> Iterator[BinaryIO]:
+        final = Path(self.path)
+        self.parent.make_folder()
+        partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
+        try:
+            with partial.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(final)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        finally:
+            with contextlib.suppress(OSError):  # the error that counts is already on its way
+                partial.unlink(missing_ok=True)
+
+    def _not_writable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"cannot write {self}: {error.strerror or error}. "
+            "Name a writable place with --set storage=..."
+        )
+
+    @property
+    def parent(self) -> Storage:
+        """The folder that holds this file or folder."""
+        return Storage(self.filesystem, self.path.rsplit("/", 1)[0])
+
+    def move_to(self, target: Storage) -> None:
+        """Rename this file to ``target`` in the same file system, replacing what is there.
+
+        Raises:
+            StorageError: if the place is not writable.
+        """
+        try:
+            self.filesystem.move(self.path, target.path)
+        except OSError as error:
+            raise target._not_writable(error) from error
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write this file atomically."""
+        with self.writing() as stream:
+            stream.write(content)
+
+    def write_text(self, content: str) -> None:
+        """Write this file atomically, as UTF-8."""
+        self.write_bytes(content.encode())
+
+    def write_json(self, value: Any) -> None:
+        """Write this file atomically, as indented JSON."""
+        self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write this file atomically, as Parquet."""
+        with self.writing() as stream:
+            pq.write_table(table, stream, compression="zstd")
+
+    def read_bytes(self) -> bytes:
+        """The content of this file.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
+        try:
+            with self.filesystem.open_input_stream(self.path) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise StorageError(f"cannot read {self}: {error.strerror or error}") from error
+
+    def read_json(self) -> Any:
+        """The JSON value in this file.
+
+        Raises:
+            StorageError: if it cannot be read or is not JSON.
+        """
+        try:
+            return json.loads(self.read_bytes())
+        except ValueError as error:
+            raise StorageError(
+                f"{self} is not valid JSON: {error}. Delete it and try again"
+            ) from error
+
+    def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        """The Parquet table in this file.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
+        try:
+            return pq.read_table(self.path, filesystem=self.filesystem, columns=columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(f"cannot read {self} as Parquet: {error}") from error

@@ -1,0 +1,288 @@
+"""Movies without a record -> client -> shards, many at once; whatever ends a run, nothing is lost.
+
+A crawl has two rounds. The first asks for each distinct TMDb id, and looks up by IMDb id the movies
+that have none or whose id TMDb does not know. The second fetches the ids that were found so, unless
+they have a record already. Work is drawn from an iterator by a fixed number of workers, and records
+leave memory part by part, so memory does not grow with the number of movies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingest.config import TmdbConfig
+from ingest.errors import TmdbDownError, TmdbError, TmdbResponseError
+from ingest.tmdb.aio import rarer_garbage_collection
+from ingest.tmdb.client import NOT_LOOKED_UP, TmdbClient
+from ingest.tmdb.credentials import Credentials
+from ingest.tmdb.progress import Tally, View, shown
+from ingest.tmdb.rate_limit import Backoff, RateLimiter
+from ingest.tmdb.records import Row, Status, TmdbRecord, without_data
+from ingest.tmdb.shards import Shards, encode, utc_now
+
+ALL_UNKNOWN: Final = 50
+"""Unknown ids in a row, and no known one ever, that mean a wrong address rather than old ids."""
+
+
+class Job(NamedTuple):
+    """One TMDb id to fetch (or none) for the movies that share it."""
+
+    tmdb_id: int | None
+    movies: Sequence[tuple[int, str | None]]
+    """MovieLens movie ids with their IMDb ids."""
+    found_by_imdb_id: bool = False
+
+
+@dataclass(frozen=True)
+class CrawlSummary:
+    """What one crawl did, in movies and requests."""
+
+    pending: int
+    ok: int
+    missing: int
+    failed: int
+    requests: int
+    retries: int
+    refusals: int
+    elapsed_s: float
+    gave_up: str | None
+    """Why the crawl ended early; the movies not tried count as failed."""
+
+
+def plan(links: pa.Table, pending: npt.NDArray[np.int64]) -> Iterator[Job]:
+    """The jobs of the first round: one for each distinct TMDb id of ``pending``."""
+    chosen = links.filter(pc.is_in(links["movie_id"], pa.array(pending)))
+    counts = pc.value_counts(chosen["tmdb_id"].drop_null())
+    is_shared = pc.greater(counts.field("counts"), 1)
+    shared = set(counts.field("values").filter(is_shared).to_pylist())
+    waiting: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    for batch in chosen.to_batches(max_chunksize=1_000):
+        columns = [batch[name].to_pylist() for name in ("tmdb_id", "movie_id", "imdb_id")]
+        for tmdb_id, movie_id, imdb_id in zip(*columns, strict=True):
+            if tmdb_id in shared:
+                waiting[tmdb_id].append((movie_id, imdb_id))
+            else:
+                yield Job(tmdb_id, ((movie_id, imdb_id),))
+    for tmdb_id, movies in waiting.items():
+        yield Job(tmdb_id, movies)
+
+
+async def crawl(
+    links: pa.Table,
+    pending: npt.NDArray[np.int64],
+    shards: Shards,
+    config: TmdbConfig,
+    credentials: Credentials,
+    view: View,
+    *,
+    now: Callable[[], datetime] = utc_now,
+    backoff: Backoff | None = None,
+    rate_limiter: RateLimiter | None = None,
+) -> CrawlSummary:
+    """Fetch the movies ``pending`` and write their records as parts.
+
+    Cancellation keeps all that was fetched. The caller holds the folder's lock.
+
+    Raises:
+        TmdbAuthError: if TMDb refuses the credentials.
+        TmdbError: if nothing at the address looks like TMDb.
+        StorageError: if records cannot be written.
+    """
+    client = TmdbClient(config, credentials, now=now, backoff=backoff, rate_limiter=rate_limiter)
+    async with client:
+        run = _Run(client, shards, config, len(pending), now)
+        async with shown(run.tally, view):
+            with rarer_garbage_collection():
+                gave_up = await run.everything(plan(links, pending), pending)
+    tally = run.tally()
+    return CrawlSummary(
+        pending=len(pending),
+        ok=tally.ok,
+        missing=tally.missing,
+        failed=tally.failed,
+        requests=tally.requests,
+        retries=tally.retries,
+        refusals=tally.refusals,
+        elapsed_s=tally.elapsed_s,
+        gave_up=gave_up,
+    )
+
+
+class _Run:
+    """One crawl under way."""
+
+    def __init__(
+        self,
+        client: TmdbClient,
+        shards: Shards,
+        config: TmdbConfig,
+        total: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._client = client
+        self._shards = shards
+        self._config = config
+        self._now = now
+        self._tally = Tally(total)
+        self._buffer: list[Row] = []
+        self._part_size = config.part_size
+        self._written_at = time.monotonic()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
+        self._settled: set[int] = set()
+        self._found: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+        self._unknown = 0
+        self._trusted = shards.coverage()["ok"] > 0
+
+    def tally(self) -> Tally:
+        """How things stand."""
+        traffic = self._client.traffic
+        self._tally.requests = traffic.requests
+        self._tally.retries = traffic.retries
+        self._tally.refusals = traffic.refusals
+        return self._tally
+
+    async def everything(self, jobs: Iterable[Job], pending: npt.NDArray[np.int64]) -> str | None:
+        """Both rounds; the reason if TMDb stopped answering."""
+        try:
+            await self._work_off(jobs)
+            await self._flush()
+            await self._work_off(self._second_round())
+        except TmdbDownError as error:
+            self._settle_rest(pending, f"not tried: {error}")
+            return str(error)
+        finally:
+            await self._flush()
+        return None
+
+    async def _work_off(self, jobs: Iterable[Job]) -> None:
+        """Run ``jobs`` by a fixed number of workers; the first fatal error stops all."""
+        queue = iter(jobs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.concurrency):
+                    group.create_task(self._worker(queue))
+        except BaseExceptionGroup as errors:
+            fatal = errors.exceptions[0]
+        else:
+            return
+        raise fatal
+
+    async def _worker(self, queue: Iterator[Job]) -> None:
+        """Settle the movies of one job after the other, or note where to find them."""
+        for job in queue:
+            record = None
+            try:
+                if job.tmdb_id is not None:
+                    record = await self._client.movie(job.tmdb_id)
+            except TmdbResponseError as error:
+                for movie_id, _ in job.movies:
+                    self._settle(movie_id, self._without(job.tmdb_id, "failed", str(error)))
+            else:
+                for movie_id, imdb_id in job.movies:
+                    if record is not None:
+                        self._settle(movie_id, record)
+                    else:
+                        await self._look_up(job, movie_id, imdb_id)
+            if self._part_is_due():
+                await asyncio.shield(self._write_part())
+
+    async def _look_up(self, job: Job, movie_id: int, imdb_id: str | None) -> None:
+        """Look for a movie by its IMDb id, since TMDb does not know its TMDb id."""
+        reason = "no TMDb id" if job.tmdb_id is None else f"TMDb has no movie {job.tmdb_id}"
+        if job.found_by_imdb_id:
+            reason += f", where IMDb id {imdb_id} led"
+        elif imdb_id is None:
+            reason += "; no IMDb id"
+        elif not self._config.find_by_imdb_id:
+            reason += f"; {NOT_LOOKED_UP}"
+        else:
+            try:
+                found = await self._client.find(imdb_id)
+            except TmdbResponseError as error:
+                self._settle(movie_id, self._without(job.tmdb_id, "failed", f"{reason}; {error}"))
+                return
+            if found is not None and found != job.tmdb_id:
+                self._found[found].append((movie_id, imdb_id))
+                return
+            reason += f"; none with IMDb id {imdb_id}"
+        self._settle(movie_id, self._without(job.tmdb_id, "missing", reason))
+        if job.tmdb_id is not None:
+            self._count_unknown()
+
+    def _second_round(self) -> Iterator[Job]:
+        """Jobs for what was found by IMDb id; copies of the records that are there already."""
+        known = self._shards.records_of(set(self._found)) if self._found else {}
+        for tmdb_id, movies in self._found.items():
+            if tmdb_id not in known:
+                yield Job(tmdb_id, movies, found_by_imdb_id=True)
+                continue
+            for movie_id, _ in movies:
+                self._settle(movie_id, known[tmdb_id])
+
+    def _settle_rest(self, pending: npt.NDArray[np.int64], reason: str) -> None:
+        """Set down as failed every movie that has no record from this run."""
+        for movie_id in pending.tolist():
+            if movie_id not in self._settled:
+                self._settle(movie_id, self._without(None, "failed", reason))
+
+    def _without(self, tmdb_id: int | None, status: Status, error: str) -> TmdbRecord:
+        return without_data(tmdb_id, status, error, self._now())
+
+    def _settle(self, movie_id: int, record: TmdbRecord) -> None:
+        """Take what is known of a movie."""
+        self._buffer.append((movie_id, record))
+        self._settled.add(movie_id)
+        self._tally.count(record.status)
+
+    def _count_unknown(self) -> None:
+        """Refuse to set a whole collection down as missing because of a wrong address."""
+        self._unknown += 1
+        if self._unknown >= ALL_UNKNOWN and not self._trusted and not self._tally.ok:
+            self._buffer.clear()
+            raise TmdbError(
+                f"{self._config.base_url} knows none of the first {self._unknown} movies. Is "
+                "tmdb.base_url right (https://api.themoviedb.org/3), and do the ids in links.csv "
+                "come from TMDb? Nothing was recorded."
+            )
+
+    def _part_is_due(self) -> bool:
+        """Whether what waits is many records, or has waited long."""
+        if not (self._trusted or self._tally.ok):
+            return False
+        waited = time.monotonic() - self._written_at
+        return len(self._buffer) >= self._part_size or waited >= self._config.part_interval_s
+
+    def _write_part(self, *, last: bool = False) -> asyncio.Task[None]:
+        """Begin to write the buffer as one part, beside the event loop, if it still is due."""
+        write = asyncio.create_task(self._write(last=last))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        return write
+
+    async def _write(self, *, last: bool) -> None:
+        # One part at a time: workers that fill the next one meanwhile wait, so memory is bounded
+        # and a crash loses little even if the disk is slower than TMDb.
+        async with self._writing:
+            if self._buffer and (last or self._part_is_due()):
+                rows, self._buffer = self._buffer, []
+                # Encoding takes milliseconds. In a thread it would take longer, because the two
+                # threads would hand the interpreter to each other all the time.
+                await asyncio.to_thread(self._shards.store, encode(rows))
+                self._written_at = time.monotonic()
+
+    async def _flush(self) -> None:
+        """Write what is left, and wait until all of it is on disk."""
+        self._write_part(last=True)
+        await asyncio.gather(*self._writes)

@@ -1,0 +1,138 @@
+"""How much memory there is for rows, and which splits fit into it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import distributed
+
+from ncf.config import ExperimentConfig
+from ncf.data.sampling import Shard
+
+BYTES_PER_TRAINING_ROW: Final = 100
+"""What a resident row takes while an epoch runs: 24 as tensors, and a permutation and permuted
+copies beside them; docs/performance.md has the measurement."""
+BYTES_PER_SCORED_ROW: Final = 80
+"""What a row of another split takes at most, while it is read."""
+
+_GROUPS: Final = (
+    # Version 2 of Linux' control groups, then version 1.
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def free_on_every_worker(device: torch.device, shard: Shard, neighbours: int) -> int:
+    """Bytes that each worker of a group can take, which is what the one with the least has.
+
+    Args:
+        device: the worker's own; no other worker has its GPU.
+        share: the worker's; all workers of the group must call this.
+        neighbours: workers on this machine, itself among them, that part its memory.
+    """
+    free = free_on_machine() // neighbours
+    if device.type == "cuda":
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    if shard.world_size == 1:
+        return free
+    least = torch.tensor(free, device=device)
+    distributed.all_reduce(least, distributed.ReduceOp.MIN)
+    return int(least)
+
+
+def free_on_machine(root: Path = Path("/")) -> int:
+    """What the system has available, or what this process's control groups leave of their limits.
+
+    ``root`` is where ``proc`` and ``sys`` are. Without them it is all memory there is.
+    """
+    try:
+        system = (root / "proc/meminfo").read_text()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = re.search(r"MemAvailable: +(\d+) kB", system)
+    assert found is not None  # since Linux 3.14
+    return max(0, min([int(found[1]) * 1024, *_left_in_groups(root)]))
+
+
+def _left_in_groups(root: Path) -> list[int]:
+    """Of each limit on this process's memory, the bytes that are not in use."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    left = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        own = top / path.lstrip("/")
+        # In a container the path may be that outside, and the top folder that of the container.
+        for folder in (own, *own.parents):
+            left += [_left(folder, *names) for names in _GROUPS if (folder / names[0]).is_file()]
+            if folder == top:
+                break
+    return [number for number in left if number is not None]
+
+
+def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """``limit - usage``, without cached files, which the system gives up for others."""
+    most = (folder / limit).read_text().strip()
+    if most == "max":
+        return None
+    cached = re.search(
+        rf"^{reclaimable} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE
+    )
+    used = int((folder / usage).read_text()) - (int(cached[1]) if cached else 0)
+    return int(most) - used
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which rows are held in memory, and which are not."""
+
+    streamed: tuple[str, ...] = ()
+    """The splits that are read again and again."""
+    note: str | None = None
+    """What there is to say about it, if anything."""
+
+
+def plan_placement(
+    experiment: ExperimentConfig, counts: Mapping[str, int], free: Callable[[], int]
+) -> Placement:
+    """Choose for splits of ``counts`` rows; one is streamed if it does not fit beside those before.
+
+    ``free`` tells how many bytes every worker can take, so that all choose alike. It is called only
+    if the choice depends on it, which is so for all workers or none.
+    """
+    config = experiment.train
+    if config.rows == "resident":
+        return Placement()
+    if config.rows == "streaming":
+        return Placement(tuple(split for split, count in counts.items() if count))
+    left = allowed = free() * config.memory_share
+    streamed = []
+    for split, count in counts.items():
+        wanted = _bytes_of(split, count)
+        if wanted > left:
+            streamed.append(split)
+        else:
+            left -= wanted
+    if not streamed:
+        return Placement()
+    total = sum(_bytes_of(split, count) for split, count in counts.items())
+    sizes = f"all rows take {total / 1e9:.1f} GB in memory and may take {allowed / 1e9:.1f} GB"
+    if experiment.model.history.encoders:
+        note = f"{sizes}, but are held there: the model looks at all of a user's ratings at once"
+        return Placement(note=note)
+    return Placement(tuple(streamed), f"{sizes}, so those of {', '.join(streamed)} are streamed")
+
+
+def _bytes_of(split: str, count: int) -> int:
+    return count * (BYTES_PER_TRAINING_ROW if split == "train" else BYTES_PER_SCORED_ROW)

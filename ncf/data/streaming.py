@@ -1,0 +1,146 @@
+"""Rows that are not in memory: read from disk while others are trained on."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+import numpy as np
+import torch
+
+from ncf.data.batches import Batch, Batches
+from ncf.data.dataset import COLUMNS, PreparedDataset, RowGroup
+
+WINDOW_ROWS: Final = 1 << 21
+"""Rows of a window: 50 MB as tensors, three times that while they are read."""
+
+_ROW: Final = np.dtype(
+    [
+        ("users", np.int32),
+        ("movies", np.int32),
+        ("ratings", np.float32),
+        ("weights", np.float32),
+        ("times", np.int64),
+    ]
+)
+"""A row on disk: 24 bytes."""
+
+T = TypeVar("T")
+_END: Final = object()
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A split's rows, of which two windows at most are in memory.
+
+    Before the first epoch all rows are read once and scattered over temporary files, to each row
+    one at random: a window is one of these files, and so a random sample of all rows. An epoch has
+    the windows in random order and each window's rows in random order. What differs from a
+    permutation of all rows is that those of one window come one after the other, and that rows
+    which once were in one window always are.
+
+    Windows of consecutive rows would save the files, but those are the rows of few users, and
+    between two windows with a user's rows all that changes the user is the ridge: see "Rows that do
+    not fit" in docs/performance.md.
+    """
+
+    prepared: PreparedDataset
+    """Where the rows are; every worker reads all of them, whatever its share."""
+    split: str
+    """``train``, ``validation`` or ``test``."""
+    device: torch.device
+    """Where batches are to be."""
+    window: int = WINDOW_ROWS
+    """Rows of a window, on average."""
+    changes: tuple[Callable[[Batch], Batch], ...] = ()
+    """What is done to rows that were read."""
+
+    def __len__(self) -> int:
+        return self.prepared.manifest.counts[self.split]
+
+    def map(self, change: Callable[[Batch], Batch]) -> Streamed:
+        """The same rows, changed whenever they are read."""
+        return replace(self, changes=(*self.changes, change))
+
+    def parts(self) -> Batches:
+        """All rows in the release's order, a row group at a time."""
+        yield from read_ahead(map(self._read, self.prepared.row_groups(self.split)))
+
+    def shuffled_windows(self, generator: torch.Generator) -> Batches:
+        """All rows once, a window at a time, in an order that ``generator`` alone determines.
+
+        Raises:
+            OSError: if there is no room for the temporary files, which take 24 bytes a row.
+        """
+        files = self._scattered
+        order = torch.randperm(len(files), generator=generator).tolist()
+        # Drawn here, because the thread that reads must not share the generator.
+        seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
+        yield from read_ahead(
+            self._permuted(files[number], seed) for number, seed in zip(order, seeds, strict=True)
+        )
+
+    @cached_property
+    def _scattered(self) -> Sequence[BinaryIO]:
+        """The windows; the files have no names, so that none is left whatever ends the process."""
+        count = math.ceil(len(self) / self.window)
+        folder = scratch_folder(os.environ)
+        files = [tempfile.TemporaryFile(dir=folder) for _ in range(count)]  # noqa: SIM115
+        weakref.finalize(self, _close, files)
+        for number, part in enumerate(self.parts()):
+            rows = np.empty(len(part), _ROW)
+            for name in _ROW.names or ():
+                rows[name] = getattr(part, name).cpu()
+            # The same for every seed and worker; the order of an epoch is drawn besides.
+            window_of = np.random.default_rng(number).integers(count, size=len(rows))
+            rows = rows[np.argsort(window_of, kind="stable")]
+            ends = np.cumsum(np.bincount(window_of, minlength=count))
+            for file, own in zip(files, np.split(rows, ends[:-1]), strict=True):
+                file.write(own.data)
+        return files
+
+    def _permuted(self, file: BinaryIO, seed: int) -> Batch:
+        file.seek(0)
+        rows = np.fromfile(file, _ROW)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).numpy()
+        columns = {name: torch.from_numpy(rows[name][order]) for name in _ROW.names or ()}
+        return Batch(**columns).to(self.device)
+
+    def _read(self, group: RowGroup) -> Batch:
+        rows = Batch.from_arrow(group.read(COLUMNS)).to(self.device)
+        for change in self.changes:
+            rows = change(rows)
+        return rows
+
+
+def _close(files: Sequence[BinaryIO]) -> None:
+    for file in files:
+        file.close()
+
+
+def scratch_folder(environ: Mapping[str, str]) -> str | None:
+    """Where temporary files of many gigabytes belong; None is what Python takes."""
+    # Python takes /tmp, which is in memory on many systems.
+    return None if "TMPDIR" in environ or not Path("/var/tmp").is_dir() else "/var/tmp"  # noqa: S108
+
+
+def read_ahead(items: Iterable[T]) -> Generator[T, None, None]:
+    """The same items, each made by a thread while the one before it is in use.
+
+    Two exist at a time at most, if who gets one lets go of it before asking for the next. Closing
+    this generator, or an error of ``items``, which is raised here as it is, ends the thread.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        ahead = reader.submit(next, iterator, _END)
+        while (item := ahead.result()) is not _END:
+            ahead = reader.submit(next, iterator, _END)
+            yield item  # type: ignore[misc]

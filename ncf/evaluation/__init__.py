@@ -1,0 +1,13 @@
+"""Metrics, predictions for every row, errors by kind of row, calibration, ranking metrics, and
+paired comparisons of models with confidence intervals. May import ``ncf.models`` and below."""
+
+__all__ = [
+    "assessment",
+    "calibration",
+    "metrics",
+    "predictions",
+    "ranking",
+    "residuals",
+    "significance",
+    "slices",
+]

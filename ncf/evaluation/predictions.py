@@ -1,0 +1,114 @@
+"""A model's prediction for every single row, kept for whatever is asked of it later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import distributed, nn
+
+from ncf.data.batches import Batch, RatingSource, chunks
+from ncf.data.sampling import SINGLE_WORKER, Shard, sum_over_workers
+from ncf.evaluation.metrics import ErrorSums, Scores, error_vector
+from ncf.models.targets import Objective
+from ncf.models.weights import unwrapped
+
+Floats = npt.NDArray[np.float32]
+
+EVALUATION_CHUNK: Final = 4096
+"""Rows per forward pass in evaluation: enough that overhead does not matter, and few enough that
+the activations stay in the cache."""
+
+_KEPT_NUMBERS: Final = 4_000_000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for N rows, in the order of the release's file."""
+
+    stars: Floats
+    """``[N]`` ratings, clipped to the range of the training ratings."""
+    decayed: Floats
+    """``[N]`` the same on the scale rating * weight."""
+
+    def to_arrow(self, rows: npt.NDArray[np.int64]) -> pa.Table:
+        """A table, with ``rows: [N]`` as the positions in the release's file."""
+        return pa.table({"row": rows, "stars": self.stars, "decayed": self.decayed})
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> Predictions:
+        """Read back what ``to_arrow`` made."""
+        return cls(table["stars"].to_numpy(), table["decayed"].to_numpy())
+
+    @classmethod
+    def mean(cls, found: Sequence[Predictions]) -> Predictions:
+        """The mean of several models' predictions for the same rows."""
+        stars = np.stack([each.stars for each in found]).mean(axis=0)
+        decayed = np.stack([each.decayed for each in found]).mean(axis=0)
+        return cls(stars, decayed)
+
+    def score(self, rows: Batch) -> Scores:
+        """Errors of the predictions for ``rows``, on both scales."""
+        return Scores(
+            ErrorSums.of(torch.from_numpy(self.stars), rows.ratings),
+            ErrorSums.of(torch.from_numpy(self.decayed), rows.ratings * rows.weights),
+        )
+
+    def on(self, scale: str) -> Floats:
+        """``[N]`` on the scale ``stars`` or ``decayed``."""
+        return self.decayed if scale == "decayed" else self.stars
+
+
+def predict(
+    model: nn.Module, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
+) -> Predictions:
+    """Predict every row; with several workers each computes its share, and all get the whole."""
+    model.eval()
+    network = unwrapped(model)
+    found = torch.zeros(2, len(rows), device=rows.device)
+    after = 0
+    with torch.no_grad(), closing(rows.parts()) as parts:
+        for part in parts:
+            before, after = after, after + len(part)
+            mine, done = found[:, before:after][:, shard.rank :: shard.world_size], 0
+            for batch in chunks(shard.of(part), EVALUATION_CHUNK):
+                outputs = network.expected_rating(model(batch.users, batch.movies, batch.times))
+                found_here = mine[:, done : done + len(batch)]
+                found_here[0] = objective.stars(outputs, batch)
+                found_here[1] = objective.decayed(outputs, batch)
+                done += len(batch)
+    if shard.world_size > 1:
+        distributed.all_reduce(found)  # every other worker's entries are 0
+    stars, decayed = found.cpu().numpy()
+    return Predictions(stars, decayed)
+
+
+def evaluate(
+    model: nn.Module, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
+) -> Scores:
+    """Errors over all ``rows``, whatever part of them each worker computes."""
+    model.eval()
+    # glibc keeps as much freed memory as the largest block it saw freed; without this, it returns
+    # that of each chunk to the system, and fetching it again takes as long as the arithmetic.
+    torch.empty(_KEPT_NUMBERS)
+    totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.device)
+    with torch.no_grad(), closing(rows.parts()) as parts:
+        for batch in (b for part in parts for b in chunks(shard.of(part), EVALUATION_CHUNK)):
+            outputs = _point(model, model(batch.users, batch.movies, batch.times))
+            totals[0] += error_vector(objective.stars(outputs, batch), batch.ratings)
+            totals[1] += error_vector(
+                objective.decayed(outputs, batch), batch.ratings * batch.weights
+            )
+    sum_over_workers(totals, shard)
+    return Scores(ErrorSums.from_vector(totals[0]), ErrorSums.from_vector(totals[1]))
+
+
+def _point(model: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
+    """One number a row, also of a model that predicts a distribution."""
+    return outputs if outputs.dim() == 1 else unwrapped(model).expected_rating(outputs)

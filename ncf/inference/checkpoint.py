@@ -1,0 +1,142 @@
+"""A trained model as one folder: weights, configuration and fitted state; no pickles.
+
+::
+
+    model.safetensors      weights
+    checkpoint.json        format version, configuration, and what the trainer recorded
+    fitted.json            scalars of the fitted state
+    users.parquet          its users
+    movies.parquet         its movie table
+    history.parquet        training ratings, if predictions look at them
+    SHA256SUMS             checksums of all these; ``sha256sum --check SHA256SUMS`` reads them too
+
+The checksums tell a damaged or edited file; they are no signature, so they say nothing of who made
+the checkpoint. Reading one runs no code of its, whoever made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ncf.config import ExperimentConfig
+from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
+from ncf.errors import CheckpointError, DataError
+from ncf.models.history.ratings import History
+from ncf.models.ncf import NCF
+from ncf.models.weights import Weights
+
+FORMAT_VERSION: Final = 3
+HISTORY: Final = "history.parquet"
+CHECKSUMS: Final = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with all that is needed to use it."""
+
+    model: NCF
+    """In evaluation mode, on the CPU."""
+    experiment: ExperimentConfig
+    """How it was built and trained."""
+    preprocessor: Preprocessor
+    """What was learned from the training split besides the weights."""
+    record: dict[str, Any]
+    """What the trainer set down: epoch, seed, metrics."""
+
+
+def save(
+    folder: Path,
+    weights: Weights,
+    experiment: ExperimentConfig,
+    preprocessor: Preprocessor,
+    record: dict[str, Any],
+    history: History | None = None,
+) -> None:
+    """Write a checkpoint; ``folder`` appears whole or not at all, and replaces an older one.
+
+    ``history`` is that of the model, for one that has any.
+    """
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(weights, partial / "model.safetensors")
+    save_preprocessor(preprocessor, partial)
+    if history is not None:
+        pq.write_table(history.to_arrow(), partial / HISTORY, compression="zstd")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "experiment": experiment.model_dump(mode="json"),
+        "record": record,
+    }
+    (partial / "checkpoint.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    (partial / CHECKSUMS).write_text(_checksums(partial), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read what ``save`` wrote.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged, changed, or of another format version.
+    """
+    try:
+        content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        if content["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"the checkpoint {folder} has format version {content['format_version']}, this "
+                f"program reads version {FORMAT_VERSION}. Train again."
+            )
+        _verify(folder)
+        experiment = ExperimentConfig.model_validate(content["experiment"])
+        preprocessor = load_preprocessor(folder)
+        model = NCF(experiment.model, preprocessor)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        if model.uses_history:
+            table = pq.read_table(folder / HISTORY)
+            model.set_history(History.from_arrow(table, preprocessor.num_users))
+        return Checkpoint(model.eval(), experiment, preprocessor, content["record"])
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        DataError,
+    ) as error:
+        raise CheckpointError(f"cannot read the checkpoint {folder}: {error}") from error
+
+
+def _checksums(folder: Path) -> str:
+    """A line for each file, as the program ``sha256sum`` writes it."""
+    files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
+    return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _verify(folder: Path) -> None:
+    """Raise ``ValueError`` for a file that is not as it was written."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    if not expected:
+        raise ValueError(f"{CHECKSUMS} lists no file")
+    changed = [name for name, checksum in expected.items() if _sha256(folder / name) != checksum]
+    if changed:
+        raise ValueError(
+            f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
+            "checkpoint anew, or train again"
+        )

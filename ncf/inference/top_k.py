@@ -1,0 +1,116 @@
+"""The best unseen movies of users, from a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ncf.evaluation.ranking import RANKED, RELEVANT_STARS, RankingScores, SeenMovies
+from ncf.inference.all_pairs import all_pairs
+from ncf.inference.checkpoint import Checkpoint
+
+_PAIRS_AT_ONCE = 262_144
+"""(user, movie) pairs in one forward pass: bounds memory at any catalogue size."""
+
+
+_PAIRS_TO_SCORE: Final = 50_000_000
+"""Most (user, movie) pairs that are predicted to score rankings: all of ml-1m's, and of larger
+releases those of some hundred users, which suffice for two digits."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best unseen movies of some users, best first."""
+
+    movies: npt.NDArray[np.int64]
+    """``[B, N]`` positions in the movie table; -1 past the last unseen movie."""
+    stars: npt.NDArray[np.float32]
+    """``[B, N]`` predictions in the training target's unit, stars unless that is the decayed
+    rating; NaN past the last unseen movie."""
+
+
+def score_rankings(
+    checkpoint: Checkpoint, seen: SeenMovies, relevant: SeenMovies
+) -> dict[str, Any]:
+    """Scores of the model's rankings, beside those of the same movies by number of ratings.
+
+    Each user's ranking is of all movies of the catalogue but those in ``seen``, by the predicted
+    rating; the popularity is the number of training ratings. Only users with an index of their own
+    and a ``relevant`` movie count; if these are too many for the size of the catalogue, some are
+    drawn. Without any, there are no scores.
+    """
+    counts = np.diff(relevant.starts)[1:]
+    users = 1 + np.flatnonzero(counts)
+    result: dict[str, Any] = {
+        "at": RANKED,
+        "relevant_stars": RELEVANT_STARS,
+        "num_users": len(users),
+        "model": None,
+        "popularity": None,
+    }
+    at_most = max(1, _PAIRS_TO_SCORE // len(checkpoint.preprocessor.movies))
+    if len(users) > at_most:
+        users = np.sort(np.random.default_rng(0).choice(users, at_most, replace=False))
+    result["num_users_ranked"] = len(users)
+    if len(users):
+        popularity = checkpoint.preprocessor.movies.train_counts.astype(np.float32)
+        by_count = np.full((len(users), RANKED), -1, dtype=np.int64)
+        for row, user in enumerate(users):
+            best = _best(popularity, seen.by(int(user)), min(RANKED, len(popularity)))
+            by_count[row, : len(best)] = best
+        by_model = top_movies(checkpoint, users, seen, RANKED).movies
+        result["model"] = asdict(RankingScores.of(by_model, users, relevant))
+        result["popularity"] = asdict(RankingScores.of(by_count, users, relevant))
+    return result
+
+
+def top_movies(
+    checkpoint: Checkpoint,
+    users: npt.NDArray[np.int64],
+    seen: SeenMovies,
+    top_n: int,
+    today: int | None = None,
+) -> Ranking:
+    """The ``top_n`` movies with the highest predicted rating among those a user has not rated.
+
+    ``users: [B]`` are user indices; ties go to the movie that comes first in the table. Movies
+    without any training rating are candidates like all others: their features speak for them.
+    ``today`` is when a model that looks at times is asked, in seconds since 1970 UTC; by default
+    the day from which ages count.
+    """
+    num_movies = len(checkpoint.preprocessor.movies)
+    top_n = min(top_n, num_movies)
+    movies = np.full((len(users), top_n), -1, dtype=np.int64)
+    stars = np.full((len(users), top_n), np.nan, dtype=np.float32)
+    users_at_once = max(1, _PAIRS_AT_ONCE // num_movies)
+    with torch.inference_mode():
+        reference = checkpoint.preprocessor.decay_reference
+        pairs = all_pairs(checkpoint.model, num_movies, reference if today is None else today)
+        for start in range(0, len(users), users_at_once):
+            block = users[start : start + users_at_once]
+            # Not clipped: clipping would make ties at five stars.
+            scores = pairs.scores(torch.from_numpy(block.astype(np.int64))).contiguous().numpy()
+            for row, user in enumerate(block):
+                best = _best(scores[row], seen.by(int(user)), top_n)
+                movies[start + row, : len(best)] = best
+                stars[start + row, : len(best)] = scores[row, best]
+    preprocessor = checkpoint.preprocessor
+    if checkpoint.experiment.time_decay.apply_to != "target":
+        stars = np.clip(stars, preprocessor.rating_min, preprocessor.rating_max)
+    return Ranking(movies, stars)
+
+
+def _best(
+    scores: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], top_n: int
+) -> npt.NDArray[np.int64]:
+    """Positions of the highest ``scores: [M]`` but for those ``seen``, the highest first."""
+    unseen = scores.copy()
+    unseen[seen] = -np.inf
+    # All that reach the last place's score, so that ties are decided by the order of the table.
+    last = np.partition(unseen, -top_n)[-top_n]
+    candidates = np.flatnonzero((unseen >= last) & np.isfinite(unseen))
+    return candidates[np.argsort(-unseen[candidates], kind="stable")[:top_n]]

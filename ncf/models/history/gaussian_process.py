@@ -1,0 +1,190 @@
+"""A Gaussian process over each user's ratings: kernel, leave-one-out training, posterior mean."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ncf.config import HistoryConfig
+from ncf.data.preprocessor import Preprocessor
+from ncf.models.history.ratings import INITIAL_TIME_SCALES, Ratings, as_one_group, blocks, by_user
+from ncf.models.layers import ContentVector
+
+
+class RatingKernel(nn.Module):
+    """How much two ratings of one user have to do with each other.
+
+    A constant (the user's bias), a dot product of the movies' vectors (taste), a radial function of
+    the movies' content (taste again, not linear), and functions of the time between the ratings
+    that decay: by themselves (mood, sessions) and times the radial one (what one is in the mood
+    for).
+    """
+
+    def __init__(self, config: HistoryConfig, preprocessor: Preprocessor) -> None:
+        super().__init__()
+        self.vectors = ContentVector(config.vector_dim, preprocessor, free_std=0.01)
+        self.linear = ContentVector(config.linear_dim, preprocessor, free_std=None)
+        self.rbf_features = ContentVector(
+            config.rbf_dim, preprocessor, free_std=None, content_std=0.2
+        )
+        self.log_constant = nn.Parameter(torch.tensor(math.log(0.15)))
+        self.log_radial = nn.Parameter(torch.tensor(math.log(0.1)))
+        self.noises = ContentVector(1, preprocessor, free_std=None, content_std=0.0)
+        self.log_noise = nn.Parameter(torch.tensor(math.log(0.6)))
+        scales = len(INITIAL_TIME_SCALES) if config.use_times else 0
+        self.log_days = nn.Parameter(torch.tensor(INITIAL_TIME_SCALES[:scales]).log())
+        self.log_temporal = nn.Parameter(torch.full((scales,), math.log(0.05)))
+        self.log_temporal_similar = nn.Parameter(torch.full((scales,), math.log(0.05)))
+
+    def describe(self, movies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``movies: [...]`` -> vectors ``[..., D]`` for the dot product, places ``[..., P]``."""
+        vectors = torch.cat([self.vectors(movies), self.linear(movies)], dim=-1)
+        return vectors, self.rbf_features(movies)
+
+    def forward(self, left: Ratings, right: Ratings) -> torch.Tensor:
+        """``[C, Q]`` and ``[C, L]`` -> covariances ``[C, Q, L]``; days may be ``at_once``."""
+        (vectors, rbf_features), (other_vectors, other_rbf_features) = (
+            self.describe(left.movies),
+            self.describe(right.movies),
+        )
+        result = torch.baddbmm(self.log_constant.exp(), vectors, other_vectors.transpose(1, 2))
+        alike = _alike(rbf_features, other_rbf_features)
+        radial = self.log_radial.exp()
+        if len(self.log_days):
+            apart = (left.days[:, :, None] - right.days[:, None, :]).abs().to(result.dtype)
+            for log_days, temporal, temporal_similar in zip(
+                self.log_days, self.log_temporal.exp(), self.log_temporal_similar.exp(), strict=True
+            ):
+                near = torch.exp(-apart / log_days.exp())
+                result = result + temporal * near
+                radial = radial + temporal_similar * near
+        return result + radial * alike
+
+    def similarity(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Correlation of what users feel about movies, ``[Q], [L] -> [Q, L]`` from -1 to 1.
+
+        Without what all movies share, such as the user's bias and mood.
+        """
+
+        def covariance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            (vectors, rbf_features), (others, other_rbf_features) = (
+                self.describe(one),
+                self.describe(other),
+            )
+            alike = _alike(rbf_features[None], other_rbf_features[None])[0]
+            return vectors @ others.T + self.log_radial.exp() * alike
+
+        def variance(movies: torch.Tensor) -> torch.Tensor:
+            vectors, _ = self.describe(movies)
+            return vectors.square().sum(-1) + self.log_radial.exp()
+
+        return covariance(left, right) * torch.rsqrt(variance(left)[:, None] * variance(right))
+
+    def noise(self, movies: torch.Tensor) -> torch.Tensor:
+        """Variance of a rating about what the kernel can know: ``[...] -> [...]``.
+
+        It depends on the movie's content: some films divide people who agree otherwise.
+        """
+        return (self.log_noise + self.noises(movies).squeeze(-1)).exp()
+
+
+def _alike(rbf_features: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Between 0 and 1, by distance: ``[C, Q, P], [C, L, P] -> [C, Q, L]``."""
+    # |a - b|^2 in its expanded form, which is a matrix product.
+    products = rbf_features @ others.transpose(1, 2)
+    squares = rbf_features.square().sum(-1)[:, :, None] + others.square().sum(-1)[:, None, :]
+    return torch.exp(-0.5 * (squares - 2 * products).clamp(min=0))
+
+
+class GaussianProcess(nn.Module):
+    """The posterior mean of a Gaussian process over each user's ratings.
+
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.25,
+    https://gaussianprocess.org/gpml/.
+    """
+
+    def __init__(self, config: HistoryConfig, preprocessor: Preprocessor) -> None:
+        super().__init__()
+        self.kernel = RatingKernel(config, preprocessor)
+        self._causal = config.causal
+
+    def within_groups(
+        self, rows: Ratings, residuals: torch.Tensor, starts: torch.Tensor
+    ) -> torch.Tensor:
+        """What the other rows of its group, or those before it, say about each row's residual.
+
+        ``rows: [B]``, ``residuals: [B]`` and group boundaries ``starts: [C + 1]`` -> ``[B]``.
+        """
+        result = torch.zeros_like(residuals)
+        for group in blocks(starts):
+            block = group.in_time(rows.days) if self._causal else group
+            residual = residuals[block.rows] * block.mask
+            covariance = self._noisy_kernel(rows[block.rows], block.mask)
+            errors = _innovations if self._causal else _leave_one_out_errors
+            error = errors(covariance, residual)
+            positions = block.rows[block.mask]
+            result = result.index_put((positions,), (residual - error)[block.mask])
+        return result
+
+    def solve(
+        self, history: Ratings, residuals: torch.Tensor, starts: torch.Tensor
+    ) -> torch.Tensor:
+        """Weights ``[N]`` of all ratings: inverse covariance times residual, user by user."""
+        weights = torch.zeros_like(residuals)
+        for block in blocks(starts):
+            residual = (residuals[block.rows] * block.mask)[:, :, None]
+            matrix = self._noisy_kernel(history[block.rows], block.mask)
+            solution = torch.linalg.solve(matrix, residual)[:, :, 0]
+            weights[block.rows[block.mask]] = solution[block.mask]
+        return weights
+
+    def posterior(
+        self,
+        users: torch.Tensor,
+        rows: Ratings,
+        history: Ratings,
+        weights: torch.Tensor,
+        starts: torch.Tensor,
+    ) -> torch.Tensor:
+        """Posterior mean of each row's residual: ``users: [B]``, ``rows: [B]`` -> ``[B]``.
+
+        ``history: [N]``, its ``weights: [N]`` and boundaries ``starts: [U + 2]`` are those of all
+        users; a user without ratings gets 0.
+        """
+        result = torch.zeros(len(users), dtype=weights.dtype, device=weights.device)
+        order = torch.argsort(users, stable=True)
+        for user, queries in by_user(users[order].long(), order):
+            kept = torch.arange(int(starts[user]), int(starts[user + 1]), device=starts.device)
+            if len(kept):
+                targets = as_one_group(rows[queries]).at_once()
+                covariance = self.kernel(targets, as_one_group(history[kept]))[0]
+                result[queries] = covariance @ weights[kept]
+        return result
+
+    def _noisy_kernel(self, rows: Ratings, mask: torch.Tensor) -> torch.Tensor:
+        """``[C, L, L]``, with the identity where there is only padding."""
+        both = mask[:, :, None] & mask[:, None, :]
+        noise = torch.where(mask, self.kernel.noise(rows.movies), 1.0)
+        return self.kernel(rows, rows) * both + torch.diag_embed(noise)
+
+
+def _leave_one_out_errors(covariance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Each value minus its expectation given all others: ``[C, L, L]``, ``[C, L]`` -> ``[C, L]``.
+
+    Exact and from a single inverse: equation 5.12 of the same book.
+    """
+    inverse = torch.linalg.inv(covariance)
+    return (inverse @ values[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
+
+
+def _innovations(covariance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Each value minus its expectation given those before it, in the same shapes.
+
+    They are the innovations, which the Cholesky factor gives for all values at once: with
+    ``K = L L'`` and ``L e = y``, the error of value i is ``L[i, i] e[i]``.
+    """
+    factor = torch.linalg.cholesky(covariance)
+    whitened = torch.linalg.solve_triangular(factor, values[:, :, None], upper=False)
+    return whitened[:, :, 0] * factor.diagonal(dim1=1, dim2=2)

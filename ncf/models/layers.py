@@ -1,0 +1,140 @@
+"""Layers that several parts of the network share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+from ncf.config import ModelConfig
+from ncf.data.preprocessor import UNKNOWN, Preprocessor
+
+
+def embedding(num_entries: int, config: ModelConfig) -> nn.Embedding:
+    """Vectors for indices 1..num_entries, and a fixed zero vector for ``UNKNOWN``."""
+    return entity_table(num_entries, config.embedding_dim, config.embedding_std)
+
+
+def entity_table(num_entries: int, dim: int, std: float) -> nn.Embedding:
+    """The same with a size and an initial spread of one's own."""
+    table = nn.Embedding(num_entries + 1, dim, padding_idx=UNKNOWN)
+    nn.init.normal_(table.weight, std=std)
+    with torch.no_grad():
+        table.weight[UNKNOWN].zero_()
+    return table
+
+
+class ContentVector(nn.Module):
+    """A movie's vector: a linear map of its content, plus a free one for each training movie."""
+
+    content: torch.Tensor
+    index: torch.Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        preprocessor: Preprocessor,
+        *,
+        free_std: float | None,
+        content_std: float = 0.05,
+    ) -> None:
+        """``free_std`` is the initial spread of the free vectors, None leaves them out."""
+        super().__init__()
+        self.register_buffer("content", content_features(preprocessor), persistent=False)
+        self.linear = nn.Linear(self.content.shape[1], dim, bias=False)
+        nn.init.normal_(self.linear.weight, std=content_std)
+        self.free = None
+        if free_std is not None:
+            self.free = entity_table(preprocessor.num_movies, dim, free_std)
+            index = torch.tensor(preprocessor.movies.embedding_index)
+            self.register_buffer("index", index, persistent=False)
+
+    def forward(self, movies: torch.Tensor) -> torch.Tensor:
+        """``[...] -> [..., D]``."""
+        movies = movies.long()
+        vectors = self.linear(self.content[movies])
+        return vectors if self.free is None else vectors + self.free(self.index[movies])
+
+
+class Biases(nn.Module):
+    """A number for each training user, or movie, or both."""
+
+    index: torch.Tensor
+
+    def __init__(self, names: Sequence[str], preprocessor: Preprocessor) -> None:
+        super().__init__()
+        self.register_buffer(
+            "index", torch.tensor(preprocessor.movies.embedding_index), persistent=False
+        )
+        self.user = entity_table(preprocessor.num_users, 1, 0.0) if "user" in names else None
+        self.movie = entity_table(preprocessor.num_movies, 1, 0.0) if "movie" in names else None
+
+    def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
+        """``[B], [B] -> [B]``."""
+        result = torch.zeros(len(users), device=users.device)
+        if self.user is not None:
+            result = result + self.user(users).squeeze(1)
+        if self.movie is not None:
+            result = result + self.movie(self.index[movies.long()]).squeeze(1)
+        return result
+
+
+class GMF(nn.Module):
+    """Generalised matrix factorisation: weighted products of a user's and a movie's components.
+
+    He et al., https://doi.org/10.1145/3038912.3052569, section 3.2; the movie's vector also follows
+    from its content, so that it says something about films with few ratings.
+    """
+
+    def __init__(self, config: ModelConfig, preprocessor: Preprocessor) -> None:
+        super().__init__()
+        self.users = entity_table(preprocessor.num_users, config.gmf_dim, config.embedding_std)
+        self.movies = ContentVector(config.gmf_dim, preprocessor, free_std=config.embedding_std)
+        self.output = nn.Linear(config.gmf_dim, 1, bias=False)
+        nn.init.ones_(self.output.weight)
+
+    def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
+        """``[B], [B] -> [B]``."""
+        return self.output(self.users(users) * self.movies(movies)).squeeze(1)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Normalises by the mean and variance of all workers' rows, on any device.
+
+    ``SyncBatchNorm`` does the same on GPUs alone, and neither takes a batch of a single row.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``[B, D] -> [B, D]``."""
+        workers = distributed.get_world_size() if distributed.is_initialized() else 1
+        if not self.training or (workers == 1 and len(input) > 1):
+            return super().forward(input)
+        sums = torch.cat([input.sum(dim=0), input.new_full((1,), len(input))])
+        if workers > 1:
+            sums = all_reduce(sums)
+        count = sums[-1]
+        mean = sums[:-1] / count
+        squares = (input - mean).square().sum(dim=0)
+        if workers > 1:
+            squares = all_reduce(squares)
+        variance = squares / count
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(squares / (count - 1).clamp(min=1), self.momentum)
+            self.num_batches_tracked += 1
+        return (input - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+def content_features(preprocessor: Preprocessor) -> torch.Tensor:
+    """What is known of each movie without its ratings, ``[M, C]``: genres, decade, numeric."""
+    movies = preprocessor.movies
+    decades = np.eye(len(preprocessor.decades) + 1, dtype=np.float32)[movies.decade][:, 1:]
+    columns = [movies.genres.astype(np.float32), decades, movies.numeric]
+    return torch.tensor(np.concatenate(columns, axis=1))

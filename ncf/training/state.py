@@ -1,0 +1,164 @@
+"""A training run between two epochs: what it came to, and what it needs to go on.
+
+::
+
+    state.safetensors    weights of the last and the best epoch, the optimiser's, random states
+    state.json           epochs so far, schedule, format version
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ncf.errors import CheckpointError
+from ncf.evaluation.metrics import ErrorSums, Scores
+from ncf.models.weights import Weights
+
+FORMAT_VERSION: Final = 2
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training rows came to."""
+
+    number: int
+    """From 1."""
+    train_loss: float
+    """Mean weighted training loss, dropout active."""
+    learning_rate: float
+    """After the epoch's last step."""
+    seconds: float
+    """Wall time of training and validation."""
+    validation: Scores | None
+    """Errors on the validation rows; None without a validation split."""
+    is_best: bool
+    """Whether no earlier epoch was as good; always true without a validation split, or if the last
+    epoch is to be kept."""
+
+    @property
+    def error(self) -> float:
+        """By which epochs are compared: in stars under every loss and decay, so that runs are
+        comparable; without validation rows the newest epoch counts as the best."""
+        return self.validation.stars.rmse if self.validation else -float(self.number)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat record for reports: ``validation_rmse`` is in stars."""
+        record: dict[str, Any] = {
+            "epoch": self.number,
+            "train_loss": self.train_loss,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+        }
+        if self.validation:
+            for prefix, sums in (
+                ("validation", self.validation.stars),
+                ("validation_decayed", self.validation.decayed),
+            ):
+                record |= {f"{prefix}_rmse": sums.rmse, f"{prefix}_mae": sums.mae}
+                record[f"{prefix}_r2"] = sums.r2
+        return record
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A training run, finished or so far."""
+
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    """Number of the epoch whose weights are ``best``; 0 before the first."""
+    best: Weights
+    """Weights of the best epoch by validation; of the last without a validation split."""
+    last: Weights
+    """Weights of the last epoch."""
+
+    def after(self, epoch: Epoch, weights: Weights) -> FitResult:
+        """The run with one more epoch, which ended with ``weights``."""
+        epochs = (*self.epochs, epoch)
+        if epoch.is_best:
+            return FitResult(epochs, epoch.number, weights, weights)
+        return FitResult(epochs, self.best_epoch, self.best, weights)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that ``ncf.training.loop.fit`` needs to go on after an epoch as if it had not stopped."""
+
+    result: FitResult
+    """The run so far."""
+    optimizer: Mapping[str, torch.Tensor]
+    """Moments and counts of steps."""
+    schedule: Mapping[str, float]
+    """Where the learning rate stands."""
+    order: torch.Tensor
+    """State of the generator that shuffles rows."""
+    dropout: torch.Tensor
+    """``[W, S]`` state of each worker's generator, which draws what is dropped."""
+
+
+def save_state(state: TrainingState, folder: Path) -> None:
+    """Write ``state`` into ``folder``, which must be read only once this has ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = state.result
+    groups: dict[str, Mapping[str, torch.Tensor]] = {
+        "last": result.last,
+        "best": {} if result.best is result.last else result.best,
+        "optimizer": state.optimizer,
+        "random": {"order": state.order, "dropout": state.dropout},
+    }
+    tensors = {
+        f"{group}.{n}": tensor for group, named in groups.items() for n, tensor in named.items()
+    }
+    save_file(tensors, folder / "state.safetensors")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "epochs": [asdict(epoch) for epoch in result.epochs],
+        "best_epoch": result.best_epoch,
+        "schedule": dict(state.schedule),
+    }
+    (folder / "state.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def load_state(folder: Path) -> TrainingState | None:
+    """Read what ``save_state`` wrote; None if there is none.
+
+    Raises:
+        CheckpointError: if it is damaged or of another format version.
+    """
+    if not folder.exists():
+        return None
+    try:
+        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if content["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {content['format_version']}, not {FORMAT_VERSION}")
+        tensors = load_file(folder / "state.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot go on from {folder}: {error}. Start the training anew with --force."
+        ) from error
+    last, best = _group("last", tensors), _group("best", tensors)
+    epochs = tuple(_epoch(record) for record in content["epochs"])
+    return TrainingState(
+        result=FitResult(epochs, content["best_epoch"], best or last, last),
+        optimizer=_group("optimizer", tensors),
+        schedule=content["schedule"],
+        order=tensors["random.order"],
+        dropout=tensors["random.dropout"],
+    )
+
+
+def _group(name: str, tensors: Weights) -> Weights:
+    return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
+
+
+def _epoch(record: dict[str, Any]) -> Epoch:
+    scores = record["validation"]
+    validation = scores and Scores(*(ErrorSums(**scores[scale]) for scale in ("stars", "decayed")))
+    return Epoch(**(record | {"validation": validation}))

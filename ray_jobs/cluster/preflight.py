@@ -1,0 +1,335 @@
+"""What could keep a job from running, looked at before it starts.
+
+Each check says what it found, or raises what the user must change; if that is a ``Doubt``, it is
+told and does not stop a job. A job that cannot run thus ends within seconds, instead of waiting for
+resources that never come or failing after an hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from foundation.console import say
+from foundation.errors import MovieRatingsError, StorageError
+from foundation.storage import Storage
+from ingest.dataset import credentials_for
+from ingest.sources import registry
+from ingest.sources.releases import NUM_RATINGS
+from ingest.tmdb.credentials import Credentials
+from ncf.data.placement import BYTES_PER_TRAINING_ROW, free_on_machine
+from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.session import joins_cluster, ray_session
+from ray_jobs.config import JobConfig
+from ray_jobs.errors import ClusterError
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.trackers import reach_mlflow
+
+GIB: Final = 1024**3
+
+_BYTES_ON_DISK: Final = 64
+"""Of a rating, as raw and as prepared Parquet: docs/performance.md, "Size"."""
+_DISK_BESIDE: Final = GIB // 2
+"""Ray's logs, models and reports."""
+_BYTES_IN_MEMORY: Final = 50
+"""Of a rating while it is prepared; same source."""
+_MEMORY_BESIDE: Final = 2 * GIB
+"""Ray's processes; same source."""
+_BYTES_OF_A_CSV_LINE: Final = 24
+"""What a line of ratings.csv takes in MovieLens' releases."""
+_SECONDS_FOR_A_NODE: Final = 60.0
+"""How long a node may take to start a worker and answer."""
+
+_SAME_EVERYWHERE: Final = ("ray", "torch", "numpy", "pyarrow")
+"""Packages whose objects travel between driver and workers."""
+
+Check = Callable[[Workspace], str]
+
+
+class Doubt(str):
+    """Something that was found, and may go wrong."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check came to."""
+
+    name: str
+    state: Literal["ok", "doubt", "failed"]
+    found: str
+
+
+@contextlib.contextmanager
+def job(workspace: Workspace) -> Iterator[None]:
+    """The workspace and Ray, for a job that can run.
+
+    Raises:
+        MovieRatingsError: saying what must be changed, if it cannot.
+    """
+    _make(HERE, workspace)
+    workspace.open()
+    with ray_session(workspace.config):
+        if joins_cluster(workspace.config):
+            _make(ON_CLUSTER, workspace)
+        yield
+
+
+def _make(checks: Mapping[str, Check], workspace: Workspace) -> None:
+    for check in checks.values():
+        found = check(workspace)
+        if isinstance(found, Doubt):
+            say(f"   NOTE: {found}")
+
+
+def examine(workspace: Workspace) -> Iterator[Finding]:
+    """Every check, whatever the others found."""
+    failed = set()
+    for name, check in HERE.items():
+        if "data" in failed and name in _AFTER_DATA:
+            continue
+        found = finding(name, check, workspace)
+        failed |= {name} if found.state == "failed" else set()
+        yield found
+    with contextlib.ExitStack() as stack:
+
+        def joined(workspace: Workspace) -> str:
+            stack.enter_context(ray_session(workspace.config))
+            return "joined" if joins_cluster(workspace.config) else "a local one will be started"
+
+        ray_found = finding("ray", joined, workspace)
+        yield ray_found
+        if ray_found.state == "ok" and joins_cluster(workspace.config):
+            for name, check in ON_CLUSTER.items():
+                yield finding(name, check, workspace)
+
+
+def finding(name: str, check: Check, workspace: Workspace) -> Finding:
+    """What one check found."""
+    try:
+        found = check(workspace)
+    except MovieRatingsError as error:
+        return Finding(name, "failed", str(error))
+    return Finding(name, "doubt" if isinstance(found, Doubt) else "ok", found)
+
+
+# -- On this machine -------------------------------------------------------------------------------
+
+
+def data(workspace: Workspace) -> str:
+    """The data are there, if they are said to be."""
+    config = workspace.config.data
+    name = registry.name_of(config)
+    if config.path:
+        return f"{name}, from {config.path}"
+    if name == registry.SYNTHETIC:
+        return f"{config.synthetic.num_ratings:,} synthetic ratings"
+    if (workspace.storage / "raw" / name).exists():
+        return f"{name}, read before"
+    return f"{name}, to be downloaded from {config.download_url}"
+
+
+def token(workspace: Workspace) -> str:
+    """A credential for TMDb is of the kind that its variable is for."""
+    config = workspace.config
+    found = credentials_for(config.data, config.tmdb, os.environ)
+    if found is not None:
+        return f"{_kind(found)} in {found.variable}"
+    if config.data.source == registry.SYNTHETIC or config.tmdb.enabled is False:
+        return "not needed"
+    return "none in the environment: features of TMDb are left out"
+
+
+def _kind(found: Credentials) -> str:
+    return "API Read Access Token (v4)" if found.headers else "API Key (v3)"
+
+
+def storage(workspace: Workspace) -> str:
+    """Files can be written and read back."""
+    place = workspace.storage
+    probe = place / f".probe-{uuid.uuid4().hex}"
+    place.make_folder()
+    try:
+        probe.write_text("probe")
+        if probe.read_bytes() != b"probe":
+            raise StorageError(f"{place} gives back something else than was written")
+    finally:
+        _forget(probe)
+    return f"{place} is writable"
+
+
+def disk(workspace: Workspace) -> str:
+    """There is room for what the job writes."""
+    if not workspace.storage.is_local:
+        return "not known of an object store"
+    rows = num_ratings(workspace.config)
+    needed = rows * _BYTES_ON_DISK + _DISK_BESIDE
+    free = shutil.disk_usage(workspace.storage.path).free
+    found = f"{_gib(free)} free at {workspace.storage}, {_gib(needed)} needed for {rows:,} ratings"
+    if free < needed:
+        raise StorageError(f"{found}. Free some, or name another place with --set storage=...")
+    return found
+
+
+def memory(workspace: Workspace) -> str:
+    """The rows fit into memory, as far as can be told before they are read."""
+    config = workspace.config
+    rows = num_ratings(config)
+    needed = rows * _BYTES_IN_MEMORY
+    if config.train.rows == "resident" or config.model.history.encoders:  # else they are streamed
+        here = 1 if joins_cluster(config) else config.scaling.num_workers
+        needed = max(needed, here * rows * BYTES_PER_TRAINING_ROW)
+    needed += _MEMORY_BESIDE
+    free = free_on_machine()
+    found = f"{_gib(free)} available here, about {_gib(needed)} needed for {rows:,} ratings"
+    if free < needed:
+        return Doubt(f"{found}: Ray may end workers for want of memory")
+    return found
+
+
+def num_ratings(config: JobConfig) -> int:
+    """How many ratings there are, roughly for those of a folder."""
+    name = registry.name_of(config.data)
+    if name == registry.SYNTHETIC:
+        return config.data.synthetic.num_ratings
+    if name in NUM_RATINGS:
+        return NUM_RATINGS[name]
+    path = Path(config.data.path).expanduser()
+    files = list(path.rglob("ratings.*")) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) // _BYTES_OF_A_CSV_LINE
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+# -- On the cluster --------------------------------------------------------------------------------
+
+
+def resources(workspace: Workspace) -> str:
+    """At least one training run fits."""
+    found = Resources.of(workspace.config)
+    kind = "GPU" if found.use_gpu else "CPU"
+    return f"room for {found.concurrent} training run(s) of {found.num_workers} {kind} worker(s)"
+
+
+def nodes(workspace: Workspace) -> str:
+    """Every node has the driver's versions, and sees the same storage."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    place = workspace.storage / f".probe-{uuid.uuid4().hex}"
+    here = versions()
+    try:
+        place.make_folder()
+        (place / "driver").write_text("driver")
+        probes = {_name(node): _probe_on(node, place) for node in alive}
+        for name, answer in probes.items():
+            _compare(name, _answer(name, answer), here, workspace.storage)
+        missing = [name for name in probes if not (place / name).exists()]
+        if missing:
+            raise ClusterError(_not_shared(workspace.storage, missing))
+    finally:
+        _forget(place)
+    return f"{len(alive)} node(s), all with the driver's versions and the same storage"
+
+
+def versions() -> dict[str, str]:
+    """Of everything that must be the same on driver and workers."""
+    # Without what tells builds apart: nodes with a GPU have another build of torch.
+    packages = {name: version(name).partition("+")[0] for name in _SAME_EVERYWHERE}
+    return {"python": platform.python_version()} | packages
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']}-{node['NodeID'][:8]}"
+
+
+def _probe_on(node: Mapping[str, Any], place: Storage) -> ray.ObjectRef[Any]:
+    where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    probe = ray.remote(_probe).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+    return probe.remote(place, _name(node))
+
+
+def _probe(place: Storage, name: str) -> dict[str, Any]:
+    """On a node: its versions, and what is wrong with the storage, if anything is."""
+    problem = None
+    try:
+        if (place / "driver").exists():
+            (place / name).write_text(name)
+        else:
+            problem = "does not see what the driver wrote"
+    except (MovieRatingsError, OSError) as error:
+        problem = str(error)
+    return {"versions": versions(), "problem": problem}
+
+
+def _answer(name: str, answer: ray.ObjectRef[Any]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = ray.get(answer, timeout=_SECONDS_FOR_A_NODE)
+    except GetTimeoutError as error:
+        raise ClusterError(
+            f"node {name} did not start a worker within {_SECONDS_FOR_A_NODE:g} seconds. See "
+            "`ray status` and the node's logs."
+        ) from error
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ClusterError(
+            f"node {name} cannot run this project: {reason}. Install requirements.lock there, and "
+            "send the code with `ray job submit --working-dir .`"
+        ) from error
+    return found
+
+
+def _compare(
+    name: str, found: Mapping[str, Any], here: Mapping[str, str], storage: Storage
+) -> None:
+    differ = [
+        f"{package} {found['versions'][package]} instead of {wanted}"
+        for package, wanted in here.items()
+        if found["versions"][package] != wanted
+    ]
+    if differ:
+        raise ClusterError(
+            f"node {name} has {', '.join(differ)}. Install requirements.lock on every node."
+        )
+    if found["problem"]:
+        raise ClusterError(f"{_not_shared(storage, [name])} There: {found['problem']}.")
+
+
+def _not_shared(storage: Storage, names: list[str]) -> str:
+    return (
+        f"storage = {storage} is not the same place on every node: {', '.join(names)} cannot use "
+        "what the driver writes. Name one that all nodes share: a mounted network folder, or a URI "
+        "such as s3://bucket/folder (--set storage=...)."
+    )
+
+
+def _forget(place: Storage) -> None:
+    with contextlib.suppress(OSError):  # whatever keeps it from being deleted was told before
+        place.delete()
+
+
+HERE: Final[Mapping[str, Check]] = {
+    "data": data,
+    "token": token,
+    "storage": storage,
+    "disk": disk,
+    "memory": memory,
+    "mlflow": lambda workspace: reach_mlflow(workspace.config),
+}
+_AFTER_DATA: Final = ("disk", "memory")
+"""Checks that reckon with the number of ratings."""
+
+ON_CLUSTER: Final[Mapping[str, Check]] = {"resources": resources, "nodes": nodes}

@@ -1,0 +1,146 @@
+"""The content of a report: sections of tables, plots and text, as Markdown or as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    kind: ClassVar = "heading"
+    text: str
+
+    def markdown(self, plot_folder: str) -> str:
+        """Below that of the section."""
+        return f"### {self.text}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar = "text"
+    text: str
+
+    def markdown(self, plot_folder: str) -> str:
+        """As it is."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """Cells as text; the first cell of a row names it."""
+
+    kind: ClassVar = "table"
+    caption: str
+    """Says what the figures are; unlike that of any other table in the report."""
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = (0,)
+    """Positions of the columns that hold words and are left-aligned; others hold numbers."""
+
+    def markdown(self, plot_folder: str) -> str:
+        """A pipe table, with the caption above it."""
+        rule = tuple("---" if i in self.words else "---:" for i in range(len(self.header)))
+        lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (self.header, *self.rows)]
+        lines.insert(1, "| " + " | ".join(rule) + " |")
+        return "\n".join([f"**{self.caption}**", "", *lines])
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture and what it shows."""
+
+    kind: ClassVar = "plot"
+    name: str
+    """File name without its ending."""
+    caption: str
+    """A line to be read below the picture."""
+    description: str
+    """Says in words what is to be seen: the alternative text."""
+    png: bytes
+
+    @property
+    def data_uri(self) -> str:
+        """The picture as part of a page."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    def markdown(self, plot_folder: str) -> str:
+        """The picture from ``plot_folder``, with the caption below it."""
+        file = PurePosixPath(plot_folder) / f"{self.name}.png"
+        return f"![{self.description}]({file})\n\n*{self.caption}*"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A long text, such as a file, that is shown on demand."""
+
+    kind: ClassVar = "listing"
+    title: str
+    text: str
+
+    def markdown(self, plot_folder: str) -> str:
+        """A block of code."""
+        return f"**{self.title}**\n\n```\n{self.text.rstrip()}\n```"
+
+
+Block = Heading | Text | DataTable | Plot | Listing
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A heading with what stands below it, in this order."""
+
+    title: str
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report."""
+
+    title: str
+    warnings: tuple[str, ...]
+    """What a reader must not overlook, such as that the data are synthetic."""
+    key_figures: tuple[tuple[str, str], ...]
+    """Name and value of the few figures that a reader looks for first."""
+    sections: tuple[ReportSection, ...]
+
+    @property
+    def plots(self) -> Iterator[Plot]:
+        """All pictures."""
+        return (b for section in self.sections for b in section.blocks if isinstance(b, Plot))
+
+    def markdown(self, plot_folder: str) -> str:
+        """Markdown that shows pictures from ``plot_folder``, relative to the report."""
+        parts = [f"# {self.title}"]
+        parts += [f"> **{warning}**" for warning in self.warnings]
+        if self.key_figures:
+            parts.append("\n".join(f"- {name}: **{value}**" for name, value in self.key_figures))
+        for section in self.sections:
+            parts.append(f"## {section.title}")
+            parts += [block.markdown(plot_folder) for block in section.blocks]
+        return "\n\n".join(parts) + "\n"
+
+    def html(self) -> str:
+        """One page that needs nothing else: style and pictures are inside."""
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        return environment.get_template("template.html").render(report=self)
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

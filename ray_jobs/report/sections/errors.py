@@ -1,0 +1,169 @@
+"""Where the model errs: on which rows, in which direction, and whether it means what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from ncf.data.dataset import PreparedDataset
+from ncf.evaluation.calibration import Calibration
+from ncf.evaluation.residuals import Residuals, by_popularity, by_rating, by_time, residuals
+from ray_jobs.report import plots
+from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
+from ray_jobs.results.comparison import Comparison, predicted
+from ray_jobs.results.run import Workspace
+from ray_jobs.train import Trained
+from ray_jobs.training.worker import PREDICTIONS
+
+
+def slices_section(comparison: Comparison) -> ReportSection:
+    """Errors of the model and the baseline by kind of row."""
+    pair = (comparison.model, comparison.baseline)
+    tables = []
+    for name, parts in groupby(comparison.assessment.slices, key=lambda part: part.name):
+        rows = [
+            (
+                part.label,
+                f"{part.num_rows:,}",
+                *(f"{errors.rmse:.4f}" for errors in part.errors),
+                *(f"{errors.mae:.4f}" for errors in part.errors),
+            )
+            for part in parts
+        ]
+        header = (name, "rows", *(f"RMSE, {m}" for m in pair), *(f"MAE, {m}" for m in pair))
+        tables.append(DataTable(f"Test errors by: {name}", header, tuple(rows)))
+    return ReportSection(
+        "Where the errors are",
+        (
+            Text(
+                f"Test errors of {comparison.model} and of the baseline {comparison.baseline} by "
+                "kind of row. Kinds with few rows say little."
+            ),
+            *tables,
+        ),
+    )
+
+
+def residuals_section(
+    workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, trained: Trained
+) -> ReportSection:
+    """Prediction minus truth of the model that is looked at closely, from its kept predictions."""
+    learned_from = trained.prepared if comparison.refitted else prepared
+    columns = ["movie_index", "rating", "weight", "timestamp"]
+    rows = learned_from.table("test", columns)
+    ratings = rows["rating"].to_numpy()
+    is_decayed = comparison.scale == "decayed"
+    actual = ratings * rows["weight"].to_numpy() if is_decayed else ratings
+    (entry,) = (e for e in comparison.entries if e.name == comparison.model)
+    found = predicted(entry, comparison.scale, workspace.run / PREDICTIONS)
+    train_counts = learned_from.preprocessor.movies.train_counts[rows["movie_index"].to_numpy()]
+    ways = {
+        "By the rating given": (by_rating(ratings), _REGRESSION),
+        "By popularity of the movie": (by_popularity(train_counts), ""),
+        "By time": (by_time(rows["timestamp"].to_numpy()), ""),
+    }
+    blocks: list[Block] = [
+        Text(
+            f"Predictions minus ratings of {comparison.model} on the test rows, over all its "
+            f"training seeds, in {_unit(comparison)}: above 0 where it predicts too much."
+        )
+    ]
+    for title, (way, remark) in ways.items():
+        blocks += _residuals_of(title, way.name, remark, residuals(way, found - actual), comparison)
+    return ReportSection("Residuals", tuple(blocks))
+
+
+_REGRESSION = (
+    "The slope is regression to the mean, and no defect: a prediction is the mean of what such a "
+    "user may give to such a movie, so a rating that came out low was mostly expected to be "
+    "higher, and one that came out high, lower. It would be gone only if ratings could be "
+    "predicted without any error. Whether predictions mean what they say is told by their "
+    "calibration, which asks the other way round."
+)
+
+
+def _unit(comparison: Comparison) -> str:
+    return "stars" if comparison.scale == "stars" else "rating × decay weight"
+
+
+def _residuals_of(
+    title: str, what: str, remark: str, found: tuple[Residuals, ...], comparison: Comparison
+) -> Iterator[Block]:
+    name = f"residuals_{title.split()[-1]}" if what != "rating" else "residuals_rating"
+    described = "; ".join(f"{r.label}: {r.mean:+.3f}, RMSE {r.rmse:.3f}" for r in found)
+    yield Heading(title)
+    if remark:
+        yield Text(remark)
+    yield Plot(
+        name,
+        f"Mean residual (bars) and RMSE (diamonds) of {comparison.model}, by {what}.",
+        f"Bars for the mean residual and diamonds for the RMSE by {what}: {described}",
+        plots.residuals({r.label: (r.mean, r.rmse) for r in found}, what, _unit(comparison)),
+    )
+    yield DataTable(
+        f"Residuals by: {what}",
+        (what, "rows", "mean residual", "RMSE"),
+        tuple((r.label, f"{r.num_rows:,}", f"{r.mean:+.4f}", f"{r.rmse:.4f}") for r in found),
+    )
+
+
+def calibration_section(comparison: Comparison) -> ReportSection:
+    """Whether ratings come out as high as predicted."""
+    unit, found = _unit(comparison), comparison.assessment.calibrations
+    closer = {c.model: c for c in found if c.model in (comparison.model, comparison.baseline)}
+    return ReportSection(
+        "Calibration",
+        (
+            Text(
+                f"Test predictions by tenths of their height, in {unit}: do ratings come out as "
+                "high as predicted? The expected error is the mean distance between the two; slope "
+                "and intercept are those of the line through ratings over predictions, 1 and 0 at "
+                "best."
+            ),
+            _calibration_plot(closer, unit),
+            _calibration_table(found),
+            _tenths(closer[comparison.model]),
+        ),
+    )
+
+
+def _calibration_plot(closer: dict[str, Calibration], unit: str) -> Plot:
+    return Plot(
+        "calibration",
+        "Mean rating over mean prediction, by tenths of the predictions. On the dashed line, "
+        "ratings are as high as predicted.",
+        "Lines of the mean rating over the mean prediction, by tenths of the predictions, of "
+        + " and ".join(
+            f"{name}, from {c.bins[0].actual:.2f} where {c.bins[0].predicted:.2f} was predicted to "
+            f"{c.bins[-1].actual:.2f} where {c.bins[-1].predicted:.2f} was"
+            for name, c in closer.items()
+        ),
+        plots.calibration(
+            {name: [(b.predicted, b.actual) for b in c.bins] for name, c in closer.items()}, unit
+        ),
+    )
+
+
+def _calibration_table(found: tuple[Calibration, ...]) -> DataTable:
+    rows = (
+        (
+            c.model,
+            f"{c.expected_error:.4f}",
+            *("—" if value is None else f"{value:.3f}" for value in (c.slope, c.intercept)),
+        )
+        for c in found
+    )
+    header = ("model", "expected error", "slope", "intercept")
+    return DataTable("Calibration of every model", header, tuple(rows))
+
+
+def _tenths(found: Calibration) -> DataTable:
+    rows = (
+        (str(number), f"{b.num_rows:,}", f"{b.predicted:.3f}", f"{b.actual:.3f}")
+        for number, b in enumerate(found.bins, start=1)
+    )
+    return DataTable(
+        f"Tenths of the predictions of {found.model}, over all its seeds",
+        ("tenth", "predictions", "mean prediction", "mean rating"),
+        tuple(rows),
+    )

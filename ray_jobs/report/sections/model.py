@@ -1,0 +1,136 @@
+"""The kept model: its errors, its rankings, and what it recommends."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
+
+from ingest.dataset import RawData
+from ray_jobs.config import JobConfig
+from ray_jobs.recommend import FILE
+from ray_jobs.report.document import DataTable, ReportSection, Text
+from ray_jobs.report.sections.search import short
+from ray_jobs.results.comparison import METRICS
+from ray_jobs.results.run import Workspace
+from ray_jobs.train import Trained
+from ray_jobs.tune import BestTrial
+
+_EXAMPLE_USERS: Final = 3
+_EXAMPLE_MOVIES: Final = 5
+
+
+def model_section(trained: Trained, chosen: BestTrial, config: JobConfig) -> ReportSection:
+    """How the kept model was made, and its errors."""
+    metrics = trained.metrics
+    rows = []
+    for split in ("validation", "test"):
+        values: dict[str, Any] | None = metrics[split]
+        if values:
+            rows.append(
+                (split, f"{values['num_ratings']:,}", *(f"{values[m]:.4f}" for m in METRICS))
+            )
+    how = (
+        f"Trained on training and validation rows for {metrics['best_epoch']} epochs, the number "
+        "that was best on the validation rows for a model without them; the validation figures are "
+        "that model's."
+        if metrics["refit_on_validation"]
+        else "Trained on the training rows; the best epoch was chosen on the validation rows."
+        if metrics["validation"]
+        else f"Trained on the training rows for {config.train.epochs} epochs."
+    )
+    chosen_by = (
+        "Chosen by the search: "
+        + ", ".join(f"{key} = {short(value)}" for key, value in chosen.parameters.items())
+        + "."
+        if chosen.parameters
+        else "The configuration as it was given; no search was made."
+    )
+    table = DataTable(
+        "Errors of the kept model in stars", ("rows", "count", "RMSE", "MAE", "R²"), tuple(rows)
+    )
+    return ReportSection("The kept model", (Text(chosen_by), Text(how), table))
+
+
+def rankings_section(trained: Trained) -> ReportSection:
+    """How well the kept model ranks movies that were not rated, beside their popularity."""
+    found = trained.metrics["ranking"]
+    at = found["at"]
+    rows = tuple(
+        (name, *(f"{found[key][metric]:.4f}" for metric in ("ndcg", "recall", "map")))
+        for name, key in (("the kept model", "model"), ("number of ratings", "popularity"))
+        if found[key]
+    )
+    how = (
+        "Each user's ranking is of all movies that the user has not rated in the training or "
+        "validation rows, by predicted rating. Relevant are the user's test rows with "
+        f"{found['relevant_stars']:g} stars or more; users without any, or without a training "
+        f"rating, are left out: {found['num_users']:,} remain, {found['num_users_ranked']:,} of "
+        "them are scored. Beside it the same movies by their number of training ratings. People "
+        "rate what they came to see, so a movie that nobody rated counts as not relevant here "
+        "whether good or not, which favours the popular; and the model is trained to predict "
+        "ratings, not what will be rated."
+    )
+    header = ("ranked by", f"NDCG@{at}", f"recall@{at}", f"MAP@{at}")
+    table = DataTable(f"Rankings, the first {at} movies of each", header, rows)
+    return ReportSection("Rankings", (Text(how), *((table,) if rows else ())))
+
+
+def examples_section(workspace: Workspace, raw: RawData) -> ReportSection:
+    """What some users rated highest, and what they are recommended."""
+    file = workspace.recommendations / FILE
+    table: pa.Table = file.read_table()
+    users = table["user_id"].unique().to_pylist()[:_EXAMPLE_USERS]
+    liked = _liked(raw, users)
+    return ReportSection(
+        "Examples of recommendations",
+        (
+            Text(
+                "On the left what the user rated highest, of equal ratings the newest first; on "
+                "the right the movies that the kept model puts first among all others. A movie "
+                "that few have rated may be there because little speaks against it."
+            ),
+            *(_example(user, liked[user], table) for user in users),
+            Text(f"All recommendations: {file}"),
+        ),
+    )
+
+
+def _liked(raw: RawData, users: list[int]) -> dict[int, list[tuple[str, str]]]:
+    """Title and stars of the movies that each of ``users`` rated highest.
+
+    Of the ratings no more than those of these users are held in memory.
+    """
+    folder, filesystem = raw.folder.path, raw.folder.filesystem
+    ratings = pds.dataset(f"{folder}/ratings.parquet", filesystem=filesystem).to_table(
+        columns=["user_id", "movie_id", "rating", "timestamp"],
+        filter=pc.field("user_id").isin(users),
+    )
+    movies = (raw.folder / "movies.parquet").read_table(["movie_id", "title"])
+    best = ratings.join(movies, "movie_id").sort_by(
+        [("rating", "descending"), ("timestamp", "descending"), ("movie_id", "ascending")]
+    )
+    return {
+        user: [
+            (row["title"], f"{row['rating']:g}")
+            for row in best.filter(pc.equal(best["user_id"], user))
+            .slice(0, _EXAMPLE_MOVIES)
+            .to_pylist()
+        ]
+        for user in users
+    }
+
+
+def _example(user: int, liked: list[tuple[str, str]], table: pa.Table) -> DataTable:
+    rows = table.filter(pc.equal(table["user_id"], user)).slice(0, _EXAMPLE_MOVIES).to_pylist()
+    recommended = [(row["title"], f"{row['predicted_rating']:.2f}") for row in rows]
+    nothing = ("", "")
+    return DataTable(
+        f"User {user}",
+        ("rated highest", "stars", "recommended", "predicted"),
+        tuple((*a, *b) for a, b in zip_longest(liked, recommended, fillvalue=nothing)),
+        words=(0, 2),
+    )

@@ -1,0 +1,106 @@
+"""What was run, on what, for how long, and whose data it used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ingest.dataset import RawData
+from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
+from ray_jobs.config import JobConfig
+from ray_jobs.report.document import DataTable, Listing, ReportSection, Text
+from ray_jobs.results.run import Workspace
+from ray_jobs.train import Trained
+from ray_jobs.tune import BestTrial
+
+ATTRIBUTIONS: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
+
+
+def run_section(workspace: Workspace, trained: Trained, chosen: BestTrial) -> ReportSection:
+    """Seeds, versions, hardware, wall times and the whole configuration."""
+    return ReportSection(
+        "What was run",
+        (
+            _settings(workspace, trained, chosen),
+            _hardware(trained),
+            DataTable(
+                "Versions",
+                ("package", "version"),
+                tuple(trained.metrics["versions"].items()),
+                words=(0, 1),
+            ),
+            _times(workspace, trained),
+            Listing(
+                "The whole configuration, as config.toml",
+                (workspace.run / "config.toml").read_bytes().decode(),
+            ),
+        ),
+    )
+
+
+def _settings(workspace: Workspace, trained: Trained, chosen: BestTrial) -> DataTable:
+    metrics, config, decay = trained.metrics, workspace.config, chosen.experiment.time_decay
+    split = metrics["split"]
+    rows = (
+        ("split", f"{split['kind']}, seed {split['seed']}"),
+        ("time decay", f"{decay.rate_per_day:g} a day, on {decay.apply_to}"),
+        ("training seed", str(metrics["seed"])),
+        ("comparison seeds", ", ".join(map(str, config.compare.seeds))),
+        ("search seed", str(config.tune.seed)),
+        ("hash of data and configuration", metrics["config_hash"][:16]),
+    )
+    return DataTable("Settings and seeds", ("setting", "value"), rows, words=(0, 1))
+
+
+def _hardware(trained: Trained) -> DataTable:
+    # A model may have been kept by a release that did not record it.
+    found: dict[str, str] = trained.metrics.get("hardware", {})
+    taken = {
+        f"{kind}s of the cluster": f"{amount:g}"
+        for kind, amount in trained.metrics["resources"].items()
+    }
+    rows = tuple((found | taken).items())
+    return DataTable("Hardware, of the final training", ("what", "which"), rows, words=(0, 1))
+
+
+def _times(workspace: Workspace, trained: Trained) -> DataTable:
+    took = {name: workspace.seconds(name) for name in _stages(workspace.config)}
+    rows = (
+        *((name, "not recorded" if s is None else f"{s:,.1f}") for name, s in took.items()),
+        ("of train: training of the kept model", f"{trained.metrics['wall_seconds']:,.1f}"),
+    )
+    caption = "Wall time of each stage when it was last done in this run"
+    return DataTable(caption, ("stage", "seconds"), rows)
+
+
+def _stages(config: JobConfig) -> Iterator[str]:
+    """Names of the stages that leave a record of their time, in their order."""
+    yield from ("ingest", "preprocess")
+    if config.split.validation and (
+        config.final.refit_on_validation or config.compare.refit_on_validation
+    ):
+        yield "preprocess-refit"
+    if config.tune.num_trials:
+        yield "tune"
+    if config.compare.trials_per_loss:
+        yield from (f"tune-{loss}" for loss in config.compare.losses)
+    yield from ("compare", "train", "recommend")
+
+
+def licences_section(raw: RawData) -> ReportSection:
+    """Whose data these are, and what must be said of them."""
+    used = [notice for notice in ATTRIBUTIONS if notice in raw.notices]
+    data = (
+        "The data are synthetic and bound to no licence."
+        if raw.synthetic
+        else "The terms of MovieLens' releases are in their README files: research use, with the "
+        "citation below, and no redistribution or commercial use without GroupLens' permission."
+    )
+    return ReportSection(
+        "Licences and attribution",
+        (
+            Text(data),
+            *map(Text, used),
+            Text("The program that made this report is licensed under Apache 2.0."),
+        ),
+    )

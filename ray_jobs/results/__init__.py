@@ -1,0 +1,11 @@
+"""What a run leaves: its folders and stages, the final model, comparisons, and tables for other
+programs. May import ``ray_jobs.config``, ``ncf``, ``ingest`` and ``foundation``."""
+
+__all__ = [
+    "across_folds",
+    "comparison",
+    "final_model",
+    "run",
+    "trackers",
+    "user_csv",
+]

@@ -1,0 +1,148 @@
+"""The outcome of a comparison: what was scored, how well it did, and tables of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import mean, stdev
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+from rich.table import Table
+
+from foundation.storage import Storage
+from ncf.evaluation.assessment import Assessment
+from ncf.evaluation.predictions import Predictions
+from ncf.evaluation.significance import Difference
+
+METRICS = ("rmse", "mae", "r2")
+
+Kind = Literal["baseline", "model", "ensemble"]
+"""An ensemble is the mean prediction of a model's seeds."""
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One row of the comparison."""
+
+    name: str
+    detail: str
+    kind: Kind
+    test: tuple[dict[str, Any], ...]
+    """Test metrics of each seed; one for a baseline that draws nothing at random."""
+    validation: tuple[dict[str, Any], ...]
+    """Validation metrics of each seed; empty without a validation split."""
+    best_epochs: tuple[int, ...] = ()
+    curves: tuple[tuple[dict[str, Any], ...], ...] = ()
+    """Epoch records of each seed."""
+    predictions: tuple[str, ...] = ()
+    """Files in the run's folder ``predictions``, one a seed: predictions for the test rows."""
+
+    def figure(
+        self, metric: str, scale: str, *, validation: bool = False
+    ) -> tuple[float, float | None]:
+        """Mean over seeds of a test metric, and its standard deviation if there are several.
+
+        ``scale`` is ``stars`` or ``decayed``; ``validation`` asks for the metric on the validation
+        rows, if there are any.
+        """
+        of_seeds = (self.validation if validation else ()) or self.test
+        values = [s["decayed"][metric] if scale == "decayed" else s[metric] for s in of_seeds]
+        return mean(values), stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Losses and baselines on the same test rows."""
+
+    entries: tuple[ModelResult, ...]
+    scale: str
+    """The scale that the models were trained on: ``stars``, or ``decayed`` in the original mode."""
+    num_test: int
+    trials_per_loss: int
+    """Trials of the search that each loss had for itself; 0 if all share one configuration."""
+    refitted: bool
+    """Whether what was scored on the test rows was trained on the validation rows too."""
+    model: str
+    """The loss that is looked at more closely: the best on the validation rows, or the first."""
+    baseline: str
+    """The baseline that the models are measured against: the best on the validation rows, or on
+    the test rows if there are no others."""
+    assessment: Assessment
+    """Whether differences are more than chance, and where the models err."""
+
+    def of_kind(self, kind: Kind) -> Iterator[ModelResult]:
+        """Its baselines, models or ensembles."""
+        return (entry for entry in self.entries if entry.kind == kind)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Comparison:
+        """Read what ``compare`` wrote."""
+        return TypeAdapter(cls).validate_python(values)
+
+
+def pairs(entries: Sequence[ModelResult], baseline: str) -> list[tuple[str, str]]:
+    """Names of those whose errors are compared: losses and their ensembles with ``baseline``, and
+    losses with each other.
+
+    Ensembles are not compared with losses or with each other. That one errs less than its own seeds
+    do on average is sure for the RMSE and needs no test; and what other seeds would have given,
+    which matters between losses, is not known of an ensemble, as there is one alone.
+    """
+    models = [entry.name for entry in entries if entry.kind == "model"]
+    ensembles = [entry.name for entry in entries if entry.kind == "ensemble"]
+    return [*((name, baseline) for name in (*models, *ensembles)), *combinations(models, 2)]
+
+
+def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
+    """``[S, N]`` predictions of each seed for the test rows, from the run's ``folder`` of them."""
+    tables = ((folder / name).read_table() for name in entry.predictions)
+    return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
+
+
+def table(comparison: Comparison) -> Table:
+    """The comparison for the console."""
+    scale = "rating in stars" if comparison.scale == "stars" else "rating x decay weight"
+    result = Table(title=f"Test errors, {scale}, {comparison.num_test:,} rows")
+    for column in ("model", "seeds", "RMSE", "MAE", "R²"):
+        result.add_column(column, justify="left" if column == "model" else "right")
+    for entry in comparison.entries:
+        figures = [shown(*entry.figure(metric, comparison.scale)) for metric in METRICS]
+        result.add_row(entry.name, str(len(entry.test)), *figures)
+    return result
+
+
+def differences_table(found: Sequence[Difference]) -> Table:
+    """The differences of the RMSE for the console; those of the MAE are in the report."""
+    result = Table(
+        title="Differences of the RMSE; intervals and p corrected for "
+        f"{len(found)} comparisons, those of the MAE among them"
+    )
+    for column in DIFFERENCE_COLUMNS:
+        result.add_column(column, justify="left" if column == DIFFERENCE_COLUMNS[0] else "right")
+    for difference in found:
+        if difference.metric == "rmse":
+            result.add_row(*difference_cells(difference))
+    return result
+
+
+DIFFERENCE_COLUMNS = ("first − second", "difference", "95 % interval", "p", "better")
+
+
+def difference_cells(difference: Difference) -> tuple[str, ...]:
+    """One difference as the cells of a table's row."""
+    return (
+        f"{difference.first} − {difference.second}",
+        f"{difference.value:+.4f}",
+        f"{difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}",
+        f"{difference.holm_p:.4f}",
+        difference.better or "undecided",
+    )
+
+
+def shown(value: float, spread: float | None) -> str:
+    """A figure with its spread over seeds."""
+    return f"{value:.4f}" if spread is None else f"{value:.4f} ± {spread:.4f}"

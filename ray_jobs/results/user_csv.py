@@ -1,0 +1,154 @@
+"""Rows that users of a trained model bring: CSV files of pairs, and of somebody's ratings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from ingest.errors import DatasetError
+from ingest.sources.parsing import Format, line_of, parse_int, read_columns, read_records, read_text
+from ncf.data.preprocessor import Integers
+from ncf.errors import UnknownIdError
+from ncf.inference.recommender import Recommender
+
+_FORM: Final = Format(multiline=True)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Somebody's ratings."""
+
+    movies: Integers
+    """``[N]`` ids, each once."""
+    ratings: np.ndarray
+    """``[N]`` float32, stars."""
+    times: Integers | None
+    """``[N]`` seconds since 1970 UTC, if they are known."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Of a file of somebody's ratings, as far as it can be understood without a model."""
+
+    where: str
+    """For messages: file and line."""
+    number: int
+    movie: str
+    """Id or title."""
+    stars: float
+    time: int | None
+
+
+def check_ratings(path: Path) -> None:
+    """Read a file for ``read_ratings`` as far as that needs no model.
+
+    Raises:
+        DatasetError: naming the line, if the file, a column or a value is missing or wrong, or
+            there is no rating at all.
+    """
+    _lines(path)
+
+
+def read_ratings(path: Path, recommender: Recommender) -> Rated:
+    """Read ``movieId`` or ``title``, ``rating`` and, if there is one, ``timestamp``.
+
+    Raises:
+        DatasetError: naming the line, if the file, a column or a value is missing or wrong, a movie
+            is unknown or stands there twice, or there is no rating at all.
+    """
+    key, lines = _lines(path)
+    preprocessor = recommender.checkpoint.preprocessor
+    movies: dict[int, int] = {}
+    for line in lines:
+        movie = _movie(recommender, key, line.movie, line.where)
+        if movie in movies:
+            raise DatasetError(
+                f"{line.where}: {recommender.title(movie)!r} appears a second time (first on line "
+                f"{movies[movie]}). Keep one of the two lines."
+            )
+        movies[movie] = line.number
+        if not preprocessor.rating_min <= line.stars <= preprocessor.rating_max:
+            raise DatasetError(
+                f"{line.where}: rating is {line.stars:g}, expected a number from "
+                f"{preprocessor.rating_min:g} to {preprocessor.rating_max:g}, as in the training "
+                "data"
+            )
+    times = [line.time for line in lines if line.time is not None]
+    return Rated(
+        np.array(list(movies), np.int64),
+        np.array([line.stars for line in lines], np.float32),
+        np.array(times, np.int64) if times else None,
+    )
+
+
+def _lines(path: Path) -> tuple[str, list[_Line]]:
+    """The column that names movies, ``movieId`` or ``title``, and the lines."""
+    header = _header(path)
+    if not {"movieId", "title"} & set(header):
+        raise DatasetError(
+            f"{path}, line 1: neither movieId nor title is among the columns {', '.join(header)}; "
+            "one of them must name the movies"
+        )
+    key = "movieId" if "movieId" in header else "title"
+    names = [key, "rating", *(["timestamp"] if "timestamp" in header else [])]
+    lines = []
+    for number, (named, rating, *time) in read_records(path, _FORM, names):
+        where = f"{path}, line {number}"
+        if key == "movieId":
+            parse_int(named, where, key)
+        seconds = parse_int(time[0], where, "timestamp") if time else None
+        lines.append(_Line(where, number, named, _stars(rating, where), seconds))
+    if not lines:
+        raise DatasetError(f"{path} holds no rating; expected at least one line of data")
+    return key, lines
+
+
+def read_pairs(path: Path, recommender: Recommender) -> pa.Table:
+    """Read ``userId``, ``movieId`` and, if there is one, ``timestamp``, as int64.
+
+    Raises:
+        DatasetError: naming the line, if the file, a column or a value is missing or wrong, or a
+            movie is unknown.
+    """
+    names = ["userId", "movieId", *(["timestamp"] if "timestamp" in _header(path) else [])]
+    pairs = read_columns(path, _FORM, dict.fromkeys(names, pa.int64()))
+    movies = pairs["movieId"].to_numpy()
+    absent = np.flatnonzero(recommender.checkpoint.preprocessor.movies.index_of(movies) < 0)
+    if len(absent):
+        row = int(absent[0])
+        raise DatasetError(
+            f"{path}, line {line_of(path, _FORM, row)}: movie {movies[row]} is not in the model's "
+            f"catalogue of {len(recommender.checkpoint.preprocessor.movies):,} movies; "
+            f"{len(absent):,} of {len(pairs):,} rows have such a movie. Correct or remove them."
+        )
+    return pairs
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DatasetError(f"there is no file {path}")
+    first = read_text(path, _FORM.encoding).partition("\n")[0]
+    return [name.strip().strip('"') for name in first.split(",")]
+
+
+def _movie(recommender: Recommender, key: str, text: str, where: str) -> int:
+    try:
+        if key == "title":
+            return recommender.find(text)
+        movie = parse_int(text, where, key)
+        recommender.title(movie)
+    except UnknownIdError as error:
+        known = f"movie {text} is not in the model's catalogue" if key == "movieId" else str(error)
+        raise DatasetError(f"{where}: {known}") from error
+    return movie
+
+
+def _stars(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DatasetError(f"{where}: rating is {text!r}, expected a number of stars") from None

@@ -1,0 +1,14 @@
+"""The search by Ray Tune and Optuna: the space, schedulers, trainables, records of trials, and
+resuming from them. May import ``ray_jobs.training`` and below."""
+
+__all__ = [
+    "progress",
+    "resume",
+    "schedulers",
+    "space",
+    "study",
+    "telemetry",
+    "trainables",
+    "trial_models",
+    "trials",
+]

@@ -1,0 +1,68 @@
+"""What a run has come to, as metrics of Ray: each node exports them for Prometheus.
+
+They are recorded in the program that runs the job, since it outlives workers and controllers: Ray
+collects a process's metrics every ten seconds. It forgets a gauge that was not set for twenty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.util.metrics import Gauge
+
+from ray_jobs.search.trials import State, TrialRecord, TrialRecords
+from ray_jobs.training.telemetry import EpochMetrics
+
+
+class TrialMetrics(Callback):
+    """Counts the trials of a search by state, and tells of their epochs.
+
+    Args:
+        search: names it; its trials are the tasks ``<search> trial <number>``.
+        records: those of this search.
+        earlier: the trials that have ended before.
+    """
+
+    def __init__(self, search: str, records: TrialRecords, earlier: Iterable[TrialRecord]) -> None:
+        self._search = search
+        self._records = records
+        self._epochs = EpochMetrics()
+        self._trials = Gauge("ratings_trials", "Trials of a search.", ("search", "state"))
+        self._ended = Count(record.state for record in earlier)
+        self._running: set[str] = set()
+        self._tell()
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Called by Ray Tune in the driver."""
+        number = self._records.of(trial.trial_id).number
+        self._epochs.epoch(f"{self._search} trial {number}", result)
+        self._tell()  # else these would be forgotten where trials are long
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by Ray Tune in the driver."""
+        self._running.add(trial.trial_id)
+        self._tell()
+
+    def ended(self, record: TrialRecord) -> None:
+        """Count a trial that has ended."""
+        self._running.discard(record.trial_id)
+        self._ended[record.state] += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        for state in get_args(State):
+            count = len(self._running) if state == "running" else self._ended[state]
+            self._trials.set(count, {"search": self._search, "state": state})

@@ -1,0 +1,196 @@
+"""Downloads over real HTTP, and archives that are not to be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from foundation.errors import ConfigError
+from ingest.errors import DatasetError, DownloadError
+from ingest.sources import download, releases
+from ingest.sources.archive import extract
+
+
+def archive(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, text in files.items():
+            opened.writestr(f"ml-latest-small/{name.replace('_', '.')}", text)
+    return buffer.getvalue()
+
+
+ARCHIVE = archive(ratings_csv="a" * 100_000)
+MD5 = hashlib.md5(ARCHIVE).hexdigest()
+
+
+def silent(_: str) -> None: ...
+
+
+class Mirror:
+    """A server of one archive, which notes the ranges it was asked for."""
+
+    def __init__(self) -> None:
+        self.body = ARCHIVE
+        self.md5: str | None = f"MD5 (ml-latest-small.zip) = {MD5}\n"
+        self.ranges: list[str | None] = []
+        self.knows_ranges = True
+        self.cut_after: int | None = None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(".md5"):
+            if self.md5 is None:
+                return web.Response(status=404)
+            return web.Response(text=self.md5)
+        wanted = request.headers.get("Range")
+        self.ranges.append(wanted)
+        start = 0
+        if wanted and self.knows_ranges:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(self.body):
+                return web.Response(status=416)
+        body = self.body[start:]
+        response = web.StreamResponse(status=206 if start else 200)
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[: self.cut_after])
+        if self.cut_after is not None:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+
+@pytest.fixture
+def mirror(serve_in_thread: Any) -> tuple[Mirror, str]:
+    server = Mirror()
+    return server, serve_in_thread(server.handle)
+
+
+def fetch(url: str, folder: Path) -> Path:
+    return download.download("ml-latest-small", url, folder, silent)
+
+
+@pytest.mark.parametrize(
+    "text", [f"MD5 (x.zip) = {MD5}\n", f"{MD5}  x.zip\n", MD5.upper()], ids=["bsd", "gnu", "bare"]
+)
+def test_a_download_is_checked_and_kept(mirror: Any, tmp_path: Path, text: str) -> None:
+    server, url = mirror
+    server.md5 = text
+    assert fetch(url, tmp_path).read_bytes() == ARCHIVE
+    assert [p.name for p in tmp_path.iterdir()] == ["ml-latest-small.zip"]
+    fetch(url, tmp_path)
+    assert server.ranges == [None]
+
+
+def test_a_newer_release_replaces_the_older(mirror: Any, tmp_path: Path) -> None:
+    server, url = mirror
+    fetch(url, tmp_path)
+    server.body = archive(ratings_csv="new")
+    server.md5 = hashlib.md5(server.body).hexdigest()
+    assert fetch(url, tmp_path).read_bytes() == server.body
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_broken_download_is_resumed_never_used(
+    mirror: Any, tmp_path: Path, knows_ranges: bool
+) -> None:
+    server, url = mirror
+    server.cut_after, server.knows_ranges = 60, knows_ranges
+    with pytest.raises(DownloadError, match=r"60 of 236 bytes|broke"):
+        fetch(url, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["ml-latest-small.zip.partial"]
+    server.cut_after = None
+    assert fetch(url, tmp_path).read_bytes() == ARCHIVE
+    assert server.ranges == [None, "bytes=60-"]
+
+
+@pytest.mark.parametrize("left", [b"of another release", b"x" * 10_000])
+def test_a_partial_download_of_something_else_is_restarted(
+    mirror: Any, tmp_path: Path, left: bytes
+) -> None:
+    (tmp_path / "ml-latest-small.zip.partial").write_bytes(left)
+    assert fetch(mirror[1], tmp_path).read_bytes() == ARCHIVE
+
+
+def test_a_wrong_checksum_is_refused(mirror: Any, tmp_path: Path) -> None:
+    server, url = mirror
+    server.md5 = "0" * 32
+    with pytest.raises(DownloadError, match=f"has the MD5 {MD5}, GroupLens publishes 0{{32}}"):
+        fetch(url, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("md5", [None, "no checksum here"])
+def test_without_a_checksum_nothing_is_downloaded(
+    mirror: Any, tmp_path: Path, md5: str | None
+) -> None:
+    server, url = mirror
+    server.md5 = md5
+    with pytest.raises(DownloadError, match="md5"):
+        fetch(url, tmp_path)
+    assert server.ranges == []
+
+
+def test_releases_that_never_change_are_checked_against_a_fixed_checksum(
+    mirror: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(DownloadError, match=releases.MD5["ml-25m"]):
+        download.download("ml-25m", mirror[1], tmp_path, silent)
+
+
+def test_no_server_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"cannot download .*--set data.path="):
+        fetch("http://127.0.0.1:1", tmp_path)
+
+
+def test_without_network_an_earlier_download_is_used(mirror: Any, tmp_path: Path) -> None:
+    fetch(mirror[1], tmp_path)
+    assert fetch("http://127.0.0.1:1", tmp_path).read_bytes() == ARCHIVE
+
+
+def test_other_schemes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not an http or https URL"):
+        fetch("file:///etc", tmp_path)
+
+
+def write_zip(path: Path, member: zipfile.ZipInfo) -> Path:
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("ml/good.csv", "good")
+        opened.writestr(member, "evil")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "ml/../../evil", "/evil", "C:\\evil", "ml\\..\\..\\evil", "\\\\host\\evil"]
+)
+def test_paths_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(DatasetError, match="outside the folder"):
+        extract(write_zip(tmp_path / "a.zip", zipfile.ZipInfo(name)), target)
+    assert not list(target.iterdir())
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("ml/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(DatasetError, match="outside the folder"):
+        extract(write_zip(tmp_path / "a.zip", link), tmp_path / "target")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(ARCHIVE[:-30])
+    with pytest.raises(DatasetError, match="not a whole zip archive"):
+        extract(path, tmp_path / "target")
+    content = bytearray(ARCHIVE)
+    content[70] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="not a whole zip archive"):
+        extract(path, tmp_path / "target")

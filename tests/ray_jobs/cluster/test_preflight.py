@@ -1,0 +1,177 @@
+"""What is looked at before a job starts; tests/ray_jobs/test_multi_node.py has that of nodes."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundation.errors import ConfigError, StorageError
+from ingest.errors import DatasetError
+from ingest.sources.releases import NUM_RATINGS, RELEASES
+from ray_jobs import doctor, pipeline
+from ray_jobs.cli import main
+from ray_jobs.cluster import preflight
+from ray_jobs.config import JobConfig
+from ray_jobs.errors import ClusterError
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.trackers import reach_mlflow
+
+V4 = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
+V3 = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TMDB_ACCESS_TOKEN", "TMDB_API_KEY", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def workspace(folder: Path, **sections: Any) -> Workspace:
+    values = {"storage": str(folder / "out"), "data": {"source": "synthetic"}} | sections
+    return Workspace(JobConfig.model_validate(values))
+
+
+def synthetic(num_ratings: int) -> dict[str, Any]:
+    return {"source": "synthetic", "synthetic": {"num_ratings": num_ratings}}
+
+
+def test_the_estimate_of_rows_is_that_of_the_release_or_of_the_files_size(tmp_path: Path) -> None:
+    assert NUM_RATINGS.keys() == RELEASES.keys()
+    assert preflight.num_ratings(workspace(tmp_path, data={"source": "ml-1m"}).config) == 1_000_209
+    own = tmp_path / "own"
+    own.mkdir()
+    lines = [f"{user},{100 + user},4.0,1000000000\n" for user in range(1000, 3000)]
+    (own / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "".join(lines))
+    (own / "movies.csv").write_text("movieId,title,genres\n")
+    data = {"source": "folder", "path": str(own)}
+
+    found = preflight.num_ratings(workspace(tmp_path, data=data).config)
+
+    assert found == pytest.approx(2000, rel=0.1)
+
+
+def test_a_full_disk_is_refused_with_both_figures(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    free = shutil.disk_usage(tmp_path).free
+
+    preflight.disk(workspace(tmp_path))
+    with pytest.raises(StorageError, match=rf"GiB free at .*out, .* needed for {free:,} ratings"):
+        preflight.disk(workspace(tmp_path, data=synthetic(free)))
+
+
+def test_too_little_memory_is_told_and_does_not_stop_a_job(tmp_path: Path) -> None:
+    plenty = preflight.memory(workspace(tmp_path))
+    little = preflight.memory(workspace(tmp_path, data=synthetic(10**12)))
+
+    assert not isinstance(plenty, preflight.Doubt)
+    assert isinstance(little, preflight.Doubt)
+    assert "1,000,000,000,000 ratings" in little
+    assert preflight.finding("memory", lambda _: little, workspace(tmp_path)).state == "doubt"
+
+
+def test_resident_rows_count_for_every_worker_of_this_machine(tmp_path: Path) -> None:
+    def needed(**sections: Any) -> float:
+        found = preflight.memory(workspace(tmp_path, data=synthetic(10**8), **sections))
+        return float(found.partition("about ")[2].partition(" GiB")[0])
+
+    # 2 GiB, and 50 bytes a row to prepare or 100 bytes a row and worker to train.
+    assert needed() == pytest.approx(2 + 5e9 / 2**30, abs=0.06)
+    resident = {"train": {"rows": "resident"}}
+    assert needed(**resident) == pytest.approx(2 + 1e10 / 2**30, abs=0.06)
+    two = resident | {"scaling": {"num_workers": 2}}
+    assert needed(**two) == pytest.approx(2 + 2e10 / 2**30, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("TMDB_ACCESS_TOKEN", V4, "API Read Access Token (v4) in TMDB_ACCESS_TOKEN"),
+        ("TMDB_API_KEY", V3, "API Key (v3) in TMDB_API_KEY"),
+        ("HOME", "/", "none in the environment: features of TMDb are left out"),
+    ],
+)
+def test_the_kind_of_token_is_told_and_not_the_token(
+    variable: str, value: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    found = preflight.token(workspace(tmp_path, data={"source": "ml-latest-small"}))
+
+    assert found == told
+
+
+def test_a_token_in_the_wrong_variable_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMDB_ACCESS_TOKEN", V3)
+
+    with pytest.raises(ConfigError, match="v3 API key") as caught:
+        preflight.token(workspace(tmp_path, data={"source": "ml-latest-small"}))
+
+    assert V3 not in str(caught.value)
+
+
+def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    data = {"source": "ml-1m", "path": str(tmp_path / "nowhere")}
+
+    with pytest.raises(DatasetError, match=r"nowhere' does not exist\. Expected .* ml-1m"):
+        preflight.data(workspace(tmp_path, data=data))
+
+
+def test_the_probe_of_the_storage_leaves_nothing(tmp_path: Path) -> None:
+    assert "writable" in preflight.storage(workspace(tmp_path))
+
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_other_versions_on_a_node_are_named(tmp_path: Path) -> None:
+    here = preflight.versions()
+    there = {"versions": here | {"torch": "2.0.0"}, "problem": None}
+
+    with pytest.raises(ClusterError, match=rf"n1 has torch 2\.0\.0 instead of {here['torch']}\."):
+        preflight._compare("n1", there, here, workspace(tmp_path).storage)
+
+
+def test_mlflow_that_is_not_there_is_told_within_seconds(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    config = workspace(tmp_path, tune={"mlflow_uri": uri}).config
+
+    with pytest.raises(ClusterError, match=f"cannot reach MLflow at tune.mlflow_uri = {uri}: "):
+        reach_mlflow(config)
+
+    assert reach_mlflow(workspace(tmp_path).config) == "not asked for"
+
+
+def test_doctor_lists_every_finding_and_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("data.source=synthetic", f"storage={tmp_path}", "scaling.num_workers=9999")
+    arguments = [part for setting in settings for part in ("--set", setting)]
+
+    assert main("doctor", doctor.run, arguments) == 1
+
+    told = capsys.readouterr()
+    lines = {line.split()[0]: line for line in told.out.splitlines() if line.strip()}
+    assert " ok " in lines["storage"]
+    assert " FAILED " in lines["ray"]
+    assert told.err.splitlines()[-1].endswith("mended: ray")
+    assert main("doctor", doctor.run, arguments[:4]) == 0
+
+
+def test_a_job_is_refused_before_it_reads_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"storage={tmp_path / 'out'}", "data.source=synthetic"]
+    settings.append(f"data.synthetic.num_ratings={10**15}")
+    arguments = [part for setting in settings for part in ("--set", setting)]
+
+    assert main("pipeline", pipeline.run, arguments) == 1
+
+    assert "needed for 1,000,000,000,000,000 ratings" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()

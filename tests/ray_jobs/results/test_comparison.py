@@ -1,0 +1,72 @@
+"""Which models are compared with each other, and how the report tells it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ncf.evaluation.significance import UserErrors, differences
+from ray_jobs.report.document import Report, ReportSection
+from ray_jobs.report.sections.comparison import differences_blocks
+from ray_jobs.results.comparison import Kind, ModelResult, pairs
+
+RNG = np.random.default_rng(1)
+USERS = np.repeat(np.arange(30), 5)
+
+
+def entry(name: str, kind: Kind, seeds: int = 1) -> ModelResult:
+    return ModelResult(name, "", kind, ({"rmse": 1.0},) * seeds, ())
+
+
+ENTRIES = (
+    entry("mean", "baseline"),
+    entry("bias", "baseline"),
+    entry("mse", "model", 2),
+    entry("l1", "model", 2),
+    entry("mse, mean", "ensemble"),
+    entry("l1, mean", "ensemble"),
+)
+
+
+def told(entries: tuple[ModelResult, ...], compared: list[tuple[str, str]]) -> str:
+    sums = [
+        UserErrors.of(e.name, USERS, 30, RNG.normal(size=(len(e.test), len(USERS))))
+        for e in entries
+    ]
+    found = differences(sums, compared, num_resamples=100)
+    blocks = tuple(differences_blocks(found, entries, 30))
+    return Report("A run", (), (), (ReportSection("Differences", blocks),)).markdown("plots")
+
+
+def test_losses_and_ensembles_are_compared_with_the_baseline_and_losses_with_each_other() -> None:
+    assert pairs(ENTRIES, "bias") == [
+        ("mse", "bias"),
+        ("l1", "bias"),
+        ("mse, mean", "bias"),
+        ("l1, mean", "bias"),
+        ("mse", "l1"),
+    ]
+    assert pairs(ENTRIES[:3], "mean") == [("mse", "mean")]
+
+
+def test_the_report_says_for_how_many_comparisons_it_corrects() -> None:
+    text = told(ENTRIES, pairs(ENTRIES, "bias"))
+
+    assert "for all 10 comparisons at once (Bonferroni)" in text
+    assert text.count("| l1, mean − bias |") == 2
+    assert "The mean of seeds counts as the one model that it is" in text
+    assert "what other training seeds might have given comes on top" in text
+    alone = tuple(replace(e, test=e.test[:1]) for e in ENTRIES[:3])
+    text = told(alone, pairs(alone, "bias"))
+    assert "for all 2 comparisons at once" in text
+    assert "The mean of seeds" not in text
+    assert "With one training seed each" in text
+
+
+def test_without_differences_nothing_is_claimed() -> None:
+    blocks = tuple(differences_blocks((), ENTRIES, 1))
+
+    text = Report("A run", (), (), (ReportSection("Differences", blocks),)).markdown("plots")
+    assert "one user alone in the test rows: nothing can be said" in text
+    assert "Bonferroni" not in text

@@ -1,0 +1,151 @@
+"""Several published splits, compared as a user compares them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ray_jobs.config import JobConfig
+from ray_jobs.cross_validate import fold_config
+from tests.support import run_module
+
+SETTINGS = (
+    "name=folds",
+    "data.source=folder",
+    "tmdb.enabled=false",
+    "train.epochs=2",
+    "train.batch_size=256",
+    "tune.num_trials=0",
+    'compare.losses=["mse"]',
+    "compare.seeds=[0]",
+    'compare.baselines=["global-mean"]',
+    "compare.resamples=100",
+)
+
+
+@pytest.fixture
+def ratings(tmp_path: Path) -> np.ndarray:
+    """A folder with 600 ratings in a user's own format, and two splits of them."""
+    rng = np.random.default_rng(0)
+    pairs = rng.permutation(40 * 50)[:600]
+    stars = rng.integers(2, 11, 600) / 2
+    lines = [
+        (p // 50 + 1, p % 50 + 1, s, 10**9 + n)
+        for n, (p, s) in enumerate(zip(pairs, stars, strict=True))
+    ]
+    header = ("userId", "movieId", "rating", "timestamp")
+    write(tmp_path / "ratings.csv", header, lines)
+    movies = [(m, f"Film {m} (1990)", "Drama") for m in range(1, 51)]
+    write(tmp_path / "movies.csv", ("movieId", "title", "genres"), movies)
+    for fold, chosen in (("a", range(0, 600, 5)), ("b", range(1, 600, 4))):
+        test = set(chosen)
+        write(tmp_path / f"{fold}.test", header, [lines[n] for n in chosen])
+        rest = [line for n, line in enumerate(lines) if n not in test]
+        write(tmp_path / f"{fold}.train", header, rest)
+    return stars
+
+
+def write(file: Path, header: tuple[str, ...], lines: Sequence[tuple[object, ...]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([header, *lines])
+
+
+def test_every_fold_is_a_run_and_the_table_holds_them_all(
+    tmp_path: Path, ratings: np.ndarray
+) -> None:
+    files = "{" + ", ".join(f'{f}={{train=["{f}.train"], test=["{f}.test"]}}' for f in "ab") + "}"
+    storage = tmp_path / "out"
+    done = run_module(
+        "ray_jobs.cross_validate",
+        (*SETTINGS, f"data.path={tmp_path}", f"storage={storage}", f"folds.files={files}"),
+    )
+
+    assert done.code == 0, done.out + done.err
+    found = json.loads((storage / "runs" / "folds" / "folds.json").read_text())
+    assert found["folds"] == ["a", "b"]
+    mean, model = found["models"]
+    assert (mean["model"], model["model"]) == ("global mean", "NCF, mse")
+    number = np.arange(600)
+    for fold, test in enumerate((number % 5 == 0, number % 4 == 1)):
+        name = found["folds"][fold]
+        own = json.loads((storage / "runs" / f"folds.{name}" / "comparison.json").read_text())
+        assert own["num_test"] == test.sum()
+        assert model["rmse"][fold] == own["entries"][1]["test"][0]["rmse"]
+        # The mean of training rows, of which a tenth went to validation, is about that of the rest.
+        expected = np.sqrt(np.mean((ratings[test] - ratings[~test].mean()) ** 2))
+        assert mean["rmse"][fold] == pytest.approx(expected, abs=0.02)
+    text = (storage / "runs" / "folds" / "report.md").read_text()
+    values = model["mae"]
+    assert f"| {values[0]:.4f} | {values[1]:.4f} | {np.mean(values):.4f} ± " in text
+    assert "Traceback" not in done.err
+    assert found["missing"] == {}
+    pooled = found["pooled"]
+    # 120 and 150 rows, of which those with the numbers 5, 25, ... are in both.
+    assert (pooled["num_rows"], pooled["num_repeated"]) == (270, 30)
+    assert (pooled["baseline"], len(pooled["differences"])) == ("global mean", 2)
+    of_model, of_mean = (errors_of(storage, e["model"], ratings) for e in (model, mean))
+    for difference, of in zip(
+        pooled["differences"], (root_mean_square, mean_absolute), strict=True
+    ):
+        assert (difference["first"], difference["second"]) == ("NCF, mse", "global mean")
+        assert difference["value"] == pytest.approx(of(of_model) - of(of_mean), rel=1e-4)
+    text = (storage / "runs" / "folds" / "report.md").read_text()
+    assert "All 270 test rows of all folds together" in text
+    assert "Of them 30 are test rows of another fold too" in text
+    assert "for all 2 comparisons at once" in text
+    assert (storage / "runs" / "folds" / "plots" / "differences.png").read_bytes()[1:4] == b"PNG"
+    assert "over all folds" in (storage / "runs" / "folds" / "report.html").read_text()
+
+
+def errors_of(storage: Path, name: str, ratings: np.ndarray) -> np.ndarray:
+    """Prediction minus rating of all rows of both folds, from the kept predictions."""
+    found = []
+    for fold in "ab":
+        run = storage / "runs" / f"folds.{fold}"
+        entries = json.loads((run / "comparison.json").read_text())["entries"]
+        (file,) = next(e["predictions"] for e in entries if e["name"] == name)
+        kept = pq.read_table(run / "predictions" / file).to_pandas()
+        found.append(kept["stars"].to_numpy() - ratings[kept["row"]])
+    return np.concatenate(found)
+
+
+def root_mean_square(errors: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def mean_absolute(errors: np.ndarray) -> float:
+    return float(np.abs(errors).mean())
+
+
+def test_without_folds_it_is_said_what_is_missing(tmp_path: Path) -> None:
+    done = run_module("ray_jobs.cross_validate", (f"storage={tmp_path}",))
+
+    assert done.code == 2
+    assert "folds.files names no fold" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_fold_keeps_every_other_setting() -> None:
+    files = {"train": ["u1.base"], "test": ["u1.test"]}
+    config = JobConfig.model_validate(
+        {
+            "name": "x",
+            "split": {"validation": 0.05, "seed": 7},
+            "folds": {"files": {"u1": files}},
+            "train": {"epochs": 4},
+        }
+    )
+
+    found = fold_config(config, "u1")
+
+    assert found.name == "x.u1"
+    assert (found.split.kind, found.split.validation, found.split.seed) == ("files", 0.05, 7)
+    assert found.split.files is not None
+    assert found.split.files.test == ("u1.test",)
+    assert found.train == config.train

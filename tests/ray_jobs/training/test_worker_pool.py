@@ -1,0 +1,278 @@
+"""Worker groups that train one model after another, on a real local Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.actor import ActorHandle
+from ray.util import placement_group_table
+from ray.util.state import list_actors
+
+from ncf.config import ExperimentConfig
+from ncf.data.dataset import PreparedDataset
+from ncf.inference import checkpoint
+from ncf.models.targets import Objective
+from ncf.training.loop import fit
+from ncf.training.state import Epoch, FitResult
+from ncf.training.trainer import build
+from ray_jobs.cluster.resources import Resources
+from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.results.run import Workspace
+from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.training.worker_pool import Over, TrialQueue, persistent_workers
+from ray_jobs.tune import search
+from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
+
+EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
+ENDLESS = {"train.epochs": 100_000}
+DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}
+
+
+def trained_alone(experiment: ExperimentConfig, prepared: PreparedDataset) -> list[float]:
+    """Validation RMSE of each epoch, in this process."""
+    rows = prepared.rows("train")
+    assert rows is not None
+    found: list[float] = []
+
+    def on_epoch(epoch: Epoch, result: FitResult) -> None:
+        assert epoch.validation is not None
+        found.append(epoch.validation.stars.rmse)
+
+    objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
+    model = build(experiment, prepared.preprocessor, rows)
+    fit(model, rows, prepared.rows("validation"), objective, on_epoch=on_epoch)
+    return found
+
+
+class Client:
+    """Hands jobs in at a desk, one after the other."""
+
+    def __init__(self, trial_queue: ActorHandle[TrialQueue], experiment: ExperimentConfig) -> None:
+        self.trial_queue = trial_queue
+        self.experiment = experiment
+        self.count = 0
+
+    def add(self, changes: dict[str, Any]) -> str:
+        self.count += 1
+        name = f"job-{self.count}"
+        ray.get(self.trial_queue.add.remote(name, with_parameters(self.experiment, changes)))
+        return name
+
+    def next(self, name: str) -> dict[str, Any] | Over:
+        return ray.get(self.trial_queue.result.remote(name), timeout=60)
+
+    def train(self, changes: dict[str, Any]) -> tuple[list[float], str | None]:
+        """Validation RMSE of each epoch, and the reason if it failed."""
+        name = self.add(changes)
+        found = self.rest(name)
+        ray.get(self.trial_queue.drop.remote(name))
+        return found
+
+    def rest(self, name: str) -> tuple[list[float], str | None]:
+        """The same of a job that is there already."""
+        epochs = []
+        while not isinstance(found := self.next(name), Over):
+            epochs.append(found["validation_rmse"])
+        return epochs, found.error
+
+    def begin_endless(self) -> str:
+        """A job that is being trained."""
+        name = self.add(ENDLESS)
+        assert not isinstance(self.next(name), Over)
+        return name
+
+
+def whole(epochs: list[float], rel: float = 1e-6) -> Any:
+    """What a job that ran to its end comes to."""
+    return pytest.approx(epochs, rel=rel), None
+
+
+def workers() -> list[int]:
+    """Process ids of the workers that train, or could."""
+    actors = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+    return [actor.pid for actor in actors]
+
+
+def living() -> dict[str, tuple[int, str]]:
+    """Process id and kind of every living actor."""
+    actors = list_actors(filters=[("state", "!=", "DEAD")])
+    return {actor.actor_id: (actor.pid, actor.class_name) for actor in actors}
+
+
+def ends(process: int, seconds: float) -> bool:
+    """Whether a process ends within ``seconds``."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    # Readable means ended, see pidfd_open(2).
+    ended = bool(select.select([handle], [], [], seconds)[0])
+    os.close(handle)
+    return ended
+
+
+def left_of(started: dict[str, tuple[int, str]], before: dict[str, tuple[int, str]]) -> list[str]:
+    """What holds something or runs still, of all that was started since ``before``."""
+    states = {group["state"] for group in placement_group_table().values()}
+    new = [actor for key, actor in started.items() if key not in before]
+    return [*(states - {"REMOVED"}), *(kind for process, kind in new if not ends(process, 20))]
+
+
+def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
+    storage: Path, prepared: PreparedDataset
+) -> None:
+    config = job(storage, **EXPERIMENT)
+    where = Workspace(config).run / "ray" / "one"
+    before = living()
+    expected = {
+        loss: trained_alone(with_parameters(config.experiment, {"train.loss": loss}), prepared)
+        for loss in ("l1", "mse")
+    }
+    models = TrialModels(where / "models", 9)
+    groups = [Resources.of(config)]
+    with persistent_workers(prepared, groups, 5, where, models.folder) as trial_queue:
+        client = Client(trial_queue, config.experiment)
+
+        assert client.train({"train.loss": "l1"}) == whole(expected["l1"])
+        (worker,) = workers()
+
+        failed = client.train({"model.embedding_dim": IMPOSSIBLE})
+        assert failed[0] == []
+        assert "allocate" in str(failed[1])
+
+        assert "DivergedError: training diverged" in str(client.train(DIVERGING)[1])
+
+        stopped = client.begin_endless()
+        ray.get(trial_queue.drop.remote(stopped))
+        assert client.train({"train.loss": "mse"}) == whole(expected["mse"])
+        assert workers() == [worker]
+
+        killed = client.begin_endless()
+        waiting = client.add({"train.loss": "l1"})
+        os.kill(worker, signal.SIGKILL)
+        assert "worker" in str(client.rest(killed)[1])
+        assert client.rest(waiting) == whole(expected["l1"])
+        assert worker not in workers()
+        started = living()
+
+    assert left_of(started, before) == []
+    finished = Path(models.folder.path) / "job-1"
+    assert validation_rmse(finished / "best", prepared) == pytest.approx(min(expected["l1"]))
+    assert validation_rmse(finished / "last", prepared) == pytest.approx(expected["l1"][-1])
+    # Of the trial that was stopped too; the one that asked for too much has none, and neither has
+    # the one that was killed.
+    kept = {path.name for path in finished.parent.iterdir()}
+    assert kept == {"job-1", stopped, "job-5", waiting}
+    last = checkpoint.load(finished.parent / stopped / "last")
+    assert last.record["epoch"] >= 1
+    assert last.record["metrics"]["validation_rmse"] == pytest.approx(
+        validation_rmse(finished.parent / stopped / "last", prepared), rel=1e-5
+    )
+
+
+def test_two_workers_stop_together_and_a_failure_costs_one_model(
+    storage: Path, prepared: PreparedDataset
+) -> None:
+    config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
+    resources = dataclasses.replace(Resources.of(config), num_workers=2)
+    expected = whole(trained_alone(config.experiment, prepared), rel=1e-4)
+    with persistent_workers(
+        prepared, [resources], 5, Workspace(config).run / "ray" / "two"
+    ) as trial_queue:
+        client = Client(trial_queue, config.experiment)
+        stopped = client.begin_endless()
+        both = set(workers())
+        ray.get(trial_queue.drop.remote(stopped))
+        assert client.train({}) == expected
+        assert "DivergedError" in str(client.train(DIVERGING)[1])
+        assert client.train({}) == expected
+        assert set(workers()) == both
+        assert len(both) == 2
+
+        assert "allocate" in str(client.train({"model.embedding_dim": IMPOSSIBLE})[1])
+        assert client.train({}) == expected
+
+        killed = client.begin_endless()
+        os.kill(workers()[1], signal.SIGKILL)
+        assert client.rest(killed)[1]
+        assert client.train({}) == expected
+
+
+def test_a_desk_whose_workers_cannot_be_replaced_refuses_what_comes(
+    storage: Path, prepared: PreparedDataset
+) -> None:
+    config = job(storage, **EXPERIMENT)
+    where = Workspace(config).run / "ray" / "none"
+    with persistent_workers(prepared, [Resources.of(config)], 0, where) as trial_queue:
+        client = Client(trial_queue, config.experiment)
+        client.begin_endless()
+        waiting = client.add({})
+        os.kill(workers()[0], signal.SIGKILL)
+
+        end = client.next(waiting)
+
+        assert isinstance(end, Over)
+        assert end.error
+        assert client.train({}) == ([], end.error)
+
+
+def test_nothing_is_left_of_workers_that_are_killed_while_they_start(
+    storage: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_jobs.training.worker_pool._SECONDS_TO_END", 0)
+    config = job(storage, **EXPERIMENT)
+    before = living()
+    where = Workspace(config).run / "ray" / "starting"
+    with persistent_workers(prepared, [Resources.of(config)], 5, where) as trial_queue:
+        client = Client(trial_queue, config.experiment)
+        name = client.begin_endless()
+        os.kill(workers()[0], signal.SIGKILL)
+        assert client.rest(name)[1]
+        started = living()
+
+    assert left_of(started, before) == []
+
+
+def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDataset) -> None:
+    found = {}
+    for executor in ("persistent", "isolated"):
+        config = job(
+            storage,
+            name=executor,
+            train={"epochs": 3, "batch_size": 512},
+            tune={
+                "executor": executor,
+                "num_trials": 2,
+                "grace_epochs": 3,
+                "space": {
+                    "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+                    "model.hidden_dims": {"choices": [[8, 4], [4]]},
+                },
+            },
+        )
+        chosen = search(Workspace(config), prepared)
+        assert chosen.num_trials == 2
+        found[executor] = trials(config)
+    assert len(found["persistent"]) == 2
+    assert found["persistent"] == found["isolated"]
+
+
+def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float]]]:
+    """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
+    found = {}
+    for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
+        "*/result.json"
+    ):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        found[json.dumps(rows[0]["config"])] = [
+            (row["epoch"], row["validation_rmse"], row["best_validation_rmse"]) for row in rows
+        ]
+    return found

@@ -1,0 +1,269 @@
+"""The page in a real browser, and the command as a user starts and stops it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from ray_jobs.web.about import describe
+from ray_jobs.web.app import make_app
+from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, kept, recommender
+from tests.support import left_after, running_module
+
+SECONDS = 60
+HTML = '<img src=x onerror="document.title=1"> & Co. (1990)'
+NAMES = {
+    "network": "what the film itself says, with the mean rating",
+    "biases": "how the film is rated in general",
+}
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no chromium and chromedriver: apt-get install chromium chromium-driver",
+)
+
+
+def with_html_in_a_title() -> Any:
+    movies = FITTED.movies
+    titles = (*movies.titles[:3], HTML, *movies.titles[4:])
+    return replace(FITTED, movies=replace(movies, titles=titles))
+
+
+@dataclass(frozen=True)
+class Page:
+    """A browser that shows the page."""
+
+    driver: webdriver.Chrome
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        """The element, as soon as it is there."""
+        return self.until(lambda: self.all(selector))[0]
+
+    def until(self, found: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.driver, SECONDS).until(lambda _: found())
+
+    def texts(self, selector: str) -> list[str]:
+        return [element.text for element in self.all(selector)]
+
+    def search(self, query: str) -> None:
+        """Type it, and wait for what it finds."""
+        self.one("#about dt")
+        self.one("#query").clear()
+        self.one("#query").send_keys(query, Keys.ENTER)
+        self.one(f"#results[data-query='{query}']")
+
+
+@contextmanager
+def browser(url: str, profile: Path) -> Iterator[Page]:
+    """Chromium at ``url``, with its window as wide as a telephone's."""
+    assert CHROMIUM
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for option in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(option)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.get(url)
+        yield Page(driver)
+        # Neither a script's error nor anything that the security policy forbids.
+        assert driver.get_log("browser") == []
+        widths = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert widths[0] <= widths[1]
+    finally:
+        driver.quit()
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def recommend_by_hand(page: Page, url: str) -> None:
+    """Search, rate three films, get recommendations; all of it is what the API says."""
+    page.search("toy")
+    assert page.texts("#results .name") == ["Toy Story (1995)"]
+    assert page.texts("#results small") == ["2 ratings"]
+    half = page.one("#results input[value='4.5']")
+    assert half.accessible_name == "4.5 stars"
+    half.click()
+    page.search("heat")
+    page.one("#results input[value='1']").click()
+    page.search("img src")
+    assert page.texts("#results .name") == [HTML]
+    # With the keyboard: the arrow key chooses the next one.
+    page.one("#results input[value='2.5']").send_keys(Keys.SPACE, Keys.ARROW_RIGHT)
+    assert page.texts("#own .name") == ["Toy Story (1995)", "Heat (1995)", HTML]
+    checked = [e.get_attribute("value") for e in page.all("#own input:checked")]
+    assert checked == ["4.5", "1", "3"]
+
+    page.one("#recommend").click()
+    page.one("#best li")
+    ratings = [{"movieId": m, "rating": r} for m, r in ((1, 4.5), (6, 1), (30, 3))]
+    request = {"ratings": ratings, "reasons": 3}
+    best = posted(f"{url}/api/recommendations", request)["recommendations"]
+    assert len(best) == 2
+    assert page.texts("#best .name") == [row["title"] for row in best]
+    assert page.texts("#best .number") == [f"{row['stars']:.2f} stars" for row in best]
+    for row, summary in zip(best, page.all("#best summary"), strict=True):
+        summary.click()
+        why = row["reasons"]
+        given = [*why["raised"], *reversed(why["lowered"])]
+        assert len(given) == 3
+        expected = [f"{signed(part['adds'])} {NAMES[part['name']]}" for part in why["base"]]
+        expected += [f"{signed(p['adds'])} {p['title']} {p['rating']:.1f}" for p in given]
+        shown = page.driver.execute_script(
+            "return [...arguments[0].parentElement.querySelectorAll('tbody tr')]"
+            ".map((row) => row.innerText.replace(/\\s+/g, ' ').trim())",
+            summary,
+        )
+        assert shown == expected
+
+    page.all("#own button")[1].click()
+    assert page.texts("#own .name") == ["Toy Story (1995)", HTML]
+    assert page.driver.title == "Movie recommendations"
+
+
+def opened(url: str, **options: Any) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def posted(url: str, request: Any) -> Any:
+    headers = {"Content-Type": "application/json"}
+    return json.loads(opened(url, data=json.dumps(request).encode(), headers=headers)[1])
+
+
+@contextmanager
+def served_here(folder: Path, config: Any) -> Iterator[str]:
+    """The application in a thread of this process, at any port."""
+    workspace = kept(folder, config)
+    model = recommender(workspace)
+    app = make_app(model, describe(workspace.run / "checkpoint", model.checkpoint))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+LATE_FIRST_ANSWER = """
+const real = window.fetch;
+const answer = new Promise((resolve) => { window.answerTheFirst = resolve; });
+let first = true;
+window.fetch = async (path, options) => {
+  if (!first || !String(path).endsWith("/similar?limit=10")) return real(path, options);
+  first = false;
+  await answer;
+  return real(path, options);
+};
+"""
+
+
+def likes_of_two_at_once(page: Page) -> None:
+    """Under the second film's heading stays its list, though the first one's comes later."""
+    page.search("1995")
+    page.driver.execute_script(LATE_FIRST_ANSWER)
+    for button in page.all("#results button"):
+        button.click()
+    page.one("#like li")
+    shown = page.texts("#like-section")
+    assert "Films similar to Heat" in shown[0]
+    # What is asked after the late answer comes after it.
+    page.driver.execute_async_script(
+        "const [done] = arguments; answerTheFirst();"
+        "fetch('api/movies/1/similar').then((a) => a.json()).then(() => setTimeout(done, 0));"
+    )
+    assert page.texts("#like-section") == shown
+
+
+@needs_browser
+def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> None:
+    with served_here(tmp_path, PLAIN) as url, browser(url, tmp_path / "profile") as page:
+        page.search("heat")
+        assert "cannot use the ratings of somebody new" in page.one("#summary").text
+        assert page.all(".stars") == []
+        assert not page.one("#own-section").is_displayed()
+        page.one("#results button").click()
+        page.one("#like li")
+        like = json.loads(opened(f"{url}/api/movies/6/similar")[1])["similar"]
+        assert page.texts("#like .name") == [other["title"] for other in like]
+        expected = [f"likeness {other['likeness']:.2f}" for other in like]
+        assert page.texts("#like .number") == expected
+        likes_of_two_at_once(page)
+        page.search("fargoo")
+        assert page.one("#search-status").text == "No title has “fargoo”; 1 film spelt like it:"
+
+
+def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
+    workspace = kept(tmp_path, CLOSED, with_html_in_a_title())
+    settings = (f"storage={tmp_path}", "name=made", "ray.num_cpus=1")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with running_module("ray_jobs.serve", settings, "--port", str(port)) as program:
+        program.wait_for(f"serving at {url} until Ctrl-C")
+        assert opened(f"{url}/api/health") == (200, b'{"status":"ok"}')
+        assert opened(f"{url}/api/health", headers={"Host": "evil.example"})[0] == 400
+        assert opened(f"{url}/api/movies/777/similar")[0] == 404
+        found = posted(
+            f"{url}/api/predictions",
+            {"ratings": [{"movieId": 1, "rating": 4.5}], "movies": [40, 6]},
+        )
+        stars = [row["stars"] for row in found["predictions"]]
+        assert stars == pytest.approx(
+            recommender(workspace).fold_in([1], [4.5]).predict(0, [40, 6])
+        )
+        if CHROMIUM and DRIVER:
+            with browser(url, tmp_path / "profile") as page:
+                recommend_by_hand(page, url)
+        program.process.send_signal(signal.SIGINT)
+        said, _ = program.process.communicate(timeout=90)
+
+        assert program.process.returncode == 130, said
+        assert said.strip() == "error: interrupted; the page is no longer served"
+        assert left_after(program.mark, 20) == {}
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port), timeout=5)

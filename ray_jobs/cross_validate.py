@@ -20,9 +20,9 @@ from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.compare import compare, scored
 from ray_jobs.config import JobConfig
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.report.document import DataTable, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
+from ray_jobs.report.writing import write
 from ray_jobs.results.across_folds import (
     COLUMNS,
     AcrossFolds,
@@ -34,8 +34,7 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison, differences_table
 from ray_jobs.results.run import Workspace
-from ray_jobs.training.worker import PREDICTIONS
-from ray_jobs.tune import search
+from ray_jobs.stages import Stages
 
 EXAMPLES: Final = (
     "--config configs/ml-100k.toml --set data.path=FOLDER",
@@ -99,12 +98,11 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
 def _compare(config: JobConfig, force: bool) -> Fold:
     workspace = Workspace(config, force)
     workspace.open()
-    raw = ingest(workspace)
-    prepared = preprocess(workspace, raw)
-    comparison = compare(workspace, raw, prepared, search(workspace, prepared))
-    # Without force, since what was compared is what is read.
-    rows = scored(Workspace(config), raw, prepared).table("test", list(COLUMNS))
-    return Fold(comparison, rows, workspace.run / PREDICTIONS)
+    stages = Stages(workspace)
+    comparison = compare(workspace, stages.raw, stages.prepared, stages.best_trial)
+    # Without force: read the rows that were compared instead of preparing them again.
+    rows = scored(Workspace(config), stages.raw, stages.prepared).table("test", list(COLUMNS))
+    return Fold(comparison, rows, workspace.paths.predictions)
 
 
 @dataclass(frozen=True)
@@ -191,24 +189,21 @@ def _differences_section(summary: Summary) -> ReportSection:
 
 
 def _write(config: JobConfig, summary: Summary) -> None:
-    folder = Workspace(config).run
+    paths = Workspace(config).paths
     report = Report(
         title=f"{len(summary.folds)} folds of {config.data.source}: run {config.name}",
         warnings=summary.warnings,
         key_figures=(),
         sections=(_errors_section(summary), _differences_section(summary)),
     )
-    (folder / "folds.json").write_json(summary.to_json())
-    for plot in report.plots:
-        (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
-    (folder / "report.md").write_text(report.markdown("plots"))
-    (folder / "report.html").write_text(report.html())
+    paths.folds.write_json(summary.to_json())
+    write(report, paths)
     show(_console(fold_table(tuple(summary.folds), summary.errors, METRICS[0])))
     if summary.pooled.differences:
         show(differences_table(summary.pooled.differences))
     for warning in summary.warnings:
         say(f"   note: {warning}")
-    say(f"report: {folder / 'report.html'}")
+    say(f"report: {paths.report_html}")
 
 
 def _console(table: DataTable) -> Table:

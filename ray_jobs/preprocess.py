@@ -16,7 +16,8 @@ from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig
-from ray_jobs.results.run import Workspace, fingerprint
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import fingerprint
 
 EXAMPLES: Final = (
     "--config configs/ml-latest-small.toml",
@@ -86,7 +87,7 @@ def preprocess(
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one."""
+    """Bring the stages up to this one up to date."""
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         prepared = preprocess(workspace, ingest(workspace))

@@ -32,7 +32,9 @@ from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig, settings_of, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.paths import SearchPaths
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import STAGE_VERSION, fingerprint
 from ray_jobs.results.trackers import mlflow_callbacks
 from ray_jobs.search.progress import TrialProgress, trial_table
 from ray_jobs.search.resume import Recorder, ResumableSampler
@@ -77,13 +79,13 @@ def search(
     if not config.tune.num_trials:
         return BestTrial(config.experiment, {}, None, 0)
     name = f"tune-{loss}" if loss else "tune"
-    folder = folder_of(workspace, loss)
-    best, trials = folder / "best_config.json", folder / "trials.parquet"
+    paths = workspace.paths.search(loss)
+    folder, best, trials = paths.folder, paths.best_config, paths.trials
 
     def work() -> None:
         records = open_records(config, prepared, folder, afresh=workspace.force)
         models = TrialModels(records.models_folder, config.tune.keep_models)
-        _run_missing_trials(config, prepared, records, models, workspace.run / "ray" / name)
+        _run_missing_trials(config, prepared, records, models, workspace.paths.ray(name))
         _write_results(records, models, config, folder)
 
     key = fingerprint(_identity(config, prepared), config.tune.num_trials)
@@ -97,11 +99,6 @@ def search(
     )
 
 
-def folder_of(workspace: Workspace, loss: LossName | None) -> Storage:
-    """Where the results of the search are, or of that for ``loss`` alone."""
-    return workspace.run / "searches" / loss if loss else workspace.run
-
-
 def open_records(
     config: JobConfig, prepared: PreparedDataset, folder: Storage, *, afresh: bool = False
 ) -> TrialRecords:
@@ -109,7 +106,7 @@ def open_records(
 
     Other settings have other records beside these, so that a return to the earlier ones loses none.
     """
-    records = TrialRecords(folder / "trials" / _identity(config, prepared)[:16])
+    records = TrialRecords(SearchPaths(folder).records(_identity(config, prepared)))
     if afresh:
         records.delete()
     return records
@@ -245,8 +242,8 @@ def _write_results(
         TrainingError: if every trial failed. They are tried again the next time, since what made
             them fail may be outside of the search.
     """
-    trials = records.ended(config.tune.num_trials)
-    (folder / "trials.parquet").write_table(pa.Table.from_pylist([_row(t) for t in trials]))
+    paths, trials = SearchPaths(folder), records.ended(config.tune.num_trials)
+    paths.trials.write_table(pa.Table.from_pylist([_row(t) for t in trials]))
     judged = [trial for trial in trials if trial.result is not None]
     if not judged:
         records.delete()
@@ -254,11 +251,11 @@ def _write_results(
     best = min(judged, key=lambda trial: trial.result or math.inf)
     parameters = settings_of(decoded(best.parameters))
     experiment = with_parameters(config.experiment, parameters)
-    (folder / "best_config.toml").write_text(
+    paths.best_experiment.write_text(
         tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
     )
     kept = models.kept(best.trial_id)
-    (folder / "best_config.json").write_json(
+    paths.best_config.write_json(
         {
             "trial": best.number,
             "models": kept.path.removeprefix(f"{folder.path}/") if kept else None,
@@ -288,7 +285,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one."""
+    """Bring the stages up to this one up to date."""
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         search(workspace, preprocess(workspace, ingest(workspace)))

@@ -41,6 +41,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("cli", "__init__", "__main__"),
         ("preprocess",),
         ("tune",),
+        ("stages",),
         ("train", "compare"),
         ("recommend",),
         ("predict", "serve", "doctor"),

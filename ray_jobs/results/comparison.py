@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean, stdev
@@ -73,10 +73,6 @@ class Comparison:
     the test rows if there are no others."""
     assessment: Assessment
     """Whether differences are more than chance, and where the models err."""
-
-    def of_kind(self, kind: Kind) -> Iterator[ModelResult]:
-        """Its baselines, models or ensembles."""
-        return (entry for entry in self.entries if entry.kind == kind)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Comparison:

@@ -25,7 +25,7 @@ def final_model(workspace: Workspace) -> Storage:
     Raises:
         NoModelError: if it has none.
     """
-    stored = workspace.run / "checkpoint"
+    stored = workspace.paths.checkpoint
     if not stored.exists():
         raise NoModelError(
             f"there is no trained model in {stored}. Make it with python -m ray_jobs.train and the "

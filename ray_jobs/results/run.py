@@ -15,7 +15,8 @@ from foundation.console import heading, say
 from foundation.storage import Storage
 from ray_jobs.config import JobConfig
 from ray_jobs.results.paths import RECOMMENDATIONS, RunPaths
-from ray_jobs.results.stage import Stage, Inputs
+from ray_jobs.results.stage import Inputs, Stage
+
 
 def runs_as_ray_job() -> bool:
     """Whether ``ray job submit`` started this program."""

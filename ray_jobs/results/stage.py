@@ -60,7 +60,7 @@ def fingerprint(*parts: Any) -> str:
     """SHA-256 over the canonical JSON of ``parts``.
 
     Raises:
-        TypeError: if one of them, or something in it, is of a type that ``canonical`` does not know.
+        TypeError: if ``canonical`` does not know the type of one of them, or of a value in it.
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=canonical)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -297,11 +297,12 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
     trained = train(workspace, raw, prepared, chosen).metrics
-    epochs = {"train": len(trained["epochs"]), "refit": trained["best_epoch"]}
+    epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
     assert_exported_soon({("epochs_total", frozenset((name,))): n for name, n in epochs.items()})
-    assert model.best_epochs[0] == trained["best_epoch"]
-    assert model.test[0]["rmse"] == pytest.approx(trained["test"]["rmse"], rel=1e-6)
-    assert model.validation[0]["rmse"] == pytest.approx(trained["validation"]["rmse"], rel=1e-6)
+    assert model.best_epochs[0] == trained.best_epoch
+    assert model.test[0]["rmse"] == pytest.approx(trained.test.rmse, rel=1e-6)
+    assert trained.validation
+    assert model.validation[0]["rmse"] == pytest.approx(trained.validation.rmse, rel=1e-6)
     folder = storage / "runs" / "again" / PREDICTIONS
     first, second, together = (
         pq.read_table(folder / name).to_pandas().set_index("row").loc[test["row"], "stars"]

@@ -12,8 +12,7 @@ from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.results.comparison import Comparison, predicted
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import Trained
-from ray_jobs.training.worker import PREDICTIONS
+from ray_jobs.train import FinalModel
 
 
 def slices_section(comparison: Comparison) -> ReportSection:
@@ -45,17 +44,17 @@ def slices_section(comparison: Comparison) -> ReportSection:
 
 
 def residuals_section(
-    workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, trained: Trained
+    workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, model: FinalModel
 ) -> ReportSection:
     """Prediction minus truth of the model that is looked at closely, from its kept predictions."""
-    learned_from = trained.prepared if comparison.refitted else prepared
+    learned_from = model.prepared if comparison.refitted else prepared
     columns = ["movie_index", "rating", "weight", "timestamp"]
     rows = learned_from.table("test", columns)
     ratings = rows["rating"].to_numpy()
     is_decayed = comparison.scale == "decayed"
     actual = ratings * rows["weight"].to_numpy() if is_decayed else ratings
     (entry,) = (e for e in comparison.entries if e.name == comparison.model)
-    found = predicted(entry, comparison.scale, workspace.run / PREDICTIONS)
+    found = predicted(entry, comparison.scale, workspace.paths.predictions)
     train_counts = learned_from.preprocessor.movies.train_counts[rows["movie_index"].to_numpy()]
     ways = {
         "By the rating given": (by_rating(ratings), _REGRESSION),

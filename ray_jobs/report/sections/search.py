@@ -21,7 +21,6 @@ from ray_jobs.report.plots import Coordinate
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.study import FEWEST_TRIALS, importances, study_of
 from ray_jobs.training.telemetry import METRIC
-from ray_jobs.tune import folder_of
 
 Trials = Sequence[Mapping[str, Any]]
 """Rows of ``trials.parquet``."""
@@ -36,7 +35,7 @@ def search_section(workspace: Workspace) -> Iterator[ReportSection]:
     config = workspace.config
 
     def trials(loss: LossName | None) -> Trials:
-        rows: Trials = (folder_of(workspace, loss) / "trials.parquet").read_table().to_pylist()
+        rows: Trials = workspace.paths.search(loss).trials.read_table().to_pylist()
         return rows
 
     blocks: list[Block] = []

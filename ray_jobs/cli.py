@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,10 +13,12 @@ from ray.tune import TuneError
 
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser
 from foundation.config import apply_overrides, build, keys, read_toml
-from foundation.console import complain
+from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.cluster.session import LOGS
 from ray_jobs.config import JobConfig
+
+logger = logging.getLogger(__name__)
 
 Run = Callable[[JobConfig, argparse.Namespace], None]
 
@@ -88,23 +91,24 @@ def main(
     options = parser(_prog(run), description.partition("\n\n")[0], examples, has_stages=has_stages)
     add_options(options)
     parsed = options.parse_args(arguments)
+    log_to_console()
     try:
         run(load_config(parsed.config, parsed.overrides), parsed)
     except ConfigError as error:
-        complain(str(error))
+        logger.error(str(error))
         return WRONG_USAGE
     except MovieRatingsError as error:
-        complain(str(error))
+        logger.error(str(error))
         return FAILED
     except OSError as error:
-        complain(f"{error.strerror or error}: {error.filename or 'no file named'}")
+        logger.error(f"{error.strerror or error}: {error.filename or 'no file named'}")
         return FAILED
     except (RayError, TuneError) as error:
         reason = str(error).strip().splitlines()[-1]
-        complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
+        logger.error(f"Ray failed: {reason}. Its logs are in {LOGS}.")
         return FAILED
     except KeyboardInterrupt:
-        complain(when_interrupted)
+        logger.error(when_interrupted)
         return INTERRUPTED
     return DONE
 

@@ -10,6 +10,7 @@ another one only if their difference on the same rows is significant
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -17,7 +18,7 @@ from typing import Any
 
 from ray.train import Checkpoint
 
-from foundation.console import say, show
+from foundation.console import show
 from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.baselines import Baseline, baseline_specs, fit_baseline
@@ -55,6 +56,8 @@ from ray_jobs.training.worker import (
     train_tasks,
 )
 from ray_jobs.tune import BestTrial, search
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,7 @@ def _baselines(inputs: CompareInputs, folder: Storage) -> Iterator[ModelResult]:
     train, validation = _rows(selection, "train"), selection.rows("validation")
     final_train = _rows(final, "train") if inputs.refit else train
     for spec in baseline_specs(len(train), inputs.compare.baselines):
-        say(f"   baseline {spec.name}")
+        logger.info(f"   baseline {spec.name}")
         fitted = fit_baseline(
             spec, train, validation, selection.preprocessor, inputs.compare.trials_per_baseline
         )
@@ -303,7 +306,7 @@ def _assessed(
     # Without validation rows the first loss is looked at: test rows must not choose among models.
     model = _best(models, scale) if models[0].validation else models[0]
     baseline = _best([entry for entry in entries if entry.kind == "baseline"], scale)
-    say(
+    logger.info(
         f"   differences of {len(entries)} models on {len(inputs.test):,} test rows, "
         f"{compare.resamples:,} resamples"
     )

@@ -8,13 +8,14 @@ are drawn from its training rows; so its test rows have no part in what is score
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any, Final
 
 from rich.table import Table
 
-from foundation.console import say, show
+from foundation.console import show
 from foundation.errors import ConfigError
 from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
@@ -35,6 +36,8 @@ from ray_jobs.results.across_folds import (
 from ray_jobs.results.comparison import METRICS, Comparison, differences_table
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages import Stages
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
     "--config configs/ml-100k.toml --set data.path=FOLDER",
@@ -202,8 +205,8 @@ def _write(config: JobConfig, summary: Summary) -> None:
     if summary.pooled.differences:
         show(differences_table(summary.pooled.differences))
     for warning in summary.warnings:
-        say(f"   note: {warning}")
-    say(f"report: {paths.report_html}")
+        logger.info(f"   note: {warning}")
+    logger.info(f"report: {paths.report_html}")
 
 
 def _console(table: DataTable) -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from foundation.console import say
 from foundation.errors import StorageError
 from foundation.storage import Storage
 from ncf.data.preprocessor import UNKNOWN
@@ -30,6 +30,8 @@ from ray_jobs.config import JobConfig
 from ray_jobs.results.final_model import final_model, load_model
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.user_csv import read_pairs
+
+logger = logging.getLogger(__name__)
 
 _BLOCK: Final = EVALUATION_CHUNK
 """Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
@@ -49,15 +51,15 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
     recommender = Recommender(load_model(final_model(workspace)))
     table = read_pairs(pairs, recommender)
     _refuse_unwritable(out)
-    say(f"{len(table):,} rows to predict")
+    logger.info(f"{len(table):,} rows to predict")
     found = _predictions(recommender, table)
     users = table["userId"].to_numpy()
     with out.writing() as stream:
         csv.write_csv(table.append_column("prediction", pa.array(found)), stream)
     unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
-    say(f"{len(table):,} predictions: {out}")
+    logger.info(f"{len(table):,} predictions: {out}")
     if unknown:
-        say(
+        logger.info(
             f"note: {unknown:,} rows have a user without a training rating; their predictions rest "
             "on the movie alone"
         )
@@ -74,7 +76,7 @@ def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
         end = start + len(rows)
         found[start:end] = recommender.predict(users, movies, times)
         if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
-            say(f"   {end:,} of {len(table):,} rows predicted")
+            logger.info(f"   {end:,} of {len(table):,} rows predicted")
             told = time.monotonic()
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foundation.cli import positive
-from foundation.console import say, show
+from foundation.console import show
 from foundation.errors import ConfigError
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
@@ -37,6 +38,8 @@ from ray_jobs.results.stage import Stage
 from ray_jobs.results.user_csv import check_ratings, read_ratings
 from ray_jobs.stages import Stages
 from ray_jobs.train import FinalModel, train
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
     "--config configs/gaussian-process.toml --all",
@@ -82,7 +85,7 @@ def _recommend(inputs: RecommendInputs, file: Storage, connect: Callable[[], Non
     connect()
     prepared = inputs.model.prepared
     users, movies = prepared.preprocessor.num_users, prepared.preprocessor.num_movies
-    say(f"   {users:,} users, {movies:,} movies to choose from")
+    logger.info(f"   {users:,} users, {movies:,} movies to choose from")
     tables = ray.data.range(users, override_num_blocks=_num_blocks(prepared)).map_batches(
         _recommend_block,
         fn_kwargs={
@@ -95,7 +98,7 @@ def _recommend(inputs: RecommendInputs, file: Storage, connect: Callable[[], Non
     )
     result = pa.concat_tables(ray.get(tables.to_arrow_refs())).cast(SCHEMA)
     file.write_table(result.sort_by([("user_id", "ascending"), ("rank", "ascending")]))
-    say(f"   {len(result):,} recommendations")
+    logger.info(f"   {len(result):,} recommendations")
 
 
 def _num_blocks(prepared: PreparedDataset) -> int:
@@ -200,7 +203,7 @@ def _movies(best: Recommendations, title: str, what: str) -> Table:
 def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int) -> Iterator[Table]:
     """For each movie the parts of its prediction, with the ratings that moved it most."""
     if recommender.checkpoint.model.gaussian_process is None:
-        say(
+        logger.info(
             "note: what the user's ratings add can be told rating by rating only for a model with "
             "the Gaussian process (model.history.encoders); for this one, the parts of the network "
             "that add up to the prediction"
@@ -247,7 +250,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         stages = Stages(workspace)
         model = train(workspace, stages.raw, stages.prepared, stages.best_trial)
         if (options.user, options.new_user, options.movie) == (None, None, None):
-            say(f"recommendations of all users: {recommend(workspace, model)}")
+            logger.info(f"recommendations of all users: {recommend(workspace, model)}")
         else:
             show_one(workspace, model.prepared, options)
 

@@ -8,6 +8,7 @@ once, by the model that is kept.
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from typing import Any
 
 import ray
 
-from foundation.console import say
 from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.config import ExperimentConfig, SplitConfig
@@ -41,6 +41,8 @@ from ray_jobs.stages import Stages
 from ray_jobs.training.progress import epoch_progress
 from ray_jobs.training.worker import TaskResult, TrainingTask, train_tasks
 from ray_jobs.tune import BestTrial
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
 
@@ -105,7 +107,7 @@ def train(
     workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
     model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
     test = model.metrics.test
-    say(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
+    logger.info(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
     return model
 
 
@@ -134,7 +136,7 @@ def _train(
     else:
         runs.keep("train/best", paths.checkpoint)
     runs.clean_up()
-    say(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
+    logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
     ranking = _ranking(paths.checkpoint, inputs)
     paths.metrics.write_json(_metrics(inputs, key, selection, final, ranking).to_json())
 

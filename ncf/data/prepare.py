@@ -13,6 +13,7 @@ every task is cheaper than a shuffle, and a shuffle or global aggregate has a fi
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,6 +35,8 @@ from ncf.data.features import TrainingStatistics
 from ncf.data.preprocessor import FORMAT_VERSION, Integers, Preprocessor
 from ncf.data.ray_tasks import PREPARED
 from ncf.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 _ROWS_PER_BLOCK: Final = 1_000_000
 """Rows of one task. Since Ray 2.60 the reader decides by itself, by the bytes of row groups."""
@@ -81,11 +84,8 @@ def prepare(
     destination: tuple[fs.FileSystem, str],
     config: PreparationConfig,
     fingerprint: str,
-    say: Callable[[str], None] = lambda line: None,
 ) -> PreparedDataset:
     """Prepare the raw data set in folder ``raw`` into folder ``destination``.
-
-    ``say`` is told what is done next.
 
     Raises:
         DataError: if the raw tables are absent, empty, or of another schema version, or if the
@@ -96,10 +96,10 @@ def prepare(
     labels = _split_labels(filesystem, folder, config)
     ratings = _ratings(filesystem, folder)
     labels_ref = ray.put(labels)
-    say(f"first pass over {len(labels):,} ratings: what the training rows tell")
+    logger.info(f"first pass over {len(labels):,} ratings: what the training rows tell")
     statistics = training_statistics(ratings, labels_ref, movies["movie_id"].to_numpy())
     preprocessor = features.fit(statistics, movies, config.features, config.time_decay)
-    say("second pass: encode, weigh and write them")
+    logger.info("second pass: encode, weigh and write them")
     _write(ratings, labels_ref, preprocessor, destination)
     manifest = Manifest(
         fingerprint=fingerprint,

@@ -8,6 +8,7 @@ resources that never come or failing after an hour.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import shutil
@@ -22,7 +23,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from foundation.console import say
 from foundation.errors import MovieRatingsError, StorageError
 from foundation.storage import Storage
 from ingest.dataset import credentials_for
@@ -36,6 +36,8 @@ from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.trackers import reach_mlflow
+
+logger = logging.getLogger(__name__)
 
 GIB: Final = 1024**3
 
@@ -92,7 +94,7 @@ def _make(checks: Mapping[str, Check], workspace: Workspace) -> None:
     for check in checks.values():
         found = check(workspace)
         if isinstance(found, Doubt):
-            say(f"   NOTE: {found}")
+            logger.info(f"   NOTE: {found}")
 
 
 def examine(workspace: Workspace) -> Iterator[Finding]:

@@ -13,10 +13,12 @@ import ray
 from ray._private.utils import read_ray_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from foundation.console import has_colours, say
+from foundation.console import has_colours
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
+
+logger = logging.getLogger(__name__)
 
 _RAY_ENVIRONMENT: Final = {
     # Train's controller looks at its workers once in this many seconds, and a report waits for it.
@@ -121,7 +123,7 @@ def ensure_ray(config: JobConfig) -> None:
             "back the CPUs of stopped trials. Start it with "
             "`ray start --head --include-dashboard=true`."
         )
-    say(f"   Ray dashboard: http://{dashboard}")
+    logger.info(f"   Ray dashboard: http://{dashboard}")
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Final
 
-from foundation.console import say
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.report.document import Report, ReportSection
@@ -20,6 +20,8 @@ from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
 from ray_jobs.train import FinalModel
 from ray_jobs.tune import BestTrial
+
+logger = logging.getLogger(__name__)
 
 SYNTHETIC: Final = (
     "SYNTHETIC DATA: every user, movie and rating here was generated. The figures say that the "
@@ -53,7 +55,7 @@ def write_report(
         sections=sections,
     )
     write(report, workspace.paths)
-    say(f"report: {workspace.paths.report_html}")
+    logger.info(f"report: {workspace.paths.report_html}")
 
 
 def _error_sections(

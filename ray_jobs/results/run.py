@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import tomli_w
 
-from foundation.console import heading, say
+from foundation.console import heading
 from foundation.storage import Storage
 from ray_jobs.config import JobConfig
 from ray_jobs.results.paths import RECOMMENDATIONS, RunPaths
 from ray_jobs.results.stage import Inputs, Stage
+
+logger = logging.getLogger(__name__)
 
 
 def runs_as_ray_job() -> bool:
@@ -72,7 +75,7 @@ class Workspace:
             StorageError: if the place is not writable.
         """
         self.run.make_folder()
-        say(f"outputs: {self.storage}")
+        logger.info(f"outputs: {self.storage}")
         values = self.config.model_dump(mode="json", exclude_none=True)
         self.paths.config.write_text(tomli_w.dumps(values))
 
@@ -93,7 +96,7 @@ class Workspace:
         """
         record = self.paths.stage(name)
         if not self.force and _done(record, key) and all(o.exists() for o in outputs):
-            say(f"── {name}: unchanged since it was last done, skipped")
+            logger.info(f"── {name}: unchanged since it was last done, skipped")
             return
         record.delete()
         started = time.monotonic()

@@ -2,7 +2,7 @@
 
 For published folds, such as u1 to u5 of ml-100k: ``folds.files`` names the files of each. Every
 fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows that
-are drawn from its training rows; so its test rows have no part in what is scored on them.
+are drawn from its training rows, so that no choice depends on the test rows.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class FoldErrors:
 def of_folds(comparisons: dict[str, Comparison]) -> tuple[FoldErrors, ...]:
     """The errors of every model that all folds have, in the first one's order."""
     folds = [{entry.name: entry for entry in c.entries} for c in comparisons.values()]
-    found = list(comparisons.values())
-    scale = scale_of(found)
+    compared = list(comparisons.values())
+    scale = scale_of(compared)
     return tuple(
         FoldErrors(
             name,
             *(tuple(fold[name].figure(metric, scale)[0] for fold in folds) for metric in METRICS),
         )
-        for name in (entry.name for entry in in_all(found))
+        for name in (entry.name for entry in in_all(compared))
     )
 
 
@@ -110,7 +110,7 @@ def _compare(config: JobConfig, force: bool) -> Fold:
 
 @dataclass(frozen=True)
 class Summary:
-    """What all folds together tell."""
+    """The results over all folds."""
 
     folds: dict[str, Comparison]
     errors: tuple[FoldErrors, ...]
@@ -219,17 +219,17 @@ def _console(table: DataTable) -> Table:
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Every fold, one after the other, and what all of them tell."""
+    """Compare the models on every fold, one after the other, and summarise."""
     if not config.folds.files:
         raise ConfigError(
             "folds.files names no fold. Give each one's files, as configs/ml-100k.toml does: "
             '--set \'folds.files={a={train=["a.train"], test=["a.test"]}}\''
         )
     with preflight.job(Workspace(config, options.force)):
-        found = {
+        folds = {
             fold: _compare(fold_config(config, fold), options.force) for fold in config.folds.files
         }
-        _write(config, Summary.of(found, config.compare.resamples))
+        _write(config, Summary.of(folds, config.compare.resamples))
 
 
 if __name__ == "__main__":

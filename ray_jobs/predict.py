@@ -1,8 +1,8 @@
-"""Predict ratings for a CSV of (user, movie) pairs by the model that a run has kept.
+"""Predict ratings for a CSV of (user, movie) pairs with the final model of a run.
 
-Uses the model that ``python -m ray_jobs.train`` keeps, as it is: it trains nothing and starts no
-Ray. The CSV has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC),
-which only models that look at times read: the time that the prediction is for, by default the day
+Uses the model that ``python -m ray_jobs.train`` made; trains nothing and does not start Ray. The CSV
+has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC), the time that
+the prediction is for. Only models that use times read it; without it, the prediction is for the day
 from which the ages of ratings count, that of the newest training rating.
 """
 
@@ -52,10 +52,10 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
     table = read_pairs(pairs, recommender)
     _refuse_unwritable(out)
     logger.info(f"{len(table):,} rows to predict")
-    found = _predictions(recommender, table)
+    predictions = _predictions(recommender, table)
     users = table["userId"].to_numpy()
     with out.writing() as stream:
-        csv.write_csv(table.append_column("prediction", pa.array(found)), stream)
+        csv.write_csv(table.append_column("prediction", pa.array(predictions)), stream)
     unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
     logger.info(f"{len(table):,} predictions: {out}")
     if unknown:
@@ -67,18 +67,18 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
 
 def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
     """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
-    found = np.empty(len(table), np.float32)
+    predictions = np.empty(len(table), np.float32)
     told = time.monotonic()
     for start in range(0, len(table), _BLOCK):
         rows = table.slice(start, _BLOCK)
         users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
         times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
-        found[start:end] = recommender.predict(users, movies, times)
+        predictions[start:end] = recommender.predict(users, movies, times)
         if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
             logger.info(f"   {end:,} of {len(table):,} rows predicted")
             told = time.monotonic()
-    return found
+    return predictions
 
 
 def _refuse_unwritable(out: Storage) -> None:

@@ -113,7 +113,7 @@ def _recommend_block(
     seen_ref: Any,
     top_n: int,
 ) -> pa.Table:
-    """User positions in, rows of recommendations out; called once a block, so it loads once."""
+    """User positions in, rows of recommendations out; the model is loaded once per block."""
     return recommendations(load_model(stored), batch["id"] + 1, ray.get(seen_ref), top_n)
 
 

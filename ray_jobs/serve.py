@@ -1,6 +1,6 @@
-"""A page to try the kept model, and its API.
+"""A page to try the final model, and its API.
 
-Uses the model that ``python -m ray_jobs.train`` keeps, as it is, and trains nothing. Search for
+Uses the model that ``python -m ray_jobs.train`` made, and trains nothing. Search for
 films, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It
 runs on a local Ray of its own until Ctrl-C, and only programs on this machine reach it, unless
 --host says otherwise.
@@ -133,9 +133,9 @@ def _refuse_too_many_replicas(config: JobConfig) -> None:
 def _announce(host: str, port: int, is_loopback: bool) -> None:
     if not is_loopback:
         logger.info(
-            f"note: --host {host} lets everybody who reaches this machine over the network use the "
-            "page; it asks for no password and is not encrypted. Put a proxy with both before it, "
-            "or leave --host out."
+            f"note: --host {host} lets every machine on the network use the page, without a "
+            "password and unencrypted. Put a proxy that adds both in front of it, or leave --host "
+            "out."
         )
     logger.info(f"serving at http://{host}:{port} until Ctrl-C")
 

@@ -1,8 +1,8 @@
-"""Train the chosen configuration and keep the model.
+"""Train the final model with the best configuration.
 
-First on the training rows, with the validation rows deciding which epoch is best; then, unless
+First on the training rows, with the best epoch chosen on the validation rows; then, unless
 ``final.refit_on_validation`` is false, again on both for that many epochs. The test rows are read
-once, by the model that is kept.
+once, to score the final model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
 
 @dataclass(frozen=True)
 class FinalModel:
-    """The model of a run."""
+    """The model of a run, which predictions and recommendations come from."""
 
     checkpoint: Storage
     metrics: RunMetrics

@@ -1,4 +1,4 @@
-"""Ray: started or joined quietly, and what a training run takes from it."""
+"""Starts or joins Ray without its own log lines, and leaves it."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _join(address: str) -> str:
 
 
 def _knock(address: str) -> None:
-    """Raise ``OSError`` if nobody listens at an address, where Ray would try for minutes."""
+    """Raise ``OSError`` if no program listens at an address; Ray itself would try for minutes."""
     if address == "auto":
         # What Ray noted of the cluster that was started last on this machine.
         address = read_ray_address() or ""
@@ -211,7 +211,7 @@ def _local_options(config: JobConfig, dashboard_port: int) -> dict[str, Any]:
 
 
 def _free_port(first: int) -> int:
-    """The first port from ``first`` on that nobody listens at."""
+    """The first port from ``first`` on that no program listens at."""
     for port in range(first, min(first + _PORTS_TRIED, 65_536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -73,7 +73,7 @@ def _key_figures(raw: RawData, model: FinalModel) -> tuple[tuple[str, str], ...]
     test = model.metrics.test
     return (
         ("Ratings", f"{raw.num_ratings:,}"),
-        ("RMSE of the kept model, test rows", f"{test.rmse:.4f}"),
-        ("MAE of the kept model, test rows", f"{test.mae:.4f}"),
-        ("R² of the kept model, test rows", f"{test.r2:.3f}"),
+        ("RMSE of the final model, test rows", f"{test.rmse:.4f}"),
+        ("MAE of the final model, test rows", f"{test.mae:.4f}"),
+        ("R² of the final model, test rows", f"{test.r2:.3f}"),
     )

@@ -162,8 +162,8 @@ def residuals(groups: Mapping[str, tuple[float, float]], what: str, unit: str) -
 def bars(values: Mapping[str, float], label: str) -> bytes:
     """A bar from 0 for each name, the first on top."""
     figure, axes = _figure(height=1.0 + 0.35 * len(values))
-    found = axes.barh(range(len(values)), list(values.values()), color=_COLOURS[0])
-    axes.bar_label(found, fmt="%.2f", padding=4)
+    patches = axes.barh(range(len(values)), list(values.values()), color=_COLOURS[0])
+    axes.bar_label(patches, fmt="%.2f", padding=4)
     axes.set_yticks(range(len(values)), labels=list(values))
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.margins(x=0.08)

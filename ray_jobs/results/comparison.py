@@ -111,15 +111,15 @@ def table(comparison: Comparison) -> Table:
     return result
 
 
-def differences_table(found: Sequence[Difference]) -> Table:
+def differences_table(differences: Sequence[Difference]) -> Table:
     """The differences of the RMSE for the console; those of the MAE are in the report."""
     result = Table(
         title="Differences of the RMSE; intervals and p corrected for "
-        f"{len(found)} comparisons, those of the MAE among them"
+        f"{len(differences)} comparisons, those of the MAE among them"
     )
     for column in DIFFERENCE_COLUMNS:
         result.add_column(column, justify="left" if column == DIFFERENCE_COLUMNS[0] else "right")
-    for difference in found:
+    for difference in differences:
         if difference.metric == "rmse":
             result.add_row(*difference_cells(difference))
     return result

@@ -1,4 +1,4 @@
-"""Where a job's files are, and which stages are already done."""
+"""Where a job's files are, and which of its stages are done."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class Workspace:
         record.write_json({"key": key, "seconds": round(time.monotonic() - started, 3)})
 
     def took(self, name: str, key: str, seconds: float) -> None:
-        """Record how long was worked for ``key`` in a stage that knows by itself what is done.
+        """Record the seconds of a stage that decides by itself whether there is work to do.
 
-        An earlier record for the same key stays: then there was little left to do.
+        An earlier record for the same key stays, since the stage then had little left to do.
         """
         record = self.paths.stage(name)
         if not _done(record, key):

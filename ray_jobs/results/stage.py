@@ -41,11 +41,6 @@ class Stage(Generic[Inputs]):
         """Fingerprint of the inputs."""
         return key_of(self.inputs)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all outputs exist, whatever they were made from."""
-        return all(output.exists() for output in self.outputs)
-
     def run(self) -> None:
         """Do the work."""
         self.work(self.inputs)

@@ -1,4 +1,4 @@
-"""The kept model: its errors, its rankings, and what it recommends."""
+"""The final model: its errors, its rankings, and what it recommends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXAMPLE_MOVIES: Final = 5
 
 
 def model_section(model: FinalModel, best_trial: BestTrial, config: JobConfig) -> ReportSection:
-    """How the kept model was made, and its errors."""
+    """How the final model was made, and its errors."""
     metrics = model.metrics
     rows = [
         (split, f"{m.num_ratings:,}", *(f"{value:.4f}" for value in (m.rmse, m.mae, m.r2)))
@@ -46,19 +46,19 @@ def model_section(model: FinalModel, best_trial: BestTrial, config: JobConfig) -
         else "The configuration as it was given; no search was made."
     )
     table = DataTable(
-        "Errors of the kept model in stars", ("rows", "count", "RMSE", "MAE", "R²"), tuple(rows)
+        "Errors of the final model in stars", ("rows", "count", "RMSE", "MAE", "R²"), tuple(rows)
     )
-    return ReportSection("The kept model", (Text(chosen_by), Text(how), table))
+    return ReportSection("The final model", (Text(chosen_by), Text(how), table))
 
 
 def rankings_section(model: FinalModel) -> ReportSection:
-    """How well the kept model ranks movies that were not rated, beside their popularity."""
+    """How well the final model ranks movies that were not rated, beside their popularity."""
     ranking = model.metrics.ranking
     at = ranking.at
     rows = tuple(
         (name, *(f"{value:.4f}" for value in (scores.ndcg, scores.recall, scores.map)))
         for name, scores in (
-            ("the kept model", ranking.model),
+            ("the final model", ranking.model),
             ("number of ratings", ranking.popularity),
         )
         if scores
@@ -89,7 +89,7 @@ def examples_section(workspace: Workspace, raw: RawData) -> ReportSection:
         (
             Text(
                 "On the left what the user rated highest, of equal ratings the newest first; on "
-                "the right the movies that the kept model puts first among all others. A movie "
+                "the right the movies that the final model puts first among all others. A movie "
                 "that few have rated may be there because little speaks against it."
             ),
             *(_example(user, liked[user], table) for user in users),

@@ -63,7 +63,7 @@ def _times(workspace: Workspace, model: FinalModel) -> DataTable:
     took = {name: workspace.seconds(name) for name in _stages(workspace.config)}
     rows = (
         *((name, "not recorded" if s is None else f"{s:,.1f}") for name, s in took.items()),
-        ("of train: training of the kept model", f"{model.metrics.wall_seconds:,.1f}"),
+        ("of train: training of the final model", f"{model.metrics.wall_seconds:,.1f}"),
     )
     caption = "Wall time of each stage when it was last done in this run"
     return DataTable(caption, ("stage", "seconds"), rows)

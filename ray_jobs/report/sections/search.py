@@ -108,8 +108,8 @@ def _tables(trials: Trials) -> Iterator[DataTable]:
 def _importances(trials: Trials, space: Mapping[str, Dimension]) -> Iterator[Block]:
     """Which settings mattered, over all trials and over those that were not stopped."""
     yield Heading("Which settings mattered")
-    found = importances(study_of(trials, space, stopped=TrialState.COMPLETE))
-    if found is None:
+    shares = importances(study_of(trials, space, stopped=TrialState.COMPLETE))
+    if shares is None:
         yield Text(
             f"Not shown: it takes at least {FEWEST_TRIALS} trials with different errors to say "
             "anything about it (tune.num_trials)."
@@ -133,15 +133,15 @@ def _importances(trials: Trials, space: Mapping[str, Dimension]) -> Iterator[Blo
         "importances",
         "Importance of each setting for the validation RMSE, over all trials that did not fail.",
         "Bars for the importance of each setting: "
-        + "; ".join(f"{name} {share:.2f}" for name, share in found.items()),
-        plots.bars(found, "importance, fANOVA"),
+        + "; ".join(f"{name} {share:.2f}" for name, share in shares.items()),
+        plots.bars(shares, "importance, fANOVA"),
     )
     yield DataTable(
         "Importance of the settings, fANOVA",
         ("setting", "all trials", "finished trials"),
         tuple(
             (name, f"{share:.3f}", f"{finished[name]:.3f}" if finished else "—")
-            for name, share in found.items()
+            for name, share in shares.items()
         ),
     )
 

@@ -37,10 +37,10 @@ class LossEntry:
 
 
 LOSSES: Final[dict[str, LossEntry]] = {
-    "mse": LossEntry("ncf.training.losses:_mse"),
-    "l1": LossEntry("ncf.training.losses:_l1"),
-    "smooth_l1": LossEntry("ncf.training.losses:_smooth_l1"),
-    "nll": LossEntry("ncf.training.losses:_nll", compares="distribution"),
+    "mse": LossEntry("ncf.training.losses:mse"),
+    "l1": LossEntry("ncf.training.losses:l1"),
+    "smooth_l1": LossEntry("ncf.training.losses:smooth_l1"),
+    "nll": LossEntry("ncf.training.losses:nll", compares="distribution"),
 }
 """Values of ``train.loss``."""
 

@@ -409,6 +409,26 @@ for movie, score in zip(similar.movies, similar.scores):
     np.testing.assert_allclose(score, cosines.get(movie, 0.0), atol=1e-5)
 """
 
+LOSS = """
+from ncf.training.losses import get_loss
+loss = get_loss("log_cosh")
+errors = torch.tensor([0.0, -0.5, 2.0, 1000.0])
+np.testing.assert_allclose(
+    loss.of_rows(errors, torch.zeros(4)),
+    [0, np.log(np.cosh(0.5)), np.log(np.cosh(2.0)), 1000 - np.log(2)],
+    rtol=1e-6, atol=1e-6,
+)
+for head in ("regression", "ordinal"):
+    network, recommender, result = trained(
+        {"inputs": ("user", "movie"), "head": head}, {"loss": "log_cosh"}
+    )
+    similar = recommender.similar(1, 3)
+    assert sorted(similar.movies) == [2, 3, 4]
+    assert (np.abs(similar.scores) <= 1 + 1e-6).all()
+    # An error of two stars in every row would come to this.
+    assert abs(result.epochs[-1].train_loss) < np.log(np.cosh(2.0))
+"""
+
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -437,3 +457,7 @@ def run_with_changes(program: str, changed: Path, folder: Path) -> None:
 
 def test_the_branch_and_the_feature_of_the_how_tos_work(changed: Path, tmp_path: Path) -> None:
     run_with_changes(BRANCH, changed, tmp_path)
+
+
+def test_the_loss_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(LOSS, changed, tmp_path)

@@ -27,7 +27,7 @@ from ncf.models.ncf import NCF
 from ncf.models.targets import Objective, mean_over
 from ncf.models.weights import unwrapped
 from ncf.training.compiled import WORTHWHILE_STEPS, CompiledSteps, obstacle
-from ncf.training.losses import network_loss
+from ncf.training.losses import get_loss
 from ncf.training.optimizer import AdamW
 from ncf.training.schedules import learning_rate_factor
 from ncf.training.state import FitResult, TrainingState
@@ -55,6 +55,7 @@ class Trainer:
         self.rows = objective.training_rows(train_rows)
         self.model = model
         self._config = config
+        self._loss = get_loss(config.loss)
         self._shard = shard
         self._network = network = unwrapped(model)
         network.fit_history(self.rows)
@@ -111,7 +112,7 @@ class Trainer:
         rows, batch_size, starts = portion
         known = None if starts is None else (rows.ratings, starts)
         outputs = self.model(rows.users, rows.movies, rows.times, known)
-        total = network_loss(self._network, self._config.loss, outputs, rows.ratings, rows.weights)
+        total = self._loss.of_network(self._network, outputs, rows.ratings, rows.weights)
         self._optimizer.zero_grad()
         # Data parallelism averages gradients over workers; this makes it the mean over all rows.
         (total * (self._shard.world_size / batch_size)).backward()

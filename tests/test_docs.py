@@ -329,6 +329,7 @@ import pandas as pd, numpy as np, torch, pathlib
 from ncf.data import features
 from ncf.data.batches import Batch
 from ncf.config import ExperimentConfig, FeaturesConfig, ModelConfig, TimeDecayConfig, TrainConfig
+from ncf.evaluation.metrics import METRICS
 from ncf.inference import checkpoint
 from ncf.inference.recommender import load
 from ncf.models.targets import Objective
@@ -356,7 +357,7 @@ rows = Batch(
 )
 
 
-def trained(model, train):
+def trained(model, train, metric="rmse", validation=rows):
     # The network, what is loaded after saving it, and the run.
     experiment = ExperimentConfig(
         model=ModelConfig(embedding_dim=3, hidden_dims=(4,), dropout=0.0, **model),
@@ -364,11 +365,11 @@ def trained(model, train):
         time_decay=TimeDecayConfig(apply_to="none"),
     )
     network = build(experiment, fitted, rows)
-    result = fit(network, rows, rows, Objective(experiment.train, experiment.time_decay, fitted))
+    objective = Objective(experiment.train, experiment.time_decay, fitted)
+    result = fit(network, rows, validation, objective, metric=METRICS[metric])
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss
     checkpoint.save(pathlib.Path("model"), result.last, experiment, fitted, {})
     recommender = load("model")
-    objective = Objective(experiment.train, experiment.time_decay, fitted)
     with torch.no_grad():
         outputs = network.eval().expected_rating(network(rows.users, rows.movies))
     np.testing.assert_allclose(
@@ -429,6 +430,30 @@ for head in ("regression", "ordinal"):
     assert abs(result.epochs[-1].train_loss) < np.log(np.cosh(2.0))
 """
 
+METRIC = """
+from ncf.evaluation.metrics import ErrorSums, Scores
+# Errors 0.5, 0.6 and 0: two of three are within half a star; times the weight 0.8, all are.
+targets, predictions = torch.tensor([3.0, 4.0, 1.0]), torch.tensor([3.5, 3.4, 1.0])
+scores = Scores(
+    ErrorSums.of(predictions, targets), ErrorSums.of(0.8 * predictions, 0.8 * targets)
+)
+metric = METRICS["within_half"]
+assert (metric.direction, metric.of(scores)) == ("max", 2 / 3)
+assert METRICS["decayed_within_half"].of(scores) == 1
+assert (scores + scores).as_dict()["within_half"] == 2 / 3
+# One row after the other comes within half a star of its rating.
+network, recommender, result = trained(
+    {"inputs": ("user", "movie")}, {"patience": 4, "schedule": "plateau"}, "within_half"
+)
+values = [epoch.as_dict()["validation_within_half"] for epoch in result.epochs]
+assert len(set(values)) > 1
+assert result.best_epoch == int(np.argmax(values)) + 1
+assert len(values) in (30, result.best_epoch + 4)
+error = (recommender.predict(7, np.array([1, 2, 3])[rows.movies]) - rows.ratings.numpy())
+assert abs((np.abs(error) <= 0.5).mean() - values[-1]) < 1e-6
+assert sorted(recommender.similar(1, 3).movies) == [2, 3, 4]
+"""
+
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -461,3 +486,7 @@ def test_the_branch_and_the_feature_of_the_how_tos_work(changed: Path, tmp_path:
 
 def test_the_loss_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
     run_with_changes(LOSS, changed, tmp_path)
+
+
+def test_the_metric_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(METRIC, changed, tmp_path)

@@ -25,7 +25,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__", "__init__"),
     ),
     "ncf": (
-        ("config", "errors"),
+        ("registry", "errors"),
+        ("config",),
         ("data",),
         ("models",),
         ("evaluation",),
@@ -201,6 +202,7 @@ def test_packages_say_what_is_in_them(package: str) -> None:
     ("modules", "absent"),
     [
         ("ncf.training.loop, ncf.inference.recommender, ncf.baselines", ["ray"]),
+        ("ncf.config", ["ray", "torch"]),
         ("ncf.data.ray_tasks", ["torch", "sklearn", "scipy"]),
         ("ingest.dataset, ingest.__main__", ["ray", "torch"]),
         ("ncf", ["ray", "torch", "numpy", "pyarrow", "pydantic"]),

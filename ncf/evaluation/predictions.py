@@ -15,7 +15,7 @@ from torch import distributed, nn
 
 from ncf.data.batches import Batch, RatingSource, chunks
 from ncf.data.sampling import SINGLE_WORKER, Shard, sum_over_workers
-from ncf.evaluation.metrics import ErrorSums, Scores, error_vector
+from ncf.evaluation.metrics import NUM_SUMS, ErrorSums, Scores, error_vector
 from ncf.models.targets import Objective
 from ncf.models.weights import unwrapped
 
@@ -97,7 +97,7 @@ def evaluate(
     # glibc keeps as much freed memory as the largest block it saw freed; without this, it returns
     # that of each chunk to the system, and fetching it again takes as long as the arithmetic.
     torch.empty(_KEPT_NUMBERS)
-    totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.device)
+    totals = torch.zeros(2, NUM_SUMS, dtype=torch.float64, device=rows.device)
     with torch.no_grad(), closing(rows.parts()) as parts:
         for batch in (b for part in parts for b in chunks(shard.of(part), EVALUATION_CHUNK)):
             outputs = _point(model, model(batch.users, batch.movies, batch.times))

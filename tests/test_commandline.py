@@ -113,7 +113,7 @@ def test_the_version_is_that_of_the_package(
         ("ingest tmdb configs/quickstart.toml", "did you mean --config configs/quickstart.toml?"),
         ("ray_jobs.recommend --movie=", "the title is empty"),
         ("ray_jobs.train --set storage=s3://", "names no bucket or folder"),
-        ("ray_jobs.train --set storage=nonsense://x", "is no place that can be opened"),
+        ("ray_jobs.train --set storage=nonsense://x", "cannot open the storage"),
         ("ray_jobs.predict --force pairs.csv --out out.csv", "unknown option --force"),
         ("ray_jobs.serve --force", "unknown option --force"),
         ("ingest --config configs/quickstart.toml movielens", "python -m ingest COMMAND --config"),

@@ -21,6 +21,7 @@ import click
 import pytest
 from ray.scripts.scripts import cli
 
+from dev import arrows
 from foundation.config import build, keys
 from ingest import __main__ as ingest
 from ray_jobs.__main__ import commands as jobs
@@ -122,6 +123,8 @@ def check_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif arguments[0] == "-m" and arguments[1] == "ingest":
         options = ingest.parser().parse_args(arguments[2:])
         ingest.load_settings(options)
+    elif arguments == ["-m", "dev.arrows"]:
+        assert arrows.main() == 0
     elif arguments[0] == "-m":
         check_job(arguments[1].removeprefix("ray_jobs."), arguments[2:])
     else:

@@ -127,7 +127,7 @@ def test_similar_movies_are_the_models(client: TestClient, model: Recommender) -
     expected = model.similar(6, 3)
     assert found["movie"] == {"movieId": 6, "title": "Heat (1995)"}
     assert [row["movieId"] for row in found["similar"]] == expected.movies.tolist()
-    np.testing.assert_allclose([row["likeness"] for row in found["similar"]], expected.scores)
+    np.testing.assert_allclose([row["similarity"] for row in found["similar"]], expected.scores)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ movies           GET /api/movies: a search for a title
 Rates are also told as multiples of the reference, in the same run before and after: the same model
 called in a plain loop on one thread, without HTTP and JSON. Refused are answers with 503, which
 count neither as answered nor as failed. Without a checkpoint there is a model of
-configs/gaussian-process.toml with random weights and a catalogue of 9,742 made-up films; how fast
+configs/models/gaussian-process.toml with random weights and a catalogue of 9,742 made-up films; how fast
 it is does not depend on the weights."""
 
 from __future__ import annotations

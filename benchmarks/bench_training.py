@@ -62,7 +62,7 @@ Epoch = Callable[[], object]
 
 
 def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> ExperimentConfig:
-    """The network of ``configs/original.toml``, or one ``width`` times as wide."""
+    """The network of ``configs/protocols/original.toml``, or one ``width`` times as wide."""
     return ExperimentConfig(
         model=ModelConfig(
             embedding_dim=8 * width,

@@ -1,7 +1,7 @@
 """A data set as it was at earlier moments, to choose by what a forecast is made with.
 
     python benchmarks/earlier.py FOLDER earlier
-    python -m ray_jobs.compare --config configs/new-users.toml --set data.source=folder \\
+    python -m ray_jobs.compare --config configs/protocols/new-users.toml --set data.source=folder \\
         --set data.path=earlier/0.625 --set split.validation=0 --set name=earlier
 
 FOLDER holds ratings.csv, movies.csv and, for TMDb, links.csv. The newest fifth of all ratings,

@@ -1,6 +1,6 @@
 """What speeds are told as multiples of, and synthetic data of the size it was made for.
 
-The network of ``configs/original.toml`` as it is mostly written: ratings joined to their movie's
+The network of ``configs/protocols/original.toml`` as it is mostly written: ratings joined to their movie's
 features row by row, a ``DataLoader`` that collates rows, a padded list of genres for each row, the
 loss read after every batch; and the preparation of ratings with pyarrow alone, whole columns in
 memory. Nothing here is clever on purpose.

@@ -139,6 +139,13 @@ class FeaturesConfig(Section):
 class HistoryConfig(Section):
     """What the user's other ratings add to a prediction."""
 
+    renamed = {
+        "forecasts": "causal",
+        "small_chunks": "cold_start_share",
+        "radial_dim": "rbf_dim",
+    }
+    renamed_values = {"encoders": {"closed-form": "gaussian-process"}}
+
     encoders: tuple[HistoryEncoderName, ...] = ()
     """What reads the other ratings; nothing does by default. ``statistics``: by how much they are
     above expectation, on average over all, over like movies and over those near in time;

@@ -1,6 +1,6 @@
 """Make the comparison on each of several splits, and a table and a comparison over all.
 
-For published folds, such as u1 to u5 of ml-100k: ``folds.files`` names the files of each. Every
+For published folds, such as u1 to u5 of ml-100k: ``cross_validate.folds`` names the files of each. Every
 fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows that
 are drawn from its training rows; so its test rows have no part in what is scored on them.
 """
@@ -38,8 +38,8 @@ from ray_jobs.training.worker import PREDICTIONS
 from ray_jobs.tune import search
 
 EXAMPLES: Final = (
-    "--config configs/ml-100k.toml --set data.path=FOLDER",
-    "--config configs/ml-100k.toml --set model.history.use_times=false",
+    "--config configs/protocols/ml-100k.toml --set data.path=FOLDER",
+    "--config configs/protocols/ml-100k.toml --set model.history.use_times=false",
 )
 
 
@@ -88,7 +88,7 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
     """The configuration of one fold's run."""
     split = {
         "kind": "files",
-        "files": config.folds.files[fold],
+        "files": config.cross_validate.folds[fold],
         "validation": config.split.validation,
         "seed": config.split.seed,
     }
@@ -222,14 +222,14 @@ def _console(table: DataTable) -> Table:
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Every fold, one after the other, and what all of them tell."""
-    if not config.folds.files:
+    if not config.cross_validate.folds:
         raise ConfigError(
-            "folds.files names no fold. Give each one's files, as configs/ml-100k.toml does: "
-            '--set \'folds.files={a={train=["a.train"], test=["a.test"]}}\''
+            "cross_validate.folds names no fold. Give each one's files, as configs/protocols/ml-100k.toml does: "
+            '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\''
         )
     with preflight.job(Workspace(config, options.force)):
         found = {
-            fold: _compare(fold_config(config, fold), options.force) for fold in config.folds.files
+            fold: _compare(fold_config(config, fold), options.force) for fold in config.cross_validate.folds
         }
         _write(config, Summary.of(found, config.compare.resamples))
 

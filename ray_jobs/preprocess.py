@@ -19,7 +19,7 @@ from ray_jobs.config import JobConfig
 from ray_jobs.results.run import Workspace, fingerprint
 
 EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--set data.source=folder --set data.path=FOLDER --set split.kind=global-time",
 )
 

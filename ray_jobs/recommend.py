@@ -39,9 +39,9 @@ from ray_jobs.tune import search
 FILE: Final = "recommendations.parquet"
 
 EXAMPLES: Final = (
-    "--config configs/gaussian-process.toml --all",
-    "--config configs/gaussian-process.toml --user 42 --reasons",
-    '--config configs/gaussian-process.toml --movie "Toy Story (1995)"',
+    "--config configs/models/gaussian-process.toml --all",
+    "--config configs/models/gaussian-process.toml --user 42 --reasons",
+    '--config configs/models/gaussian-process.toml --movie "Toy Story (1995)"',
 )
 
 _BASE: Final = {

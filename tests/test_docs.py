@@ -83,7 +83,7 @@ def test_documents_and_commands_are_found() -> None:
         "ray up cluster.yaml",
         "python -m ingest tmdb --purge",
         "ray job submit --working-dir . -- python -m ray_jobs.pipeline "
-        "--config configs/ml-latest-small.toml --set storage=s3://BUCKET/ratings",
+        "--config configs/protocols/losses.toml --set storage=s3://BUCKET/ratings",
     ):
         assert command in found
 

@@ -132,7 +132,7 @@ def made_model(folder: Path) -> None:
         weights=torch.ones(count),
         times=torch.randint(10**9, (count,)),
     )
-    experiment = load_config(str(CONFIG), []).experiment
+    experiment = load_config([str(CONFIG)], []).experiment
     model = NCF(experiment.model, preprocessor)
     model.init_output_bias(3.5)
     model.fit_history(rows)

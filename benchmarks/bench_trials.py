@@ -42,7 +42,7 @@ def timed_search(
     """Wall seconds of one search, and those that its trials spent in epochs."""
     name = f"{executor}-{trials}"
     changes = [f"name={name}", f"tune.executor={executor}", f"tune.num_trials={trials}"]
-    workspace = Workspace(load_config(str(CONFIG), [*settings, *changes]))
+    workspace = Workspace(load_config([str(CONFIG)], [*settings, *changes]))
     started = time.perf_counter()
     search(workspace, prepared)
     wall = time.perf_counter() - started
@@ -53,7 +53,7 @@ def timed_search(
 
 def compare(settings: list[str], lengths: dict[str, int]) -> Result:
     """Both executors, each with searches of two lengths."""
-    config = load_config(str(CONFIG), settings)
+    config = load_config([str(CONFIG)], settings)
     workspace = Workspace(config)
     prepared = preprocess(workspace, ingest(workspace))
     ensure_ray(config)

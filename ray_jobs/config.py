@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, get_args, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -136,7 +136,7 @@ DEFAULT_SPACE: dict[str, Dimension] = {
 class TuneConfig(Section):
     """The search by Ray Tune and Optuna."""
 
-    renamed_values = {"executor": {"warm": "persistent"}}
+    renamed_values: ClassVar = {"executor": {"warm": "persistent"}}
 
     num_trials: Annotated[int, Field(ge=0)] = 20
     """Configurations to try; 0 leaves the search out and takes the configuration as it is. Trials
@@ -198,7 +198,7 @@ class TuneConfig(Section):
 class CompareConfig(Section):
     """The comparison of losses."""
 
-    renamed_values = {"baselines": {"factors": "matrix-factorization"}}
+    renamed_values: ClassVar = {"baselines": {"factors": "matrix-factorization"}}
 
     losses: Annotated[tuple[LossName, ...], Field(min_length=1)] = ("mse", "l1", "smooth_l1")
     """Losses, each trained with every seed."""
@@ -258,7 +258,7 @@ class ServeConfig(Section):
 class JobConfig(Section):
     """Everything a job can be told."""
 
-    renamed = {"folds": "cross_validate.folds"}
+    renamed: ClassVar = {"folds": "cross_validate.folds"}
 
     storage: str = "artifacts"
     """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""

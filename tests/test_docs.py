@@ -177,7 +177,7 @@ def check_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         module.main()
     (options,) = seen
     if config := getattr(options, "config", None):
-        load_config(config, options.set)
+        load_config([config] if isinstance(config, str) else config, options.set)
 
 
 def check_make(arguments: list[str]) -> None:

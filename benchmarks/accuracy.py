@@ -1,8 +1,9 @@
 """Accuracy of one configuration over several seeds, without Ray.
 
-    python -m ray_jobs.preprocess --config configs/gaussian-process.toml
-    python -m ray_jobs.preprocess --config configs/gaussian-process.toml --set split.validation=0
-    python benchmarks/accuracy.py artifacts/prepared/* --config configs/gaussian-process.toml
+    python -m ray_jobs.preprocess --config configs/models/gaussian-process.toml
+    python -m ray_jobs.preprocess --config configs/models/gaussian-process.toml --set
+    split.validation=0 python benchmarks/accuracy.py artifacts/prepared/* --config
+    configs/models/gaussian-process.toml
 
 The first folder has validation rows; in the second they are training rows. If there are more
 folders, name the two to use.
@@ -41,7 +42,7 @@ from pyarrow import fs
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from foundation.config import apply_overrides, read_toml  # noqa: E402
+from foundation.config import apply_overrides, read_configs  # noqa: E402
 from foundation.config import build as checked  # noqa: E402
 from ncf.baselines import DEFAULT_TRIALS, fit_baselines  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
@@ -359,7 +360,7 @@ def main() -> int:
     elif final and options.peers:
         peers(chosen, final, options)
     else:
-        values = apply_overrides(read_toml(options.config), options.set)
+        values = apply_overrides(read_configs([options.config], ExperimentConfig), options.set)
         experiment = checked(JobConfig, values, options.config).experiment
         models(experiment, chosen, final, options)
     return 0

@@ -3,8 +3,8 @@
     python benchmarks/bench_serve.py [--checkpoint FOLDER] [--connections N ...] [--seconds S]
         [--replicas N] [--quick] [--json]
 
-Starts ``python -m ray_jobs.serve`` and drives it from this process over persistent connections, each
-with one request at a time:
+Starts ``python -m ray_jobs.serve`` and drives it from this process over persistent connections,
+each with one request at a time:
 
 recommendations  POST /api/recommendations: ten movies with reasons, for ten ratings
 movies           GET /api/movies: a search for a title
@@ -12,8 +12,8 @@ movies           GET /api/movies: a search for a title
 Rates are also given as multiples of a reference, measured in the same run before and after: the
 same model called in a plain loop on one thread, without HTTP and JSON. Responses with 503 count as
 refused, not as completed or failed. Without --checkpoint, the model has the configuration
-configs/gaussian-process.toml, random weights and a catalogue of 9,742 generated movies; its speed
-does not depend on the weights."""
+configs/models/gaussian-process.toml, random weights and a catalogue of 9,742 generated movies; its
+speed does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def made_model(folder: Path) -> None:
         weights=torch.ones(count),
         times=torch.randint(10**9, (count,)),
     )
-    experiment = load_config(str(CONFIG), []).experiment
+    experiment = load_config([str(CONFIG)], []).experiment
     model = NCF(experiment.model, preprocessor)
     model.init_output_bias(3.5)
     model.fit_history(rows)

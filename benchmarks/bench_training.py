@@ -62,7 +62,7 @@ Epoch = Callable[[], object]
 
 
 def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> ExperimentConfig:
-    """The network of ``configs/original.toml``, or one ``width`` times as wide."""
+    """The network of ``configs/protocols/original.toml``, or one ``width`` times as wide."""
     return ExperimentConfig(
         model=ModelConfig(
             embedding_dim=8 * width,
@@ -104,7 +104,8 @@ def plain(preprocessor: Preprocessor, rows: Batch) -> Epoch:
 
 
 def step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
-    """Steps of the plain network only, on rows in order that are joined to their features before."""
+    """Steps of the plain network only, on rows in order that are joined to their features
+    before."""
     model = original_loop.ReferenceNCF()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     size = config.train.batch_size

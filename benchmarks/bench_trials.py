@@ -3,11 +3,10 @@
     python benchmarks/bench_trials.py [--trials 100] [--reference-trials 8] [--set ...]
         [--quick] [--json]
 
-Uses configs/quickstart.toml, with both executors in one Ray, in turns: a search of as many trials as
-run concurrently, which includes starting up, and a longer one. Their difference is the cost of
+Uses configs/quickstart.toml, with both executors in one Ray, in turns: a search of as many trials
+as run concurrently, which includes starting up, and a longer one. Their difference is the cost of
 further trials: trials per hour, and seconds of a worker group for each beyond its epochs, which the
-workers time.
-"""
+workers time. """
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ def timed_search(
     """Wall seconds of one search, and the seconds that its trials spent in epochs."""
     name = f"{executor}-{trials}"
     changes = [f"name={name}", f"tune.executor={executor}", f"tune.num_trials={trials}"]
-    workspace = Workspace(load_config(str(CONFIG), [*settings, *changes]))
+    workspace = Workspace(load_config([str(CONFIG)], [*settings, *changes]))
     started = time.perf_counter()
     search(workspace, prepared)
     wall = time.perf_counter() - started
@@ -54,7 +53,7 @@ def timed_search(
 
 def compare(settings: list[str], lengths: dict[str, int]) -> Result:
     """Both executors, each with searches of two lengths."""
-    config = load_config(str(CONFIG), settings)
+    config = load_config([str(CONFIG)], settings)
     workspace = Workspace(config)
     prepared = preprocess(workspace, ingest(workspace))
     ensure_ray(config)

@@ -1,7 +1,7 @@
 """The baselines compared with published implementations: same settings, same rows.
 
     pip install scikit-surprise lenskit
-    python -m ray_jobs.preprocess --config configs/ncf.toml
+    python -m ray_jobs.preprocess --config configs/models/ncf.toml
     python benchmarks/published.py artifacts/prepared/*
 
 Settings are chosen on the validation rows; then both implementations are fitted on training and

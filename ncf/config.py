@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -144,6 +144,13 @@ class FeaturesConfig(Section):
 
 class HistoryConfig(Section):
     """What the user's other ratings add to a prediction."""
+
+    renamed: ClassVar = {
+        "forecasts": "causal",
+        "small_chunks": "cold_start_share",
+        "radial_dim": "rbf_dim",
+    }
+    renamed_values: ClassVar = {"encoders": {"closed-form": "gaussian-process"}}
 
     encoders: tuple[HistoryEncoderName, ...] = ()
     """What reads the other ratings; nothing does by default. ``statistics``: by how much they are

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.tune import TuneError
 
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser
-from foundation.config import apply_overrides, build, keys, read_toml
+from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.cluster.session import LOGS
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Run = Callable[[JobConfig, argparse.Namespace], None]
 
 _EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--config configs/quickstart.toml --set tune.num_trials=50",
 )
 _ENVIRONMENT: Final = """\
@@ -41,7 +41,13 @@ def parser(
 ) -> Parser:
     """A parser with the options that every job has, and those of one that makes stages."""
     result = Parser(prog, purpose, examples, _ENVIRONMENT if has_stages else "")
-    result.add_argument("--config", metavar="FILE", help="configuration, TOML")
+    result.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="configuration, TOML; may be given many times, later files taking precedence",
+    )
     result.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -57,14 +63,14 @@ def parser(
     return result
 
 
-def load_config(path: str | None, overrides: Sequence[str]) -> JobConfig:
-    """The configuration in ``path``, changed by ``overrides``.
+def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
+    """The configuration in ``paths``, later ones taking precedence, changed by ``overrides``.
 
     Raises:
         ConfigError: if it cannot be read or is invalid.
     """
-    values = apply_overrides(read_toml(path) if path else {}, overrides, keys(JobConfig))
-    return build(JobConfig, values, path or "the command line")
+    values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
+    return build(JobConfig, values, ", ".join(paths) or "the command line")
 
 
 def main(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -136,6 +136,8 @@ DEFAULT_SPACE: dict[str, Dimension] = {
 class TuneConfig(Section):
     """The search by Ray Tune and Optuna."""
 
+    renamed_values: ClassVar = {"executor": {"warm": "persistent"}}
+
     num_trials: Annotated[int, Field(ge=0)] = 20
     """Configurations to try; 0 leaves the search out and takes the configuration as it is. Trials
     that the same search has made already count, be it that it was killed or that it had another
@@ -196,6 +198,8 @@ class TuneConfig(Section):
 class CompareConfig(Section):
     """The comparison of losses."""
 
+    renamed_values: ClassVar = {"baselines": {"factors": "matrix-factorization"}}
+
     losses: Annotated[tuple[LossName, ...], Field(min_length=1)] = ("mse", "l1", "smooth_l1")
     """Losses, each trained with every seed."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
@@ -221,10 +225,10 @@ class CompareConfig(Section):
     """Draws of the bootstrap over users that tells differences between models from chance."""
 
 
-class FoldsConfig(Section):
+class CrossValidateConfig(Section):
     """Several splits of the same ratings, for ``python -m ray_jobs.cross_validate``."""
 
-    files: dict[FoldName, SplitFiles] = Field(default_factory=dict)
+    folds: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and
     ``split.seed`` hold for all of them."""
 
@@ -254,6 +258,8 @@ class ServeConfig(Section):
 class JobConfig(Section):
     """Everything a job can be told."""
 
+    renamed: ClassVar = {"folds": "cross_validate.folds"}
+
     storage: str = "artifacts"
     """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "default"
@@ -269,7 +275,7 @@ class JobConfig(Section):
     ray: RayConfig = RayConfig()
     tune: TuneConfig = TuneConfig()
     compare: CompareConfig = CompareConfig()
-    folds: FoldsConfig = FoldsConfig()
+    cross_validate: CrossValidateConfig = CrossValidateConfig()
     final: FinalConfig = FinalConfig()
     recommend: RecommendConfig = RecommendConfig()
     serve: ServeConfig = ServeConfig()

@@ -1,9 +1,8 @@
 """Make the comparison on each of several splits, and a table and a comparison over all.
 
-For published folds, such as u1 to u5 of ml-100k: ``folds.files`` names the files of each. Every
-fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows that
-are drawn from its training rows, so that no choice depends on the test rows.
-"""
+For published folds, such as u1 to u5 of ml-100k: ``cross_validate.folds`` names the files of each.
+Every fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows
+that are drawn from its training rows, so that no choice depends on the test rows. """
 
 from __future__ import annotations
 
@@ -40,8 +39,8 @@ from ray_jobs.stages import Stages
 logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
-    "--config configs/ml-100k.toml --set data.path=FOLDER",
-    "--config configs/ml-100k.toml --set model.history.use_times=false",
+    "--config configs/protocols/ml-100k.toml --set data.path=FOLDER",
+    "--config configs/protocols/ml-100k.toml --set model.history.use_times=false",
 )
 
 
@@ -90,7 +89,7 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
     """The configuration of one fold's run."""
     split = {
         "kind": "files",
-        "files": config.folds.files[fold],
+        "files": config.cross_validate.folds[fold],
         "validation": config.split.validation,
         "seed": config.split.seed,
     }
@@ -220,14 +219,15 @@ def _console(table: DataTable) -> Table:
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Compare the models on every fold, one after the other, and summarise."""
-    if not config.folds.files:
+    if not config.cross_validate.folds:
         raise ConfigError(
-            "folds.files names no fold. Give each one's files, as configs/ml-100k.toml does: "
-            '--set \'folds.files={a={train=["a.train"], test=["a.test"]}}\''
+            "cross_validate.folds names no fold. Give each one's files, as configs/protocols/ml-100k.toml does: "
+            '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\''
         )
     with preflight.job(Workspace(config, options.force)):
         folds = {
-            fold: _compare(fold_config(config, fold), options.force) for fold in config.folds.files
+            fold: _compare(fold_config(config, fold), options.force)
+            for fold in config.cross_validate.folds
         }
         _write(config, Summary.of(folds, config.compare.resamples))
 

@@ -19,7 +19,7 @@ from ray_jobs.errors import ClusterError
 from ray_jobs.results.run import Workspace
 
 EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--config configs/quickstart.toml --set ray.address=auto",
 )
 

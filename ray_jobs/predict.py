@@ -37,7 +37,7 @@ _BLOCK: Final = EVALUATION_CHUNK
 """Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
 _SECONDS_BETWEEN_LINES: Final = 5.0
 
-EXAMPLES: Final = ("--config configs/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
+EXAMPLES: Final = ("--config configs/models/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
 
 def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:

@@ -23,7 +23,7 @@ from ray_jobs.results.stage import fingerprint
 logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--set data.source=folder --set data.path=FOLDER --set split.kind=global-time",
 )
 

@@ -42,9 +42,9 @@ from ray_jobs.train import FinalModel, train
 logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
-    "--config configs/gaussian-process.toml --all",
-    "--config configs/gaussian-process.toml --user 42 --reasons",
-    '--config configs/gaussian-process.toml --movie "Toy Story (1995)"',
+    "--config configs/models/gaussian-process.toml --all",
+    "--config configs/models/gaussian-process.toml --user 42 --reasons",
+    '--config configs/models/gaussian-process.toml --movie "Toy Story (1995)"',
 )
 
 _BASE: Final = {

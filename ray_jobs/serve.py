@@ -59,7 +59,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         logger.info(
             "note: this model cannot use the ratings of somebody new, so the page offers search "
             "and similar movies alone; one with model.history.encoders can, such as that of "
-            "configs/gaussian-process.toml"
+            "configs/models/gaussian-process.toml"
         )
     try:
         ensure_ray(config)
@@ -167,7 +167,7 @@ if __name__ == "__main__":
             run,
             add_options=add_options,
             examples=(
-                "--config configs/gaussian-process.toml",
+                "--config configs/models/gaussian-process.toml",
                 "--checkpoint artifacts/runs/gaussian-process/checkpoint --port 8001",
             ),
             when_interrupted="interrupted; the page is no longer served",

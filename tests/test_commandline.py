@@ -106,7 +106,7 @@ def test_the_version_is_that_of_the_package(
         ("ray_jobs.doctor --set epochs=3", "Did you mean 'train.epochs'?"),
         ("ray_jobs.doctor --set train.epohcs=3", "Did you mean 'epochs'?"),
         ("ray_jobs.doctor --set tune.epochs=3", "Did you mean 'train.epochs'?"),
-        ("ray_jobs.cross_validate", "folds.files names no fold"),
+        ("ray_jobs.cross_validate", "cross_validate.folds names no fold"),
         ("ray_jobs recomend", "did you mean python -m ray_jobs.recommend?"),
         ("ray_jobs --versoin", "did you mean --version?"),
         ("ray_jobs.pipeline configs/quickstart.toml", "mean --config configs/quickstart.toml?"),
@@ -148,7 +148,7 @@ def test_wrong_usage_ends_with_2_and_names_what_was_meant(
         *((module, []) for module in ("preprocess", "tune", "compare", "train", "recommend")),
         *((module, []) for module in ("pipeline", "doctor")),
         ("predict", ["pairs.csv", "--out", "out.csv"]),
-        ("cross_validate", ["--set", 'folds.files={a={train=["a"], test=["b"]}}']),
+        ("cross_validate", ["--set", 'cross_validate.folds={a={train=["a"], test=["b"]}}']),
     ],
 )
 def test_a_job_that_fails_ends_with_1(

@@ -84,7 +84,7 @@ def test_documents_and_commands_are_found() -> None:
         "ray up cluster.yaml",
         "python -m ingest tmdb --purge",
         "ray job submit --working-dir . -- python -m ray_jobs.pipeline "
-        "--config configs/ml-latest-small.toml --set storage=s3://BUCKET/ratings",
+        "--config configs/protocols/losses.toml --set storage=s3://BUCKET/ratings",
     ):
         assert command in found
 
@@ -180,7 +180,7 @@ def check_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         module.main()
     (options,) = seen
     if config := getattr(options, "config", None):
-        load_config(config, options.set)
+        load_config([config] if isinstance(config, str) else config, options.set)
 
 
 def check_make(arguments: list[str]) -> None:

@@ -184,7 +184,7 @@ class Recommender:
             raise UnsupportedError(
                 "this model learns a vector for each training user and cannot use the ratings of "
                 "somebody new without being trained again. A model with model.history.encoders "
-                "can, such as that of configs/gaussian-process.toml; or ask for the "
+                "can, such as that of configs/models/gaussian-process.toml; or ask for the "
                 "recommendations for an unknown user, which rest on the movies alone."
             )
         wanted, stars, seconds = np.broadcast_arrays(

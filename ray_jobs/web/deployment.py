@@ -21,8 +21,8 @@ from ray_jobs.web.about import describe
 from ray_jobs.web.app import MOST_WAITING, make_app
 
 _AT_A_REPLICA: Final = 4 * MOST_WAITING
-"""Requests that Serve passes to a replica at once. More than the replica queues, so that the replica
-refuses: Serve retries a full replica after up to half a second, which leaves it idle."""
+"""Requests that Serve passes to a replica at once. More than the replica queues, so that the
+replica refuses: Serve retries a full replica after up to half a second, which leaves it idle."""
 _QUEUED: Final = MOST_WAITING
 """Requests queued in the proxy for each replica; Serve refuses further ones."""
 _TRIED_TO_LOAD: Final = 2

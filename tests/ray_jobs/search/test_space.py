@@ -74,7 +74,7 @@ def test_every_draw_is_a_configuration(tmp_path: Path) -> None:
 
 
 def test_the_family_has_no_impossible_draw() -> None:
-    config = load_config(str(FAMILY), [])
+    config = load_config([str(FAMILY)], [])
 
     experiments = [with_parameters(config.experiment, decoded(d)) for d in drawn(config, 200)]
 
@@ -109,7 +109,7 @@ def test_the_winner_has_the_settings_of_its_table(tmp_path: Path) -> None:
 
     assert chosen.parameters == TABLE | {"train.learning_rate": 0.005}
     assert (chosen.experiment.train.loss, chosen.experiment.model.head) == ("nll", "ordinal")
-    best = load_config(str(tmp_path / "runs" / "x" / "best_config.toml"), [])
+    best = load_config([str(tmp_path / "runs" / "x" / "best_config.toml")], [])
     assert best.experiment == chosen.experiment
     rows = (workspace.run / "trials.parquet").read_table().to_pylist()
     assert [row["config.train.loss"] for row in rows] == ["mse", AS_TEXT]
@@ -123,7 +123,7 @@ def test_the_configuration_that_a_run_sets_down_is_read_back(tmp_path: Path) -> 
 
     Workspace(config).open()
 
-    assert load_config(str(tmp_path / "runs" / "x" / "config.toml"), []) == config
+    assert load_config([str(tmp_path / "runs" / "x" / "config.toml")], []) == config
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ a separate process:
 
 generate    ``python -m ingest synthetic``, without TMDb records, which ``bench_ingest.py`` covers.
 plain       ``original_loop.prepare``: the work of ``preprocess`` on ratings, with pyarrow only.
-preprocess  ``python -m ray_jobs.preprocess``, after the start of Ray. Its rate is given as a multiple
+preprocess  ``python -m ray_jobs.preprocess``, after the start of Ray. Its rate is a multiple
             of that of ``plain``, the mean of one run before and one after.
 read        the training rows of the prepared data, as tensors.
 train       one epoch of the default network at batch 8,192, on one thread, with rows in memory.

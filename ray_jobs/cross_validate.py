@@ -221,7 +221,8 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Compare the models on every fold, one after the other, and summarise."""
     if not config.cross_validate.folds:
         raise ConfigError(
-            "cross_validate.folds names no fold. Give each one's files, as configs/protocols/ml-100k.toml does: "
+            "cross_validate.folds names no fold. Give each one's files, as "
+            "configs/datasets/ml-100k.toml does: "
             '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\''
         )
     with preflight.job(Workspace(config, options.force)):

@@ -16,6 +16,8 @@ from foundation.console import complain
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.cluster.session import LOGS
 from ray_jobs.config import JobConfig
+from ray_jobs.search.samplers import check_sampler
+from ray_jobs.search.schedulers import check_scheduler
 
 Run = Callable[[JobConfig, argparse.Namespace], None]
 
@@ -61,7 +63,10 @@ def load_config(path: str | None, overrides: Sequence[str]) -> JobConfig:
         ConfigError: if it cannot be read or is invalid.
     """
     values = apply_overrides(read_toml(path) if path else {}, overrides, keys(JobConfig))
-    return build(JobConfig, values, path or "the command line")
+    config = build(JobConfig, values, path or "the command line")
+    check_scheduler(config.tune.scheduler)
+    check_sampler(config.tune.sampler)
+    return config
 
 
 def main(

@@ -6,7 +6,7 @@
 Uses configs/quickstart.toml, with both executors in one Ray, in turns: a search of as many trials
 as run concurrently, which includes starting up, and a longer one. Their difference is the cost of
 further trials: trials per hour, and seconds of a worker group for each beyond its epochs, which the
-workers time. """
+workers time."""
 
 from __future__ import annotations
 

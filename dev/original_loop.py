@@ -3,7 +3,7 @@
 The network of ``configs/protocols/original.toml`` in the usual form: ratings joined to their
 movie's features row by row, a ``DataLoader`` that collates rows, a padded list of genres for each
 row, the loss read after every batch; and the preparation of ratings with pyarrow only, with whole
-columns in memory. It is deliberately not optimised. """
+columns in memory. It is deliberately not optimised."""
 
 from __future__ import annotations
 

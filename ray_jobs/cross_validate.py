@@ -2,7 +2,7 @@
 
 For published folds, such as u1 to u5 of ml-100k: ``cross_validate.folds`` names the files of each.
 Every fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows
-that are drawn from its training rows, so that no choice depends on the test rows. """
+that are drawn from its training rows, so that no choice depends on the test rows."""
 
 from __future__ import annotations
 

@@ -27,11 +27,12 @@ from ray_jobs.recommend import recommend
 from ray_jobs.report.pipeline import write_report
 from ray_jobs.results.run import Workspace
 from ray_jobs.train import train
-from ray_jobs.tune import search
+from ray_jobs.tune import check_search, search
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Every stage, each on what the earlier ones made."""
+    check_search(config)
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         raw = ingest(workspace)

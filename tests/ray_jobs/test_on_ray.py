@@ -371,7 +371,7 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     assert {row["state"] for row in rows} == {"finished", "stopped"}
     for row in rows:
         assert (row["epochs"] < 3) is (row["state"] == "stopped")
-    assert thirteen.validation_rmse == min(row[METRIC] for row in rows)
+    assert thirteen.result == min(row[METRIC] for row in rows)
     # All that Ray has logged belongs to these trials.
     logs = [path.parent.name for path in (storage / "runs/in-parts/ray/tune").glob("*/result.json")]
     assert sorted(name.split("_")[2] for name in logs) == sorted(row["trial_id"] for row in rows)

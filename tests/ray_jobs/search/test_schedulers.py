@@ -72,17 +72,17 @@ def test_the_registries_hold_ray_tunes_schedulers_and_optunas_samplers() -> None
 )
 def test_unknown_names_are_refused_with_the_valid_ones(setting: str, valid: str) -> None:
     with pytest.raises(ConfigError, match=f"tune.{setting} = 'best' is none of {valid}"):
-        load_config(None, [f"tune.{setting}=best"])
+        load_config([], [f"tune.{setting}=best"])
 
 
 @pytest.mark.skipif(find_spec("cmaes") is not None, reason="the package is installed")
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
-    config = load_config(None, ["tune.sampler=cmaes"])
+    config = load_config([], ["tune.sampler=cmaes"])
 
     with pytest.raises(ConfigError, match=r"needs packages that are not .*`pip install cmaes`"):
         check_search(config)
 
-    check_search(load_config(None, ["tune.sampler=cmaes", "tune.num_trials=0"]))
+    check_search(load_config([], ["tune.sampler=cmaes", "tune.num_trials=0"]))
 
 
 @pytest.mark.skipif(find_spec("cmaes") is None, reason="needs the package")

@@ -358,7 +358,7 @@ print("done")
 
 
 def test_the_branch_and_the_feature_of_the_how_tos_work(tmp_path: Path) -> None:
-    for package in ("foundation", "ncf"):
+    for package in ("foundation", "ingest", "ncf", "ray_jobs"):
         shutil.copytree(ROOT / package, tmp_path / package)
     for block in blocks("diff"):
         apply(block.text, tmp_path)

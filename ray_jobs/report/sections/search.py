@@ -61,9 +61,9 @@ def search_blocks(
     scale = "R2" if metric.mode == "max" else f"{metric.title} in stars"
     states = Counter(trial["state"] for trial in trials)
     yield Text(
-        f"{len(trials)} trials by Optuna's {_sampler(settings)} sampler: {states['finished']} trained to their end, "
-        f"{states['stopped']} stopped by {_scheduler(settings)} because they fell behind, {states['failed']} failed. "
-        f"Trials are compared by validation {scale}; no test row was read."
+        f"{len(trials)} trials by Optuna's {_sampler(settings)} sampler: {states['finished']} trained "
+        f"to their end, {states['stopped']} stopped by {_scheduler(settings)} because they fell "
+        f"behind, {states['failed']} failed. Trials are compared by validation {scale}; no test row was read."
     )
     errors = [trial[metric.key] for trial in trials if trial["state"] != "failed"]
     yield Plot(
@@ -134,7 +134,8 @@ def _importances(
         f"{metric.title} from the "
         "settings, and a setting's importance is the share of the forest's variance that it "
         "explains alone, over the whole range that was searched; shares are scaled to add up to 1. "
-        f"A trial that {_scheduler(settings)} stopped counts with the error it had then, as it did for the sampler. "
+        f"A trial that {_scheduler(settings)} stopped counts with the error it had then, as it "
+        "did for the sampler. "
         "Beside it the same for finished trials alone, which are those that kept up"
         + (
             f": there are fewer than {FEWEST_TRIALS}, too few. "
@@ -145,7 +146,8 @@ def _importances(
     )
     yield Plot(
         "importances",
-        f"Importance of each setting for the validation {metric.title}, over all trials that did not fail.",
+        f"Importance of each setting for the validation {metric.title}, over all trials that "
+        "did not fail.",
         "Bars for the importance of each setting: "
         + "; ".join(f"{name} {share:.2f}" for name, share in found.items()),
         plots.bars(found, "importance, fANOVA"),
@@ -183,7 +185,7 @@ def _parallel_coordinates(study: Study, settings: TuneConfig) -> Iterator[Block]
 def coordinates(
     study: Study, metric: SearchMetric = SEARCH_METRICS["rmse"]
 ) -> tuple[Coordinate, ...]:
-    """Scales of the metric, best value first, and of each setting, with every judged trial's place."""
+    """Scales of the metric, best value first, and of each setting, with every trial's place."""
     judged = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     costs = [metric.cost(trial.value) for trial in judged]
     low, high = min(costs), max(costs)

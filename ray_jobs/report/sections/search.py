@@ -61,9 +61,11 @@ def search_blocks(
     scale = "R2" if metric.mode == "max" else f"{metric.title} in stars"
     states = Counter(trial["state"] for trial in trials)
     yield Text(
-        f"{len(trials)} trials by Optuna's {_sampler(settings)} sampler: {states['finished']} trained "
-        f"to their end, {states['stopped']} stopped by {_scheduler(settings)} because they fell "
-        f"behind, {states['failed']} failed. Trials are compared by validation {scale}; no test row was read."
+        f"{len(trials)} trials by Optuna's {_sampler(settings)} sampler: "
+        f"{states['finished']} trained to their end, "
+        f"{states['stopped']} stopped by {_scheduler(settings)} because they fell behind, "
+        f"{states['failed']} failed. "
+        f"Trials are compared by validation {scale}; no test row was read."
     )
     errors = [trial[metric.key] for trial in trials if trial["state"] != "failed"]
     yield Plot(

@@ -462,7 +462,7 @@ assert sorted(recommender.similar(1, 3).movies) == [2, 3, 4]
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the packages with every change that the how-tos describe."""
     folder = tmp_path_factory.mktemp("changed")
-    for package in ("foundation", "ncf"):
+    for package in ("foundation", "ingest", "ncf", "ray_jobs"):
         shutil.copytree(ROOT / package, folder / package)
     for block in blocks("diff"):
         apply(block.text, folder)

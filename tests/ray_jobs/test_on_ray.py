@@ -397,6 +397,26 @@ def assert_models_are_those_of_the_best(
         assert checkpoint.load(folder / "last").record["epoch"] == row["epochs"]
 
 
+def test_a_search_by_another_scheduler_sampler_and_metric_is_continued(
+    storage: Path, prepared: PreparedDataset
+) -> None:
+    others = {"scheduler": "hyperband", "sampler": "gp", "metric": "r2"}
+    few, more = (small_search(storage, "others", count, **others) for count in (3, 5))
+
+    search(few, prepared)
+    three = table(few)
+    chosen = search(more, prepared)
+
+    rows = table(more)
+    assert rows[:3] == three
+    assert {row["state"] for row in rows} <= {"finished", "stopped"}
+    assert chosen.result == max(row["best_validation_r2"] for row in rows)
+    best = json.loads(Path(more.run.path, "best_config.json").read_text())
+    assert best["validation_r2"] == chosen.result
+    record = checkpoint.load(Path(more.run.path, best["models"], "best")).record
+    assert record["metrics"]["validation_r2"] == pytest.approx(chosen.result)
+
+
 def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> None:
     workspace = small_search(storage, "another", 3)
     open_records(workspace.config, prepared, workspace.run).start(1, "trial", {})
@@ -409,6 +429,9 @@ def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> 
     assert is_known(keep_models=3, live_table=True, also_on_cpus=True)
     assert not is_known(seed=1)
     assert not is_known(grace_epochs=2)
+    assert not is_known(scheduler="median")
+    assert not is_known(sampler="random")
+    assert not is_known(metric="mae")
     assert not is_known(space={"model.dropout": {"low": 0.0, "high": 0.1}})
     assert is_known()
     assert not is_known(afresh=True)

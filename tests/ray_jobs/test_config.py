@@ -44,7 +44,7 @@ def test_the_original_configuration_is_that_of_the_original_work() -> None:
 
 def test_a_set_option_wins_over_the_file() -> None:
     config = load_config(
-        str(CONFIGS / "quickstart.toml"), ["train.epochs=7", "model.hidden_dims=[3, 2]"]
+        [str(CONFIGS / "quickstart.toml")], ["train.epochs=7", "model.hidden_dims=[3, 2]"]
     )
 
     assert config.train.epochs == 7

@@ -331,8 +331,8 @@ def small_search(storage: Path, name: str, count: int, **settings: Any) -> Works
     return Workspace(job(storage, name=name, train=train, tune=defaults | settings))
 
 
-def table(workspace: Workspace) -> list[dict[str, Any]]:
-    return pq.read_table(workspace.run.path + "/trials.parquet").to_pylist()
+def table(workspace: Workspace, folder: str = ".") -> list[dict[str, Any]]:
+    return pq.read_table(Path(workspace.run.path, folder, "trials.parquet")).to_pylist()
 
 
 def suggested_by_optuna(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -403,17 +403,19 @@ def test_a_search_by_another_scheduler_sampler_and_metric_is_continued(
     others = {"scheduler": "hyperband", "sampler": "gp", "metric": "r2"}
     few, more = (small_search(storage, "others", count, **others) for count in (3, 5))
 
-    search(few, prepared)
-    three = table(few)
-    chosen = search(more, prepared)
+    # A search of one loss, so that no other test exports metrics of the same names.
+    search(few, prepared, "smooth_l1")
+    three = table(few, "searches/smooth_l1")
+    chosen = search(more, prepared, "smooth_l1")
 
-    rows = table(more)
+    rows = table(more, "searches/smooth_l1")
     assert rows[:3] == three
     assert {row["state"] for row in rows} <= {"finished", "stopped"}
     assert chosen.result == max(row["best_validation_r2"] for row in rows)
-    best = json.loads(Path(more.run.path, "best_config.json").read_text())
+    folder = Path(more.run.path, "searches", "smooth_l1")
+    best = json.loads((folder / "best_config.json").read_text())
     assert best["validation_r2"] == chosen.result
-    record = checkpoint.load(Path(more.run.path, best["models"], "best")).record
+    record = checkpoint.load(folder / best["models"] / "best").record
     assert record["metrics"]["validation_r2"] == pytest.approx(chosen.result)
 
 

@@ -270,9 +270,11 @@ class TrainConfig(Section):
     stop_after: Annotated[int, Field(ge=0)] = 0
     """Stop after this epoch, although the schedule is made for ``epochs``; 0 goes to the end."""
     patience: Annotated[int, Field(ge=0)] = 3
-    """Stop after this many epochs without a better validation RMSE in stars; 0 never does."""
+    """Stop after this many epochs without a better value of ``tune.metric`` on the validation rows,
+    by default RMSE in stars; 0 never does."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights are the result: those with the lowest validation RMSE, or the last.
+    """Which epoch's weights are the result: the best by ``tune.metric`` on the validation rows, by
+    default RMSE in stars, or the last.
     Where a schedule brings the learning rate to zero, differences between its last epochs are
     mostly chance, and choosing among them is no gain."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

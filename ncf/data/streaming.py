@@ -6,9 +6,9 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -59,15 +59,13 @@ class Streamed:
     """Device of the batches."""
     window: int = WINDOW_ROWS
     """Mean number of rows of a window."""
-    changes: tuple[Callable[[Batch], Batch], ...] = ()
-    """Functions applied to rows after reading."""
 
     def __len__(self) -> int:
         return self.prepared.manifest.counts[self.split]
 
-    def map(self, change: Callable[[Batch], Batch]) -> Streamed:
-        """The same rows, with ``change`` applied whenever they are read."""
-        return replace(self, changes=(*self.changes, change))
+    def in_memory(self) -> None:
+        """None: the rows are on disk."""
+        return
 
     def parts(self) -> Batches:
         """All rows in the release's order, a row group at a time."""
@@ -114,10 +112,7 @@ class Streamed:
         return Batch(**columns).to(self.device)
 
     def _read(self, group: RowGroup) -> Batch:
-        rows = Batch.from_arrow(group.read(COLUMNS)).to(self.device)
-        for change in self.changes:
-            rows = change(rows)
-        return rows
+        return Batch.from_arrow(group.read(COLUMNS)).to(self.device)
 
 
 def _close(files: Sequence[BinaryIO]) -> None:

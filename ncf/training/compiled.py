@@ -19,7 +19,7 @@ from torch import nn
 from torch.func import functional_call, grad
 
 from ncf.config import TrainConfig
-from ncf.data.batches import Batch
+from ncf.data.batches import TrainingBatch
 from ncf.models.ncf import NCF
 from ncf.training.losses import get_loss
 from ncf.training.optimizer import AdamW, parts
@@ -112,7 +112,7 @@ class CompiledSteps:
         )
 
     @torch.no_grad()
-    def __call__(self, rows: Batch, rates: Sequence[float]) -> torch.Tensor:
+    def __call__(self, rows: TrainingBatch, rates: Sequence[float]) -> torch.Tensor:
         """Take a step with each of ``rates`` on as many batches; returns the sum of losses."""
         group = self.optimizer.param_groups[0]
         first, second = group["betas"]
@@ -143,8 +143,8 @@ class CompiledSteps:
                 rows.users,
                 rows.movies,
                 rows.times,
-                rows.ratings,
-                rows.weights,
+                rows.targets,
+                rows.loss_weights,
             )
         finally:
             torch.set_flush_denormal(False)

@@ -43,10 +43,10 @@ class Epoch:
     """Whether no earlier epoch was as good; always true without a validation split, or if the last
     epoch is to be kept."""
 
-    def error(self, metric: Metric) -> float:
+    def cost(self, metric: Metric) -> float:
         """What epochs are compared by, less is better; without validation rows, the newest epoch
         is the best."""
-        return metric.error(self.validation) if self.validation else -float(self.number)
+        return metric.cost(self.validation) if self.validation else -float(self.number)
 
     def as_dict(self) -> dict[str, Any]:
         """Flat record for reports: ``validation_rmse`` is in stars."""

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.data.batches import Batch
+from ncf.data.batches import Batch, TrainingBatch
 from ncf.data.preprocessor import UNKNOWN, MovieTable, NumericColumn, Preprocessor
+from ncf.data.sampling import TrainingRows
 
 _YEAR = 365.25 * 86_400
 _YEARS = 3
@@ -49,6 +50,17 @@ def rows_of(
         weights=torch.tensor(weights or [1.0] * len(users), dtype=torch.float32),
         times=torch.tensor(times or [0] * len(users), dtype=torch.int64),
     )
+
+
+def training_batch(rows: Batch) -> TrainingBatch:
+    """The rows with their ratings as targets, and weights of 1."""
+    ones = torch.ones_like(rows.weights)
+    return TrainingBatch(rows.users, rows.movies, rows.ratings, ones, rows.times)
+
+
+def training_rows(rows: Batch) -> TrainingRows:
+    """The same, as rows to train on."""
+    return TrainingRows(rows, training_batch)
 
 
 def rmse(errors: npt.NDArray[np.float64]) -> float:

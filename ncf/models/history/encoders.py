@@ -243,7 +243,7 @@ class HistoryInputs(nn.Module):
     def from_history(self, users: torch.Tensor, rows: Ratings, history: History) -> torch.Tensor:
         """Inputs from all of the users' ratings: ``users``, ``rows: [B]`` -> ``[B, width]``."""
         known = Ratings.of(history.movies, history.times)
-        residuals = self._residuals(history.ratings, known)
+        residuals = self._residuals(history.targets, known)
         result = residuals.new_zeros(len(users), self.width)
         order = torch.argsort(users, stable=True)
         for user, queries in by_user(users[order].long(), order):

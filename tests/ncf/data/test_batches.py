@@ -110,7 +110,7 @@ def test_the_order_follows_from_the_generator_and_changes_every_epoch() -> None:
 
 @pytest.mark.parametrize("workers", [2, 3, 5])
 def test_workers_part_the_batches_of_a_single_one_among_them(workers: int) -> None:
-    def epoch(shard: Shard) -> list[ShardedBatch]:
+    def epoch(shard: Shard) -> list[ShardedBatch[Batch]]:
         return list(shuffled(numbered(41), 10, torch.Generator().manual_seed(3), shard))
 
     whole = epoch(SINGLE_WORKER)
@@ -133,7 +133,7 @@ def of_users(*counts: int) -> Batch:
     return Batch(users.int(), numbers.int(), numbers / 2, numbers + 0.25, numbers)
 
 
-def groups_of(portion: ShardedBatch) -> list[Batch]:
+def groups_of(portion: ShardedBatch[Batch]) -> list[Batch]:
     assert portion.starts is not None
     bounds = portion.starts.tolist()
     return [portion.rows[a:b] for a, b in pairwise(bounds)]
@@ -141,7 +141,7 @@ def groups_of(portion: ShardedBatch) -> list[Batch]:
 
 def epoch_of_groups(
     rows: Batch, shard: Shard = SINGLE_WORKER, small: float = 0.0
-) -> list[ShardedBatch]:
+) -> list[ShardedBatch[Batch]]:
     generator = torch.Generator().manual_seed(3)
     return list(grouped(rows, 30, Grouping(10, small), generator, shard))
 

@@ -24,7 +24,7 @@ from ncf.data.sampling import SINGLE_WORKER, Shard, ShardedBatch, shuffled
 from ncf.data.streaming import Streamed, read_ahead, scratch_folder
 from ncf.errors import DataError
 from ncf.evaluation.predictions import evaluate, predict
-from ncf.models.ncf import NCF
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.targets import Objective
 from ncf.training.loop import fit
 from ncf.training.state import FitResult
@@ -68,11 +68,11 @@ def streamed(preprocessor: Preprocessor, tmp_path: Path) -> Callable[..., Stream
 
 def epoch(
     rows: Streamed, batch_size: int, seed: int = 0, shard: Shard = SINGLE_WORKER
-) -> list[ShardedBatch]:
+) -> list[ShardedBatch[Batch]]:
     return list(shuffled(rows, batch_size, torch.Generator().manual_seed(seed), shard))
 
 
-def order_of(portions: list[ShardedBatch]) -> list[int]:
+def order_of(portions: list[ShardedBatch[Batch]]) -> list[int]:
     return [number for portion in portions for number in numbers_of(portion.rows)]
 
 
@@ -205,7 +205,7 @@ class Counted:
 def test_two_windows_at_most_are_in_memory(batch_size: int) -> None:
     rows = Counted([100, 100, 70, 100, 3, 100])
     seen = 0
-    for portion in shuffled(rows, batch_size, torch.Generator()):  # type: ignore[arg-type]
+    for portion in shuffled(rows, batch_size, torch.Generator()):
         seen += len(portion.rows)
     assert seen == 473
     assert rows.most == 2
@@ -278,7 +278,8 @@ def test_a_step_that_fails_leaves_no_thread(world: Any, tmp_path: Path) -> None:
     config = experiment()
     model = build(config, world.preprocessor, rows)
     # A movie of no index: the first step fails, while the next window is being read.
-    broken = rows.map(lambda batch: replace(batch, movies=batch.movies + 1000))
+    beyond = replace(world.train, movies=world.train.movies + 1000)
+    broken = of_world(replace(world, train=beyond), tmp_path / "broken", window=500)["train"]
     with pytest.raises(IndexError) as raised:
         fit(model, broken, None, objective_of(config, world))
     assert raised.tb is not None  # its frames are still there
@@ -315,7 +316,7 @@ def sorted_by_user(rows: Batch) -> Batch:
     return rows[torch.argsort(rows.users, stable=True)]
 
 
-def trained(config: ExperimentConfig, world: Any, rows: Any) -> tuple[NCF, FitResult]:
+def trained(config: ExperimentConfig, world: Any, rows: Any) -> tuple[ConditionedModel, FitResult]:
     model = build(config, world.preprocessor, rows["train"])
     return model, fit(model, rows["train"], rows["validation"], objective_of(config, world))
 
@@ -355,17 +356,18 @@ def test_a_model_starts_and_steps_from_what_all_rows_say(world: Any, tmp_path: P
     config = experiment({"inputs": ("user", "movie", "time")})
     rows = of_world(world, tmp_path, window=100)["train"]
     models = [build(config, world.preprocessor, r) for r in (rows, world.train)]
-    assert models[0].output.bias.item() == pytest.approx(models[1].output.bias.item(), rel=1e-6)
+    first, second = (model.network.output.bias.item() for model in models)
+    assert first == pytest.approx(second, rel=1e-6)
     trainers = [
         Trainer(model, r, objective_of(config, world))
         for model, r in zip(models, (rows, world.train), strict=True)
     ]
-    found = torch.cat([part.weights for part in trainers[0].rows.parts()])
+    found = torch.cat([part.loss_weights for part in trainers[0].rows.parts()])
     assert found.mean().item() == pytest.approx(1, rel=1e-5)
     weights = sorted_by_user(world.train).weights
     torch.testing.assert_close(found, weights / weights.mean())
-    first, expected = (model.get_buffer("branches.time.first") for model in models)
-    assert torch.equal(first, expected)
+    buffer, expected = (model.network.get_buffer("branches.time.first") for model in models)
+    assert torch.equal(buffer, expected)
 
 
 def test_a_model_with_history_refuses_streamed_rows(world: Any, tmp_path: Path) -> None:

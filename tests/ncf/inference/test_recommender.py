@@ -17,9 +17,11 @@ from ncf.data.batches import Batch
 from ncf.errors import CheckpointError, UnknownIdError, UnsupportedError
 from ncf.inference import checkpoint
 from ncf.inference.recommender import Recommender
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.history.ratings import Ratings
 from ncf.models.ncf import NCF
 from ncf.models.weights import snapshot
+from tests.ncf.worlds import training_rows
 
 SMALL = {"vector_dim": 4, "linear_dim": 3, "rbf_dim": 2}
 CLOSED = ModelConfig(
@@ -47,15 +49,16 @@ def drawn(world: Any, config: ModelConfig, apply_to: str = "none") -> checkpoint
         time_decay=TimeDecayConfig.model_validate({"apply_to": apply_to}),
     )
     preprocessor = replace(world.preprocessor, decay_reference=int(world.train.times.max()))
-    model = NCF(config, preprocessor)
+    network = NCF(config, preprocessor)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-        for module in model.modules():
+        for module in network.modules():
             if isinstance(module, torch.nn.Embedding):
                 module.weight[0] = 0  # nothing is known of the unknown
-    model.init_output_bias(preprocessor.rating_mean)
-    model.fit_history(world.train[:1500])
+    network.init_output_bias(preprocessor.rating_mean)
+    model = ConditionedModel(network)
+    model.fit_history(training_rows(world.train[:1500]))
     return checkpoint.Checkpoint(model.eval(), experiment, preprocessor, {})
 
 
@@ -70,13 +73,14 @@ def test_a_loaded_checkpoint_predicts_and_recommends_by_ids(
     made = drawn(world, config)
     model, preprocessor = made.model, made.preprocessor
     history = model.history
-    checkpoint.save(tmp_path / "c", snapshot(model), made.experiment, preprocessor, {}, history)
+    weights = snapshot(model.network)
+    checkpoint.save(tmp_path / "c", weights, made.experiment, preprocessor, {}, history)
     loaded = ncf.load(tmp_path / "c")
 
     users, movies = np.array([5, 77, 10**6, 5]), np.array([3, 3, 40, 79])  # ids are index - 1
     now = torch.full((4,), preprocessor.decay_reference)
     with torch.no_grad():
-        expected = model(torch.tensor([6, 78, 0, 6]), torch.tensor(movies), now)
+        expected = model.expected_ratings(torch.tensor([6, 78, 0, 6]), torch.tensor(movies), now)
     low, high = preprocessor.rating_min, preprocessor.rating_max
     found = loaded.predict(users, movies)
     np.testing.assert_allclose(found, expected.clamp(low, high), rtol=1e-5)
@@ -117,7 +121,7 @@ def test_predictions_are_stars_where_the_target_is_decayed(world: Any) -> None:
     made = replace(made, preprocessor=replace(made.preprocessor, decay_rate_per_day=0.001))
     day = made.preprocessor.decay_reference - 100 * 86_400
     with torch.no_grad():
-        output = float(made.model(torch.tensor([6]), torch.tensor([3])))
+        output = float(made.model.expected_ratings(torch.tensor([6]), torch.tensor([3])))
     found = Recommender(made).predict(5, 3, day)
     expected = np.clip(
         output / np.exp(-0.1), made.preprocessor.rating_min, made.preprocessor.rating_max
@@ -207,8 +211,8 @@ def by_numpy(
 ) -> tuple[np.ndarray, float]:
     """What each of ``rows`` adds to ``movie``, and the prediction: the Gaussian process anew."""
     model = recommender.checkpoint.model
-    assert model.gaussian_process is not None
-    kernel = model.gaussian_process.kernel
+    assert model.network.gaussian_process is not None
+    kernel = model.network.gaussian_process.kernel
     query = Ratings.of(torch.tensor([[movie]]), torch.tensor([[today]]))
     known = Ratings.of(rows.movies[None], rows.times[None])
     one = torch.zeros(1, dtype=torch.int64)
@@ -217,8 +221,8 @@ def by_numpy(
         between = kernel(query, known)[0, 0].double().numpy()
         among = kernel(known, known)[0].double().numpy()
         noise = kernel.noise(rows.movies).double().numpy()
-        expected = model.base(torch.zeros(len(rows)).long(), rows.movies, rows.times)
-        base = sum(float(p) for p in model.base(one, torch.tensor([movie]), now).values())
+        expected = model.terms(torch.zeros(len(rows)).long(), rows.movies, rows.times)
+        base = sum(float(p) for p in model.terms(one, torch.tensor([movie]), now).values())
     residuals = rows.ratings.double().numpy() - sum(p.double().numpy() for p in expected.values())
     added = between * np.linalg.solve(among + np.diag(noise), residuals)
     return added, base + float(added.sum())
@@ -254,9 +258,10 @@ def test_reasons_of_a_model_without_closed_form_are_its_parts_alone(world: Any) 
     )
     user, movie = torch.tensor([6]), torch.tensor([3])
     with torch.no_grad():
-        assert made.model.gmf is not None
-        assert why.base["gmf"] == pytest.approx(float(made.model.gmf(user, movie)))
-        assert why.prediction == pytest.approx(float(made.model(user, movie)), abs=1e-5)
+        assert made.model.network.gmf is not None
+        assert why.base["gmf"] == pytest.approx(float(made.model.network.gmf(user, movie)))
+        expected = float(made.model.expected_ratings(user, movie))
+        assert why.prediction == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_ordinal_prediction_is_no_sum(world: Any) -> None:
@@ -273,8 +278,8 @@ def test_like_movies_by_the_kernel_are_those_whose_taste_goes_together(world: An
     history = HistoryConfig(encoders=("gaussian-process",), use_times=False, **SMALL)
     config = ModelConfig(inputs=("genres",), embedding_dim=4, hidden_dims=(), history=history)
     made = drawn(world, config)
-    assert made.model.gaussian_process is not None
-    kernel = made.model.gaussian_process.kernel
+    assert made.model.network.gaussian_process is not None
+    kernel = made.model.network.gaussian_process.kernel
     all_movies = Ratings(torch.arange(80)[None], torch.zeros(1, 80, dtype=torch.float64))
     with torch.no_grad():
         values = (kernel(all_movies, all_movies)[0] - kernel.log_constant.exp()).numpy()
@@ -290,12 +295,12 @@ def test_like_movies_by_the_kernel_are_those_whose_taste_goes_together(world: An
     [
         (
             PLAIN,
-            lambda model, m: model.gmf.movies(m) * model.gmf.output.weight,
+            lambda network, m: network.gmf.movies(m) * network.gmf.output.weight,
         ),
         (
             ModelConfig(inputs=("user", "movie", "genres"), embedding_dim=4, hidden_dims=(8,)),
-            lambda model, m: torch.cat(
-                [model.branches[name](m, m) for name in ("movie", "genres")], dim=1
+            lambda network, m: torch.cat(
+                [network.branches[name](m, m) for name in ("movie", "genres")], dim=1
             ),
         ),
     ],
@@ -306,7 +311,7 @@ def test_like_movies_without_a_kernel_are_those_with_near_vectors(
 ) -> None:
     made = drawn(world, config)
     with torch.no_grad():
-        table = vectors(made.model, torch.arange(80)).numpy()
+        table = vectors(made.model.network, torch.arange(80)).numpy()
     cosines = table @ table[4] / np.linalg.norm(table, axis=1) / np.linalg.norm(table[4])
     found = Recommender(made).similar(4, n=5)
     expected = [m for m in np.argsort(-cosines) if m != 4][:5]

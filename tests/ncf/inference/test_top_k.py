@@ -16,6 +16,7 @@ from ncf.evaluation.ranking import RankingScores, SeenMovies
 from ncf.inference import top_k
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.top_k import score_rankings, top_movies
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 
 NOTHING_SEEN = SeenMovies.of(np.array([], np.int32), np.array([], np.int32), 3)
@@ -25,9 +26,8 @@ def drawn_checkpoint(preprocessor: Preprocessor) -> Checkpoint:
     """A network with random weights."""
     torch.manual_seed(0)
     config = ModelConfig(embedding_dim=4, hidden_dims=(8,), embedding_std=1.0)
-    return Checkpoint(
-        NCF(config, preprocessor).eval(), ExperimentConfig(model=config), preprocessor, {}
-    )
+    model = ConditionedModel(NCF(config, preprocessor)).eval()
+    return Checkpoint(model, ExperimentConfig(model=config), preprocessor, {})
 
 
 @pytest.fixture
@@ -40,11 +40,12 @@ def scored(preprocessor: Preprocessor) -> Callable[[list[float]], Checkpoint]:
             preprocessor,
             movies=replace(preprocessor.movies, embedding_index=np.array([1, 2, 3, 4])),
         )
-        model = NCF(config, known).eval()
+        network = NCF(config, known)
         with torch.no_grad():
-            model.get_parameter("branches.movie.table.weight")[1:, 0] = torch.tensor(scores)
-            model.output.weight.fill_(1)
-            model.output.bias.fill_(0)
+            network.get_parameter("branches.movie.table.weight")[1:, 0] = torch.tensor(scores)
+            network.output.weight.fill_(1)
+            network.output.bias.fill_(0)
+        model = ConditionedModel(network).eval()
         return Checkpoint(model, ExperimentConfig(model=config), known, {})
 
     return make
@@ -57,7 +58,8 @@ def brute_force(
     pairs = []
     for movie in range(len(checkpoint.preprocessor.movies)):
         with torch.no_grad():
-            score = checkpoint.model(torch.tensor([user]), torch.tensor([movie])).item()
+            rows = torch.tensor([user]), torch.tensor([movie])
+            score = checkpoint.model.expected_ratings(*rows).item()
         pairs.append((movie, score))
     unseen = [(movie, score) for movie, score in pairs if movie not in seen]
     return sorted(unseen, key=lambda pair: (-pair[1], pair[0]))[:top_n]
@@ -182,7 +184,7 @@ def test_rankings_are_scored_as_by_scikit_learn(world: Any) -> None:
         unseen = np.array([movie for movie in range(80) if movie not in rated])
         relevant = np.isin(unseen, test.movies[test.users == user].numpy())
         with torch.no_grad():
-            stars = checkpoint.model(
+            stars = checkpoint.model.expected_ratings(
                 torch.full((len(unseen),), user), torch.from_numpy(unseen)
             ).numpy()
         # Of movies with as many ratings, the first in the table comes first.

@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
 from ncf.config import HistoryConfig
-from ncf.data.batches import Batch
+from ncf.data.batches import TrainingBatch
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.history.encoders import (
     Explicit,
@@ -181,18 +181,18 @@ def test_blocks_hold_groups_of_like_size_and_every_row_once() -> None:
 
 
 def test_a_history_keeps_the_newest_ratings_of_each_user() -> None:
-    rows = Batch(
+    rows = TrainingBatch(
         users=torch.tensor([2, 1, 2, 2, 1], dtype=torch.int32),
         movies=torch.tensor([10, 11, 12, 13, 14], dtype=torch.int32),
-        ratings=torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]),
-        weights=torch.ones(5),
+        targets=torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]),
+        loss_weights=torch.ones(5),
         times=torch.tensor([50, 90, 10, 30, 20]),
     )
     history = History.of(rows, num_users=3, max_ratings=2)
     assert history.starts.tolist() == [0, 0, 2, 4, 4]
     assert history.movies.tolist() == [14, 11, 13, 10]
-    assert history.ratings.tolist() == [5.0, 2.0, 4.0, 1.0]
-    assert history.rows().users.tolist() == [1, 1, 2, 2]
+    assert history.targets.tolist() == [5.0, 2.0, 4.0, 1.0]
+    assert history.users.tolist() == [1, 1, 2, 2]
     again = History.from_arrow(history.to_arrow(), num_users=3)
     for name, column in vars(history).items():
         assert torch.equal(getattr(again, name), column), name

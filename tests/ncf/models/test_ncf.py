@@ -10,6 +10,7 @@ import torch
 
 from ncf.config import HistoryConfig, HistoryEncoderName, ModelConfig, ModelInput, TrainConfig
 from ncf.data.preprocessor import Preprocessor
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 
 INPUTS: tuple[ModelInput, ...] = get_args(ModelInput)
@@ -178,8 +179,11 @@ def test_biases_and_factors_are_added(preprocessor: Preprocessor) -> None:
 
 def test_a_model_with_a_history_says_so_if_it_has_none(preprocessor: Preprocessor) -> None:
     config = ModelConfig(history=HistoryConfig(encoders=("gaussian-process",)))
-    with pytest.raises(RuntimeError, match="no history"):
-        NCF(config, preprocessor).eval()(USERS, MOVIES, TIMES)
+    network = NCF(config, preprocessor)
+    with pytest.raises(RuntimeError, match=r"no history: call fit_history\(\) or set_history\(\)"):
+        ConditionedModel(network).eval().expected_ratings(USERS, MOVIES, TIMES)
+    with pytest.raises(ValueError, match=r"no groups of rows; .* use .*\.ConditionedModel"):
+        network(USERS, MOVIES, TIMES)
 
 
 def test_a_history_that_looks_at_times_demands_them(preprocessor: Preprocessor) -> None:
@@ -187,4 +191,4 @@ def test_a_history_that_looks_at_times_demands_them(preprocessor: Preprocessor) 
     for encoder in encoders:
         config = ModelConfig(history=HistoryConfig(encoders=(encoder,)))
         with pytest.raises(ValueError, match="needs the times"):
-            NCF(config, preprocessor)(USERS, MOVIES)
+            ConditionedModel(NCF(config, preprocessor)).expected_ratings(USERS, MOVIES)

@@ -12,7 +12,7 @@ import torch
 
 from ncf.config import ExperimentConfig, HistoryConfig
 from ncf.inference import all_pairs, checkpoint
-from ncf.models.ncf import NCF
+from ncf.models.conditioned import ConditionedModel
 from ncf.training.loop import fit
 from ncf.training.trainer import Trainer, build
 from tests.ncf.worlds import World, rows_of, with_more_movies
@@ -124,12 +124,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(name: str, world: World) -> NCF:
+def model(name: str, world: World) -> ConditionedModel:
     """A member that has learned a little, for tests that leave it as it is."""
     return trained(experiment_of(name, epochs=1), world, world.train[:600])
 
 
-def test_a_row_is_predicted_alike_alone_and_among_others(model: NCF, world: World) -> None:
+def test_a_row_is_predicted_alike_alone_and_among_others(
+    model: ConditionedModel, world: World
+) -> None:
     rows = world.test[:40]
     together = predict(model, rows)
     assert together.shape == (40,)
@@ -140,7 +142,7 @@ def test_a_row_is_predicted_alike_alone_and_among_others(model: NCF, world: Worl
 
 
 def test_all_pairs_at_once_are_the_pairs_user_by_user(
-    model: NCF, world: World, monkeypatch: pytest.MonkeyPatch
+    model: ConditionedModel, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_pairs, "_TILE", 25)
     users, today = torch.tensor([5, 0, 17]), int(world.train.times.max())
@@ -149,13 +151,13 @@ def test_all_pairs_at_once_are_the_pairs_user_by_user(
     with torch.no_grad():
         found = all_pairs.all_pairs(model, len(movies), today).scores(users)
         expected = [
-            model.expected_rating(model(user.expand(len(movies)), movies, times)) for user in users
+            model.expected_ratings(user.expand(len(movies)), movies, times) for user in users
         ]
     assert found.std(dim=1).min() > 0
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_whom_and_what_nobody_knows_gets_a_prediction(model: NCF, world: World) -> None:
+def test_unknown_users_and_movies_get_a_prediction(model: ConditionedModel, world: World) -> None:
     users, movies = [0, 3], [2, 0, 82, 1]
     assert world.preprocessor.movies.embedding_index[movies].tolist() == [1, 0, 0, 0]
     pairs = rows_of(
@@ -176,16 +178,16 @@ def test_whom_and_what_nobody_knows_gets_a_prediction(model: NCF, world: World) 
 
 
 def test_saved_and_loaded_it_is_the_same(
-    name: str, model: NCF, world: World, tmp_path: Path
+    name: str, model: ConditionedModel, world: World, tmp_path: Path
 ) -> None:
-    weights, config = model.state_dict(), experiment_of(name, epochs=1)
+    weights, config = model.network.state_dict(), experiment_of(name, epochs=1)
     checkpoint.save(tmp_path / "model", weights, config, world.preprocessor, {}, model.history)
     loaded = checkpoint.load(tmp_path / "model")
     assert torch.equal(predict(loaded.model, world.test), predict(model, world.test))
 
 
 @pytest.mark.parametrize("name", WITH_DROPOUT, scope="module")
-def test_only_what_learns_is_dropped_from(model: NCF, world: World) -> None:
+def test_only_what_learns_is_dropped_from(model: ConditionedModel, world: World) -> None:
     rows = world.test[:40]
     assert torch.equal(predict(model, rows), predict(model, rows))
     model.train()
@@ -198,11 +200,12 @@ def test_every_parameter_learns_from_the_data(name: str, world: World) -> None:
     """Without ridges, a parameter's gradient comes from the rows alone."""
     config, rows = experiment_of(name, batch_size=600, **NO_RIDGES), world.train[:600]
     model = build(config, world.preprocessor, rows)
-    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    parameters = dict(model.network.named_parameters())
+    before = {key: parameter.detach().clone() for key, parameter in parameters.items()}
     trainer = Trainer(model, rows, objective_of(config, world))
-    with closing(trainer.portions(torch.Generator().manual_seed(0))) as portions:
-        trainer.step(next(portions))
-    for key, parameter in model.named_parameters():
+    with closing(trainer.batches(torch.Generator().manual_seed(0))) as batches:
+        trainer.step(next(batches))
+    for key, parameter in parameters.items():
         if parameter.numel() and key not in CANNOT_LEARN.get(name, ()):
             assert parameter.grad is not None, key
             assert parameter.grad.abs().max() > 1e-6, key

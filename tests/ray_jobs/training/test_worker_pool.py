@@ -20,14 +20,14 @@ from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
 from ncf.models.targets import Objective
-from ncf.training.loop import fit
-from ncf.training.state import Epoch, FitResult
+from ncf.training.loop import Training
 from ncf.training.trainer import build
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.trial_models import TrialModels
-from ray_jobs.training.worker_pool import Over, TrialQueue, persistent_workers
+from ray_jobs.training.trial_queue import Over, TrialQueue
+from ray_jobs.training.worker_pool import persistent_workers
 from ray_jobs.tune import search
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
@@ -40,16 +40,13 @@ def trained_alone(experiment: ExperimentConfig, prepared: PreparedDataset) -> li
     """Validation RMSE of each epoch, in this process."""
     rows = prepared.rows("train")
     assert rows is not None
-    found: list[float] = []
-
-    def on_epoch(epoch: Epoch, result: FitResult) -> None:
-        assert epoch.validation is not None
-        found.append(epoch.validation.stars.rmse)
-
     objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
     model = build(experiment, prepared.preprocessor, rows)
-    fit(model, rows, prepared.rows("validation"), objective, on_epoch=on_epoch)
-    return found
+    errors: list[float] = []
+    for epoch in Training(model, rows, prepared.rows("validation"), objective):
+        assert epoch.validation is not None
+        errors.append(epoch.validation.stars.rmse)
+    return errors
 
 
 class Client:

@@ -13,24 +13,18 @@ from pydantic import (
 )
 
 from foundation.config import Section
-from ncf.registry import BRANCHES, LOSSES
+from ncf.registry import BASELINES, BRANCHES, LOSSES
 
-BaselineName = Literal[
-    "global-mean",
-    "damped-bias",
-    "neighbours",
-    "matrix-factorization",
-    "boosting",
-    "boosting-with-times",
-]
 NameList = Literal["directors", "cast", "keywords"]
 if TYPE_CHECKING:
-    ModelInput = str
+    BaselineName = str
     LossName = str
+    ModelInput = str
 else:
     # Names are checked, and listed in messages, as those of any other choice.
-    ModelInput = Literal[tuple(BRANCHES)]
+    BaselineName = Literal[tuple(BASELINES)]
     LossName = Literal[tuple(LOSSES)]
+    ModelInput = Literal[tuple(BRANCHES)]
 HistoryEncoderName = Literal[
     "statistics", "implicit", "explicit", "transformer", "gaussian-process"
 ]

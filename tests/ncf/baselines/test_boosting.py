@@ -148,11 +148,11 @@ def test_concatenated_rows_are_those_of_both(world: Any, assert_same: Any) -> No
 
 
 def test_without_lightgbm_its_baselines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ncf.baselines.installed", lambda: False)
+    monkeypatch.setattr("ncf.baselines.is_installed", lambda package: package != "lightgbm")
     notes: list[str] = []
     assert [spec.name for spec in baselines.baseline_specs(1000, note=notes.append)] == NAMES[:4]
     assert len(notes) == 1
-    assert "pip install lightgbm" in notes[0]
+    assert "boosting, boosting-with-times; lightgbm is not installed: pip install" in notes[0]
 
 
 def test_beyond_a_size_only_the_biases_are_fitted() -> None:

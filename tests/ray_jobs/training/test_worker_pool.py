@@ -249,6 +249,7 @@ def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDa
                 "executor": executor,
                 "num_trials": 2,
                 "grace_epochs": 3,
+                "metric": "mae",
                 "space": {
                     "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
                     "model.hidden_dims": {"choices": [[8, 4], [4]]},
@@ -259,10 +260,15 @@ def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDa
         assert chosen.num_trials == 2
         found[executor] = trials(config)
     assert len(found["persistent"]) == 2
+    for epochs in found["persistent"].values():
+        errors = [error for _, error, _, _ in epochs]
+        # The best epoch, and the best value so far, are those of the search's metric.
+        assert [best for _, _, best, _ in epochs] == [min(errors[: n + 1]) for n in range(3)]
+        assert epochs[-1][3] == errors.index(min(errors)) + 1
     assert found["persistent"] == found["isolated"]
 
 
-def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float]]]:
+def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float, int]]]:
     """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
     found = {}
     for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
@@ -270,6 +276,7 @@ def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float]]]:
     ):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         found[json.dumps(rows[0]["config"])] = [
-            (row["epoch"], row["validation_rmse"], row["best_validation_rmse"]) for row in rows
+            (row["epoch"], row["validation_mae"], row["best_validation_mae"], row["best_epoch"])
+            for row in rows
         ]
     return found

@@ -21,7 +21,7 @@ BRANCHES: Final[dict[str, str]] = {
     "cast": "ncf.models.branches.content:CastAverage",
     "keywords": "ncf.models.branches.content:KeywordsAverage",
 }
-"""Values of ``model.inputs``, each with its subclass of ``Branch``."""
+"""Values of ``model.inputs``, with the subclasses of ``Branch``."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""LightGBM on features of ratings: the strongest baseline. Needs the extra ``baselines``.
+"""LightGBM on features of ratings, the strongest baseline; needs the extra ``baselines``.
 
-One variant uses users, movies and their ratings; the other also uses the times of ratings.
+One variant uses users, movies and their ratings, the other also the times of ratings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPACE: Final[Mapping[str, BaseDistribution]] = {
     "row_share": FloatDistribution(0.5, 1.0),
     "l2": FloatDistribution(0.1, 100.0, log=True),
 }
-"""Search space. It has no learning rate: lower ones are more accurate and slower."""
+"""Search space; without the learning rate, as lower ones are always more accurate and slower."""
 
 _TRIAL_RATE: Final = 0.1
 """Learning rate of the search, which takes a third of the final one's time."""
@@ -37,7 +37,7 @@ _TRIAL_RATE: Final = 0.1
 _HIDDEN_USER_SHARE: Final = 0.1
 """Share of training rows with a hidden user, if validation rows have unknown users."""
 
-_MOST_ROUNDS: Final = 3000
+_MAX_ROUNDS: Final = 3000
 _PATIENCE: Final = 50
 """Rounds without a lower validation error after which training stops."""
 
@@ -136,7 +136,7 @@ def best_boosting(
 ) -> BoostingSettings:
     """The settings with the lowest error on the validation rows, with the best number of trees.
 
-    The number of trees comes from one more fit, with the final learning rate.
+    The number of trees is that of one more fit with the final learning rate.
     """
     default = BoostingSettings(with_times)
     if validation is None:
@@ -147,7 +147,7 @@ def best_boosting(
     unseen = features(History(train, preprocessor), validation, with_times)
 
     def stopped_early(settings: BoostingSettings) -> tuple[float, BoostingSettings]:
-        booster = _train(table, train, replace(settings, rounds=_MOST_ROUNDS), unseen, validation)
+        booster = _train(table, train, replace(settings, rounds=_MAX_ROUNDS), unseen, validation)
         error = squared_error(_predict(booster, unseen), validation, preprocessor)
         return error, replace(settings, rounds=booster.best_iteration)
 

@@ -22,7 +22,7 @@ class Shard:
     world_size: int = 1
 
     def of(self, batch: R) -> R:
-        """Every ``world_size``-th row, starting at ``rank``; possibly none."""
+        """Every ``world_size``-th row, starting at ``rank``; there may be none."""
         return batch if self.world_size == 1 else batch[slice(self.rank, None, self.world_size)]
 
 
@@ -88,7 +88,7 @@ def shuffled(
 ) -> ShardedBatches[R]:
     """One epoch of batches in random order.
 
-    The permutation depends only on ``generator``, so workers with equal seeds divide the same
+    The permutation depends only on ``generator``, so workers with equal seeds split the same
     batches, and any number of workers takes the same optimiser steps.
     """
     for batch in of_size(batch_size, rows.shuffled_windows(generator)):
@@ -128,7 +128,7 @@ def grouped(
     generator: torch.Generator,
     shard: Shard = SINGLE_WORKER,
 ) -> ShardedBatches[R]:
-    """One epoch of batches of whole groups, about ``batch_size`` rows each; else as ``shuffled``.
+    """One epoch of batches of whole groups, about ``batch_size`` rows each, in random order.
 
     A worker's shard is every ``world_size``-th group of a batch, starting at ``rank``.
     """
@@ -139,8 +139,8 @@ def grouped(
     batch_of = (torch.cumsum(lengths[groups], 0) - 1) // batch_size
     _, sizes = torch.unique_consecutive(batch_of, return_counts=True)
     for batch in torch.split(groups, sizes.tolist()):
-        mine = batch[shard.rank :: shard.world_size]
-        taken, bounds = _expand_ranges(starts[mine], lengths[mine])
+        of_worker = batch[shard.rank :: shard.world_size]
+        taken, bounds = _expand_ranges(starts[of_worker], lengths[of_worker])
         device = rows.users.device
         yield ShardedBatch(
             rows[order[taken].to(device)], int(lengths[batch].sum()), bounds.to(device)

@@ -71,7 +71,7 @@ class Explanation:
 
 
 def load(folder: str | Path) -> Recommender:
-    """The model in a checkpoint's folder.
+    """Load the model in a checkpoint's folder.
 
     Raises:
         CheckpointError: if a file is missing, damaged or of another version.

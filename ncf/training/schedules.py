@@ -13,7 +13,7 @@ from ncf.evaluation.metrics import Direction
 from ncf.training.optimizer import AdamW
 
 WARM_UP: Final = 0.3
-"""Share of the steps in which a one-cycle learning rate rises; Smith and Topin,
+"""Share of the steps in which a one-cycle learning rate increases; Smith and Topin,
 https://arxiv.org/abs/1708.07120."""
 
 

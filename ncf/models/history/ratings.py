@@ -40,7 +40,7 @@ class Ratings:
     movies: torch.Tensor
     """``[...]`` position in the movie table."""
     days: torch.Tensor
-    """``[...]`` float64, days since 1970 UTC: a float32 would not tell two minutes apart."""
+    """``[...]`` float64, days since 1970 UTC: a float32 cannot resolve minutes."""
 
     @classmethod
     def of(cls, movies: torch.Tensor, times: torch.Tensor) -> Ratings:

@@ -13,7 +13,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from ncf.baselines.boosting import BoostingSettings, features, training_features
-from ncf.baselines.sessions import UserRatings, of_one_user, sessions
+from ncf.baselines.sessions import UserRatings, sessions, user_features
 from ncf.baselines.statistics import History, content, standardised, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
 from ncf.data.batches import Batch
@@ -161,14 +161,14 @@ def test_the_count_of_training_ratings_is_no_feature(preprocessor: Preprocessor)
     assert "budget" in content(preprocessor).names
 
 
-def test_sessions_of_one_user_by_hand() -> None:
+def test_sessions_user_features_by_hand() -> None:
     ratings = UserRatings(
         times=np.array([0.0, 60.0, 60.0, 1000.0]),
         residuals=np.array([1.0, -0.5, 0.25, 2.0]),
         content=np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]),
     )
     rows = np.array([60.0, -40.0, 2000.0])
-    found = of_one_user(ratings, rows, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    found = user_features(ratings, rows, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
 
     def is_column(name: str, expected: list[float]) -> None:
         np.testing.assert_allclose(

@@ -15,10 +15,10 @@ from ncf.config import HistoryConfig
 from ncf.data.batches import TrainingBatch
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.history.encoders import (
+    EncoderInput,
     Explicit,
     HistoryInputs,
     Implicit,
-    Scene,
     Statistics,
     Transformer,
 )
@@ -201,22 +201,23 @@ def test_a_history_keeps_the_newest_ratings_of_each_user() -> None:
 # -- encoders --------------------------------------------------------------------------------------
 
 
-def scene(rows: Ratings, residuals: torch.Tensor) -> Scene:
-    """Rows 0 to 2 as queries, all as known ratings, of which some must not be looked at."""
+def encoder_input(rows: Ratings, residuals: torch.Tensor) -> EncoderInput:
+    """Rows 0 to 2 as queries, all rows as history, of which some must not be used."""
     mask = torch.ones(1, 3, 11, dtype=torch.bool)
     mask[0, torch.arange(3), torch.arange(3)] = False
     mask[0, 2, 7:] = False
-    return Scene(rows[torch.arange(3)[None]], rows[torch.arange(11)[None]], residuals[None], mask)
+    queries, history = (rows[torch.arange(count)[None]] for count in (3, 11))
+    return EncoderInput(queries, history, residuals[None], mask)
 
 
 def test_statistics(preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor) -> None:
     encoder = randomised(Statistics(HistoryConfig(**SMALL), preprocessor))
     with torch.no_grad():
-        found = encoder(scene(rows, residuals))[0].numpy()
+        found = encoder(encoder_input(rows, residuals))[0].numpy()
         places = encoder.rbf_features(rows.movies).numpy()
         dampings = encoder.log_damping.exp().numpy()
         scales = encoder.log_days.exp().numpy()
-    for query, looks_at in enumerate(scene(rows, residuals).mask[0].numpy()):
+    for query, looks_at in enumerate(encoder_input(rows, residuals).mask[0].numpy()):
         like = np.exp(-0.5 * ((places - places[query]) ** 2).sum(1))
         near = [np.exp(-np.abs(rows.days.numpy() - rows.days[query].item()) / s) for s in scales]
         weights = [np.ones(11), like] + [w for n in near for w in (n, n * like)]
@@ -234,10 +235,11 @@ def test_implicit_and_explicit(
     config = HistoryConfig(**SMALL)
     implicit, explicit = (randomised(kind(config, preprocessor)) for kind in (Implicit, Explicit))
     with torch.no_grad():
-        seen = [encoder(scene(rows, residuals))[0].numpy() for encoder in (implicit, explicit)]
+        batch = encoder_input(rows, residuals)
+        seen = [encoder(batch)[0].numpy() for encoder in (implicit, explicit)]
         of_movies = [encoder.vectors(rows.movies).numpy() for encoder in (implicit, explicit)]
         own = explicit.movies(rows.movies).numpy()
-    for query, looks_at in enumerate(scene(rows, residuals).mask[0].numpy()):
+    for query, looks_at in enumerate(encoder_input(rows, residuals).mask[0].numpy()):
         count = looks_at.sum() + 1.0  # damped by one
         np.testing.assert_allclose(seen[0][query], of_movies[0][looks_at].sum(0) / count)
         taste = (of_movies[1] * residuals.numpy()[:, None])[looks_at].sum(0) / count
@@ -252,7 +254,7 @@ def test_the_transformer_looks_where_it_may_and_no_further(
     changed = residuals.clone()
     changed[9] += 2.0  # the last query must not look at this one
     with torch.no_grad():
-        before, after = (encoder(scene(rows, r))[0] for r in (residuals, changed))
+        before, after = (encoder(encoder_input(rows, r))[0] for r in (residuals, changed))
     assert torch.equal(before[2], after[2])
     assert not torch.allclose(before[1], after[1])
 
@@ -262,7 +264,7 @@ def test_the_transformers_attention_by_hand(
 ) -> None:
     encoder = randomised(Transformer(HistoryConfig(**SMALL, heads=1), preprocessor))
     with torch.no_grad():
-        found = encoder(scene(rows, residuals))[0, 0].numpy()
+        found = encoder(encoder_input(rows, residuals))[0, 0].numpy()
         norm = encoder.before_attention
         target = encoder.movies(rows.movies[:1])
         known = norm(encoder.movies(rows.movies) + encoder.residual(residuals[:, None]))[1:]

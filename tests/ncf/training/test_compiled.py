@@ -1,4 +1,4 @@
-"""Compiled steps, steps one by one and the plain loop that speeds are told against are the same."""
+"""Compiled steps, single steps and the plain loop of the benchmarks give the same results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.ncf.prepared import write_prepared
 # What torch imports to compile uses what it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
 NEEDS_COMPILER = pytest.mark.skipif(
-    compiled._missing() is not None, reason="there is no C++ compiler here"
+    compiled._missing_tool() is not None, reason="there is no C++ compiler here"
 )
 
 

@@ -156,7 +156,7 @@ def test_a_damaged_state_is_refused_with_what_to_do(
     if keep is not None:
         (saved / name).write_bytes(content[: int(keep * len(content))])
 
-    with pytest.raises(CheckpointError, match=r"cannot go on from .*state: .* --force"):
+    with pytest.raises(CheckpointError, match=r"cannot continue from .*state: .* --force"):
         load_state(saved)
 
 

@@ -152,8 +152,8 @@ class TuneConfig(Section):
     sampler: str = "tpe"
     """Which configuration is tried next, by Optuna's sampler of this name. ``tpe``: tree-structured
     Parzen estimators; ``random``: independent draws; ``gp``: a Gaussian process, for few trials;
-    ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a warning.
-    ``cmaes`` needs ``pip install cmaes``."""
+    ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a
+    warning."""
     metric: Literal["rmse", "mae", "r2"] = "rmse"
     """The metric on the validation rows that chooses the best epoch of every model and stops it
     early, and by which trials are compared: by the best trial's configuration, by the scheduler and

@@ -94,21 +94,7 @@ class CompiledSteps:
         # A tensor, so that trials with other penalties use the same compiled code.
         self._strengths = torch.tensor([strengths.get(id(p), 0.0) for p in self.parameters])
         self._values = _flattened(self.parameters)
-        # The environment is the only way to tell torch the folder.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache_folder(os.environ)
-        self._steps = torch.compile(
-            _copy_of(_take_steps),
-            fullgraph=True,
-            dynamic=False,
-            # The wrapper in C++ is 1.2 times as fast. With eager dropout, results do not depend on
-            # whether steps are compiled. Guards are skipped because calls differ in their tensors
-            # only, and checking them takes 22 microseconds of the 135 of a step.
-            options={
-                "cpp_wrapper": True,
-                "fallback_random": True,
-                "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-            },
-        )
+        self._steps = _compile(_copy_of(_take_steps))
 
     @torch.no_grad()
     def __call__(self, rows: TrainingBatch, rates: Sequence[float]) -> torch.Tensor:
@@ -195,6 +181,25 @@ def _take_steps(
         values.sub_(rate * means / (squares.sqrt() * correction + group["eps"]))
         total = total + loss
     return total
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    # The environment is the only way to tell torch the folder.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache_folder(os.environ)
+    compiled: Callable[..., Any] = torch.compile(
+        function,
+        fullgraph=True,
+        dynamic=False,
+        # The wrapper in C++ is 1.2 times as fast. With eager dropout, results do not depend on
+        # whether steps are compiled. Guards are skipped because calls differ in their tensors only,
+        # and checking them takes 22 microseconds of the 135 of a step.
+        options={
+            "cpp_wrapper": True,
+            "fallback_random": True,
+            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+        },
+    )
+    return compiled
 
 
 def _copy_of(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -65,7 +65,17 @@ def train_task(
         if task.models and training.result.epochs and shard.rank == 0:
             _store(task, training, task.models)
     test = _score_test(task, training, rows, placement, shard, folder)
-    result = training.result
+    seconds = time.perf_counter() - started
+    return _task_result(task, training.result, test, placement, seconds)
+
+
+def _task_result(
+    task: TrainingTask,
+    result: FitResult,
+    test: dict[str, Any] | None,
+    placement: Placement,
+    seconds: float,
+) -> TaskResult:
     best = result.epochs[result.best_epoch - 1].validation
     has_predictions = task.score_test and task.save_predictions
     return TaskResult(
@@ -75,7 +85,7 @@ def train_task(
         epochs=tuple(epoch.as_dict() for epoch in result.epochs),
         validation=best.as_dict() if best else None,
         test=test,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         rows=placement,
         predictions=predictions_file(task.name) if has_predictions else None,
     )

@@ -34,7 +34,7 @@ HISTORY = {"vector_dim": 4, "linear_dim": 2, "rbf_dim": 2, "chunk": 16}
 MODELS = {
     # Dropout draws other masks in every process, so there is none in those that are compared.
     "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
-    # To be interrupted; each worker goes on with its own masks.
+    # To be interrupted; each worker continues with its own masks.
     "dropout": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.3),
     "streamed": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
     "batch-normalisation": ModelConfig(

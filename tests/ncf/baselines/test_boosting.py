@@ -45,7 +45,7 @@ def moody(world: Any) -> tuple[Batch, Batch, Batch]:
     return rows[:4500], rows[4500:5100], rows[5100:]
 
 
-def test_times_tell_the_mood_of_a_sitting(world: Any, moody: tuple[Batch, Batch, Batch]) -> None:
+def test_times_reveal_the_level_of_a_session(world: Any, moody: tuple[Batch, Batch, Batch]) -> None:
     train, _, test = moody
     lowest, highest = float(train.ratings.min()), float(train.ratings.max())
     preprocessor = replace(world.preprocessor, rating_min=lowest, rating_max=highest)
@@ -93,7 +93,7 @@ def test_more_trials_find_a_lower_validation_error(world: Any) -> None:
     assert errors[1] < errors[0]
 
 
-def test_unknown_validation_users_are_prepared_for(world: Any) -> None:
+def test_users_are_hidden_if_validation_users_are_unknown(world: Any) -> None:
     train, validation = world.train[:800], world.validation[:100]
     assert not best_boosting(
         train, validation, world.preprocessor, 2, with_times=False

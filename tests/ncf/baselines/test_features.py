@@ -64,7 +64,7 @@ def test_hidden_users_are_described_without_their_user(world: Any, dated: Batch)
     np.testing.assert_array_equal(*movie)
 
 
-def test_ratings_of_the_rows_asked_for_are_not_read(world: Any, dated: Batch) -> None:
+def test_ratings_of_described_rows_are_not_used(world: Any, dated: Batch) -> None:
     history, rows = History(dated[:100], world.preprocessor), dated[100:]
     hidden = replace(rows, ratings=torch.full_like(rows.ratings, math.nan))
     np.testing.assert_array_equal(
@@ -108,8 +108,8 @@ def test_statistics_of_a_fold_are_those_of_the_other_rows(world: Any, dated: Bat
                 mine.mean() if len(mine) else math.nan,
                 mine.std() if len(mine) else math.nan,
             ]
-            told = [column(found, f"{name} {what}")[row] for what in ("count", "mean", "spread")]
-            np.testing.assert_allclose(told, expected, rtol=1e-5, atol=1e-6)
+            values = [column(found, f"{name} {what}")[row] for what in ("count", "mean", "spread")]
+            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_statistics_by_hand(preprocessor: Preprocessor, make_rows: Callable[..., Batch]) -> None:

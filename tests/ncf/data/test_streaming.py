@@ -1,4 +1,4 @@
-"""Rows that are read while others are trained on, next to the same rows in memory."""
+"""Streamed rows, compared with the same rows in memory."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_order_follows_from_the_seed_alone(streamed: Callable[..., Streamed]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_part_the_batches_of_a_single_one(
+def test_workers_split_the_batches_of_a_single_worker(
     workers: int, streamed: Callable[..., Streamed]
 ) -> None:
     rows = streamed(500, 200, 40, 100)
@@ -222,7 +222,7 @@ def test_the_temporary_files_have_no_names(
         assert list(scratch.iterdir()) == []
 
 
-def test_temporary_files_are_where_the_user_wants_them_and_else_on_disk() -> None:
+def test_temporary_files_follow_the_environment_and_else_are_on_disk() -> None:
     assert scratch_folder({"TMPDIR": "/somewhere"}) is None  # Python looks there by itself
     assert scratch_folder({}) == ("/var/tmp" if Path("/var/tmp").is_dir() else None)  # noqa: S108
 
@@ -230,7 +230,7 @@ def test_temporary_files_are_where_the_user_wants_them_and_else_on_disk() -> Non
 # -- when it goes wrong ----------------------------------------------------------------------------
 
 
-def test_an_error_of_the_reader_is_raised_as_it_is() -> None:
+def test_an_exception_of_the_reader_is_raised_unchanged() -> None:
     error = KeyError("original")
 
     def items() -> Iterator[int]:
@@ -254,7 +254,7 @@ def test_a_damaged_or_missing_file_ends_training_with_the_reason(
     model, objective = build(config, world.preprocessor, rows), objective_of(config, world)
     file = tmp_path / "ratings" / "split=train" / "000000003000.parquet"
     content = file.read_bytes()
-    # What tells of the columns is at the end.
+    # The file's metadata is at the end.
     file.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     with pytest.raises(OSError, match=r"[Tt]hrift|[Pp]age"):
         fit(model, rows, None, objective)
@@ -263,7 +263,7 @@ def test_a_damaged_or_missing_file_ends_training_with_the_reason(
         fit(model, rows, None, objective)
 
 
-def test_nothing_is_read_any_more_once_somebody_has_seen_enough(
+def test_closing_the_batches_ends_the_reading_thread(
     streamed: Callable[..., Streamed],
 ) -> None:
     portions = shuffled(streamed(500, 200, 40, 50), 16, torch.Generator())
@@ -322,7 +322,7 @@ def trained(config: ExperimentConfig, world: Any, rows: Any) -> tuple[Conditione
 
 
 @pytest.mark.parametrize("model", [{}, {"normalization": "batch", "inputs": ("user", "movie")}])
-def test_streaming_learns_as_much_as_rows_in_memory(
+def test_streaming_is_as_accurate_as_rows_in_memory(
     model: dict[str, Any], world: Any, tmp_path: Path
 ) -> None:
     config, objective = experiment(model), objective_of(experiment(model), world)
@@ -351,7 +351,7 @@ def test_scores_and_predictions_are_those_of_rows_in_memory(world: Any, tmp_path
     assert scores == pytest.approx(reference)
 
 
-def test_a_model_starts_and_steps_from_what_all_rows_say(world: Any, tmp_path: Path) -> None:
+def test_statistics_of_streamed_rows_are_those_of_all_rows(world: Any, tmp_path: Path) -> None:
     """The mean target, the mean weight and the first time of each user."""
     config = experiment({"inputs": ("user", "movie", "time")})
     rows = of_world(world, tmp_path, window=100)["train"]

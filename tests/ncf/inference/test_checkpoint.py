@@ -50,7 +50,7 @@ def saved(preprocessor: Preprocessor, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_loaded_checkpoint_predicts_the_same_and_knows_how_it_was_made(
+def test_a_loaded_checkpoint_predicts_the_same_and_has_its_record(
     preprocessor: Preprocessor, saved: Path, assert_same: Callable[[Any, Any], None]
 ) -> None:
     loaded = checkpoint.load(saved)
@@ -86,7 +86,7 @@ def test_saving_replaces_an_older_checkpoint_wholly(
     assert sorted(file.name for file in saved.iterdir()) == list(FILES)
 
 
-def test_what_an_interrupted_save_left_does_not_hinder_the_next(
+def test_an_interrupted_save_does_not_prevent_the_next(
     preprocessor: Preprocessor, saved: Path
 ) -> None:
     partial = saved.with_name("best.part")

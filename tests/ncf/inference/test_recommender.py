@@ -24,7 +24,7 @@ from ncf.models.weights import snapshot
 from tests.ncf.worlds import training_rows
 
 SMALL = {"vector_dim": 4, "linear_dim": 3, "rbf_dim": 2}
-CLOSED = ModelConfig(
+GAUSSIAN_PROCESS = ModelConfig(
     inputs=("genres", "decade", "numeric", "time"),
     embedding_dim=4,
     hidden_dims=(8,),
@@ -66,7 +66,7 @@ def of_user(rows: Batch, user: int) -> Batch:
     return rows[torch.nonzero(rows.users == user)[:, 0]]
 
 
-@pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["Gaussian process", "plain"])
+@pytest.mark.parametrize("config", [GAUSSIAN_PROCESS, PLAIN], ids=["Gaussian process", "plain"])
 def test_a_loaded_checkpoint_predicts_and_recommends_by_ids(
     config: ModelConfig, world: Any, tmp_path: Path
 ) -> None:
@@ -95,17 +95,17 @@ def test_a_loaded_checkpoint_predicts_and_recommends_by_ids(
     assert len(loaded.recommend(user=5).movies) == 10
 
 
-def test_a_rating_of_another_day_is_predicted_for_that_day(world: Any) -> None:
-    recommender = Recommender(drawn(world, CLOSED))
+def test_a_prediction_depends_on_the_time(world: Any) -> None:
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     times = of_user(world.train[:1500], 6).times[:1].numpy()
     assert recommender.looks_at_times
     assert abs(recommender.predict(5, 3, times) - recommender.predict(5, 3)) > 1e-3
     assert not Recommender(drawn(world, PLAIN)).looks_at_times
 
 
-def test_rows_of_one_time_are_predicted_as_beside_rows_of_another(world: Any) -> None:
-    """Rows of one time share what follows from it."""
-    recommender = Recommender(drawn(world, CLOSED))
+def test_predictions_do_not_depend_on_the_times_of_other_rows(world: Any) -> None:
+    """For rows of the same time, temporal kernels are computed once."""
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     today = recommender.checkpoint.preprocessor.decay_reference
     times = np.full(81, today - 1000)
     times[80] = 5
@@ -116,7 +116,7 @@ def test_rows_of_one_time_are_predicted_as_beside_rows_of_another(world: Any) ->
     assert abs(mixed[80] - mixed[0]) > 1e-3
 
 
-def test_predictions_are_stars_where_the_target_is_decayed(world: Any) -> None:
+def test_predictions_are_stars_if_the_target_is_decayed(world: Any) -> None:
     made = drawn(world, PLAIN, apply_to="target")
     made = replace(made, preprocessor=replace(made.preprocessor, decay_rate_per_day=0.001))
     day = made.preprocessor.decay_reference - 100 * 86_400
@@ -146,10 +146,10 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [CLOSED, *map(with_encoder, ("statistics", "implicit", "explicit", "transformer"))],
+    [GAUSSIAN_PROCESS, *map(with_encoder, ("statistics", "implicit", "explicit", "transformer"))],
     ids=["gaussian-process", "statistics", "implicit", "explicit", "transformer"],
 )
-def test_a_newcomer_with_a_users_ratings_is_told_what_that_user_is_told(
+def test_folding_in_a_users_ratings_gives_that_users_predictions(
     config: ModelConfig, world: Any
 ) -> None:
     recommender = Recommender(drawn(world, config))
@@ -161,12 +161,12 @@ def test_a_newcomer_with_a_users_ratings_is_told_what_that_user_is_told(
     )
     assert np.abs(fold_in.predict(1, np.arange(80)) - unknown).max() > 0.01
     assert fold_in.recommend(1).movies.tolist() == recommender.recommend(5).movies.tolist()
-    # What was asked of before is as it was.
+    # The original model is unchanged.
     np.testing.assert_array_equal(recommender.predict(10**6, np.arange(80)), unknown)
 
 
-def test_a_newcomers_ratings_without_times_are_of_today(world: Any) -> None:
-    recommender = Recommender(drawn(world, CLOSED))
+def test_folded_in_ratings_without_times_are_of_today(world: Any) -> None:
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     today = recommender.checkpoint.preprocessor.decay_reference
     given = recommender.fold_in([3, 9], [5.0, 1.0])
     same = recommender.fold_in([3, 9], [5.0, 1.0], [today, today])
@@ -175,21 +175,21 @@ def test_a_newcomers_ratings_without_times_are_of_today(world: Any) -> None:
     assert later.today == today + 10**6
 
 
-def test_a_newcomers_ratings_are_decayed_where_the_target_is(world: Any) -> None:
-    made = drawn(world, CLOSED, apply_to="target")
+def test_folded_in_ratings_are_decayed_if_the_target_is(world: Any) -> None:
+    made = drawn(world, GAUSSIAN_PROCESS, apply_to="target")
     made = replace(made, preprocessor=replace(made.preprocessor, decay_rate_per_day=0.001))
     day = made.preprocessor.decay_reference - 1000 * 86_400
     (why,) = Recommender(made).fold_in([3], [4.0], [day]).explain(1, [7])
     np.testing.assert_allclose(why.ratings, [4 * np.exp(-1)], rtol=1e-5)
 
 
-def test_a_model_that_does_not_look_at_ratings_refuses_a_newcomers(world: Any) -> None:
+def test_a_model_without_history_refuses_to_fold_in(world: Any) -> None:
     with pytest.raises(UnsupportedError, match=r"model\.history\.encoders.*gaussian-process\.toml"):
         Recommender(drawn(world, PLAIN)).fold_in([1], [4.0])
 
 
-def test_reasons_add_up_to_the_prediction(world: Any) -> None:
-    recommender = Recommender(drawn(world, CLOSED))
+def test_explanations_add_up_to_the_prediction(world: Any) -> None:
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     theirs = of_user(world.train[:1500], 6)
     found = recommender.explain(5, np.arange(80))
     predicted = recommender.predict(5, np.arange(80))
@@ -228,9 +228,9 @@ def by_numpy(
     return added, base + float(added.sum())
 
 
-def test_reasons_without_a_rating_are_those_of_a_history_without_it(world: Any) -> None:
+def test_attributions_equal_a_gaussian_process_in_numpy(world: Any) -> None:
     """With and without the rating, each against a Gaussian process written with NumPy."""
-    config = CLOSED.model_copy(update={"inputs": ("genres", "decade", "numeric")})
+    config = GAUSSIAN_PROCESS.model_copy(update={"inputs": ("genres", "decade", "numeric")})
     recommender = Recommender(drawn(world, config))
     today = recommender.checkpoint.preprocessor.decay_reference
     theirs = of_user(world.train[:1500], 6)
@@ -248,7 +248,7 @@ def test_reasons_without_a_rating_are_those_of_a_history_without_it(world: Any) 
     assert abs(predictions[0] - predictions[1]) > 1e-3
 
 
-def test_reasons_of_a_model_without_closed_form_are_its_parts_alone(world: Any) -> None:
+def test_explanations_without_a_gaussian_process_have_no_attributions(world: Any) -> None:
     made = drawn(world, PLAIN)
     (why,) = Recommender(made).explain(5, 3)
     assert (list(why.base), len(why.rated), len(why.added)) == (
@@ -264,7 +264,7 @@ def test_reasons_of_a_model_without_closed_form_are_its_parts_alone(world: Any) 
         assert why.prediction == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_ordinal_prediction_is_no_sum(world: Any) -> None:
+def test_ordinal_predictions_cannot_be_explained(world: Any) -> None:
     levels = replace(
         world, preprocessor=replace(world.preprocessor, rating_min=0.5, rating_max=5.0)
     )
@@ -273,7 +273,7 @@ def test_an_ordinal_prediction_is_no_sum(world: Any) -> None:
         Recommender(made).explain(5, 3)
 
 
-def test_like_movies_by_the_kernel_are_those_whose_taste_goes_together(world: Any) -> None:
+def test_similarity_with_a_gaussian_process_is_the_kernels_correlation(world: Any) -> None:
     """The kernel's correlation, from its own values: without times and without the constant."""
     history = HistoryConfig(encoders=("gaussian-process",), use_times=False, **SMALL)
     config = ModelConfig(inputs=("genres",), embedding_dim=4, hidden_dims=(), history=history)
@@ -306,7 +306,7 @@ def test_like_movies_by_the_kernel_are_those_whose_taste_goes_together(world: An
     ],
     ids=["gmf", "inputs"],
 )
-def test_like_movies_without_a_kernel_are_those_with_near_vectors(
+def test_similarity_without_a_gaussian_process_is_a_cosine_of_vectors(
     config: ModelConfig, vectors: Callable[..., torch.Tensor], world: Any
 ) -> None:
     made = drawn(world, config)
@@ -319,7 +319,7 @@ def test_like_movies_without_a_kernel_are_those_with_near_vectors(
     np.testing.assert_allclose(found.scores, cosines[expected], atol=1e-5)
 
 
-def test_without_vectors_no_movie_is_like_another(world: Any) -> None:
+def test_similarity_needs_vectors_of_movies(world: Any) -> None:
     made = drawn(world, ModelConfig(inputs=("user",), embedding_dim=4, hidden_dims=()))
     with pytest.raises(UnsupportedError, match="no vectors"):
         Recommender(made).similar(4)
@@ -341,13 +341,15 @@ def test_a_movie_is_found_by_its_title(titled: Recommender) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "told"),
+    ("title", "message"),
     [
         ("Heat", r"2 movies have the title 'Heat': 'Heat \(1995\)' \(2\); 'Heat \(1986\)' \(3\)"),
         ("Toy Stroy (1995)", r"Did you mean 'Toy Story \(1995\)' \(0\)"),
         ("Zzzzzzzzz", "No title comes close"),
     ],
 )
-def test_a_wrong_title_is_told_what_comes_close(title: str, told: str, titled: Recommender) -> None:
-    with pytest.raises(UnknownIdError, match=told):
+def test_an_unknown_title_is_refused_with_similar_ones(
+    title: str, message: str, titled: Recommender
+) -> None:
+    with pytest.raises(UnknownIdError, match=message):
         titled.find(title)

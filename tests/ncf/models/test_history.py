@@ -109,7 +109,7 @@ def test_each_row_is_predicted_from_the_others_of_its_group(
             assert found[row] == pytest.approx(matrix[row, others] @ weights, abs=1e-5)
 
 
-def test_a_forecast_looks_at_earlier_rows_alone(
+def test_causal_predictions_use_earlier_rows_only(
     preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     model = randomised(GaussianProcess(FORECASTS, preprocessor))
@@ -126,7 +126,7 @@ def test_a_forecast_looks_at_earlier_rows_alone(
             assert found[row] == pytest.approx(matrix[row, earlier] @ weights, abs=1e-5)
 
 
-def test_a_rows_own_rating_does_not_count(
+def test_a_rows_own_rating_does_not_affect_its_prediction(
     preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     model = randomised(GaussianProcess(CONFIG, preprocessor))
@@ -167,7 +167,7 @@ def test_the_posterior_is_scikit_learns(preprocessor: Preprocessor) -> None:
         assert found[row].item() == pytest.approx(expected[0], abs=1e-6)
 
 
-def test_blocks_hold_groups_of_like_size_and_every_row_once() -> None:
+def test_blocks_hold_groups_of_similar_size_and_every_row_once() -> None:
     lengths = torch.tensor([5, 0, 1, 2, 2, 9, 40, 1, 3])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(lengths, 0)])
     found = list(blocks(starts, pairs_at_once=200))
@@ -180,7 +180,7 @@ def test_blocks_hold_groups_of_like_size_and_every_row_once() -> None:
     assert list(blocks(torch.tensor([0]))) == []
 
 
-def test_a_history_keeps_the_newest_ratings_of_each_user() -> None:
+def test_a_history_has_the_newest_ratings_of_each_user() -> None:
     rows = TrainingBatch(
         users=torch.tensor([2, 1, 2, 2, 1], dtype=torch.int32),
         movies=torch.tensor([10, 11, 12, 13, 14], dtype=torch.int32),
@@ -247,7 +247,7 @@ def test_implicit_and_explicit(
         assert seen[1][query, -1] == pytest.approx(taste @ own[query])
 
 
-def test_the_transformer_looks_where_it_may_and_no_further(
+def test_the_transformer_respects_the_mask(
     preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     encoder = randomised(Transformer(HistoryConfig(**SMALL), preprocessor))
@@ -278,7 +278,7 @@ def test_the_transformers_attention_by_hand(
 
 
 @pytest.mark.parametrize("name", ["statistics", "implicit", "explicit", "transformer"])
-def test_no_row_of_training_sees_its_own_rating(
+def test_no_training_row_is_encoded_from_its_own_rating(
     name: Any, preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     inputs = randomised(HistoryInputs(HistoryConfig(encoders=(name,), **SMALL), preprocessor))

@@ -113,7 +113,7 @@ def test_the_numeric_projection_by_hand(preprocessor: Preprocessor) -> None:
 
 
 @pytest.mark.parametrize("name", ["user", "movie", "decade"])
-def test_the_vector_of_what_is_unknown_stays_zero_while_training(
+def test_the_vector_of_unknown_entities_stays_zero_in_training(
     name: str, preprocessor: Preprocessor
 ) -> None:
     torch.manual_seed(0)
@@ -222,14 +222,14 @@ def test_time_features_by_hand(preprocessor: Preprocessor, make_rows: Callable[.
     np.testing.assert_allclose(found[:, 1], age + decades, rtol=1e-4, atol=1e-4)
 
 
-def test_the_age_of_a_film_without_a_year_is_zero(preprocessor: Preprocessor) -> None:
+def test_the_age_of_a_movie_without_a_year_is_zero(preprocessor: Preprocessor) -> None:
     without = replace(preprocessor, numeric=preprocessor.numeric[:1])
     assert release_years(without).isnan().all()
     branch = TimeFeatures(SMALL, without)
     assert branch(USERS, MOVIES, torch.full((4,), YEAR)).isfinite().all()
 
 
-def test_time_is_demanded(preprocessor: Preprocessor) -> None:
+def test_missing_times_are_an_error(preprocessor: Preprocessor) -> None:
     with pytest.raises(ValueError, match="needs the times"):
         TimeFeatures(SMALL, preprocessor)(USERS, MOVIES)
 

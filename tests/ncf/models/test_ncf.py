@@ -128,7 +128,7 @@ def l2_penalties(model: NCF) -> dict[str, float]:
     return {n: strengths[id(p)] for n, p in model.named_parameters() if id(p) in strengths}
 
 
-def test_the_ridge_acts_on_what_is_free_for_each_user_and_movie(preprocessor: Preprocessor) -> None:
+def test_l2_penalties_apply_to_tables_of_users_and_movies(preprocessor: Preprocessor) -> None:
     model = NCF(ModelConfig(biases=("user", "movie"), gmf_dim=3), preprocessor)
     assert l2_penalties(model) == {
         "branches.user.table.weight": 3.0,
@@ -177,7 +177,7 @@ def test_biases_and_factors_are_added(preprocessor: Preprocessor) -> None:
     np.testing.assert_allclose(outputs.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_with_a_history_says_so_if_it_has_none(preprocessor: Preprocessor) -> None:
+def test_predicting_without_a_required_history_is_an_error(preprocessor: Preprocessor) -> None:
     config = ModelConfig(history=HistoryConfig(encoders=("gaussian-process",)))
     network = NCF(config, preprocessor)
     with pytest.raises(RuntimeError, match=r"no history: call fit_history\(\) or set_history\(\)"):
@@ -186,7 +186,7 @@ def test_a_model_with_a_history_says_so_if_it_has_none(preprocessor: Preprocesso
         network(USERS, MOVIES, TIMES)
 
 
-def test_a_history_that_looks_at_times_demands_them(preprocessor: Preprocessor) -> None:
+def test_predicting_without_required_times_is_an_error(preprocessor: Preprocessor) -> None:
     encoders: tuple[HistoryEncoderName, ...] = ("gaussian-process", "statistics")
     for encoder in encoders:
         config = ModelConfig(history=HistoryConfig(encoders=(encoder,)))

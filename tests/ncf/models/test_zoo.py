@@ -1,4 +1,4 @@
-"""What every member of the model family must do, whatever it is made of."""
+"""What every kind of model must do."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def experiment_of(name: str, **train: Any) -> ExperimentConfig:
 
 @pytest.fixture(scope="module")
 def world(world: World) -> World:
-    """It has three movies that nobody has rated, 0, 1 and 82, and a name or two for the others."""
+    """It has three movies without ratings, 0, 1 and 82, and a name or two for the others."""
     return with_more_movies(world)
 
 
@@ -129,9 +129,7 @@ def model(name: str, world: World) -> ConditionedModel:
     return trained(experiment_of(name, epochs=1), world, world.train[:600])
 
 
-def test_a_row_is_predicted_alike_alone_and_among_others(
-    model: ConditionedModel, world: World
-) -> None:
+def test_a_prediction_does_not_depend_on_other_rows(model: ConditionedModel, world: World) -> None:
     rows = world.test[:40]
     together = predict(model, rows)
     assert together.shape == (40,)
@@ -141,7 +139,7 @@ def test_a_row_is_predicted_alike_alone_and_among_others(
     assert predict(model, rows[:0]).shape == (0,)
 
 
-def test_all_pairs_at_once_are_the_pairs_user_by_user(
+def test_all_pairs_equal_single_predictions(
     model: ConditionedModel, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_pairs, "_TILE", 25)
@@ -171,13 +169,13 @@ def test_unknown_users_and_movies_get_a_prediction(model: ConditionedModel, worl
     # After one epoch it has the mean rating of 3 stars, and little more.
     assert (found - 3).abs().max() < 2
     rated, like_it, like_it_too, bare = found.unbind(dim=1)
-    # Movies that nobody has rated differ by what else is known of them, and by nothing else.
+    # Movies without ratings differ by their content only.
     torch.testing.assert_close(like_it, like_it_too)
     assert (like_it != rated).all()
     assert (like_it != bare).all()
 
 
-def test_saved_and_loaded_it_is_the_same(
+def test_a_loaded_model_predicts_the_same(
     name: str, model: ConditionedModel, world: World, tmp_path: Path
 ) -> None:
     weights, config = model.network.state_dict(), experiment_of(name, epochs=1)
@@ -187,7 +185,7 @@ def test_saved_and_loaded_it_is_the_same(
 
 
 @pytest.mark.parametrize("name", WITH_DROPOUT, scope="module")
-def test_only_what_learns_is_dropped_from(model: ConditionedModel, world: World) -> None:
+def test_dropout_is_active_in_training_mode_only(model: ConditionedModel, world: World) -> None:
     rows = world.test[:40]
     assert torch.equal(predict(model, rows), predict(model, rows))
     model.train()
@@ -213,7 +211,7 @@ def test_every_parameter_learns_from_the_data(name: str, world: World) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_USERS)
-def test_it_can_learn_a_few_rows_by_heart(name: str, world: World) -> None:
+def test_it_can_overfit_a_few_rows(name: str, world: World) -> None:
     settings = {"epochs": 100, "batch_size": 64, "learning_rate": 0.05, **NO_RIDGES}
     config, rows = experiment_of(name, **settings), world.train[:64]
     result = fit(build(config, world.preprocessor, rows), rows, None, objective_of(config, world))
@@ -221,7 +219,7 @@ def test_it_can_learn_a_few_rows_by_heart(name: str, world: World) -> None:
     assert result.epochs[-1].train_loss < ZOO[name].by_heart
 
 
-def test_it_comes_near_the_noise_of_a_known_world(name: str, world: World) -> None:
+def test_its_error_is_close_to_the_noise_of_synthetic_data(name: str, world: World) -> None:
     config = experiment_of(name, epochs=12)
     error = error_of(trained(config, world, world.train), config, world)
     # What is better than all but the noise has seen the noise of these 900 rows.

@@ -107,7 +107,7 @@ EVERYTHING: dict[str, Any] = {
         ({"embedding_dim": 4, "hidden_dims": (8,)}, {"loss": "smooth_l1", "schedule": "plateau"}),
     ],
 )
-def test_compiled_steps_do_what_steps_one_by_one_do(
+def test_compiled_steps_equal_single_steps(
     model: dict[str, Any], train: dict[str, Any], world: Any
 ) -> None:
     config = experiment(model, **train)
@@ -150,7 +150,7 @@ def test_a_model_with_compiled_steps_can_be_copied_and_loaded(world: Any) -> Non
 
 @NEEDS_COMPILER
 def test_compiled_steps_take_rows_that_are_streamed(world: Any, tmp_path: Path) -> None:
-    """Three windows, whose borders no call of compiled steps knows of."""
+    """Three windows, whose boundaries do not affect compiled steps."""
     prepared = write_prepared(tmp_path, {"train": world.train[:600]}, world.preprocessor)
     rows = Streamed(prepared, "train", torch.device("cpu"), window=200)
     config = experiment({"embedding_dim": 4, "hidden_dims": (8,), "dropout": 0.0}, loss="l1")
@@ -167,7 +167,7 @@ def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-def test_without_a_compiler_training_goes_on_and_says_so(
+def test_without_a_compiler_training_runs_with_a_warning(
     world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Where torch looks for one.
@@ -195,7 +195,7 @@ def test_models_that_are_not_compiled(settings: dict[str, Any], reason: str, wor
     assert reason in str(obstacle(build(config, world.preprocessor, world.train).network))
 
 
-def test_a_short_run_is_not_compiled_by_itself(
+def test_auto_does_not_compile_short_runs(
     world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recommender: list[NCF] = []
@@ -212,7 +212,7 @@ def test_a_short_run_is_not_compiled_by_itself(
     long = experiment({"hidden_dims": (8,)}, epochs=10, batch_size=300)
     trained(long, world.preprocessor, world.train[:600], "auto")
     assert len(recommender) == 1
-    # Only who asked for it is told that it was not done.
+    # There is no warning unless the setting is "on".
     assert not refusals(caplog)
 
 
@@ -224,7 +224,7 @@ def test_a_short_run_is_not_compiled_by_itself(
         ({}, "home/.cache/ncf/torchinductor"),
     ],
 )
-def test_where_compiled_steps_are_kept(
+def test_the_cache_folder_of_compiled_steps(
     environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("home"))

@@ -79,9 +79,7 @@ def rows(make_rows: Callable[..., Batch]) -> Batch:
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "smooth_l1"])
-def test_a_small_batch_is_learned_by_heart(
-    loss: str, preprocessor: Preprocessor, rows: Batch
-) -> None:
+def test_a_small_batch_is_overfitted(loss: str, preprocessor: Preprocessor, rows: Batch) -> None:
     config = experiment(
         loss=loss, epochs=300, learning_rate=0.02, batch_size=4, patience=0, embedding_l2=0
     )
@@ -137,7 +135,7 @@ def test_a_seed_determines_the_weights_to_the_last_bit(world: Any) -> None:
     assert all(not torch.equal(other[name], value) for name, value in first.items())
 
 
-def test_what_was_drawn_before_does_not_matter(preprocessor: Preprocessor, rows: Batch) -> None:
+def test_earlier_random_numbers_do_not_matter(preprocessor: Preprocessor, rows: Batch) -> None:
     config = experiment(model={"dropout": 0.3}, epochs=2, batch_size=3)
     first = trained(config, preprocessor, rows)[1].last
     torch.manual_seed(123)
@@ -205,7 +203,7 @@ def test_without_patience_all_epochs_are_run(world: Any) -> None:
     assert result.best_epoch < 8
 
 
-def test_a_training_that_diverges_says_so_and_what_to_do(
+def test_divergence_is_an_error_that_says_what_to_do(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     config = experiment(epochs=20, learning_rate=1e30, batch_size=3, schedule="constant")
@@ -230,7 +228,7 @@ def test_in_target_mode_too_the_error_in_stars_picks_the_best_epoch(world: Any) 
     scores = [epoch.validation for epoch in result.epochs if epoch.validation]
     decayed = [s.decayed.rmse for s in scores]
     assert result.best_epoch == int(np.argmin([s.stars.rmse for s in scores])) + 1
-    # With weights that say nothing the two scales disagree, so the choice can be told apart.
+    # With random weights the best epochs of the two scales differ.
     assert result.best_epoch != int(np.argmin(decayed)) + 1
 
 
@@ -263,7 +261,7 @@ def test_validating_after_each_epoch_does_not_change_what_is_learned(world: Any)
     assert_equal_weights(with_validation, trained(config, world.preprocessor, world.train)[1].last)
 
 
-def test_every_epoch_is_announced_with_the_run_so_far(
+def test_training_yields_each_epoch_with_the_result_so_far(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     config = experiment(epochs=3, batch_size=3, patience=0)
@@ -326,7 +324,7 @@ def test_a_one_cycle_rate_rises_and_falls_by_hand(preprocessor: Preprocessor, ro
     assert found == pytest.approx(rising + falling, rel=1e-9, abs=1e-12)
 
 
-def test_the_last_epoch_can_be_kept_instead_of_the_best(
+def test_the_last_epoch_can_be_the_result_instead_of_the_best(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     contradiction = replace(rows, ratings=5.5 - rows.ratings)
@@ -475,7 +473,7 @@ def test_predicting_stars_in_target_mode_is_an_error_on_both_scales(
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 8192])
-def test_evaluation_equals_scikit_learn_whatever_the_chunks(
+def test_evaluation_equals_scikit_learn_for_any_chunk_size(
     chunk: int, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ncf.evaluation.predictions.EVALUATION_CHUNK", chunk)
@@ -596,7 +594,7 @@ def test_the_configured_loss_is_minimised(loss: Any, preprocessor: Preprocessor)
         ({"history": {"encoders": ("gaussian-process",)}}, 1, True),
     ],
 )
-def test_workers_pay_where_there_is_enough_to_do(
+def test_data_parallel_training_pays_off_for_large_batches(
     settings: dict[str, Any], batch_size: int, expected: bool
 ) -> None:
     model = {"inputs": ("user", "movie"), "embedding_dim": 50, **settings}

@@ -1,4 +1,4 @@
-"""A training run that was interrupted and goes on is the one that was not, to the last bit."""
+"""Continuing an interrupted training equals training without interruption, bit for bit."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def assert_the_same(found: FitResult, expected: FitResult) -> None:
     ids=["dropout", "plateau", "batch normalisation", "Gaussian process", "early stopping"],
 )
 @pytest.mark.parametrize("after", [1, 2])
-def test_what_follows_an_interruption_is_the_same(
+def test_continuing_equals_training_without_interruption(
     model: dict[str, Any], train: dict[str, Any], after: int, world: Any, tmp_path: Path
 ) -> None:
     config = experiment(model, train)
@@ -99,7 +99,7 @@ def test_what_follows_an_interruption_is_the_same(
     assert_the_same(found, expected)
 
 
-def test_streamed_rows_go_on_in_the_same_order(world: Any, tmp_path: Path) -> None:
+def test_streamed_rows_continue_in_the_same_order(world: Any, tmp_path: Path) -> None:
     config = experiment({"dropout": 0.3}, {})
     splits = {name: getattr(world, name) for name in ("train", "validation", "test")}
     prepared = write_prepared(tmp_path / "prepared", splits, world.preprocessor)
@@ -113,7 +113,7 @@ def test_streamed_rows_go_on_in_the_same_order(world: Any, tmp_path: Path) -> No
     assert_the_same(found, expected)
 
 
-def test_a_run_that_was_over_takes_no_further_step(world: Any) -> None:
+def test_a_finished_run_takes_no_further_step(world: Any) -> None:
     config = experiment({}, {"epochs": 2})
     expected, states = run_with_states(config, world, world.train)
     assert len(states) == 2
@@ -124,7 +124,7 @@ def test_a_run_that_was_over_takes_no_further_step(world: Any) -> None:
     assert_the_same(training.result, expected)
 
 
-def test_making_states_changes_nothing(world: Any) -> None:
+def test_taking_states_does_not_change_training(world: Any) -> None:
     config = experiment({"dropout": 0.3}, {"epochs": 3})
 
     watched, states = run_with_states(config, world, world.train)
@@ -142,7 +142,7 @@ def saved(world: Any, tmp_path: Path) -> Path:
     return folder
 
 
-def test_there_may_be_none(tmp_path: Path) -> None:
+def test_a_missing_state_is_none(tmp_path: Path) -> None:
     assert load_state(tmp_path / "nowhere") is None
 
 

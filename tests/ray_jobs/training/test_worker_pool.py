@@ -88,7 +88,7 @@ class Client:
 
 
 def whole(epochs: list[float], rel: float = 1e-6) -> Any:
-    """What a job that ran to its end comes to."""
+    """The result of a job that ran to its end."""
     return pytest.approx(epochs, rel=rel), None
 
 
@@ -164,7 +164,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
     finished = Path(models.folder.path) / "job-1"
     assert validation_rmse(finished / "best", prepared) == pytest.approx(min(expected["l1"]))
     assert validation_rmse(finished / "last", prepared) == pytest.approx(expected["l1"][-1])
-    # Of the trial that was stopped too; the one that asked for too much has none, and neither has
+    # Also of the trial that was stopped; the one without enough memory has none, and neither has
     # the one that was killed.
     kept = {path.name for path in finished.parent.iterdir()}
     assert kept == {"job-1", stopped, "job-5", waiting}
@@ -175,7 +175,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
     )
 
 
-def test_two_workers_stop_together_and_a_failure_costs_one_model(
+def test_two_workers_stop_together_and_a_failure_affects_one_model(
     storage: Path, prepared: PreparedDataset
 ) -> None:
     config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
@@ -203,7 +203,7 @@ def test_two_workers_stop_together_and_a_failure_costs_one_model(
         assert client.train({}) == expected
 
 
-def test_a_trial_queue_whose_workers_cannot_be_replaced_refuses_jobs(
+def test_a_trial_queue_without_worker_groups_fails_its_jobs(
     storage: Path, prepared: PreparedDataset
 ) -> None:
     config = job(storage, **EXPERIMENT)
@@ -221,7 +221,7 @@ def test_a_trial_queue_whose_workers_cannot_be_replaced_refuses_jobs(
         assert client.train({}) == ([], end.error)
 
 
-def test_nothing_is_left_of_workers_that_are_killed_while_they_start(
+def test_workers_killed_while_starting_leave_nothing(
     storage: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray_jobs.training.worker_pool._SECONDS_TO_END", 0)

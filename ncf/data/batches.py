@@ -85,17 +85,12 @@ class Batch(Rows):
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Batch:
         """The rows of prepared ratings, in the table's order."""
-
-        def column(name: str, dtype: type) -> torch.Tensor:
-            # A copy: Arrow's memory is read-only, torch's must not be.
-            return torch.from_numpy(np.array(table[name].to_numpy(), dtype=dtype))
-
         return cls(
-            users=column("user_index", np.int32),
-            movies=column("movie_index", np.int32),
-            ratings=column("rating", np.float32),
-            weights=column("weight", np.float32),
-            times=column("timestamp", np.int64),
+            users=column(table, "user_index", np.int32),
+            movies=column(table, "movie_index", np.int32),
+            ratings=column(table, "rating", np.float32),
+            weights=column(table, "weight", np.float32),
+            times=column(table, "timestamp", np.int64),
         )
 
     def in_memory(self) -> Batch:
@@ -133,6 +128,12 @@ class TrainingBatch(Rows):
     """``[B]`` float32, factor of the row's loss; the mean over all training rows is 1."""
     times: torch.Tensor
     """``[B]`` int64, time of the rating, in seconds since 1970 UTC."""
+
+
+def column(table: pa.Table, name: str, dtype: type) -> torch.Tensor:
+    """``[B]`` a column of a table."""
+    # A copy: Arrow's memory is read-only, torch's must not be.
+    return torch.from_numpy(np.array(table[name].to_numpy(), dtype=dtype))
 
 
 def concatenated(first: R, second: R | None) -> R:

@@ -62,7 +62,7 @@ class Trainer:
         """
         self._config = config = objective.train
         self._network = model.network
-        self.module: nn.Module = data_parallel or model.network
+        self.module: nn.Module = model.network if data_parallel is None else data_parallel
         """What is called in each step."""
         self.rows = objective.training_rows(train_rows)
         self._loss = get_loss(config.loss)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ncf.data.batches import Batch, TrainingBatch
+from ncf.data.batches import TrainingBatch, column
 
 _PAIRS_AT_ONCE: Final = 1 << 23
 """Maximum pairs of ratings whose similarity is in memory at once."""
@@ -166,10 +166,14 @@ class History:
     @classmethod
     def from_arrow(cls, table: pa.Table, num_users: int) -> History:
         """The inverse of ``to_arrow``."""
-        weights = np.ones(len(table), np.float32)
-        rows = Batch.from_arrow(table.append_column("weight", pa.array(weights)))
-        targets = TrainingBatch(rows.users, rows.movies, rows.ratings, rows.weights, rows.times)
-        return cls.of(targets, num_users, max_ratings=len(table))
+        rows = TrainingBatch(
+            users=column(table, "user_index", np.int32),
+            movies=column(table, "movie_index", np.int32),
+            targets=column(table, "rating", np.float32),
+            loss_weights=torch.ones(len(table)),
+            times=column(table, "timestamp", np.int64),
+        )
+        return cls.of(rows, num_users, max_ratings=len(table))
 
 
 def as_one_group(rows: Ratings) -> Ratings:

@@ -68,8 +68,8 @@ def test_a_model_with_history_holds_rows_in_memory_with_a_note() -> None:
     found = plan_placement(ExperimentConfig(model=model), {"train": 10**8}, lambda: 10**10)
     assert found.streamed == ()
     assert found.note == (
-        "all rows take 10.0 GB in memory and may take 5.0 GB, but are held there: the model looks "
-        "at all of a user's ratings at once"
+        "all rows take 10.0 GB in memory and may take 5.0 GB, but are held there: the model needs "
+        "all ratings of a user at once"
     )
     assert plan_placement(ExperimentConfig(model=model), {"train": 10}, lambda: 10**10).note is None
 

@@ -102,7 +102,7 @@ def some_movies(folder: Path, count: int | None) -> Path:
 def crawl_all(url: str, source: Path, folder: Path, rate: float) -> Result:
     """Crawl ``source``, then merge; wall and CPU seconds of each."""
     config = TmdbConfig(base_url=url, requests_per_second=rate, concurrency=CONCURRENCY)
-    tables, _ = prepare_tables(DataConfig(path=str(source)), Storage.at(folder) / "raw", silent)
+    _, tables, _ = prepare_tables(DataConfig(path=str(source)), Storage.at(folder) / "raw", silent)
     target = Storage.at(folder) / "raw" / tables.name
     links = (target / "links.parquet").read_table()
     ids = links["movie_id"].to_numpy()

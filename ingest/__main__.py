@@ -114,11 +114,11 @@ def _run(
 def _movielens(
     options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
 ) -> Outcome:
-    tables, notices = dataset.prepare_tables(
+    source, tables, notices = dataset.prepare_tables(
         settings.data, storage / "raw", say, force=options.force
     )
     folder = storage / "raw" / tables.name
-    return _described(dataset.finish(folder, tables, settings.tmdb, notices))
+    return _described(dataset.finish(folder, source, tables, settings.tmdb, notices))
 
 
 def _tmdb(
@@ -131,18 +131,18 @@ def _tmdb(
     """Crawl; the tables are brought in first if they are not there."""
     wanted = settings.tmdb.model_copy(update={"enabled": True})
     credentials = dataset.credentials_for(settings.data, wanted, environ)
-    tables, notices = dataset.prepare_tables(settings.data, storage / "raw", say)
+    source, tables, notices = dataset.prepare_tables(settings.data, storage / "raw", say)
     folder = storage / "raw" / tables.name
     summary, found = dataset.crawl_dataset(
         folder, tables, wanted, credentials, say, limit=options.limit, refetch=options.force
     )
-    return _described(dataset.finish(folder, tables, wanted, notices + found), summary)
+    return _described(dataset.finish(folder, source, tables, wanted, notices + found), summary)
 
 
 def _synthetic(
     options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
 ) -> Outcome:
-    tables, notices = dataset.prepare_tables(
+    source, tables, notices = dataset.prepare_tables(
         settings.data, storage / "raw", say, force=options.force
     )
     folder = storage / "raw" / tables.name
@@ -150,7 +150,7 @@ def _synthetic(
     if dataset.uses_tmdb(tables, settings.tmdb, None):
         summary, found = dataset.crawl_dataset(folder, tables, settings.tmdb, None, say)
         notices += found
-    return _described(dataset.finish(folder, tables, settings.tmdb, notices), summary)
+    return _described(dataset.finish(folder, source, tables, settings.tmdb, notices), summary)
 
 
 def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:

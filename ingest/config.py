@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from foundation.config import Section
 
-Source = Literal[
+SourceName = Literal[
     "auto",
     "synthetic",
     "folder",
@@ -22,6 +22,7 @@ Source = Literal[
     "ml-10m",
     "ml-1m",
     "ml-100k",
+    "netflix-prize",
 ]
 
 
@@ -43,8 +44,9 @@ class SyntheticConfig(Section):
 class DataConfig(Section):
     """Which ratings to train on."""
 
-    source: Source = "auto"
-    """A MovieLens release, ``folder`` (one's own ratings.csv and movies.csv in ``path``),
+    source: SourceName = "auto"
+    """A MovieLens release, ``folder`` (your own ratings.csv and movies.csv in ``path``),
+    ``netflix-prize`` (its files in ``path``),
     ``synthetic``, or ``auto``: ml-latest-small from ``path`` if that is set, else downloaded, else
     synthetic."""
     path: str = ""

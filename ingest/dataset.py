@@ -28,7 +28,6 @@ from ingest import loopback
 from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
 from ingest.manifest import (
     DATASET_FILE,
-    MOVIELENS_CITATION,
     TABLES_FILE,
     TMDB_ATTRIBUTION,
     DatasetManifest,
@@ -37,7 +36,7 @@ from ingest.manifest import (
 )
 from ingest.progress import Say
 from ingest.sources import registry
-from ingest.sources.registry import Source
+from ingest.sources.base import Source, Written
 from ingest.sources.synthetic import SyntheticData, SyntheticTmdb
 from ingest.tmdb import aio, progress
 from ingest.tmdb.crawl import CrawlSummary, crawl
@@ -64,7 +63,11 @@ class RawData:
     tmdb_coverage: dict[str, int]
     """Movies by status (ok, missing, failed); empty if TMDb was not used."""
     notices: tuple[str, ...]
-    """What the user must be told."""
+    """What the user must be told, ``attribution`` last."""
+    attribution: tuple[str, ...]
+    """Texts that must be shown wherever the data are used: those of the source, and TMDb's."""
+    licence: str
+    """The terms of the ratings."""
 
 
 def say_on_stderr(text: str) -> None:
@@ -90,12 +93,12 @@ def ingest(
         MovieRatingsError: with a message for the user.
     """
     credentials = credentials_for(data, tmdb, environ)
-    tables, notices = prepare_tables(data, storage / "raw", say, force=force)
+    source, tables, notices = prepare_tables(data, storage / "raw", say, force=force)
     folder = storage / "raw" / tables.name
     if uses_tmdb(tables, tmdb, credentials):
         _, found = crawl_dataset(folder, tables, tmdb, credentials, say)
         notices += found
-    return finish(folder, tables, tmdb, notices)
+    return finish(folder, source, tables, tmdb, notices)
 
 
 def credentials_for(
@@ -122,46 +125,49 @@ def uses_tmdb(tables: TablesManifest, tmdb: TmdbConfig, credentials: Credentials
     return tmdb.enabled is not False and (tables.synthetic or credentials is not None)
 
 
-# -- MovieLens -------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def prepare_tables(
     data: DataConfig, raw: Storage, say: Say, *, force: bool = False
-) -> tuple[TablesManifest, tuple[str, ...]]:
-    """Write the MovieLens tables, unless those on disk are current; what to tell the user.
+) -> tuple[Source, TablesManifest, tuple[str, ...]]:
+    """Write the four tables, unless those on disk are current.
+
+    Returns:
+        The source, the tables' manifest, and notices for the user.
 
     Raises:
         MovieRatingsError: if they cannot be had; what was on disk before is untouched then.
     """
     source, notices = registry.choose(data, raw, say)
     folder = raw / source.name
-    stamp = source.stamp
+    version = source.version
     current = read_tables_manifest(folder)
-    if current is not None and current.source == stamp and not force and _complete(folder):
+    if current is not None and current.source == version and not force and _complete(folder):
         say(f"{source.name}: {current.num_ratings:,} ratings, unchanged")
-        return current, notices + current.notices
+        return source, current, notices + current.notices
     say(f"{source.name}: reading the ratings")
     with locked(folder):
-        tables = _write_tables(source, stamp, folder)
+        tables = _write_tables(source, version, folder)
     say(
         f"{tables.name}: {tables.num_ratings:,} ratings by {tables.num_users:,} users of "
         f"{tables.num_movies:,} movies"
     )
-    return tables, notices + tables.notices
+    return source, tables, notices + tables.notices
 
 
 def _complete(folder: Storage) -> bool:
     return all((folder / f"{name}.parquet").exists() for name in _TABLES)
 
 
-def _write_tables(source: Source, stamp: dict[str, object], folder: Storage) -> TablesManifest:
+def _write_tables(source: Source, version: dict[str, object], folder: Storage) -> TablesManifest:
     """Write all tables aside, then put them in place."""
     staging = folder / ".staging"
     staging.delete()
     staging.make_folder()
     try:
         written = source.write(staging)
-        manifest = _describe(source, stamp, staging, written)
+        manifest = _describe(source, version, staging, written)
         _forget_outdated_records(folder, staging, synthetic=manifest.synthetic)
         # From here to the new manifests the folder counts as not ingested.
         for file in (DATASET_FILE, TABLES_FILE):
@@ -175,7 +181,7 @@ def _write_tables(source: Source, stamp: dict[str, object], folder: Storage) -> 
 
 
 def _describe(
-    source: Source, stamp: dict[str, object], folder: Storage, written: registry.Written
+    source: Source, version: dict[str, object], folder: Storage, written: Written
 ) -> TablesManifest:
     parts = {
         name: hashing.of_file(folder / f"{name}.parquet", schema.names)
@@ -184,8 +190,8 @@ def _describe(
     users = (folder / "ratings.parquet").read_table(["user_id"])["user_id"]
     return TablesManifest(
         name=source.name,
-        source=stamp,
-        synthetic=isinstance(source, registry.SyntheticSource),
+        source=version,
+        synthetic=source.is_synthetic,
         num_ratings=len(users),
         num_users=pc.count_distinct(users).as_py(),
         num_movies=_count_rows(folder / "movies.parquet"),
@@ -367,13 +373,17 @@ def purge(storage: Storage, *, dry_run: bool = False) -> dict[str, int]:
 
 
 def finish(
-    folder: Storage, tables: TablesManifest, tmdb: TmdbConfig, notices: tuple[str, ...]
+    folder: Storage,
+    source: Source,
+    tables: TablesManifest,
+    tmdb: TmdbConfig,
+    notices: tuple[str, ...],
 ) -> RawData:
-    """Write the manifest of the whole data set, last of all, and describe it."""
+    """Write the manifest of the whole data set, after all other files, and describe it."""
     used = tmdb.enabled is not False and (folder / TABLE).exists()
     coverage: dict[str, int] = {}
     parts = {"tables": tables.fingerprint}
-    attribution: tuple[str, ...] = () if tables.synthetic else (MOVIELENS_CITATION,)
+    attribution = source.attribution
     shards = Shards(folder)
     if used:
         coverage = shards.coverage()
@@ -409,6 +419,8 @@ def finish(
         num_movies=tables.num_movies,
         tmdb_coverage=coverage,
         notices=notices + attribution,
+        attribution=attribution,
+        licence=source.licence,
     )
 
 

@@ -12,10 +12,6 @@ from foundation.storage import Storage
 DATASET_FILE: Final = "dataset.json"
 TABLES_FILE: Final = "tables.json"
 
-MOVIELENS_CITATION: Final = (
-    "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
-    "ACM Transactions on Interactive Intelligent Systems 5, 4. https://doi.org/10.1145/2827872"
-)
 TMDB_ATTRIBUTION: Final = (
     "This product uses the TMDB API but is not endorsed or certified by TMDB "
     "(https://www.themoviedb.org)."

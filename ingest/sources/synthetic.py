@@ -16,18 +16,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from foundation.errors import ConfigError
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
-from ingest.config import SyntheticConfig
+from foundation.storage import Storage
+from ingest.config import DataConfig, SyntheticConfig
+from ingest.progress import Say
+from ingest.sources.base import Source, Tables, Written
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+SYNTHETIC: Final = "synthetic"
+SYNTHETIC_NOTICE: Final = (
+    "THIS IS SYNTHETIC DATA, not MovieLens: every user, movie and rating is made up, and figures "
+    "measured on it say nothing about real recommendations."
+)
 
 GENERATOR_VERSION: Final = 1
 """Raised whenever the same configuration gives other data."""
@@ -428,3 +439,69 @@ class _Numbers:
                 ]
             },
         }
+
+
+# -- the source ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SyntheticSource(Source):
+    """Generated data."""
+
+    config: SyntheticConfig
+
+    names: ClassVar[tuple[str, ...]] = (SYNTHETIC,)
+    licence: ClassVar[str] = "The data are synthetic and bound to no licence."
+    is_synthetic: ClassVar[bool] = True
+
+    @classmethod
+    def open(cls, config: DataConfig, downloads: Path, say: Say) -> SyntheticSource:
+        """The data that ``data.synthetic`` describes."""
+        return cls(SYNTHETIC, config.synthetic)
+
+    @classmethod
+    def name_for(cls, config: DataConfig) -> str:
+        """Always ``synthetic``."""
+        return SYNTHETIC
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """The generator's version and configuration."""
+        return {"synthetic": self.config.model_dump(), "generator_version": GENERATOR_VERSION}
+
+    def read(self) -> Tables:
+        """Generate all tables in memory.
+
+        Raises:
+            ConfigError: if the configuration cannot be met.
+        """
+        data = SyntheticData.generate(self.config)
+        tmdb = SyntheticTmdb.of(data)
+        ratings = pa.Table.from_batches(data.rating_batches(), schema=RATINGS)
+        return Tables(
+            ratings=ratings,
+            movies=data.movies(),
+            links=data.links(tmdb.tmdb_ids, tmdb.imdb_ids),
+            tags=data.tags(),
+            notices=(SYNTHETIC_NOTICE,),
+            noise_floor_rmse=data.noise_floor.rmse,
+        )
+
+    def write(self, target: Storage) -> Written:
+        """Generate and write the ratings batch by batch, so that many fit.
+
+        Raises:
+            ConfigError: if the configuration cannot be met.
+        """
+        data = SyntheticData.generate(self.config)
+        tmdb = SyntheticTmdb.of(data)
+        with (
+            (target / "ratings.parquet").writing() as stream,
+            pq.ParquetWriter(stream, RATINGS, compression="zstd") as writer,
+        ):
+            for batch in data.rating_batches():
+                writer.write_batch(batch)
+        (target / "movies.parquet").write_table(data.movies())
+        (target / "links.parquet").write_table(data.links(tmdb.tmdb_ids, tmdb.imdb_ids))
+        (target / "tags.parquet").write_table(data.tags())
+        return Written(data.noise_floor.rmse, (SYNTHETIC_NOTICE,))

@@ -10,8 +10,9 @@ import pytest
 
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
 from ingest.errors import DatasetError
-from ingest.sources import movielens, releases
-from ingest.sources.movielens import Tables, title_year
+from ingest.sources import reader, releases
+from ingest.sources.base import Tables
+from ingest.sources.reader import title_year
 
 CSV_RATINGS = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,0.5,964981247\n7,1,5,0\n"
 CSV_MOVIES = (
@@ -33,7 +34,7 @@ def write(folder: Path, **files: str | bytes) -> Path:
 
 
 def read(path: Path, release: str | None = None) -> Tables:
-    return movielens.read(*releases.locate(path, release))
+    return reader.read(*releases.locate(path, release))
 
 
 @pytest.fixture

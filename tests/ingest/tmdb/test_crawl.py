@@ -323,7 +323,7 @@ def test_records_of_another_schema_version_are_refused(
 def test_a_second_crawl_in_the_same_folder_is_refused(dataset: Any, tmp_path: Path) -> None:
     storage = Storage.at(tmp_path / "artifacts")
     source = dataset((1, "0000001", 100))
-    tables, _ = prepare_tables(DataConfig(path=str(source)), storage / "raw", silent)
+    _, tables, _ = prepare_tables(DataConfig(path=str(source)), storage / "raw", silent)
     folder = storage / "raw" / tables.name
     with locked(folder), pytest.raises(LockedError, match=r"process \d+ on .* is writing"):
         crawl_dataset(folder, tables, TmdbConfig(), CREDENTIALS, silent)

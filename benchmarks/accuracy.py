@@ -1,23 +1,24 @@
-"""How accurate one configuration is, over several seeds, without Ray.
+"""Accuracy of one configuration over several seeds, without Ray.
 
-    python -m ray_jobs.preprocess --config configs/gaussian-process.toml
-    python -m ray_jobs.preprocess --config configs/gaussian-process.toml --set split.validation=0
-    python benchmarks/accuracy.py artifacts/prepared/* --config configs/gaussian-process.toml
+    python -m ray_jobs.preprocess --config configs/models/gaussian-process.toml
+    python -m ray_jobs.preprocess --config configs/models/gaussian-process.toml --set
+    split.validation=0 python benchmarks/accuracy.py artifacts/prepared/* --config
+    configs/models/gaussian-process.toml
 
-The first folder has validation rows; in the second they are training rows. Where there are more
-folders, the two that are meant must be named.
+The first folder has validation rows; in the second they are training rows. If there are more
+folders, name the two to use.
 
-For each seed, a model is trained on the training rows of the first, which gives the validation
-error and the best epoch; then another on those of the second for that many epochs, which is scored
-on the test rows: as ``ray_jobs.compare`` does it with ``compare.refit_on_validation``, and
-``ray_jobs.train``. The line "ensemble" is of the mean prediction of all seeds. ``--set
-section.key=value`` changes settings. ``--validation-only`` is for choosing among settings: it needs
-the first folder alone, and looks at no test row. ``--peers`` does the same for the baselines, with
+For each seed, a model is trained on the training rows of the first folder, which gives the
+validation error and the best epoch. Another is trained on those of the second for that many epochs
+and scored on the test rows, like ``ray_jobs.train``, and ``ray_jobs.compare`` with
+``compare.refit_on_validation``. The line "ensemble" is the mean prediction of all seeds. ``--set
+section.key=value`` changes settings. ``--validation-only`` is for choosing settings: it needs only
+the first folder, and reads no test row. ``--peers`` does the same for the baselines, with
 ``--trials`` settings each.
 
-``--keep FOLDER --label NAME`` keeps the predictions for the test rows. ``--differences FOLDER
---against NAME`` tells how all that were kept differ from one of them, on the same rows, how far
-each is off by kind of row, and how well each is calibrated.
+``--keep FOLDER --label NAME`` stores the predictions for the test rows. ``--differences FOLDER
+--against NAME`` prints the differences between one of the stored models and all others on the same
+rows, errors by kind of row, and the calibration of each.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from pyarrow import fs
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from foundation.config import apply_overrides, read_toml  # noqa: E402
+from foundation.config import apply_overrides, read_configs  # noqa: E402
 from foundation.config import build as checked  # noqa: E402
 from ncf.baselines import DEFAULT_TRIALS, fit_baselines  # noqa: E402
 from ncf.config import ExperimentConfig  # noqa: E402
@@ -69,34 +70,34 @@ Stars = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows that settings and epochs are chosen by."""
+    """Rows for choosing settings and epochs."""
 
     prepared: PreparedDataset
-    """What was fitted on the training rows alone, and these rows."""
+    """Preprocessor fitted to the training rows only, and these rows."""
     train: Batch
     validation: Batch
 
     @classmethod
     def open(cls, folder: str) -> Selection:
-        """Of a prepared folder with validation rows."""
+        """Read a prepared folder with validation rows."""
         prepared = _open(folder)
         return cls(prepared, _split(prepared, "train"), _split(prepared, "validation"))
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Rows of the models that are scored."""
+    """Rows for training and scoring the final models."""
 
     prepared: PreparedDataset
-    """What was fitted on training and validation rows."""
+    """Preprocessor fitted to training and validation rows."""
     train: Batch
-    """Both of these."""
+    """Training and validation rows."""
     test: Batch
-    """Rows that are scored."""
+    """Test rows."""
 
     @classmethod
     def open(cls, folder: str, selection: Selection) -> Scoring:
-        """Of a prepared folder without validation rows, with the test rows of ``selection``."""
+        """Read a prepared folder without validation rows, with the test rows of ``selection``."""
         prepared = _open(folder)
         rows, expected = _rows_of(prepared, "test"), _rows_of(selection.prepared, "test")
         num_rows, num_expected = prepared.manifest.counts["train"], len(selection.train)
@@ -117,15 +118,15 @@ class Scoring:
 
 
 def one_to_choose_on(folders: Sequence[str]) -> str:
-    """The only one of prepared folders that has validation rows.
+    """The only prepared folder with validation rows.
 
-    Ends the program if there is none, or more than one.
+    Exits if there is none, or more than one.
     """
     return _only_one(folders, with_validation=True)
 
 
 def one_to_score(folders: Sequence[str]) -> str:
-    """The only one of prepared folders that has none, likewise."""
+    """The only prepared folder without validation rows; exits as above."""
     return _only_one(folders, with_validation=False)
 
 
@@ -143,7 +144,7 @@ def _only_one(folders: Sequence[str], *, with_validation: bool) -> str:
     )
     raise SystemExit(
         f"{len(found)} of these folders have {having}, expected one. Name the one that "
-        f"python -m ray_jobs.preprocess tells with the same options{options}:{listed}"
+        f"python -m ray_jobs.preprocess prints with the same options{options}:{listed}"
     )
 
 
@@ -182,7 +183,7 @@ def chosen_on(experiment: ExperimentConfig, rows: Selection) -> Record:
 
 
 def scored_on(experiment: ExperimentConfig, epochs: int, rows: Scoring) -> tuple[Record, Stars]:
-    """Test errors of one seed after so many epochs, and its predictions ``[N]``."""
+    """Test errors of one seed after ``epochs`` epochs, and its predictions ``[N]``."""
     refit = with_parameters(experiment, {"train.stop_after": epochs})
     objective = Objective(refit.train, refit.time_decay, rows.prepared.preprocessor)
     started = time.perf_counter()
@@ -194,7 +195,7 @@ def scored_on(experiment: ExperimentConfig, epochs: int, rows: Scoring) -> tuple
 
 
 def peers(chosen: Selection, final: Scoring, options: argparse.Namespace) -> None:
-    """Print the errors of the baselines, and keep their predictions."""
+    """Print the errors of the baselines, and store their predictions."""
     preprocessor, seeds = final.prepared.preprocessor, range(options.seeds)
     rows = chosen.train, chosen.validation, chosen.prepared.preprocessor
     for found in fit_baselines(*rows, num_trials=options.trials):
@@ -215,7 +216,7 @@ def models(
     final: Scoring | None,
     options: argparse.Namespace,
 ) -> None:
-    """Train all seeds, print their errors, and keep their predictions."""
+    """Train all seeds, print their errors, and store their predictions."""
     of_seeds = [with_parameters(experiment, {"train.seed": seed}) for seed in range(options.seeds)]
     records = [chosen_on(each, chosen) for each in of_seeds]
     if not final:
@@ -247,11 +248,11 @@ def _print_seeds(records: Sequence[Record], splits: Sequence[str], as_json: bool
     for split in splits:
         print(f"{split:12} {_figures([record[split] for record in records])}")
     seconds = statistics.mean(record["seconds"] for record in records)
-    print(f"{seconds:.0f} s a seed, of training on the training rows")
+    print(f"{seconds:.0f} s per seed to train on the training rows")
 
 
 def _figures(scores: Sequence[Record]) -> str:
-    """Mean of each metric over seeds, with its standard deviation if there are several."""
+    """Mean of each metric over seeds, with the standard deviation if there are several."""
     found = {metric: [score[metric] for score in scores] for metric in ("rmse", "mae", "r2")}
     return "   ".join(
         f"{metric} {statistics.mean(values):.4f}"
@@ -261,7 +262,7 @@ def _figures(scores: Sequence[Record]) -> str:
 
 
 def _keep(folder: Path, label: str, stars: Stars, final: Scoring) -> None:
-    """Predictions ``[S, N]`` for the test rows, of each seed, beside which rows these are."""
+    """Store each seed's predictions ``[S, N]`` with the test rows they are for."""
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_other_rows(folder, final)
     np.save(folder / f"{label}.npy", stars.astype(np.float32))
@@ -275,7 +276,7 @@ def _refuse_other_rows(folder: Path, final: Scoring) -> None:
 
 
 def print_differences(final: Scoring, folder: Path, against: str) -> None:
-    """All predictions of a folder: difference from one of them, errors by slice, calibration."""
+    """Print differences from one of the stored models, errors by slice, and calibration."""
     _refuse_other_rows(folder, final)
     actual = final.test.ratings.numpy()
     stars = {file.stem: np.load(file) for file in sorted(folder.glob("*.npy"))}
@@ -308,20 +309,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "prepared",
         nargs="+",
-        help="folders that the preprocess stage made: one with validation rows, one without",
+        help="folders of the preprocess stage: one with validation rows, one without",
     )
     parser.add_argument("--config", help="TOML configuration")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1")
-    parser.add_argument("--validation-only", action="store_true", help="look at no test row")
+    parser.add_argument("--validation-only", action="store_true", help="read no test row")
     parser.add_argument("--peers", action="store_true", help="score the baselines instead")
     parser.add_argument(
-        "--trials", type=int, default=DEFAULT_TRIALS, metavar="N", help="settings of a baseline"
+        "--trials",
+        type=int,
+        default=DEFAULT_TRIALS,
+        metavar="N",
+        help="settings tried for each baseline",
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the predictions there")
-    parser.add_argument("--label", default="model", help="name of what is kept")
-    parser.add_argument("--differences", type=Path, metavar="FOLDER", help="of what was kept")
-    parser.add_argument("--against", default="LightGBM", metavar="NAME", help="one of those kept")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="store the predictions in FOLDER"
+    )
+    parser.add_argument("--label", default="model", help="name of the stored predictions")
+    parser.add_argument(
+        "--differences",
+        type=Path,
+        metavar="FOLDER",
+        help="compare the predictions stored in FOLDER",
+    )
+    parser.add_argument(
+        "--against", default="LightGBM", metavar="NAME", help="stored model to compare with"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -333,7 +347,7 @@ def main() -> int:
     if sum(map(bool, (options.config, options.peers, options.differences))) != 1:
         parser.error("one of --config, --peers and --differences is needed")
     if options.validation_only and (options.keep or not options.config):
-        parser.error("--validation-only goes with --config, and keeps nothing")
+        parser.error("--validation-only requires --config, and stores nothing")
     if options.seeds < 1 or options.trials < 1:
         parser.error("--seeds and --trials must be at least 1")
     torch.set_num_threads(1)
@@ -346,7 +360,7 @@ def main() -> int:
     elif final and options.peers:
         peers(chosen, final, options)
     else:
-        values = apply_overrides(read_toml(options.config), options.set)
+        values = apply_overrides(read_configs([options.config], ExperimentConfig), options.set)
         experiment = checked(JobConfig, values, options.config).experiment
         models(experiment, chosen, final, options)
     return 0

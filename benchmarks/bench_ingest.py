@@ -1,12 +1,12 @@
-"""How fast the TMDb crawl is, against what is permitted and against a bare aiohttp pool.
+"""Speed of the TMDb crawl, relative to the rate limit and to a plain aiohttp pool.
 
     python benchmarks/bench_ingest.py [rate] [ceiling] [memory] [--quick] [--json]
 
 rate     all of ml-latest-small against the replay server at 40 requests/s with a burst of 40:
-         the share of the permitted rate that is used, and refusals (429). 4 minutes.
-ceiling  the same without limit: requests per second and CPU per request, as ratios to a bare pool
-         of aiohttp workers that read each answer and drop it, and one that also parses the JSON, in
-         the same run. Merging the parts at the end is told apart.
+         share of the permitted rate that is used, and refusals (429). 4 minutes.
+ceiling  the same without limit: requests per second and CPU per request, as ratios to a plain pool
+         of aiohttp workers that read and discard each response, and one that also parses the JSON,
+         in the same run. Merging the parts at the end is measured separately.
 memory   100,000 movies through the command line: peak resident memory of that process.
 
 ``rate`` and ``ceiling`` need the shared development data beside the repository.
@@ -52,7 +52,7 @@ Result = dict[str, Any]
 
 
 def silent(_: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def bench_rate(folder: Path, *, quick: bool) -> Result:
 
 
 async def bare_pool(url: str, ids: list[int], parse: Callable[[bytes], Any]) -> None:
-    """Workers that fetch, read, ``parse`` and drop."""
+    """Workers that fetch, read, ``parse`` and discard."""
     queue = iter(ids)
     params = {"append_to_response": "credits,keywords"}
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -161,7 +161,7 @@ async def bare_pool(url: str, ids: list[int], parse: Callable[[bytes], Any]) -> 
 
 
 def time_bare_pool(url: str, ids: list[int], parse: Callable[[bytes], Any]) -> Result:
-    """Wall and CPU seconds of a bare pool."""
+    """Wall and CPU seconds of a plain pool."""
     wall, cpu = time.perf_counter(), time.process_time()
     asyncio.run(bare_pool(url, ids, parse))
     return {
@@ -172,7 +172,7 @@ def time_bare_pool(url: str, ids: list[int], parse: Callable[[bytes], Any]) -> R
 
 
 def bench_ceiling(folder: Path, *, quick: bool) -> Result:
-    """Speed without a limit, next to bare pools; all take turns, and the best turn counts."""
+    """Speed without a limit, relative to plain pools; all take turns, and the best turn counts."""
     source = some_movies(folder, 2_000 if quick else None)
     lines = (source / "links.csv").read_text(encoding="utf-8").splitlines()[1:]
     ids = [int(tmdb_id) for line in lines if (tmdb_id := line.rsplit(",", 1)[1])]
@@ -238,7 +238,7 @@ def bench_memory(folder: Path, *, quick: bool) -> Result:
 
 
 def serve_large_records() -> None:
-    """A server that answers every movie id with a record of the usual size, about 7 kB."""
+    """A server that responds to every movie id with a record of typical size, about 7 kB."""
     person = {"gender": 0, "known_for_department": "Acting", "popularity": 1.0, "character": "X"}
     cast = [{"id": n, "name": f"Actor number {n}", "order": n, **person} for n in range(40)]
     crew = [{"id": 7, "name": "The Director", "job": "Director"}]
@@ -272,7 +272,7 @@ BENCHMARKS: Final[dict[str, Callable[..., Result]]] = {
 
 
 def main() -> int:
-    """Run the benchmarks asked for and print their results."""
+    """Run the requested benchmarks and print their results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="fewer movies")
@@ -286,7 +286,7 @@ def main() -> int:
     results: Result = {}
     for name in options.names or BENCHMARKS:
         if name != "memory" and not SHARED.is_dir():
-            print(f"{name}: left out, no shared data beside the repository", file=sys.stderr)
+            print(f"{name}: skipped, no shared data beside the repository", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory(prefix="bench-ingest-") as folder:
             results[name] = BENCHMARKS[name](Path(folder), quick=options.quick)

@@ -1,26 +1,26 @@
-"""Time and memory of every stage by number of ratings, and how they grow.
+"""Time, memory and growth of every stage by number of ratings.
 
     python benchmarks/bench_scale.py [MILLIONS ...] [--movies N] [--folder FOLDER] [--json]
 
-Synthetic ratings, 0.1 and 1 million if no numbers are given, 160 of each user. Each stage is a
-process of its own:
+Synthetic ratings, 0.1 and 1 million if no numbers are given, 160 of each user. Each stage runs in
+a separate process:
 
-generate    ``python -m ingest synthetic``, without records of TMDb, which ``bench_ingest.py`` has.
-plain       ``original_loop.prepare``: what ``preprocess`` does to ratings, with pyarrow alone.
-preprocess  ``python -m ray_jobs.preprocess``, from when Ray is up. Its rate is told as a multiple
+generate    ``python -m ingest synthetic``, without TMDb records, which ``bench_ingest.py`` covers.
+plain       ``original_loop.prepare``: the work of ``preprocess`` on ratings, with pyarrow only.
+preprocess  ``python -m ray_jobs.preprocess``, after the start of Ray. Its rate is a multiple
             of that of ``plain``, the mean of one run before and one after.
 read        the training rows of the prepared data, as tensors.
-train       one epoch of the default network at batch 8,192, on one thread, rows being there.
-stream      the same with ``train.rows = "streaming"``; its rate is told as a multiple of that of
-            ``train``, whose reading of the rows is not counted.
+train       one epoch of the default network at batch 8,192, on one thread, with rows in memory.
+stream      the same with ``train.rows = "streaming"``; its rate is given as a multiple of that of
+            ``train``, which excludes reading the rows.
 evaluate    the errors on the test rows.
 rank        the ten best unseen movies of 10,000 users, or of all if there are fewer.
 
-Seconds, and CPU seconds of the process and all its descendants, are those of the stage without the
-start of its process; peak memory is of them all, Ray's included, from start to end. It is sampled:
-the sum of the proportional set sizes, with all that lies in Ray's object store. The growth exponent
-is log(ratio of values) / log(ratio of ratings): 1 is linear. Ray's workers, which otherwise let all
-other programs go first, run here like those they are compared to. What was done is told on stderr.
+Seconds, and CPU seconds of the process and all its descendants, exclude the start of the process.
+Peak memory includes all descendants and Ray's processes, from start to end. It is sampled: the sum
+of the proportional set sizes, plus Ray's object store. The growth exponent
+is log(ratio of values) / log(ratio of ratings): 1 is linear. Ray's workers, which have a
+lower priority by default, run here with that of the reference. Progress is printed on stderr.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ Result = dict[str, Any]
 
 @dataclass
 class Usage:
-    """What a tree of processes takes, sampled until it is stopped."""
+    """CPU time and memory of a tree of processes, sampled until stopped."""
 
     root: int
     peak_bytes: int = 0
     ticks: dict[int, int] = field(default_factory=dict)
-    """CPU time of each process that was ever seen, in clock ticks."""
+    """CPU time of each process seen so far, in clock ticks."""
 
     def __post_init__(self) -> None:
         self._done = threading.Event()
@@ -95,14 +95,14 @@ class Usage:
                         status = file.stat()
                         stores[status.st_ino] = status.st_blocks * 512
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
             shared += int(sizes["Pss_Shmem"]) * 1024
             private += (int(sizes["Pss"]) - int(sizes["Pss_Shmem"])) * 1024
-        # Objects that no process has mapped right now are in the store all the same.
+        # Objects that no process maps are still in the store.
         return private + max(shared, sum(stores.values()))
 
     def _tree(self) -> list[Path]:
-        """The processes that descend from the root, also those whose parent has ended since."""
+        """Processes that descend from the root, including those whose parent has ended."""
         parents, folders = {}, {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -117,14 +117,14 @@ class Usage:
         while more := {n for n, parent in parents.items() if parent in found} - found:
             found |= more
         for number in found - self.ticks.keys():
-            self.ticks[number] = 0  # it has used next to nothing yet
+            self.ticks[number] = 0  # negligible so far
         return [folders[number] for number in found]
 
 
 def measured(
     command: list[str], first: str = "", last: str = "", environ: dict[str, str] | None = None
 ) -> Result:
-    """Run a command and measure it, time from the line with ``first`` to that with ``last``.
+    """Run and measure a command, with time from the line with ``first`` to that with ``last``.
 
     Raises:
         RuntimeError: if it fails.
@@ -156,7 +156,7 @@ def measured(
 
 
 def bench_size(ratings: int, movies: int, folder: Path) -> Result:
-    """All stages with this many ratings."""
+    """Run all stages with this number of ratings."""
     shape = {"num_users": ratings // RATINGS_PER_USER, "num_movies": movies, "num_ratings": ratings}
     data = ["--set", f"storage={folder}", "--set", "data.source=synthetic"]
     data += ["--set", "tmdb.enabled=false"]
@@ -192,13 +192,13 @@ def bench_size(ratings: int, movies: int, folder: Path) -> Result:
 
 
 def own_stage(name: str, folder: Path) -> Result:
-    """A stage of this file, in a process of its own."""
+    """Run a stage of this file in a separate process."""
     command = [__file__, "--folder", str(folder), "--stage", name]
     return measured(command, READY, DONE, {"OMP_NUM_THREADS": "1"})
 
 
 def run_stage(name: str, folder: Path) -> None:
-    """Do it, between two lines."""
+    """Run the stage between two marker lines."""
     work = STAGES[name](folder)
     print(READY)
     work()
@@ -206,7 +206,7 @@ def run_stage(name: str, folder: Path) -> None:
 
 
 def stage_plain(folder: Path) -> Callable[[], object]:
-    """Preparation by pyarrow alone."""
+    """Preparation with pyarrow only."""
     from dev import original_loop
 
     (target := folder / "plain").mkdir(exist_ok=True)
@@ -214,7 +214,7 @@ def stage_plain(folder: Path) -> Callable[[], object]:
 
 
 def prepared_in(folder: Path) -> Any:
-    """What ``preprocess`` made."""
+    """The data set that ``preprocess`` prepared."""
     from pyarrow import fs
 
     from ncf.data.dataset import PreparedDataset
@@ -236,7 +236,7 @@ def stage_train(folder: Path) -> Callable[[], object]:
 
 
 def stage_stream(folder: Path) -> Callable[[], object]:
-    """The same, with rows that are read meanwhile."""
+    """The same with streamed rows."""
     import torch
 
     from ncf.data.streaming import Streamed
@@ -314,14 +314,14 @@ RATIOS: Final = (("preprocess", "plain"), ("stream", "train"))
 
 
 def growth(sizes: list[Result]) -> list[Result]:
-    """The exponents from each size to the next."""
+    """Growth exponents from each size to the next."""
     return [
         {
             "from": small["ratings"],
             "to": large["ratings"],
             **{
                 stage: {
-                    # Nothing shorter than a clock tick is seen.
+                    # Times below a clock tick cannot be measured.
                     measure: math.log(
                         max(large[stage][measure], 0.01) / max(small[stage][measure], 0.01)
                     )
@@ -357,12 +357,12 @@ def show(sizes: list[Result], exponents: list[Result]) -> None:
 
 
 def main() -> int:
-    """Run all stages at each size and print what they took."""
+    """Run all stages at each size and print the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("millions", nargs="*", type=float, metavar="MILLIONS")
     parser.add_argument("--movies", type=int, default=10_000, help="movies at every size")
-    parser.add_argument("--folder", type=Path, help="where data are written, for a while")
-    parser.add_argument("--quick", action="store_true", help="0.1 million alone")
+    parser.add_argument("--folder", type=Path, help="folder for temporary data")
+    parser.add_argument("--quick", action="store_true", help="0.1 million only")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,19 +1,19 @@
-"""Requests a second that the page's server answers, and how long they take.
+"""Throughput and latency of the page's server.
 
     python benchmarks/bench_serve.py [--checkpoint FOLDER] [--connections N ...] [--seconds S]
         [--replicas N] [--quick] [--json]
 
-Starts ``python -m ray_jobs.serve`` and drives it from this process over connections that stay, each
-with one request at a time:
+Starts ``python -m ray_jobs.serve`` and drives it from this process over persistent connections,
+each with one request at a time:
 
-recommendations  POST /api/recommendations: ten films with reasons, for ten ratings
+recommendations  POST /api/recommendations: ten movies with reasons, for ten ratings
 movies           GET /api/movies: a search for a title
 
-Rates are also told as multiples of the reference, in the same run before and after: the same model
-called in a plain loop on one thread, without HTTP and JSON. Refused are answers with 503, which
-count neither as answered nor as failed. Without a checkpoint there is a model of
-configs/gaussian-process.toml with random weights and a catalogue of 9,742 made-up films; how fast
-it is does not depend on the weights."""
+Rates are also given as multiples of a reference, measured in the same run before and after: the
+same model called in a plain loop on one thread, without HTTP and JSON. Responses with 503 count as
+refused, not as completed or failed. Without --checkpoint, the model has the configuration
+configs/models/gaussian-process.toml, random weights and a catalogue of 9,742 generated movies; its
+speed does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ CONFIG: Final = REPOSITORY / "configs" / "gaussian-process.toml"
 NUM_MOVIES: Final = 9_742
 NUM_USERS: Final = 610
 RATINGS: Final = 10
-"""Of the one who asks, and as many recommendations."""
+"""Ratings of a request, and number of recommendations."""
 REASONS: Final = 3
 DIFFERENT: Final = 200
-"""Requests of each kind, over and over."""
+"""Different requests of each kind, which are repeated."""
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked, over HTTP and without."""
+    """The requests, sent over HTTP and in the plain loop."""
 
     is_folded_in: list[tuple[list[int], list[float]]]
     queries: list[str]
@@ -80,7 +80,7 @@ class Asked:
         return cls(is_folded_in, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
 
     def bodies(self) -> list[Result]:
-        """The newcomers' requests as JSON."""
+        """The recommendation requests as JSON."""
         return [
             {
                 "ratings": [
@@ -132,7 +132,7 @@ def made_model(folder: Path) -> None:
         weights=torch.ones(count),
         times=torch.randint(10**9, (count,)),
     )
-    experiment = load_config(str(CONFIG), []).experiment
+    experiment = load_config([str(CONFIG)], []).experiment
     model = NCF(experiment.model, preprocessor)
     model.init_output_bias(3.5)
     model.fit_history(rows)
@@ -141,7 +141,7 @@ def made_model(folder: Path) -> None:
 
 @contextlib.contextmanager
 def server(stored: Path, replicas: int) -> Iterator[str]:
-    """The command as a user starts it; yields its URL."""
+    """Start the command as a user does; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = ["--checkpoint", str(stored), "--port", str(port)]
@@ -168,14 +168,14 @@ def server(stored: Path, replicas: int) -> Iterator[str]:
 
 @dataclass
 class Tally:
-    """Answers within the time measured."""
+    """Responses within the measured time."""
 
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
     failed: int = 0
 
     def summary(self, duration: float) -> Result:
-        """As it is printed; without any answer there are no percentiles."""
+        """The printed figures; without responses there are no percentiles."""
         p50, p99 = np.percentile(self.seconds or [np.nan], [50, 99]) * 1e3
         return {
             "requests_per_s": len(self.seconds) / duration,
@@ -187,9 +187,9 @@ class Tally:
 
 
 async def drive(url: str, requests: Sequence[Result], connections: int, duration: float) -> Tally:
-    """Ask over so many connections until the time is over; answers of the first fifth do not count.
+    """Send requests over all connections; responses in the first fifth of the time do not count.
 
-    Who is refused asks again when the answer says.
+    A refused request is repeated after Retry-After.
     """
     tally = Tally()
     begun = time.perf_counter() + duration / 4
@@ -226,7 +226,7 @@ async def drive(url: str, requests: Sequence[Result], connections: int, duration
 
 
 def loop(calls: Callable[[int], object], duration: float) -> float:
-    """Calls a second, one after the other."""
+    """Sequential calls per second."""
     calls(0)
     count, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < duration:
@@ -308,7 +308,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="3 seconds each")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    # A shell lets what it starts in the background ignore Ctrl-C, and the server inherits that.
+    # Shells make background processes ignore Ctrl-C, which the server would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seconds = 3.0 if options.quick else options.seconds
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:

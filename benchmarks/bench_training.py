@@ -1,22 +1,22 @@
-"""How fast models are trained and scored, against a plain loop.
+"""Speed of training and scoring, relative to a plain loop.
 
     python benchmarks/bench_training.py [small] [large] [evaluation] [recommend] [start] [workers]
         [--quick] [--json]
 
 small       the original's network at batch 64: samples per second of steps one by one and of
             compiled steps, as multiples of the loop in ``original_loop.py``, after a first epoch.
-large       the same network at batches of 1,024 and 8,192: the share that training reaches of a
-            loop that does nothing but the step, on tensors that are there.
+large       the same network at batches of 1,024 and 8,192: the rate as a share of that of a
+            loop that only performs steps, on tensors in memory.
 evaluation  scoring a test split, as a multiple of the plain loop.
 recommend   the ten best unseen movies of some users, as a multiple of a plain forward pass of all
             movies for each user, for two networks.
-start       seconds until the first compiled steps are done, without and with what an earlier
-            process has left in the cache.
+start       seconds until the first compiled steps are done, with an empty cache and with that of an
+            earlier process.
 workers     data parallelism: the rate of two processes as a multiple of one, by batch and size of
             the network.
 
-All but ``workers`` and ``start`` run on one core and count CPU seconds, so that other work on the
-machine matters little; what is compared takes turns, and the median of the turns' ratios counts.
+All but ``workers`` and ``start`` run on one core and count CPU seconds, so that other load on
+the machine matters little. Alternatives take turns, and the median of the turns' ratios counts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Epoch = Callable[[], object]
 
 
 def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> ExperimentConfig:
-    """The network of ``configs/original.toml``, or one ``width`` times as wide."""
+    """The network of ``configs/protocols/original.toml``, or one ``width`` times as wide."""
     return ExperimentConfig(
         model=ModelConfig(
             embedding_dim=8 * width,
@@ -82,7 +82,7 @@ def experiment(batch_size: int, compiled: bool = False, width: int = 1) -> Exper
 
 
 def trainer_of(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Trainer:
-    """What ``fit`` trains with."""
+    """The trainer that ``fit`` uses."""
     objective = Objective(config.train, config.time_decay, preprocessor)
     return Trainer(build(config, preprocessor, rows), rows, objective)
 
@@ -104,7 +104,8 @@ def plain(preprocessor: Preprocessor, rows: Batch) -> Epoch:
 
 
 def step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
-    """The plain network on rows in order, joined to their features before; nothing but steps."""
+    """Steps of the plain network only, on rows in order that are joined to their features
+    before."""
     model = original_loop.ReferenceNCF()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     size = config.train.batch_size
@@ -121,7 +122,7 @@ def step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch)
 
 
 def own_step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
-    """Our own step on portions that are there."""
+    """This project's step on batches in memory."""
     trainer = trainer_of(config, preprocessor, rows)
     portions = list(trainer.portions(torch.Generator().manual_seed(0)))
     trainer.model.train()
@@ -134,7 +135,7 @@ def own_step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Ba
 
 
 def void(_: object) -> None:
-    """Drop a result."""
+    """Discard a result."""
 
 
 def cpu_seconds(epoch: Epoch) -> float:
@@ -145,7 +146,7 @@ def cpu_seconds(epoch: Epoch) -> float:
 
 
 def in_turns(epochs: dict[str, Epoch], rows: int, turns: int = TURNS) -> Result:
-    """Rows per second of each, and the median over the turns of its multiple of the ones before."""
+    """Rows per second of each, and the median over turns of its ratio to each of those before."""
     for epoch in epochs.values():
         epoch()
     seconds = [{name: cpu_seconds(epoch) for name, epoch in epochs.items()} for _ in range(turns)]
@@ -229,7 +230,7 @@ def bench_recommend(*, quick: bool) -> Result:
 
 
 def bench_start(*, quick: bool) -> Result:
-    """A first epoch in a process of its own, twice with the same cache."""
+    """A first epoch in a separate process, twice with the same cache."""
     result: Result = {}
     with tempfile.TemporaryDirectory(prefix="bench-training-") as folder:
         for name in ("without_cache", "with_cache"):
@@ -245,7 +246,7 @@ def bench_start(*, quick: bool) -> Result:
 
 
 def first_epoch() -> None:
-    """Print the seconds of one call of compiled steps and what precedes it."""
+    """Print the seconds of one call of compiled steps and its preparation."""
     preprocessor, rows = original_loop.synthetic(64 * 8)
     started = time.perf_counter()
     ours(experiment(64, compiled=True), preprocessor, rows)()
@@ -253,7 +254,7 @@ def first_epoch() -> None:
 
 
 def bench_workers(*, quick: bool) -> Result:
-    """One and two processes, each on a core of its own; wall time, so on a quiet machine only."""
+    """One and two processes, each on its own core; wall time, so use an idle machine."""
     result: Result = {}
     for width in (1, 8):
         for size in (1024, 8192, 65_536):
@@ -315,7 +316,7 @@ BENCHMARKS: Final[dict[str, Callable[..., Result]]] = {
 
 
 def main() -> int:
-    """Run the benchmarks asked for and print their results."""
+    """Run the requested benchmarks and print their results."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))

@@ -1,12 +1,12 @@
-"""What a further trial of the search costs: warm worker groups against a trainer for each trial.
+"""Cost of each further trial of a search: persistent worker groups against isolated trainers.
 
     python benchmarks/bench_trials.py [--trials 100] [--reference-trials 8] [--set ...]
         [--quick] [--json]
 
-On configs/quickstart.toml, both executors in one Ray, in turns: a search of as many trials as run
-at once, which pays for starting, and a longer one. Their difference is what further trials take:
-trials per hour, and seconds of a slot for each beyond its own epochs, as the workers timed these.
-"""
+Uses configs/quickstart.toml, with both executors in one Ray, in turns: a search of as many trials
+as run concurrently, which includes starting up, and a longer one. Their difference is the cost of
+further trials: trials per hour, and seconds of a worker group for each beyond its epochs, which the
+workers time."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ Result = dict[str, Any]
 def timed_search(
     settings: list[str], prepared: PreparedDataset, executor: str, trials: int
 ) -> Result:
-    """Wall seconds of one search, and those that its trials spent in epochs."""
+    """Wall seconds of one search, and the seconds that its trials spent in epochs."""
     name = f"{executor}-{trials}"
     changes = [f"name={name}", f"tune.executor={executor}", f"tune.num_trials={trials}"]
-    workspace = Workspace(load_config(str(CONFIG), [*settings, *changes]))
+    workspace = Workspace(load_config([str(CONFIG)], [*settings, *changes]))
     started = time.perf_counter()
     search(workspace, prepared)
     wall = time.perf_counter() - started
@@ -53,7 +53,7 @@ def timed_search(
 
 def compare(settings: list[str], lengths: dict[str, int]) -> Result:
     """Both executors, each with searches of two lengths."""
-    config = load_config(str(CONFIG), settings)
+    config = load_config([str(CONFIG)], settings)
     workspace = Workspace(config)
     prepared = preprocess(workspace, ingest(workspace))
     ensure_ray(config)
@@ -81,7 +81,7 @@ def compare(settings: list[str], lengths: dict[str, int]) -> Result:
 
 @contextlib.contextmanager
 def progress_to_stderr() -> Iterator[None]:
-    """Keep standard output for the results; Ray writes to the file itself, from its threads."""
+    """Reserve standard output for the results; Ray's threads write to the file descriptor."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -96,9 +96,13 @@ def progress_to_stderr() -> Iterator[None]:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=100, help="of the warm executor")
-    parser.add_argument("--reference-trials", type=int, default=8, help="of the isolated one")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", help="a setting")
+    parser.add_argument("--trials", type=int, default=100, help="trials of the persistent executor")
+    parser.add_argument(
+        "--reference-trials", type=int, default=8, help="trials of the isolated executor"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", help="change a setting"
+    )
     parser.add_argument("--quick", action="store_true", help="20 and 4 trials")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""The baselines beside the published implementations: same settings, same rows.
+"""The baselines compared with published implementations: same settings, same rows.
 
     pip install scikit-surprise lenskit
-    python -m ray_jobs.preprocess --config configs/ncf.toml
+    python -m ray_jobs.preprocess --config configs/models/ncf.toml
     python benchmarks/published.py artifacts/prepared/*
 
 Settings are chosen on the validation rows; then both implementations are fitted on training and
@@ -72,7 +72,7 @@ def _als(users: float, movies: float) -> dict[str, Any]:
 
 
 def lenskit_factors(settings: FactorSettings, train: pd.DataFrame, test: pd.DataFrame) -> Stars:
-    """``[N]`` stars of LensKit's ``BiasedMFScorer``; movies that it does not know by its bias."""
+    """``[N]`` stars of LensKit's ``BiasedMFScorer``; unknown movies by its bias."""
     from lenskit.als import BiasedMFScorer
     from lenskit.data import ItemList, from_interactions_df
 
@@ -97,7 +97,7 @@ def lenskit_factors(settings: FactorSettings, train: pd.DataFrame, test: pd.Data
 def show(
     name: str, ours: Stars, theirs: Stars, test: pd.DataFrame, clip: tuple[float, float]
 ) -> None:
-    """Print the RMSE of both, and how far their predictions are apart."""
+    """Print the RMSE of both, and the distance between their predictions."""
     ours, theirs = (np.clip(stars, *clip) for stars in (ours, theirs))
     one, other = (np.sqrt(np.mean((stars - test["rating"]) ** 2)) for stars in (ours, theirs))
     apart = np.sqrt(np.mean((ours - theirs) ** 2))
@@ -105,12 +105,12 @@ def show(
 
 
 def main() -> int:
-    """Fit each baseline twice."""
+    """Fit each baseline with both implementations."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "prepared",
         nargs="+",
-        help="folder that the preprocess stage made; of several, the one with validation rows",
+        help="folder of the preprocess stage; of several, the one with validation rows",
     )
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,2 +1,2 @@
-"""Tools for those who work on the project: generators of reference documents, the training loop of
-the original work for comparison, and the diary of experiments."""
+"""Tools for contributors: generators of reference documents, a report on imports, the training loop
+of the original work for comparison, and the diary of experiments."""

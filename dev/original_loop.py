@@ -1,10 +1,9 @@
-"""What speeds are told as multiples of, and synthetic data of the size it was made for.
+"""The reference of the benchmarks, and synthetic data of the size of its data set.
 
-The network of ``configs/original.toml`` as it is mostly written: ratings joined to their movie's
-features row by row, a ``DataLoader`` that collates rows, a padded list of genres for each row, the
-loss read after every batch; and the preparation of ratings with pyarrow alone, whole columns in
-memory. Nothing here is clever on purpose.
-"""
+The network of ``configs/protocols/original.toml`` in the usual form: ratings joined to their
+movie's features row by row, a ``DataLoader`` that collates rows, a padded list of genres for each
+row, the loss read after every batch; and the preparation of ratings with pyarrow only, with whole
+columns in memory. It is deliberately not optimised."""
 
 from __future__ import annotations
 
@@ -83,13 +82,13 @@ class ReferenceNCF(nn.Module):
             self.genre.weight[0].zero_()
             for kind in ("weight", "bias"):
                 getattr(self.numeric, kind).copy_(weights[f"branches.numeric.linear.{kind}"])
-                # Dropout stands between the layers there.
+                # There, dropout is between the layers.
                 for ours, theirs in ((0, "hidden.0"), (2, "hidden.3"), (4, "output")):
                     getattr(self.dense[ours], kind).copy_(weights[f"{theirs}.{kind}"])
 
 
 def dataset_of(rows: Batch, fitted: Preprocessor) -> TensorDataset:
-    """Every rating with all that is known of its movie."""
+    """Every rating with the features of its movie."""
     movies = fitted.movies
     positions = rows.movies.numpy()
     width = int(movies.genres.sum(axis=1).max())
@@ -164,7 +163,7 @@ def evaluate(model: nn.Module, batches: DataLoader[tuple[torch.Tensor, ...]]) ->
 def top_movies(
     model: NCF, users: Sequence[int], seen: SeenMovies, top_n: int
 ) -> npt.NDArray[np.int64]:
-    """``[B, N]`` the best unseen movies: a forward pass of all movies for each user, and a sort."""
+    """``[B, N]`` the best unseen movies: for each user a forward pass of all movies, and a sort."""
     every = torch.arange(NUM_MOVIES)
     best = []
     with torch.inference_mode():
@@ -176,7 +175,7 @@ def top_movies(
 
 
 def prepare(ratings: Path, target: Path, seed: int = 42) -> int:
-    """Split ratings at random, look users and movies up, weight, write one file a split.
+    """Split ratings at random, look up users and movies, compute weights, write a file a split.
 
     Returns:
         The number of ratings.
@@ -211,7 +210,7 @@ def synthetic(num_ratings: int = NUM_RATINGS, seed: int = 0) -> tuple[Preprocess
     genres = np.zeros((NUM_MOVIES, NUM_GENRES), dtype=np.bool_)
     for flags in genres:
         flags[rng.choice(NUM_GENRES, 1 + rng.binomial(9, 0.15), replace=False)] = True
-    # A movie with every slot of the padding in use, as in the real data.
+    # A movie that uses the full width of the padding, as in the real data.
     genres[0, :10] = True
     ratings = rng.integers(1, 11, num_ratings) / 2
     rows = Batch(

@@ -1,7 +1,7 @@
 """Write docs/configuration.md: every setting with its type, default, range and meaning.
 
-All of it comes from the classes that validate a configuration, through pydantic's JSON schema, so
-that it cannot say anything else than the code does.
+It is generated from the classes that validate a configuration, through pydantic's JSON schema, so
+that it cannot differ from the code.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ _HEAD: Final = """\
 
 Written by `make docs` from [foundation/config.py](../foundation/config.py),
 [ncf/config.py](../ncf/config.py) and [ray_jobs/config.py](../ray_jobs/config.py), where they are
-validated. Everything has a default; a TOML file changes what it names, and `--set` changes single
-settings of it:
+validated. Every setting has a default; a TOML file overrides settings, and `--set` overrides single
+settings of the file:
 
 ```
 python -m ray_jobs.pipeline --config configs/quickstart.toml --set train.epochs=9
 ```
 
-A value is written as in TOML (`3`, `true`, `[64, 32]`, `{a = 1}`); what is not TOML is taken as
+A value is written as in TOML (`3`, `true`, `[64, 32]`, `{a = 1}`); anything else is read as
 text, so `--set train.loss=l1` needs no quotes, but `--set 'name="2024"'` does. Unknown keys and
-values outside of their range end the command with exit code 2 and a message that names the valid
-ones.
+values out of range end the command with exit code 2 and a message with the valid ones.
 """
 
 _RANGES: Final = {
@@ -53,7 +52,7 @@ def reference() -> str:
 
 
 def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
-    """A heading, what the section is for, its table, and the sections within it."""
+    """A section's heading, description and table, then its subsections."""
     if name:
         yield f"## `[{name}]`\n\n{_prose(schema['description'])}\n"
     values, sections = [], []
@@ -65,7 +64,7 @@ def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
         if not inner or "description" in field:
             values.append((path, field))
     if not name:
-        yield "## Of the whole job\n"
+        yield "## The whole job\n"
     yield "| key | value | default | meaning |\n|---|---|---|---|"
     required = schema.get("required", ())
     for path, field in values:
@@ -85,7 +84,7 @@ def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
 
 
 def _inner(path: str, field: Schema, definitions: Schema) -> tuple[Schema | None, str]:
-    """The section that a field holds, if it does, and the name of its table."""
+    """The section that a field holds, if any, and the name of its table."""
     tables = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
     for part in (field, *field.get("anyOf", ()), *(t for t in tables if isinstance(t, dict))):
         if "$ref" in part:
@@ -96,7 +95,7 @@ def _inner(path: str, field: Schema, definitions: Schema) -> tuple[Schema | None
 
 
 def _type(field: Schema, definitions: Schema) -> str:
-    """What values a field takes, in words."""
+    """The values of a field, in words."""
     if "enum" in field:
         return ", ".join(map(_code, field["enum"]))
     if "const" in field:
@@ -133,7 +132,7 @@ def _code(value: Any, *, quoted: bool = True) -> str:
 
 
 def _toml(values: Mapping[str, Mapping[str, Any]]) -> str:
-    """The default search space, an inline table a line, without what those leave at its default."""
+    """The default search space, one inline table a line, without values that are defaults."""
     lines = []
     for key, table in values.items():
         dimension = Dimension.model_validate(table).model_dump(mode="json", exclude_defaults=True)

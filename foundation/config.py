@@ -4,10 +4,10 @@ messages."""
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -20,6 +20,11 @@ class Section(BaseModel):
     """Base of every configuration section: immutable, validated, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions and their present names; refused, with the present name."""
+    renamed_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """By key, values of earlier versions and their present names; refused likewise."""
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -41,6 +46,63 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def read_configs(paths: Sequence[str | Path], model: type[BaseModel]) -> dict[str, Any]:
+    """Several configuration files as one, later files taking precedence.
+
+    A file may say ``extends = "other.toml"``, or a list of such paths relative to itself: it is
+    read as if these came before it. Tables are merged key by key, except for tables whose keys the
+    user chooses, such as ``tune.space``: there a later one replaces an earlier one.
+
+    Raises:
+        ConfigError: if a file is missing or not TOML, or files extend each other in a circle.
+    """
+    result: dict[str, Any] = {}
+    for path in paths:
+        result = _merged(result, _read_with_bases(Path(path), (), model), model, [])
+    return result
+
+
+def _read_with_bases(path: Path, chain: tuple[Path, ...], model: type[BaseModel]) -> dict[str, Any]:
+    """A file merged into those it extends; ``chain`` are the files that extend it."""
+    if path.resolve() in chain:
+        circle = " extends ".join(str(p) for p in (*chain[chain.index(path.resolve()) :], path))
+        raise ConfigError(f"configuration files extend each other in a circle: {circle}")
+    values = read_toml(path)
+    bases = values.pop("extends", [])
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: extends = {bases!r}, expected the path of a file, relative to {path.parent}, "
+            'such as extends = "../datasets/ml-latest-small.toml", or a list of paths'
+        )
+    result: dict[str, Any] = {}
+    for name in names:
+        base = path.parent / name
+        if not base.is_file():
+            raise ConfigError(f"{path} extends {name!r}, but there is no file {base}")
+        base_values = _read_with_bases(base, (*chain, path.resolve()), model)
+        result = _merged(result, base_values, model, [])
+    return _merged(result, values, model, [])
+
+
+def _merged(
+    base: Mapping[str, Any], top: Mapping[str, Any], model: type[BaseModel], location: list[str]
+) -> dict[str, Any]:
+    result = _deep_copy(base)
+    for key, value in top.items():
+        here = [*location, key]
+        earlier = result.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(earlier, Mapping)
+            and not _is_table(model, here)
+        ):
+            result[key] = _merged(earlier, value, model, here)
+        else:
+            result[key] = value
+    return result
 
 
 def apply_overrides(
@@ -116,6 +178,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     """One line on one validation error."""
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
+    if new := _renamed(model, location, detail):
+        return new
     if detail["type"] != "extra_forbidden":
         return f"{_found(location, detail)}{detail['msg'].removeprefix('Value error, ')}" + (
             _quoting(key, detail) if detail["type"] == "string_type" else ""
@@ -134,6 +198,23 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     meant = meant or [k for k in (nearest(location[-1], valid),) if k]
     hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
     return f"unknown key {key!r}.{hint} Valid keys of {where}: {', '.join(valid)}"
+
+
+def _renamed(model: type[BaseModel], location: list[str], detail: ErrorDetails) -> str | None:
+    """What to write instead of a key or value of an earlier version."""
+    for depth in range(len(location)):
+        section = _section_at(model, location[:depth])
+        if section is None or not issubclass(section, Section):
+            continue
+        name = location[depth]
+        if detail["type"] == "extra_forbidden" and name in section.renamed:
+            old, new = ".".join(location[: depth + 1]), section.renamed[name]
+            return f"{old} is now called {'.'.join([*location[:depth], new])}"
+        values = section.renamed_values.get(name, {})
+        if isinstance(detail["input"], str) and detail["input"] in values:
+            key, old = ".".join(location[: depth + 1]), detail["input"]
+            return f'{key}: "{old}" is now called "{values[old]}"'
+    return None
 
 
 def _found(location: list[str], detail: ErrorDetails) -> str:

@@ -1,31 +1,67 @@
-"""What a job says while it works: plain lines, each with the time since the start."""
+"""The console of a job: log lines, each with the time since the start, errors, and tables.
+
+Modules log with ``logging.getLogger(__name__)``; a program calls ``log_to_console`` once to show
+what they log.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+LOGGERS: Final = ("__main__", "foundation", "ingest", "ncf", "ray_jobs")
+"""Loggers that are shown; a module that is run with ``python -m`` has the first name."""
+
+_INDENTED: Final = ("ingest", "ncf")
+"""Packages whose lines belong to a stage, and stand below its heading."""
+
 _out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 _err = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, stderr=True)
 _started = time.monotonic()
+_logger = logging.getLogger(__name__)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints errors to stderr, in red, and everything else to stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; unlike other handlers, raise what the stream raises."""
+        if record.levelno >= logging.ERROR:
+            complain(self.format(record))
+        else:
+            indent = "   " if record.name.partition(".")[0] in _INDENTED else ""
+            say(indent + self.format(record))
+
+
+def log_to_console() -> None:
+    """Show what the project's modules log from level INFO up. May be called again."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+            logger.addHandler(ConsoleHandler())
+        logger.setLevel(logging.INFO)
+        # Libraries may add a handler to the root logger, which would print every line again.
+        logger.propagate = False
 
 
 def has_colours() -> bool:
-    """Whether what is printed is seen on a terminal by somebody who has nothing against colours."""
+    """Whether stdout and stderr are terminals, and the user has not set ``NO_COLOR``."""
     return all(console.is_terminal and not console.no_color for console in (_out, _err))
 
 
 def say(line: str = "") -> None:
-    """Print a line, with the seconds since the start of the program before it."""
+    """Print a line as a record of level INFO is printed."""
     _out.print(f"{time.monotonic() - _started:7.1f}s  {line}")
 
 
 def complain(message: str) -> None:
-    """Print an error message."""
+    """Print a message as a record of level ERROR is printed."""
     _err.print(f"error: {message}", style="bold red")
 
 
@@ -36,7 +72,7 @@ def show(renderable: object) -> None:
 
 @contextmanager
 def live() -> Iterator[Callable[[RenderableType], None]]:
-    """A place below all lines for something that changes; where this is no terminal, nowhere."""
+    """A place below all lines for content that changes; outside a terminal, it is not shown."""
     if not _out.is_terminal:
         yield lambda shown: None
         return
@@ -46,8 +82,8 @@ def live() -> Iterator[Callable[[RenderableType], None]]:
 
 @contextmanager
 def heading(title: str) -> Iterator[None]:
-    """Announce a stage, and say how long it took."""
+    """Log the start of a stage, and how long it took."""
     started = time.monotonic()
-    say(f"── {title}")
+    _logger.info("── %s", title)
     yield
-    say(f"   {title}: {time.monotonic() - started:.1f} s")
+    _logger.info("   %s: %.1f s", title, time.monotonic() - started)

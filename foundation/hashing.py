@@ -1,7 +1,7 @@
-"""A checksum of what a table says, whatever way it is stored.
+"""Checksums of a table's values, independent of how the table is stored.
 
-Parquet files of equal content differ with compression, row groups and library versions; the
-fingerprint does not.
+Parquet files with equal values differ with compression, row groups and library versions; these
+checksums do not.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _ROWS_AT_A_TIME: Final = 16_384
 
 
 def of_file(file: Storage, columns: Iterable[str]) -> str:
-    """SHA-256 over the named columns of a Parquet file, a few rows in memory at a time."""
+    """SHA-256 over the named columns of a Parquet file, read in small batches."""
     parts: dict[str, str] = {}
     with file.filesystem.open_input_file(file.path) as stream:
         parquet = pq.ParquetFile(stream)
         for name in columns:
-            # A digest for each stream of bytes that makes up the column: what they digest does
-            # not depend on where one batch ends and the next begins.
+            # One digest for each stream of bytes of the column, so that the result does not depend
+            # on the boundaries of batches.
             digests: dict[str, Any] = defaultdict(hashlib.sha256)
             kind = parquet.schema_arrow.field(name).type
             for batch in parquet.iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
@@ -68,7 +68,7 @@ def _update(digests: dict[str, Any], path: str, array: pa.Array) -> None:
 
 
 def _update_text(digest: Any, array: pa.Array) -> None:
-    """Feed the characters of a string array without nulls, which lie side by side in memory."""
+    """Feed the characters of a string array without nulls, which are contiguous in memory."""
     if len(array) == 0:
         return
     _, offsets, data = array.buffers()

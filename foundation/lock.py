@@ -1,9 +1,8 @@
-"""One writer for a folder at a time.
+"""A lock that lets one process write a folder at a time.
 
-On a local file system the operating system holds the lock and frees it when the process dies,
-however it dies. An object store has no locks: there a small file is renewed while the writer lives
-and counts as abandoned once it is old. Two writers that start in the same second there may both get
-through.
+On a local file system the operating system holds the lock and releases it when the process ends for
+any reason. Object stores have no locks: there, the writer renews a lease file, which expires after
+``LEASE_S`` seconds. Two writers that start in the same second may both acquire it.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ except ImportError:  # Windows
 
 LOCK_FILE: Final = ".crawl.lock"
 LEASE_S: Final = 60.0
-"""Seconds after which a lease that nobody renewed counts as abandoned."""
+"""Seconds after which a lease that was not renewed expires."""
 
 
 @contextlib.contextmanager
 def locked(folder: Storage) -> Iterator[None]:
-    """Hold the folder's lock for the length of the block.
+    """Hold the folder's lock during the block.
 
     Raises:
-        CrawlLockedError: at once, if another process holds it.
+        LockedError: immediately, if another process holds it.
         StorageError: if the folder cannot be written.
     """
     folder.make_folder()
@@ -76,7 +75,7 @@ def _locked_by_system(file: Storage) -> Iterator[None]:
         stream.write(_owner())
         stream.flush()
         yield
-        # The file stays: removing it would let a third process lock a file that is no longer there.
+        # Do not remove the file: a third process could then lock the removed one.
 
 
 @contextlib.contextmanager

@@ -1,16 +1,16 @@
-"""Arrow schema of every table that ``ingest`` writes: the contract with ``ncf``.
+"""Arrow schema of every table that ``ingest`` writes: the interface between ``ingest`` and ``ncf``.
 
 A raw data set is a folder ``raw/<name>/`` with these files::
 
-    tables.json       which files the four tables below were made from (``manifest.TablesManifest``)
-    dataset.json      what it is: name, source, counts, checksums (``manifest.DatasetManifest``)
+    tables.json       the input files of the four tables below (``manifest.TablesManifest``)
+    dataset.json      name, source, counts, checksums (``manifest.DatasetManifest``)
     ratings.parquet   RATINGS, in the order of the release's file
     movies.parquet    MOVIES, one row a movie
     links.parquet     LINKS, one row a movie; absent ids are null
     tags.parquet      TAGS, possibly empty
     tmdb.parquet      TMDB, one row a movie, sorted by movie_id; absent without a TMDb crawl
 
-Every file carries ``schema_version`` in its Parquet metadata; ``check_schema`` refuses another one.
+Every file carries ``schema_version`` in its Parquet metadata; ``check_schema`` refuses others.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def check_schema(found: pa.Schema, expected: pa.Schema, origin: str) -> None:
     """Refuse a table that another schema version wrote.
 
     Raises:
-        SchemaError: naming ``origin``, the version or columns found and those expected.
+        SchemaError: with ``origin``, and the version or columns found and expected.
     """
     version = (found.metadata or {}).get(b"schema_version", b"none").decode()
     if version != SCHEMA_VERSION:

@@ -29,7 +29,7 @@ PART_SUFFIX = ".part"
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder in some file system; ``storage / "a/b"`` is the folder beneath it.
+    """A folder in some file system; ``storage / "a/b"`` is the file or folder beneath it.
 
     Picklable, so that Ray workers can use it.
     """
@@ -42,20 +42,20 @@ class Storage:
         """Open ``location``: a path, or a URI such as ``s3://bucket/folder``.
 
         Raises:
-            ConfigError: if the URI's scheme is unknown, or it names no bucket or folder.
-            StorageError: if what it names cannot be reached.
+            ConfigError: if the URI's scheme is unknown, or the URI has no bucket or folder.
+            StorageError: if the location cannot be reached.
         """
         text = str(location)
         if not re.match(r"^[a-z][a-z0-9+.-]+://", text):
             return cls(fs.LocalFileSystem(), str(Path(text).expanduser().resolve()))
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
-        # The errors beneath repeat what is masked here, and so are not their causes.
+        # Without the cause, whose message repeats the credentials that are masked here.
         except pa.ArrowInvalid as error:
             raise ConfigError(
                 without_secrets(
-                    f"{text!r} is no place that can be opened: {error}. Name a folder, or a URI "
-                    "such as s3://bucket/folder."
+                    f"cannot open the storage {text!r}: {error}. Name a folder, or a URI such as "
+                    "s3://bucket/folder."
                 )
             ) from None
         except OSError as error:
@@ -86,7 +86,7 @@ class Storage:
         return self.path.rsplit("/", 1)[-1]
 
     def exists(self) -> bool:
-        """Whether a file or folder is there."""
+        """Whether a file or folder exists."""
         return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
 
     def list_folders(self) -> list[Storage]:
@@ -108,7 +108,7 @@ class Storage:
         return int(self.filesystem.get_file_info(self.path).size or 0)
 
     def delete(self) -> None:
-        """Remove this file or folder; nothing happens if it is not there."""
+        """Remove this file or folder, if it exists."""
         kind = self.filesystem.get_file_info(self.path).type
         if kind == fs.FileType.Directory:
             self.filesystem.delete_dir(self.path)
@@ -119,7 +119,7 @@ class Storage:
         """Create this folder and its parents.
 
         Raises:
-            StorageError: if the place is not writable or a file stands in the way.
+            StorageError: if the location is not writable or a file has that name.
         """
         try:
             self.filesystem.create_dir(self.path, recursive=True)
@@ -135,13 +135,13 @@ class Storage:
         """A binary stream whose content appears under this path only if the block succeeds.
 
         Raises:
-            StorageError: if the place is not writable.
+            StorageError: if the location is not writable.
         """
         if self.is_local:
             with self._writing_locally() as stream:
                 yield stream
             return
-        # Closing a remote stream publishes what it holds, even after an error: so buffer first.
+        # Closing a remote stream publishes its content, even after an exception: so buffer first.
         buffer = io.BytesIO()
         yield buffer
         try:
@@ -164,7 +164,7 @@ class Storage:
         except OSError as error:
             raise self._not_writable(error) from error
         finally:
-            with contextlib.suppress(OSError):  # the error that counts is already on its way
+            with contextlib.suppress(OSError):  # must not hide the exception of the block
                 partial.unlink(missing_ok=True)
 
     def _not_writable(self, error: OSError) -> StorageError:
@@ -179,10 +179,10 @@ class Storage:
         return Storage(self.filesystem, self.path.rsplit("/", 1)[0])
 
     def move_to(self, target: Storage) -> None:
-        """Rename this file to ``target`` in the same file system, replacing what is there.
+        """Rename this file to ``target`` in the same file system, replacing an existing file.
 
         Raises:
-            StorageError: if the place is not writable.
+            StorageError: if the location is not writable.
         """
         try:
             self.filesystem.move(self.path, target.path)

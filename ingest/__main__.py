@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser, nearest, positive
-from foundation.config import Section, apply_overrides, build, keys, read_toml
+from foundation.config import Section, apply_overrides, build, keys, read_configs
 from foundation.errors import ConfigError, MovieRatingsError
 from foundation.storage import Storage
 from ingest import dataset
@@ -85,15 +85,13 @@ def load_settings(options: argparse.Namespace) -> Settings:
                 f"--set {override!r}: the ingester has no section {section!r}. Valid: "
                 f"{', '.join(sorted(known))}" + (f". Did you mean {close!r}?" if close else "")
             )
-    values = apply_overrides(
-        read_toml(options.config) if options.config else {}, options.set, keys(Settings)
-    )
+    values = apply_overrides(read_configs(options.config, Settings), options.set, keys(Settings))
     values = {key: value for key, value in values.items() if key in known}
     if options.storage:
         values["storage"] = options.storage
     if options.command == "synthetic":
         values["data"] = {**values.get("data", {}), "source": registry.SYNTHETIC}
-    return build(Settings, values, options.config or "the command line")
+    return build(Settings, values, ", ".join(options.config) or "the command line")
 
 
 def _run(
@@ -240,14 +238,17 @@ def parser() -> Parser:
         _PROG,
         "Bring MovieLens ratings and TMDb records into Parquet. COMMAND --help lists the options "
         "of a command.",
-        ("movielens --config configs/ml-latest-small.toml", "tmdb --dry-run", "synthetic --json"),
+        ("movielens --config configs/protocols/losses.toml", "tmdb --dry-run", "synthetic --json"),
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _command(
         commands.add_parser,
         "movielens",
         "read a MovieLens release, downloaded if need be, or a folder of your own",
-        ("--config configs/ml-latest-small.toml", "--set data.source=ml-1m --set data.path=FOLDER"),
+        (
+            "--config configs/protocols/losses.toml",
+            "--set data.source=ml-1m --set data.path=FOLDER",
+        ),
         force="read the files again even if they have not changed",
     )
     tmdb = _command(
@@ -291,7 +292,10 @@ def _command(
     result.add_argument(
         "--config",
         metavar="FILE",
-        help="configuration, TOML; its sections for the training jobs are not read",
+        action="append",
+        default=[],
+        help="configuration, TOML; may be given many times, later files taking precedence; its "
+        "sections for the training jobs are not read",
     )
     result.add_argument(
         "--set",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -13,8 +13,8 @@ from pydantic import (
 )
 
 from foundation.config import Section
+from ncf.registry import BRANCHES, LOSSES
 
-LossName = Literal["mse", "l1", "smooth_l1", "nll"]
 BaselineName = Literal[
     "global-mean",
     "damped-bias",
@@ -24,7 +24,13 @@ BaselineName = Literal[
     "boosting-with-times",
 ]
 NameList = Literal["directors", "cast", "keywords"]
-ModelInput = Literal["user", "movie", "genres", "decade", "numeric", "time", NameList]
+if TYPE_CHECKING:
+    ModelInput = str
+    LossName = str
+else:
+    # Names are checked, and listed in messages, as those of any other choice.
+    ModelInput = Literal[tuple(BRANCHES)]
+    LossName = Literal[tuple(LOSSES)]
 HistoryEncoderName = Literal[
     "statistics", "implicit", "explicit", "transformer", "gaussian-process"
 ]
@@ -138,6 +144,13 @@ class FeaturesConfig(Section):
 
 class HistoryConfig(Section):
     """What the user's other ratings add to a prediction."""
+
+    renamed: ClassVar = {
+        "forecasts": "causal",
+        "small_chunks": "cold_start_share",
+        "radial_dim": "rbf_dim",
+    }
+    renamed_values: ClassVar = {"encoders": {"closed-form": "gaussian-process"}}
 
     encoders: tuple[HistoryEncoderName, ...] = ()
     """What reads the other ratings; nothing does by default. ``statistics``: by how much they are
@@ -295,8 +308,9 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Self:
-        if self.train.loss == "nll" and self.model.head != "ordinal":
-            raise ValueError('train.loss = "nll" needs model.head = "ordinal"')
+        compares = LOSSES[self.train.loss].compares
+        if compares == "distribution" and self.model.head != "ordinal":
+            raise ValueError(f'train.loss = "{self.train.loss}" needs model.head = "ordinal"')
         if self.train.rows == "streaming" and self.model.history.encoders:
             raise ValueError(
                 'train.rows = "streaming" reads rows a part at a time, and model.history.encoders '

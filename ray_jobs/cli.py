@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -11,16 +12,20 @@ from ray.exceptions import RayError
 from ray.tune import TuneError
 
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser
-from foundation.config import apply_overrides, build, keys, read_toml
-from foundation.console import complain
+from foundation.config import apply_overrides, build, keys, read_configs
+from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.cluster.session import LOGS
 from ray_jobs.config import JobConfig
+from ray_jobs.search.samplers import check_sampler
+from ray_jobs.search.schedulers import check_scheduler
+
+logger = logging.getLogger(__name__)
 
 Run = Callable[[JobConfig, argparse.Namespace], None]
 
 _EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--config configs/quickstart.toml --set tune.num_trials=50",
 )
 _ENVIRONMENT: Final = """\
@@ -38,7 +43,13 @@ def parser(
 ) -> Parser:
     """A parser with the options that every job has, and those of one that makes stages."""
     result = Parser(prog, purpose, examples, _ENVIRONMENT if has_stages else "")
-    result.add_argument("--config", metavar="FILE", help="configuration, TOML")
+    result.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="configuration, TOML; may be given many times, later files taking precedence",
+    )
     result.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -54,14 +65,17 @@ def parser(
     return result
 
 
-def load_config(path: str | None, overrides: Sequence[str]) -> JobConfig:
-    """The configuration in ``path``, changed by ``overrides``.
+def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
+    """The configuration in ``paths``, later ones taking precedence, changed by ``overrides``.
 
     Raises:
         ConfigError: if it cannot be read or is invalid.
     """
-    values = apply_overrides(read_toml(path) if path else {}, overrides, keys(JobConfig))
-    return build(JobConfig, values, path or "the command line")
+    values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
+    config = build(JobConfig, values, ", ".join(paths) or "the command line")
+    check_scheduler(config.tune.scheduler)
+    check_sampler(config.tune.sampler)
+    return config
 
 
 def main(
@@ -88,23 +102,24 @@ def main(
     options = parser(_prog(run), description.partition("\n\n")[0], examples, has_stages=has_stages)
     add_options(options)
     parsed = options.parse_args(arguments)
+    log_to_console()
     try:
         run(load_config(parsed.config, parsed.overrides), parsed)
     except ConfigError as error:
-        complain(str(error))
+        logger.error(str(error))
         return WRONG_USAGE
     except MovieRatingsError as error:
-        complain(str(error))
+        logger.error(str(error))
         return FAILED
     except OSError as error:
-        complain(f"{error.strerror or error}: {error.filename or 'no file named'}")
+        logger.error(f"{error.strerror or error}: {error.filename or 'no file named'}")
         return FAILED
     except (RayError, TuneError) as error:
         reason = str(error).strip().splitlines()[-1]
-        complain(f"Ray failed: {reason}. Its logs are in {LOGS}.")
+        logger.error(f"Ray failed: {reason}. Its logs are in {LOGS}.")
         return FAILED
     except KeyboardInterrupt:
-        complain(when_interrupted)
+        logger.error(when_interrupted)
         return INTERRUPTED
     return DONE
 

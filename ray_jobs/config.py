@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -136,42 +136,58 @@ DEFAULT_SPACE: dict[str, Dimension] = {
 class TuneConfig(Section):
     """The search by Ray Tune and Optuna."""
 
+    renamed_values: ClassVar = {"executor": {"warm": "persistent"}}
+
     num_trials: Annotated[int, Field(ge=0)] = 20
-    """Configurations to try; 0 leaves the search out and takes the configuration as it is. Trials
-    that the same search has made already count, be it that it was killed or that it had another
-    number of them: a larger number adds further ones, a smaller one looks at the first ones alone.
-    ``num_trials``, ``max_concurrent_trials``, ``also_on_cpus``, ``executor``, ``keep_models``,
-    ``live_table`` and ``mlflow_uri`` do not make it another search, any other change does."""
+    """Configurations to try; 0 skips the search and uses the configuration as it is. Trials that
+    the same search has already made count, whether it was killed or had another number of trials: a
+    larger number adds trials, a smaller one uses only the first ones. A change of ``num_trials``,
+    ``max_concurrent_trials``, ``also_on_cpus``, ``executor``, ``keep_models``, ``live_table`` or
+    ``mlflow_uri`` continues the same search, any other change starts a new one."""
+    scheduler: str = "asha"
+    """Which trials are stopped early. ``asha``: at each rung all but the best one in
+    ``reduction_factor``; ``median``: those worse than the median of the other trials' means so far;
+    ``hyperband``: as ``asha``, but in up to three brackets, of which the later ones stop later;
+    ``none``: no trial."""
+    sampler: str = "tpe"
+    """Which configuration is tried next, by Optuna's sampler of this name. ``tpe``: tree-structured
+    Parzen estimators; ``random``: independent draws; ``gp``: a Gaussian process, for few trials;
+    ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a warning.
+    ``cmaes`` needs ``pip install cmaes``."""
+    metric: Literal["rmse", "mae", "r2"] = "rmse"
+    """The metric on the validation rows that decides which trial is best, which ones the scheduler
+    stops, and what the sampler learns from: of each trial at the epoch with the lowest validation
+    RMSE so far, whose weights are kept. Early stopping within a trial goes by RMSE in any case."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
-    """Trials at once; 0 takes as many as the cluster has room for. With one at a time a search is
-    the same each time, with more its suggestions depend on which trials end first."""
+    """Trials at once; 0 runs as many as the cluster has room for. With one at a time a search is
+    reproducible, with more its suggestions depend on which trials end first."""
     also_on_cpus: bool = False
-    """If trials train on GPUs, train further ones on the CPUs that are left; for ``executor =
+    """If trials train on GPUs, train further ones on the CPUs that are left; needs ``executor =
     "persistent"``. Which trial trains where depends on timing, and devices round differently."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
-    """Epochs before ASHA may stop a trial."""
+    """Epochs before the scheduler may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
-    """ASHA keeps the best one in this many at each rung."""
+    """Of ``asha`` and ``hyperband``, which keep the best one in this many at each rung."""
     seed: Seed = 0
-    """Seed of Optuna's sampler."""
+    """Seed of the sampler, and of the brackets of ``hyperband``."""
     executor: Literal["persistent", "isolated"] = "persistent"
-    """``persistent``: worker groups train one trial after another; ``isolated``: new workers for
-    each trial, which costs seconds a trial and is worth it only for models that upset a process.
-    Trials come out the same."""
+    """``persistent``: worker groups train one trial after another; ``isolated``: each trial gets
+    new workers, which costs seconds a trial and helps only with models that corrupt a process.
+    Results are the same."""
     keep_models: Annotated[int, Field(ge=0)] = 1
-    """Of how many of the best trials the best and the last weights are kept, beside the records of
-    trials. Those of a trial that ASHA stopped may be up to two epochs newer than its record, as its
-    worker hears of it later; with ``executor = "isolated"`` it leaves none."""
+    """How many of the best trials keep their best and last weights, next to the records of trials.
+    Weights of a trial that the scheduler stopped may be up to two epochs newer than its record,
+    because its worker stops later; with ``executor = "isolated"`` it keeps none."""
     live_table: bool = False
-    """On a terminal, show the trials that run in a table, below the lines of those that ended."""
+    """On a terminal, show the running trials in a table below the lines of those that ended."""
     mlflow_uri: str = ""
-    """Where MLflow gets a run for each trial, such as http://127.0.0.1:5000, in an experiment of
-    the run's name; empty: nowhere. Needs ``pip install mlflow-skinny``. User and password belong
-    into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)."""
+    """MLflow tracking URI, such as http://127.0.0.1:5000, that gets a run for each trial, in an
+    experiment with the run's name; empty: none. Needs ``pip install mlflow-skinny``. Set user and
+    password in the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)."""
     space: dict[str, Dimension] = DEFAULT_SPACE
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
-    of the sections model and train, and for time_decay.apply_to. With choices that are tables
-    alone, a name of one's own may stand for the key."""
+    of the sections model and train, and for time_decay.apply_to. If all choices are tables, the key
+    may be any name."""
 
     @field_validator("mlflow_uri")
     @classmethod
@@ -195,6 +211,8 @@ class TuneConfig(Section):
 
 class CompareConfig(Section):
     """The comparison of losses."""
+
+    renamed_values: ClassVar = {"baselines": {"factors": "matrix-factorization"}}
 
     losses: Annotated[tuple[LossName, ...], Field(min_length=1)] = ("mse", "l1", "smooth_l1")
     """Losses, each trained with every seed."""
@@ -221,10 +239,10 @@ class CompareConfig(Section):
     """Draws of the bootstrap over users that tells differences between models from chance."""
 
 
-class FoldsConfig(Section):
+class CrossValidateConfig(Section):
     """Several splits of the same ratings, for ``python -m ray_jobs.cross_validate``."""
 
-    files: dict[FoldName, SplitFiles] = Field(default_factory=dict)
+    folds: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and
     ``split.seed`` hold for all of them."""
 
@@ -254,6 +272,8 @@ class ServeConfig(Section):
 class JobConfig(Section):
     """Everything a job can be told."""
 
+    renamed: ClassVar = {"folds": "cross_validate.folds"}
+
     storage: str = "artifacts"
     """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "default"
@@ -269,7 +289,7 @@ class JobConfig(Section):
     ray: RayConfig = RayConfig()
     tune: TuneConfig = TuneConfig()
     compare: CompareConfig = CompareConfig()
-    folds: FoldsConfig = FoldsConfig()
+    cross_validate: CrossValidateConfig = CrossValidateConfig()
     final: FinalConfig = FinalConfig()
     recommend: RecommendConfig = RecommendConfig()
     serve: ServeConfig = ServeConfig()

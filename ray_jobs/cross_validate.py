@@ -1,28 +1,28 @@
 """Make the comparison on each of several splits, and a table and a comparison over all.
 
-For published folds, such as u1 to u5 of ml-100k: ``folds.files`` names the files of each. Every
-fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows that
-are drawn from its training rows; so its test rows have no part in what is scored on them.
-"""
+For published folds, such as u1 to u5 of ml-100k: ``cross_validate.folds`` names the files of each.
+Every fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows
+that are drawn from its training rows, so that no choice depends on the test rows."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any, Final
 
 from rich.table import Table
 
-from foundation.console import say, show
+from foundation.console import show
 from foundation.errors import ConfigError
 from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.compare import compare, scored
 from ray_jobs.config import JobConfig
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.report.document import DataTable, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
+from ray_jobs.report.writing import write
 from ray_jobs.results.across_folds import (
     COLUMNS,
     AcrossFolds,
@@ -34,12 +34,13 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison, differences_table
 from ray_jobs.results.run import Workspace
-from ray_jobs.training.worker import PREDICTIONS
-from ray_jobs.tune import search
+from ray_jobs.stages import Stages
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
-    "--config configs/ml-100k.toml --set data.path=FOLDER",
-    "--config configs/ml-100k.toml --set model.history.use_times=false",
+    "--config configs/protocols/ml-100k.toml --set data.path=FOLDER",
+    "--config configs/protocols/ml-100k.toml --set model.history.use_times=false",
 )
 
 
@@ -61,14 +62,14 @@ class FoldErrors:
 def of_folds(comparisons: dict[str, Comparison]) -> tuple[FoldErrors, ...]:
     """The errors of every model that all folds have, in the first one's order."""
     folds = [{entry.name: entry for entry in c.entries} for c in comparisons.values()]
-    found = list(comparisons.values())
-    scale = scale_of(found)
+    compared = list(comparisons.values())
+    scale = scale_of(compared)
     return tuple(
         FoldErrors(
             name,
             *(tuple(fold[name].figure(metric, scale)[0] for fold in folds) for metric in METRICS),
         )
-        for name in (entry.name for entry in in_all(found))
+        for name in (entry.name for entry in in_all(compared))
     )
 
 
@@ -88,7 +89,7 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
     """The configuration of one fold's run."""
     split = {
         "kind": "files",
-        "files": config.folds.files[fold],
+        "files": config.cross_validate.folds[fold],
         "validation": config.split.validation,
         "seed": config.split.seed,
     }
@@ -99,17 +100,16 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
 def _compare(config: JobConfig, force: bool) -> Fold:
     workspace = Workspace(config, force)
     workspace.open()
-    raw = ingest(workspace)
-    prepared = preprocess(workspace, raw)
-    comparison = compare(workspace, raw, prepared, search(workspace, prepared))
-    # Without force, since what was compared is what is read.
-    rows = scored(Workspace(config), raw, prepared).table("test", list(COLUMNS))
-    return Fold(comparison, rows, workspace.run / PREDICTIONS)
+    stages = Stages(workspace)
+    comparison = compare(workspace, stages.raw, stages.prepared, stages.best_trial)
+    # Without force: read the rows that were compared instead of preparing them again.
+    rows = scored(Workspace(config), stages.raw, stages.prepared).table("test", list(COLUMNS))
+    return Fold(comparison, rows, workspace.paths.predictions)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What all folds together tell."""
+    """The results over all folds."""
 
     folds: dict[str, Comparison]
     errors: tuple[FoldErrors, ...]
@@ -191,24 +191,21 @@ def _differences_section(summary: Summary) -> ReportSection:
 
 
 def _write(config: JobConfig, summary: Summary) -> None:
-    folder = Workspace(config).run
+    paths = Workspace(config).paths
     report = Report(
         title=f"{len(summary.folds)} folds of {config.data.source}: run {config.name}",
         warnings=summary.warnings,
         key_figures=(),
         sections=(_errors_section(summary), _differences_section(summary)),
     )
-    (folder / "folds.json").write_json(summary.to_json())
-    for plot in report.plots:
-        (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
-    (folder / "report.md").write_text(report.markdown("plots"))
-    (folder / "report.html").write_text(report.html())
+    paths.folds.write_json(summary.to_json())
+    write(report, paths)
     show(_console(fold_table(tuple(summary.folds), summary.errors, METRICS[0])))
     if summary.pooled.differences:
         show(differences_table(summary.pooled.differences))
     for warning in summary.warnings:
-        say(f"   note: {warning}")
-    say(f"report: {folder / 'report.html'}")
+        logger.info(f"   note: {warning}")
+    logger.info(f"report: {paths.report_html}")
 
 
 def _console(table: DataTable) -> Table:
@@ -221,17 +218,19 @@ def _console(table: DataTable) -> Table:
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Every fold, one after the other, and what all of them tell."""
-    if not config.folds.files:
+    """Compare the models on every fold, one after the other, and summarise."""
+    if not config.cross_validate.folds:
         raise ConfigError(
-            "folds.files names no fold. Give each one's files, as configs/ml-100k.toml does: "
-            '--set \'folds.files={a={train=["a.train"], test=["a.test"]}}\''
+            "cross_validate.folds names no fold. Give each one's files, as "
+            "configs/datasets/ml-100k.toml does: "
+            '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\''
         )
     with preflight.job(Workspace(config, options.force)):
-        found = {
-            fold: _compare(fold_config(config, fold), options.force) for fold in config.folds.files
+        folds = {
+            fold: _compare(fold_config(config, fold), options.force)
+            for fold in config.cross_validate.folds
         }
-        _write(config, Summary.of(found, config.compare.resamples))
+        _write(config, Summary.of(folds, config.compare.resamples))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Check whether a job can run with these options, and say what to change if not.
 
-The same checks stand at the start of every job; this command makes all of them and does nothing
-else. It ends with 1 if one failed.
+Every job starts with the same checks and stops at the first that fails; this command runs all of
+them and nothing else. It exits with 1 if one failed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ray_jobs.errors import ClusterError
 from ray_jobs.results.run import Workspace
 
 EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--config configs/quickstart.toml --set ray.address=auto",
 )
 
@@ -27,7 +27,7 @@ _MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Make every check and print what was found."""
+    """Run every check and print the findings."""
     findings = list(examine(Workspace(config, options.force)))
     table = Table(box=None)
     for column in ("check", "", "found"):
@@ -37,7 +37,7 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     show(table)
     failed = [finding.name for finding in findings if finding.state == "failed"]
     if failed:
-        raise ClusterError(f"a job cannot run here before this is mended: {', '.join(failed)}")
+        raise ClusterError(f"a job cannot run here before this is fixed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -24,24 +24,25 @@ from ray_jobs.compare import compare
 from ray_jobs.config import JobConfig
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.recommend import recommend
-from ray_jobs.report import write_report
+from ray_jobs.report.pipeline import write_report
 from ray_jobs.results.run import Workspace
 from ray_jobs.train import train
-from ray_jobs.tune import search
+from ray_jobs.tune import check_search, search
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Every stage, each on what the earlier ones made."""
+    check_search(config)
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         raw = ingest(workspace)
         prepared = preprocess(workspace, raw)
-        chosen = search(workspace, prepared)
-        comparison = compare(workspace, raw, prepared, chosen)
-        trained = train(workspace, raw, prepared, chosen)
-        recommend(workspace, trained)
+        best_trial = search(workspace, prepared)
+        comparison = compare(workspace, raw, prepared, best_trial)
+        final_model = train(workspace, raw, prepared, best_trial)
+        recommend(workspace, final_model)
         with heading("report"):
-            write_report(workspace, raw, prepared, chosen, comparison, trained)
+            write_report(workspace, raw, prepared, best_trial, comparison, final_model)
 
 
 if __name__ == "__main__":

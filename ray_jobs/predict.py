@@ -1,15 +1,16 @@
-"""Predict ratings for a CSV of (user, movie) pairs by the model that a run has kept.
+"""Predict ratings for a CSV of (user, movie) pairs with the final model of a run.
 
-Uses the model that ``python -m ray_jobs.train`` keeps, as it is: it trains nothing and starts no
-Ray. The CSV has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC),
-which only models that look at times read: the time that the prediction is for, by default the day
-from which the ages of ratings count, that of the newest training rating.
+Uses the model that ``python -m ray_jobs.train`` made; trains nothing and does not start Ray. The
+CSV has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC), the time
+that the prediction is for. Only models that use times read it; without it, the prediction is for
+the day from which the ages of ratings count, that of the newest training rating.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from foundation.console import say
 from foundation.errors import StorageError
 from foundation.storage import Storage
 from ncf.data.preprocessor import UNKNOWN
@@ -31,11 +31,13 @@ from ray_jobs.results.final_model import final_model, load_model
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.user_csv import read_pairs
 
+logger = logging.getLogger(__name__)
+
 _BLOCK: Final = EVALUATION_CHUNK
 """Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
 _SECONDS_BETWEEN_LINES: Final = 5.0
 
-EXAMPLES: Final = ("--config configs/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
+EXAMPLES: Final = ("--config configs/models/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
 
 def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
@@ -49,15 +51,15 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
     recommender = Recommender(load_model(final_model(workspace)))
     table = read_pairs(pairs, recommender)
     _refuse_unwritable(out)
-    say(f"{len(table):,} rows to predict")
-    found = _predictions(recommender, table)
+    logger.info(f"{len(table):,} rows to predict")
+    predictions = _predictions(recommender, table)
     users = table["userId"].to_numpy()
     with out.writing() as stream:
-        csv.write_csv(table.append_column("prediction", pa.array(found)), stream)
+        csv.write_csv(table.append_column("prediction", pa.array(predictions)), stream)
     unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
-    say(f"{len(table):,} predictions: {out}")
+    logger.info(f"{len(table):,} predictions: {out}")
     if unknown:
-        say(
+        logger.info(
             f"note: {unknown:,} rows have a user without a training rating; their predictions rest "
             "on the movie alone"
         )
@@ -65,18 +67,18 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
 
 def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
     """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
-    found = np.empty(len(table), np.float32)
+    predictions = np.empty(len(table), np.float32)
     told = time.monotonic()
     for start in range(0, len(table), _BLOCK):
         rows = table.slice(start, _BLOCK)
         users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
         times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
-        found[start:end] = recommender.predict(users, movies, times)
+        predictions[start:end] = recommender.predict(users, movies, times)
         if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
-            say(f"   {end:,} of {len(table):,} rows predicted")
+            logger.info(f"   {end:,} of {len(table):,} rows predicted")
             told = time.monotonic()
-    return found
+    return predictions
 
 
 def _refuse_unwritable(out: Storage) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from typing import Final
 
-from foundation.console import heading, say
+from foundation.console import heading
 from ingest import dataset as ingest_stage
 from ingest.dataset import RawData
 from ncf.data import prepare
@@ -16,10 +17,13 @@ from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig
-from ray_jobs.results.run import Workspace, fingerprint
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import fingerprint
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
-    "--config configs/ml-latest-small.toml",
+    "--config configs/protocols/losses.toml",
     "--set data.source=folder --set data.path=FOLDER --set split.kind=global-time",
 )
 
@@ -32,11 +36,11 @@ def ingest(workspace: Workspace) -> RawData:
             config.data,
             config.tmdb,
             workspace.storage,
-            say=lambda line: say(f"   {line}"),
+            say=lambda line: logger.info("   %s", line),
             force=workspace.force,
         )
         for notice in raw.notices:
-            say(f"   NOTE: {notice}")
+            logger.info(f"   NOTE: {notice}")
     workspace.took("ingest", raw.fingerprint, time.monotonic() - started)
     return raw
 
@@ -63,7 +67,7 @@ def preprocess(
     manifest = folder / "manifest.json"
     name = "preprocess (training + validation)" if train_on_validation else "preprocess"
     if manifest.exists() and not workspace.force:
-        say(f"── {name}: unchanged since it was last done, skipped")
+        logger.info(f"── {name}: unchanged since it was last done, skipped")
         return PreparedDataset.open(folder.filesystem, folder.path)
     started = time.monotonic()
     with heading(name):
@@ -76,21 +80,22 @@ def preprocess(
             (folder.filesystem, folder.path),
             preparation,
             key,
-            say=lambda line: say(f"   {line}"),
         )
         counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
-        say(f"   {counts} ratings; features: {', '.join(prepared.preprocessor.numeric_names)}")
+        logger.info(
+            f"   {counts} ratings; features: {', '.join(prepared.preprocessor.numeric_names)}"
+        )
     record = "preprocess-refit" if train_on_validation else "preprocess"
     workspace.took(record, key, time.monotonic() - started)
     return prepared
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one."""
+    """Bring the stages up to this one up to date."""
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         prepared = preprocess(workspace, ingest(workspace))
-        say(f"prepared data: {prepared.folder}")
+        logger.info(f"prepared data: {prepared.folder}")
 
 
 if __name__ == "__main__":

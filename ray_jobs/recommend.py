@@ -1,9 +1,12 @@
-"""The best unseen movies of every user, of one, or of somebody new; movies like one."""
+"""The best unseen movies of every user, of one user, or of a new user; movies like one movie."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foundation.cli import positive
-from foundation.console import say, show
+from foundation.console import show
 from foundation.errors import ConfigError
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
@@ -28,20 +31,20 @@ from ncf.inference.top_k import top_movies
 from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.cluster.session import ensure_ray
-from ray_jobs.config import JobConfig
-from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.config import JobConfig, RecommendConfig
 from ray_jobs.results.final_model import load_model, rated_movies
-from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import Stage
 from ray_jobs.results.user_csv import check_ratings, read_ratings
-from ray_jobs.train import Trained, train
-from ray_jobs.tune import search
+from ray_jobs.stages import Stages
+from ray_jobs.train import FinalModel, train
 
-FILE: Final = "recommendations.parquet"
+logger = logging.getLogger(__name__)
 
 EXAMPLES: Final = (
-    "--config configs/gaussian-process.toml --all",
-    "--config configs/gaussian-process.toml --user 42 --reasons",
-    '--config configs/gaussian-process.toml --movie "Toy Story (1995)"',
+    "--config configs/models/gaussian-process.toml --all",
+    "--config configs/models/gaussian-process.toml --user 42 --reasons",
+    '--config configs/models/gaussian-process.toml --movie "Toy Story (1995)"',
 )
 
 _BASE: Final = {
@@ -61,38 +64,41 @@ SCHEMA: Final = pa.schema(
 )
 
 
-def recommend(workspace: Workspace, trained: Trained) -> Storage:
+@dataclass(frozen=True)
+class RecommendInputs:
+    """Everything that the recommendations depend on."""
+
+    model: FinalModel
+    recommend: RecommendConfig
+
+
+def recommend(workspace: Workspace, model: FinalModel) -> Storage:
     """Top-N unseen movies of every training user, by Ray Data batch inference; returns the file."""
-    config = workspace.config
-    file = workspace.recommendations / FILE
-    key = fingerprint(
-        STAGE_VERSION, trained.metrics["config_hash"], config.recommend.model_dump(mode="json")
-    )
-
-    def work() -> None:
-        ensure_ray(config)
-        prepared = trained.prepared
-        known = prepared.preprocessor
-        say(f"   {known.num_users:,} users, {known.num_movies:,} movies to choose from")
-        model = workspace.run / "checkpoint"
-        tables = ray.data.range(
-            prepared.preprocessor.num_users, override_num_blocks=_num_blocks(prepared)
-        ).map_batches(
-            _recommend_block,
-            fn_kwargs={
-                "stored": model,
-                "seen_ref": ray.put(_seen(prepared)),
-                "top_n": config.recommend.top_n,
-            },
-            batch_size=None,
-            batch_format="numpy",
-        )
-        result = pa.concat_tables(ray.get(tables.to_arrow_refs())).cast(SCHEMA)
-        file.write_table(result.sort_by([("user_id", "ascending"), ("rank", "ascending")]))
-        say(f"   {len(result):,} recommendations")
-
-    workspace.stage("recommend", key, [file], work)
+    file, config = workspace.recommendations, workspace.config
+    work = partial(_recommend, file=file, connect=partial(ensure_ray, config))
+    workspace.update(Stage("recommend", RecommendInputs(model, config.recommend), (file,), work))
     return file
+
+
+def _recommend(inputs: RecommendInputs, file: Storage, connect: Callable[[], None]) -> None:
+    """The work of the stage; ``connect`` joins or starts Ray."""
+    connect()
+    prepared = inputs.model.prepared
+    users, movies = prepared.preprocessor.num_users, prepared.preprocessor.num_movies
+    logger.info(f"   {users:,} users, {movies:,} movies to choose from")
+    tables = ray.data.range(users, override_num_blocks=_num_blocks(prepared)).map_batches(
+        _recommend_block,
+        fn_kwargs={
+            "stored": inputs.model.checkpoint,
+            "seen_ref": ray.put(_seen(prepared)),
+            "top_n": inputs.recommend.top_n,
+        },
+        batch_size=None,
+        batch_format="numpy",
+    )
+    result = pa.concat_tables(ray.get(tables.to_arrow_refs())).cast(SCHEMA)
+    file.write_table(result.sort_by([("user_id", "ascending"), ("rank", "ascending")]))
+    logger.info(f"   {len(result):,} recommendations")
 
 
 def _num_blocks(prepared: PreparedDataset) -> int:
@@ -107,7 +113,7 @@ def _recommend_block(
     seen_ref: Any,
     top_n: int,
 ) -> pa.Table:
-    """User positions in, rows of recommendations out; called once a block, so it loads once."""
+    """User positions in, rows of recommendations out; the model is loaded once per block."""
     return recommendations(load_model(stored), batch["id"] + 1, ray.get(seen_ref), top_n)
 
 
@@ -116,9 +122,9 @@ def recommendations(
 ) -> pa.Table:
     """``SCHEMA`` rows for user indices ``users: [B]``."""
     ranking = top_movies(model, users, seen, top_n)
-    found = ranking.movies >= 0
-    row, rank = np.nonzero(found)
-    movies = ranking.movies[found]
+    is_movie = ranking.movies >= 0
+    row, rank = np.nonzero(is_movie)
+    movies = ranking.movies[is_movie]
     titles = np.array(model.preprocessor.movies.titles, dtype=object)
     return pa.table(
         {
@@ -126,7 +132,7 @@ def recommendations(
             "rank": rank.astype(np.int32) + 1,
             "movie_id": model.preprocessor.movies.ids[movies],
             "title": pa.array(titles[movies], type=pa.string()),
-            "predicted_rating": ranking.stars[found],
+            "predicted_rating": ranking.stars[is_movie],
         },
         schema=SCHEMA,
     )
@@ -137,15 +143,15 @@ def _seen(prepared: PreparedDataset) -> SeenMovies:
     return rated_movies(prepared, SPLITS)
 
 
-def show_one(workspace: Workspace, trained: Trained, options: argparse.Namespace) -> None:
-    """Print what was asked about one user, somebody new, or one movie.
+def show_one(workspace: Workspace, prepared: PreparedDataset, options: argparse.Namespace) -> None:
+    """Print the answer about one user, a new user, or one movie.
 
     Raises:
         UnknownIdError: if the user has no training rating, or no movie has the title.
-        UnsupportedError: if the model is none that can tell.
-        DatasetError: if the file with a newcomer's ratings cannot be used.
+        UnsupportedError: if this kind of model has no answer.
+        DatasetError: if the file with a new user's ratings cannot be used.
     """
-    recommender = Recommender(load_model(workspace.run / "checkpoint"))
+    recommender = Recommender(load_model(workspace.paths.checkpoint))
     top_n = workspace.config.recommend.top_n
     if options.movie is not None:
         movie = recommender.find(options.movie)
@@ -162,14 +168,12 @@ def show_one(workspace: Workspace, trained: Trained, options: argparse.Namespace
         user, title = 0, f"For the ratings in {options.new_user}"
         seen = own.movies  # a model may look at the newest ones alone
     else:
-        seen = recommender.checkpoint.preprocessor.movies.ids[_seen_by(trained.prepared, user)]
+        seen = recommender.checkpoint.preprocessor.movies.ids[_seen_by(prepared, user)]
         title = f"For user {user}, of movies not rated yet"
-    found = recommender.recommend(user, top_n, seen.tolist())
-    show(_movies(found, title, "predicted"))
+    best = recommender.recommend(user, top_n, seen.tolist())
+    show(_movies(best, title, "predicted"))
     if options.reasons:
-        for table in _reasons(
-            recommender, recommender.explain(user, found.movies), options.reasons
-        ):
+        for table in _reasons(recommender, recommender.explain(user, best.movies), options.reasons):
             show(table)
 
 
@@ -185,12 +189,12 @@ def _seen_by(prepared: PreparedDataset, user_id: int) -> np.ndarray:
     return _seen(prepared).by(int(index))
 
 
-def _movies(found: Recommendations, title: str, what: str) -> Table:
+def _movies(best: Recommendations, title: str, what: str) -> Table:
     table = Table(title=title)
     for column in ("#", what, "movie", "id"):
         table.add_column(column, justify="left" if column == "movie" else "right")
     for rank, (movie, name, score) in enumerate(
-        zip(found.movies, found.titles, found.scores, strict=True), start=1
+        zip(best.movies, best.titles, best.scores, strict=True), start=1
     ):
         table.add_row(str(rank), f"{score:.2f}", Text(name), str(movie))
     return table
@@ -199,7 +203,7 @@ def _movies(found: Recommendations, title: str, what: str) -> Table:
 def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int) -> Iterator[Table]:
     """For each movie the parts of its prediction, with the ratings that moved it most."""
     if recommender.checkpoint.model.gaussian_process is None:
-        say(
+        logger.info(
             "note: what the user's ratings add can be told rating by rating only for a model with "
             "the Gaussian process (model.history.encoders); for this one, the parts of the network "
             "that add up to the prediction"
@@ -230,12 +234,12 @@ def _rating(recommender: Recommender, why: Explanation, i: int) -> tuple[str, Te
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one.
+    """Bring the stages up to this one up to date, and print or write recommendations.
 
     Raises:
-        ConfigError: if options are given that do not go together.
-        DatasetError: if the file of ``--new-user`` cannot be used, as far as that can be told
-            before there is a model; nothing is done then.
+        ConfigError: if the options exclude each other.
+        DatasetError: if the file of ``--new-user`` cannot be used. What can be checked without a
+            model is checked first.
     """
     if options.reasons and (options.user, options.new_user) == (None, None):
         raise ConfigError("--reasons needs --user or --new-user: whose recommendations to explain")
@@ -243,13 +247,12 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
         check_ratings(Path(options.new_user))
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
-        raw = ingest(workspace)
-        prepared = preprocess(workspace, raw)
-        trained = train(workspace, raw, prepared, search(workspace, prepared))
+        stages = Stages(workspace)
+        model = train(workspace, stages.raw, stages.prepared, stages.best_trial)
         if (options.user, options.new_user, options.movie) == (None, None, None):
-            say(f"recommendations of all users: {recommend(workspace, trained)}")
+            logger.info(f"recommendations of all users: {recommend(workspace, model)}")
         else:
-            show_one(workspace, trained, options)
+            show_one(workspace, model.prepared, options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

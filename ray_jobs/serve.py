@@ -1,6 +1,6 @@
-"""A page to try the kept model, and its API.
+"""A page to try the final model, and its API.
 
-Uses the model that ``python -m ray_jobs.train`` keeps, as it is, and trains nothing. Search for
+Uses the model that ``python -m ray_jobs.train`` made, and trains nothing. Search for
 films, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It
 runs on a local Ray of its own until Ctrl-C, and only programs on this machine reach it, unless
 --host says otherwise.
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 import socket
 import threading
 from typing import Final
 
-from foundation.console import say
 from foundation.errors import ConfigError
 from foundation.storage import Storage
 from ray_jobs.cli import main
@@ -24,6 +24,8 @@ from ray_jobs.config import JobConfig
 from ray_jobs.errors import NoModelError, ResourceError, ServingError
 from ray_jobs.results.final_model import final_model, load_model
 from ray_jobs.results.run import Workspace
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -52,12 +54,12 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     is_loopback = _is_loopback(options.host)
     _refuse_taken_port(options.host, options.port)
     _refuse_too_many_replicas(config)
-    say(f"model: {stored}, {about.num_movies:,} movies")
+    logger.info(f"model: {stored}, {about.num_movies:,} movies")
     if not about.takes_ratings:
-        say(
+        logger.info(
             "note: this model cannot use the ratings of somebody new, so the page offers search "
             "and similar movies alone; one with model.history.encoders can, such as that of "
-            "configs/gaussian-process.toml"
+            "configs/models/gaussian-process.toml"
         )
     try:
         ensure_ray(config)
@@ -130,12 +132,12 @@ def _refuse_too_many_replicas(config: JobConfig) -> None:
 
 def _announce(host: str, port: int, is_loopback: bool) -> None:
     if not is_loopback:
-        say(
-            f"note: --host {host} lets everybody who reaches this machine over the network use the "
-            "page; it asks for no password and is not encrypted. Put a proxy with both before it, "
-            "or leave --host out."
+        logger.info(
+            f"note: --host {host} lets every machine on the network use the page, without a "
+            "password and unencrypted. Put a proxy that adds both in front of it, or leave --host "
+            "out."
         )
-    say(f"serving at http://{host}:{port} until Ctrl-C")
+    logger.info(f"serving at http://{host}:{port} until Ctrl-C")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +167,7 @@ if __name__ == "__main__":
             run,
             add_options=add_options,
             examples=(
-                "--config configs/gaussian-process.toml",
+                "--config configs/models/gaussian-process.toml",
                 "--checkpoint artifacts/runs/gaussian-process/checkpoint --port 8001",
             ),
             when_interrupted="interrupted; the page is no longer served",

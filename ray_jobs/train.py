@@ -1,23 +1,26 @@
-"""Train the chosen configuration and keep the model.
+"""Train the final model with the best configuration.
 
-First on the training rows, with the validation rows deciding which epoch is best; then, unless
+First on the training rows, with the best epoch chosen on the validation rows; then, unless
 ``final.refit_on_validation`` is false, again on both for that many epochs. The test rows are read
-once, by the model that is kept.
+once, to score the final model.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import ray
 
-from foundation.console import say
 from foundation.storage import Storage
 from ingest.dataset import RawData
+from ncf.config import ExperimentConfig, SplitConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
 from ncf.inference import checkpoint
@@ -26,82 +29,126 @@ from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.cluster.hardware import hardware
 from ray_jobs.cluster.resources import Resources
-from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.cluster.session import claim_resources
 from ray_jobs.config import JobConfig, with_parameters
-from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.preprocess import preprocess
 from ray_jobs.results.final_model import copy_checkpoint, load_model, rated_movies
-from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.metrics import RunMetrics
+from ray_jobs.results.paths import RunPaths
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import Stage, canonical, key_of
+from ray_jobs.stages import Stages
 from ray_jobs.training.progress import epoch_progress
 from ray_jobs.training.worker import TaskResult, TrainingTask, train_tasks
-from ray_jobs.tune import BestTrial, search
+from ray_jobs.tune import BestTrial
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The model that was kept."""
+class FinalModel:
+    """The model of a run, which predictions and recommendations come from."""
 
-    metrics: dict[str, Any]
-    """Content of ``metrics.json``."""
+    checkpoint: Storage
+    metrics: RunMetrics
     prepared: PreparedDataset
     """The data whose vocabularies it uses."""
 
 
+@canonical.register
+def _(value: FinalModel) -> Any:
+    return value.metrics.config_hash
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """Everything that the final model and its metrics depend on."""
+
+    raw: RawData
+    split: SplitConfig
+    selection: PreparedDataset
+    """Its validation rows choose the best epoch."""
+    final: PreparedDataset
+    """The same data, or those whose training rows include the validation rows."""
+    experiment: ExperimentConfig
+    tuned_parameters: dict[str, Any]
+    """The settings of ``experiment`` that the search chose."""
+    num_workers: int
+    checkpoint_version: int = checkpoint.FORMAT_VERSION
+    length_of_rankings: int = RANKED
+    relevant_stars: float = RELEVANT_STARS
+
+    @property
+    def refit(self) -> bool:
+        """Whether the model is trained again on training and validation rows."""
+        return self.final is not self.selection
+
+
 def train(
-    workspace: Workspace, raw: RawData, prepared: PreparedDataset, chosen: BestTrial
-) -> Trained:
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial
+) -> FinalModel:
     """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``."""
-    config = workspace.config
+    config, paths = workspace.config, workspace.paths
     refit = config.final.refit_on_validation and bool(prepared.manifest.counts["validation"])
     final_data = preprocess(workspace, raw, train_on_validation=True) if refit else prepared
-    metrics = workspace.run / "metrics.json"
-    model = workspace.run / "checkpoint"
-    key = fingerprint(
-        STAGE_VERSION,
-        checkpoint.FORMAT_VERSION,
-        final_data.manifest.fingerprint,
-        prepared.manifest.fingerprint,
-        chosen.experiment.model_dump(mode="json"),
-        config.scaling.num_workers,
-        (RANKED, RELEVANT_STARS),
+    inputs = TrainInputs(
+        raw=raw,
+        split=config.split,
+        selection=prepared,
+        final=final_data,
+        experiment=best_trial.experiment,
+        tuned_parameters=best_trial.parameters,
+        num_workers=config.scaling.num_workers,
     )
-
-    def work() -> None:
-        ensure_ray(config)
-        runs = _Runs(workspace, key)
-        selection = runs.train(TrainingTask("train", prepared, chosen.experiment, not refit, True))
-        runs.keep("train/best", "checkpoints/best")
-        runs.keep("train/last", "checkpoints/last")
-        final = selection
-        if refit:
-            experiment = with_parameters(
-                chosen.experiment, {"train.stop_after": selection.best_epoch}
-            )
-            final = runs.train(TrainingTask("refit", final_data, experiment, True, True))
-            runs.keep("refit/last", "checkpoint")
-        else:
-            runs.keep("train/best", "checkpoint")
-        runs.clean_up()
-        found = _metrics(workspace, raw, chosen, selection, final, key)
-        say(f"   rankings of up to {final_data.preprocessor.num_users:,} users")
-        metrics.write_json(found | {"ranking": _ranking(model, final_data)})
-
-    workspace.stage("train", key, [metrics, model], work)
-    trained = Trained(metrics.read_json(), final_data)
-    test = trained.metrics["test"]
-    say(f"   kept model, test: RMSE {test['rmse']:.4f}, MAE {test['mae']:.4f}, R² {test['r2']:.4f}")
-    return trained
+    resources = partial(claim_resources, config)
+    work = partial(_train, paths=paths, resources=resources, afresh=workspace.force)
+    workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
+    model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
+    test = model.metrics.test
+    logger.info(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
+    return model
 
 
-class _Runs:
+def _train(
+    inputs: TrainInputs, paths: RunPaths, resources: Callable[[], Resources], *, afresh: bool
+) -> None:
+    """The work of the stage.
+
+    Args:
+        inputs: what the model depends on.
+        paths: where it goes.
+        resources: what to train on.
+        afresh: do not go on with an interrupted training.
+    """
+    key = key_of(inputs)
+    runs = _TrainingRuns(paths, resources(), key[:16], afresh=afresh)
+    selection = final = runs.train(
+        TrainingTask("train", inputs.selection, inputs.experiment, not inputs.refit, True)
+    )
+    runs.keep("train/best", paths.best_checkpoint)
+    runs.keep("train/last", paths.last_checkpoint)
+    if inputs.refit:
+        experiment = with_parameters(inputs.experiment, {"train.stop_after": selection.best_epoch})
+        final = runs.train(TrainingTask("refit", inputs.final, experiment, True, True))
+        runs.keep("refit/last", paths.checkpoint)
+    else:
+        runs.keep("train/best", paths.checkpoint)
+    runs.clean_up()
+    logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
+    ranking = _ranking(paths.checkpoint, inputs)
+    paths.metrics.write_json(_metrics(inputs, key, selection, final, ranking).to_json())
+
+
+class _TrainingRuns:
     """Training runs of this stage, one after the other."""
 
-    def __init__(self, workspace: Workspace, key: str) -> None:
-        self._workspace = workspace
-        self._key = key[:16]
-        self._resources = Resources.of(workspace.config)
-        self._folder = workspace.run / "ray" / "train"
+    def __init__(self, paths: RunPaths, resources: Resources, key: str, *, afresh: bool) -> None:
+        self._key = key
+        self._resources = resources
+        self._afresh = afresh
+        self._folder = paths.ray("train")
         self._checkpoint: Any = None
         for folder in self._folder.list_folders():
             if not folder.name.endswith(self._key):  # of other settings, never finished
@@ -110,70 +157,69 @@ class _Runs:
     def train(self, task: TrainingTask) -> TaskResult:
         """Train one task in a worker group of its own, or go on where that was interrupted."""
         where = self._folder / f"{task.name}-{self._key}"
-        if self._workspace.force:
+        if self._afresh:
             where.delete()
         with epoch_progress() as lines:
             (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
         return result
 
-    def keep(self, relative: str, name: str) -> None:
-        """Copy a model of the latest run into the run's folder."""
-        copy_checkpoint(self._checkpoint, relative, self._workspace.run / name)
+    def keep(self, relative: str, folder: Storage) -> None:
+        """Copy a model of the latest run to ``folder``."""
+        copy_checkpoint(self._checkpoint, relative, folder)
 
     def clean_up(self) -> None:
-        """Remove what Ray Train wrote; what is to be kept has been copied."""
+        """Delete what Ray Train wrote; the models have been copied."""
         self._folder.delete()
 
 
-def _ranking(model: Storage, prepared: PreparedDataset) -> dict[str, Any]:
+def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:
     """Rankings of what users had not rated in training and validation rows, by their test rows."""
     return score_rankings(
         load_model(model),
-        seen=rated_movies(prepared, ("train", "validation")),
-        relevant=rated_movies(prepared, ("test",), RELEVANT_STARS),
+        seen=rated_movies(inputs.final, ("train", "validation")),
+        relevant=rated_movies(inputs.final, ("test",), inputs.relevant_stars),
     )
 
 
 def _metrics(
-    workspace: Workspace,
-    raw: RawData,
-    chosen: BestTrial,
+    inputs: TrainInputs,
+    key: str,
     selection: TaskResult,
     final: TaskResult,
-    key: str,
-) -> dict[str, Any]:
-    config = workspace.config
-    return {
-        "dataset": raw.name,
-        "synthetic": raw.synthetic,
-        "split": config.split.model_dump(mode="json"),
-        "seed": chosen.experiment.train.seed,
-        # Of everything that the model depends on: data, preparation and configuration.
+    ranking: dict[str, Any],
+) -> RunMetrics:
+    seconds = selection.seconds + (final.seconds if inputs.refit else 0)
+    values = {
+        "dataset": inputs.raw.name,
+        "synthetic": inputs.raw.synthetic,
+        "split": inputs.split,
+        "seed": inputs.experiment.train.seed,
         "config_hash": key,
-        "loss": chosen.experiment.train.loss,
-        "tuned_parameters": chosen.parameters,
+        "loss": inputs.experiment.train.loss,
+        "tuned_parameters": inputs.tuned_parameters,
         "best_epoch": selection.best_epoch,
-        "refit_on_validation": final is not selection,
+        "refit_on_validation": inputs.refit,
         "streamed": final.rows.streamed,
         # Validation figures come from the run that was trained without the validation rows.
         "validation": selection.validation,
         "test": final.test,
         "epochs": selection.epochs,
-        "wall_seconds": round(selection.seconds + (0 if final is selection else final.seconds), 3),
+        "wall_seconds": round(seconds, 3),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
         "hardware": hardware(),
-        "raw": {k: v for k, v in asdict(raw).items() if k in ("tmdb_coverage", "notices")},
+        "raw": {"tmdb_coverage": inputs.raw.tmdb_coverage, "notices": inputs.raw.notices},
+        "ranking": ranking,
     }
+    return RunMetrics.from_json(values)
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one."""
+    """Bring the stages up to this one up to date."""
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
-        raw = ingest(workspace)
-        prepared = preprocess(workspace, raw)
-        train(workspace, raw, prepared, search(workspace, prepared))
+        stages = Stages(workspace)
+        train(workspace, stages.raw, stages.prepared, stages.best_trial)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
 ``python -m ray_jobs.tune --help``.
 
-Trials are trained by worker groups that stay (``tune.executor``), and stopped early by ASHA if they
-fall behind. They are compared by validation RMSE in stars, whatever loss they train with; no test
-row is read. A search that was killed goes on from its records, and so does one that shall have more
-trials than before: see ``ray_jobs.search.trials`` and ``ray_jobs.search.resume``.
+Persistent worker groups train the trials (``tune.executor``), ``tune.sampler`` suggests them, and
+``tune.scheduler`` stops those that fall behind. They are compared by ``tune.metric`` on the
+validation rows, whatever loss they train with; no test row is read. A search that was killed
+continues from its records, and so does one with a larger number of trials than before: see
+``ray_jobs.search.trials`` and ``ray_jobs.search.resume``.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,17 +32,25 @@ from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig, settings_of, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.results.run import STAGE_VERSION, Workspace, fingerprint
+from ray_jobs.results.paths import SearchPaths
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import STAGE_VERSION, fingerprint
 from ray_jobs.results.trackers import mlflow_callbacks
 from ray_jobs.search.progress import TrialProgress, trial_table
-from ray_jobs.search.resume import Recorder, ResumableSampler
-from ray_jobs.search.schedulers import ResumableASHA
-from ray_jobs.search.space import domains
+from ray_jobs.search.resume import (
+    Recorder,
+    ResumableSampler,
+    ResumableScheduler,
+    optuna_search,
+)
+from ray_jobs.search.samplers import check_packages, sampler
+from ray_jobs.search.schedulers import SchedulerSettings, check_scheduler, scheduler
+from ray_jobs.search.space import encoded
 from ray_jobs.search.telemetry import TrialMetrics
-from ray_jobs.search.trainables import TrainableSpec, decoded, executor
+from ray_jobs.search.trainables import TrainableSpec, executor
 from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.search.trials import TrialRecord, TrialRecords
-from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.telemetry import SEARCH_METRICS
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class BestTrial:
     experiment: ExperimentConfig
     parameters: dict[str, Any]
     """The settings that the search chose; empty if there was none."""
-    validation_rmse: float | None
-    """Of the chosen trial, in stars."""
+    result: float | None
+    """``tune.metric`` of the best trial on the validation rows; None without a search."""
     num_trials: int
     """Trials that the choice was made from."""
 
@@ -61,7 +69,7 @@ class BestTrial:
 def search(
     workspace: Workspace, prepared: PreparedDataset, loss: LossName | None = None
 ) -> BestTrial:
-    """The best configuration by validation RMSE, from this search or from the same one before.
+    """The best configuration by ``tune.metric``, from this search or from the same one before.
 
     Args:
         workspace: where the search's results go.
@@ -70,6 +78,7 @@ def search(
             folder of its own.
 
     Raises:
+        ConfigError: if the sampler or the scheduler is unknown, or a package is missing.
         TrainingError: if every trial failed, with the first reason.
         ResourceError: if not even one trial fits the cluster.
     """
@@ -77,13 +86,14 @@ def search(
     if not config.tune.num_trials:
         return BestTrial(config.experiment, {}, None, 0)
     name = f"tune-{loss}" if loss else "tune"
-    folder = folder_of(workspace, loss)
-    best, trials = folder / "best_config.json", folder / "trials.parquet"
+    paths = workspace.paths.search(loss)
+    folder, best, trials = paths.folder, paths.best_config, paths.trials
 
     def work() -> None:
+        check_search(config)
         records = open_records(config, prepared, folder, afresh=workspace.force)
         models = TrialModels(records.models_folder, config.tune.keep_models)
-        _run_missing_trials(config, prepared, records, models, workspace.run / "ray" / name)
+        _run_missing_trials(config, prepared, records, models, workspace.paths.ray(name))
         _write_results(records, models, config, folder)
 
     key = fingerprint(_identity(config, prepared), config.tune.num_trials)
@@ -92,32 +102,39 @@ def search(
     return BestTrial(
         experiment=with_parameters(config.experiment, values["parameters"]),
         parameters=values["parameters"],
-        validation_rmse=values["validation_rmse"],
+        result=values[f"validation_{config.tune.metric}"],
         num_trials=values["num_trials"],
     )
 
 
-def folder_of(workspace: Workspace, loss: LossName | None) -> Storage:
-    """Where the results of the search are, or of that for ``loss`` alone."""
-    return workspace.run / "searches" / loss if loss else workspace.run
+def check_search(config: JobConfig) -> None:
+    """Refuse a search that cannot run here, before any work is done for it.
+
+    Raises:
+        ConfigError: if the scheduler or the sampler is unknown, or a package is missing.
+    """
+    if config.tune.num_trials or config.compare.trials_per_loss:
+        check_scheduler(config.tune.scheduler)
+        check_packages(config.tune.sampler)
 
 
 def open_records(
     config: JobConfig, prepared: PreparedDataset, folder: Storage, *, afresh: bool = False
 ) -> TrialRecords:
-    """What is known about the trials of a search, or ``afresh`` nothing; it lies in ``folder``.
+    """The records of a search in ``folder``; with ``afresh`` they are deleted first.
 
-    Other settings have other records beside these, so that a return to the earlier ones loses none.
+    A search with other settings has its own records beside these, so that both can be continued.
     """
-    records = TrialRecords(folder / "trials" / _identity(config, prepared)[:16])
+    metric = SEARCH_METRICS[config.tune.metric]
+    records = TrialRecords(SearchPaths(folder).records(_identity(config, prepared)), metric)
     if afresh:
         records.delete()
     return records
 
 
 def _identity(config: JobConfig, prepared: PreparedDataset) -> str:
-    """A fingerprint of all that makes it this search and no other."""
-    # Trials come out the same however many there are, and whatever runs them.
+    """A fingerprint of everything that determines the trials."""
+    # Neither the number of trials nor what runs them changes a trial.
     others = {
         "num_trials",
         "max_concurrent_trials",
@@ -148,8 +165,8 @@ def _run_missing_trials(
     Args:
         config: the search.
         prepared: the data.
-        records: of earlier trials; the further ones are added.
-        models: where trials leave their weights.
+        records: of earlier trials; new ones are added.
+        models: where trials put their weights.
         where: folder for what Ray writes.
     """
     count = config.tune.num_trials
@@ -174,7 +191,7 @@ def _run_missing_trials(
 
 
 def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) -> None:
-    """Keep the weights of the best trials alone; that this failed must not end a search."""
+    """Keep only the weights of the best trials; a failure to delete the others ends no search."""
     try:
         models.prune(records.ended(), others=others)
     except OSError as error:
@@ -182,7 +199,7 @@ def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) 
 
 
 def _clear(where: Storage, kept: set[str]) -> None:
-    """Delete what Ray has left, except for its logs of the trials that are ``kept``."""
+    """Delete what Ray has left, except for its logs of the trials in ``kept``."""
     for folder in where.list_folders():
         if not any(f"_{trial_id}_" in folder.name for trial_id in kept):
             folder.delete()
@@ -199,9 +216,17 @@ def _tuner(
     where: Storage,
 ) -> Tuner:
     search, count = config.tune, config.tune.num_trials
-    scheduler = ResumableASHA(
-        records, config.train.epochs, search.grace_epochs, search.reduction_factor
+    metric = records.metric
+    settings = SchedulerSettings(
+        metric=metric,
+        epochs=config.train.epochs,
+        grace_epochs=search.grace_epochs,
+        reduction_factor=search.reduction_factor,
+        seed=search.seed,
+        number_of=lambda trial_id: records.of(trial_id).number,
     )
+    stopping = ResumableScheduler(scheduler(search.scheduler, settings), records)
+    suggesting = optuna_search(search.space, sampler(search.sampler, search.seed), metric)
     earlier = records.ended(count)
     lines, metrics = TrialProgress(earlier, count), TrialMetrics(where.name, records, earlier)
 
@@ -216,8 +241,8 @@ def _tuner(
             num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
-            search_alg=ResumableSampler(domains(search.space), search.seed, records, count),
-            scheduler=scheduler,
+            search_alg=ResumableSampler(suggesting, search.space, records, count),
+            scheduler=stopping,
         ),
         run_config=RunConfig(
             name=where.name,
@@ -225,7 +250,7 @@ def _tuner(
             storage_filesystem=where.filesystem,
             verbose=0,
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials keep none
-            callbacks=[*chosen.callbacks, metrics, Recorder(records, scheduler, on_end)],
+            callbacks=[*chosen.callbacks, metrics, Recorder(records, stopping, on_end)],
         ),
     )
 
@@ -242,35 +267,36 @@ def _write_results(
     """``trials.parquet``, ``best_config.toml`` and ``best_config.json``, this one last.
 
     Raises:
-        TrainingError: if every trial failed. They are tried again the next time, since what made
-            them fail may be outside of the search.
+        TrainingError: if every trial failed. The next call tries them again, because the reason may
+            lie outside the search.
     """
-    trials = records.ended(config.tune.num_trials)
-    (folder / "trials.parquet").write_table(pa.Table.from_pylist([_row(t) for t in trials]))
+    paths, trials = SearchPaths(folder), records.ended(config.tune.num_trials)
+    paths.trials.write_table(pa.Table.from_pylist([_row(t) for t in trials]))
     judged = [trial for trial in trials if trial.result is not None]
     if not judged:
         records.delete()
         raise TrainingError(f"all {len(trials)} trials failed, the first with: {trials[0].error}")
-    best = min(judged, key=lambda trial: trial.result or math.inf)
-    parameters = settings_of(decoded(best.parameters))
+    best = min(judged, key=lambda trial: trial.cost)
+    parameters = settings_of(best.parameters)
     experiment = with_parameters(config.experiment, parameters)
-    (folder / "best_config.toml").write_text(
+    paths.best_experiment.write_text(
         tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
     )
     kept = models.kept(best.trial_id)
-    (folder / "best_config.json").write_json(
+    paths.best_config.write_json(
         {
             "trial": best.number,
             "models": kept.path.removeprefix(f"{folder.path}/") if kept else None,
             "parameters": parameters,
-            "validation_rmse": best.result,
+            f"validation_{best.metric.name}": best.result,
             "best_epoch": best.best_epoch,
             "num_trials": len(trials),
             "num_failed": len(trials) - len(judged),
             "seed": config.tune.seed,
         }
     )
-    say(f"   best of {len(judged)}: validation RMSE {best.result:.4f} with {parameters}")
+    result = f"validation {best.metric.title} {best.result:.4f}"
+    say(f"   best of {len(judged)}: {result} with {parameters}")
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:
@@ -280,15 +306,16 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "trial_id": trial.trial_id,
         "state": trial.state,
         "error": trial.error,
-        METRIC: trial.epochs[-1][METRIC] if trial.epochs else None,
+        trial.metric.key: trial.epochs[-1][trial.metric.key] if trial.epochs else None,
         "best_epoch": trial.best_epoch,
         "epochs": len(trial.epochs),
         "seconds": trial.seconds,
-    } | {f"config.{key}": value for key, value in trial.parameters.items()}
+    } | {f"config.{key}": value for key, value in encoded(trial.parameters).items()}
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """The stages up to this one."""
+    """Bring the stages up to this one up to date."""
+    check_search(config)
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):
         search(workspace, preprocess(workspace, ingest(workspace)))

@@ -14,6 +14,7 @@ from tests.support import ROOT
 DOCUMENTS = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "dev" / "experiments.md",
 )
 PROGRAMS = ("python", ".venv/bin/python", "make", "ray", "pip", "tensorboard")
 """Code within a sentence that begins with one of these is a command too."""

@@ -21,6 +21,7 @@ import click
 import pytest
 from ray.scripts.scripts import cli
 
+from dev import arrows
 from foundation.config import build, keys
 from ingest import __main__ as ingest
 from ray_jobs.__main__ import commands as jobs
@@ -83,7 +84,7 @@ def test_documents_and_commands_are_found() -> None:
         "ray up cluster.yaml",
         "python -m ingest tmdb --purge",
         "ray job submit --working-dir . -- python -m ray_jobs.pipeline "
-        "--config configs/ml-latest-small.toml --set storage=s3://BUCKET/ratings",
+        "--config configs/protocols/losses.toml --set storage=s3://BUCKET/ratings",
     ):
         assert command in found
 
@@ -122,6 +123,8 @@ def check_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif arguments[0] == "-m" and arguments[1] == "ingest":
         options = ingest.parser().parse_args(arguments[2:])
         ingest.load_settings(options)
+    elif arguments == ["-m", "dev.arrows"]:
+        assert arrows.main() == 0
     elif arguments[0] == "-m":
         check_job(arguments[1].removeprefix("ray_jobs."), arguments[2:])
     else:
@@ -177,7 +180,7 @@ def check_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         module.main()
     (options,) = seen
     if config := getattr(options, "config", None):
-        load_config(config, options.set)
+        load_config([config] if isinstance(config, str) else config, options.set)
 
 
 def check_make(arguments: list[str]) -> None:
@@ -308,10 +311,13 @@ def test_files_that_are_named_are_there(document: Path) -> None:
 
 def apply(diff: str, folder: Path) -> None:
     """Make the changes of a diff, each of which must fit its file in just one place."""
-    for part in diff.split("--- a/")[1:]:
+    for part in re.split(r"^--- ", diff, flags=re.MULTILINE)[1:]:
         head, *hunks = part.split("@@\n")
-        file = folder / head.split("\n")[0]
-        text = file.read_text()
+        before, after = head.splitlines()
+        file = folder / after.removeprefix("+++ b/")
+        assert before in (f"a/{file.relative_to(folder)}", "/dev/null"), before
+        assert file.exists() == (before != "/dev/null"), file
+        text = file.read_text() if file.exists() else ""
         for hunk in hunks:
             lines = hunk.splitlines(keepends=True)
             old = "".join(line[1:] or "\n" for line in lines if line[0] in " -")
@@ -321,14 +327,19 @@ def apply(diff: str, folder: Path) -> None:
         file.write_text(text)
 
 
-PROGRAM = """
+COMMON = """
 import pandas as pd, numpy as np, torch, pathlib
 from ncf.data import features
+from ncf.data.batches import Batch
+from ncf.config import ExperimentConfig, FeaturesConfig, ModelConfig, TimeDecayConfig, TrainConfig
+from ncf.evaluation.metrics import METRICS
 from ncf.inference import checkpoint
-from ncf.config import ExperimentConfig, FeaturesConfig, ModelConfig, TimeDecayConfig
-from ncf.models.ncf import NCF
-from ncf.models.weights import snapshot
+from ncf.inference.recommender import load
+from ncf.models.targets import Objective
+from ncf.training.loop import fit
+from ncf.training.trainer import build
 
+torch.set_num_threads(1)
 movies = features.join_movies(pd.DataFrame({
     "movie_id": [1, 2, 3, 4],
     "title": ["a", "b", "c", "d"],
@@ -340,37 +351,145 @@ statistics = features.TrainingStatistics(
 )
 wanted = FeaturesConfig(numeric=("num_genres",), transform="none")
 fitted = features.fit(statistics, movies, wanted, TimeDecayConfig())
+rows = Batch(
+    torch.ones(12, dtype=torch.int32),
+    torch.tensor([0] + [1] * 3 + [2] * 8, dtype=torch.int32),
+    torch.tensor([1.0] + [3.0] * 3 + [5.0] * 8),
+    torch.ones(12),
+    torch.arange(12),
+)
+
+
+def trained(model, train, metric="rmse", validation=rows):
+    # The network, what is loaded after saving it, and the run.
+    experiment = ExperimentConfig(
+        model=ModelConfig(embedding_dim=3, hidden_dims=(4,), dropout=0.0, **model),
+        train=TrainConfig(batch_size=6, epochs=30, learning_rate=0.05, **train),
+        time_decay=TimeDecayConfig(apply_to="none"),
+    )
+    network = build(experiment, fitted, rows)
+    objective = Objective(experiment.train, experiment.time_decay, fitted)
+    result = fit(network, rows, validation, objective, metric=METRICS[metric])
+    assert result.epochs[-1].train_loss < result.epochs[0].train_loss
+    checkpoint.save(pathlib.Path("model"), result.last, experiment, fitted, {})
+    recommender = load("model")
+    with torch.no_grad():
+        outputs = network.eval().expected_rating(network(rows.users, rows.movies))
+    np.testing.assert_allclose(
+        recommender.predict(7, np.array([1, 2, 3])[rows.movies]),
+        objective.stars(outputs, rows).numpy(),
+        atol=1e-6,
+    )
+    # All pairs at once and one by one come to the same.
+    best = recommender.recommend(7, 4)
+    assert len(best.movies) == 4
+    np.testing.assert_allclose(best.scores, recommender.predict(7, best.movies), atol=1e-5)
+    assert (np.diff(best.scores) <= 0).all()
+    return network, recommender, result
+"""
+
+BRANCH = """
 # One, two and three genres: mean 2, standard deviation sqrt(2/3); the fourth movie has none.
 numbers = fitted.movies.numeric[:, 0] * (2 / 3) ** 0.5 + 2
 np.testing.assert_allclose(numbers, [1, 2, 3, 0], atol=1e-6)
-config = ModelConfig(inputs=("user", "numeric", "count"), embedding_dim=3, hidden_dims=(4,))
-model = NCF(config, fitted).eval()
+network, recommender, _ = trained(
+    {"inputs": ("user", "numeric", "count")}, {"embedding_l2": 3.0}
+)
+branch = network.branches["count"]
 # 1 is the zeroth power of two, 3 lies above the first, 8 is the third, and 0 is unknown.
-assert model.branches["count"].index.tolist() == [1, 2, 4, 0]
-users, rated = torch.tensor([1, 1, 1, 0]), torch.arange(4)
-assert model.branches["count"](users, rated)[3].abs().sum() == 0
-folder = pathlib.Path("model")
-checkpoint.save(folder, snapshot(model), ExperimentConfig(model=config), fitted, {})
-again = checkpoint.load(folder).model
-torch.testing.assert_close(again(users, rated), model(users, rated))
-print("done")
+assert branch.index.tolist() == [1, 2, 4, 0]
+assert branch(torch.tensor([0]), torch.tensor([3])).abs().sum() == 0
+strengths = {id(table): strength for table, strength in network.l2_penalties(TrainConfig())}
+assert strengths[id(branch.table.weight)] == TrainConfig().embedding_l2
+assert len(strengths) == 2  # and that of the users
+# Similar movies by the new branch alone: cosines of its vectors, worked out by hand.
+network, recommender, _ = trained({"inputs": ("user", "count")}, {"embedding_l2": 3.0})
+vectors = network.branches["count"].table.weight.detach().numpy()[[1, 2, 4]]
+lengths = np.linalg.norm(vectors, axis=1)
+cosines = dict(zip([2, 3], vectors[1:] @ vectors[0] / lengths[1:] / lengths[0]))
+similar = recommender.similar(1, 3)
+assert sorted(similar.movies) == [2, 3, 4]
+for movie, score in zip(similar.movies, similar.scores):
+    np.testing.assert_allclose(score, cosines.get(movie, 0.0), atol=1e-5)
+"""
+
+LOSS = """
+from ncf.training.losses import get_loss
+loss = get_loss("log_cosh")
+errors = torch.tensor([0.0, -0.5, 2.0, 1000.0])
+np.testing.assert_allclose(
+    loss.of_rows(errors, torch.zeros(4)),
+    [0, np.log(np.cosh(0.5)), np.log(np.cosh(2.0)), 1000 - np.log(2)],
+    rtol=1e-6, atol=1e-6,
+)
+for head in ("regression", "ordinal"):
+    network, recommender, result = trained(
+        {"inputs": ("user", "movie"), "head": head}, {"loss": "log_cosh"}
+    )
+    similar = recommender.similar(1, 3)
+    assert sorted(similar.movies) == [2, 3, 4]
+    assert (np.abs(similar.scores) <= 1 + 1e-6).all()
+    # An error of two stars in every row would come to this.
+    assert abs(result.epochs[-1].train_loss) < np.log(np.cosh(2.0))
+"""
+
+METRIC = """
+from ncf.evaluation.metrics import ErrorSums, Scores
+# Errors 0.5, 0.6 and 0: two of three are within half a star; times the weight 0.8, all are.
+targets, predictions = torch.tensor([3.0, 4.0, 1.0]), torch.tensor([3.5, 3.4, 1.0])
+scores = Scores(
+    ErrorSums.of(predictions, targets), ErrorSums.of(0.8 * predictions, 0.8 * targets)
+)
+metric = METRICS["within_half"]
+assert (metric.direction, metric.of(scores)) == ("max", 2 / 3)
+assert METRICS["decayed_within_half"].of(scores) == 1
+assert (scores + scores).as_dict()["within_half"] == 2 / 3
+# One row after the other comes within half a star of its rating.
+network, recommender, result = trained(
+    {"inputs": ("user", "movie")}, {"patience": 12, "schedule": "constant"}, "within_half"
+)
+values = [epoch.as_dict()["validation_within_half"] for epoch in result.epochs]
+assert len(set(values)) > 1
+assert result.best_epoch == int(np.argmax(values)) + 1
+assert len(values) in (30, result.best_epoch + 12)
+error = (recommender.predict(7, np.array([1, 2, 3])[rows.movies]) - rows.ratings.numpy())
+assert abs((np.abs(error) <= 0.5).mean() - values[-1]) < 1e-6
+assert sorted(recommender.similar(1, 3).movies) == [2, 3, 4]
 """
 
 
-def test_the_branch_and_the_feature_of_the_how_tos_work(tmp_path: Path) -> None:
-    for package in ("foundation", "ncf"):
-        shutil.copytree(ROOT / package, tmp_path / package)
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the packages with every change that the how-tos describe."""
+    folder = tmp_path_factory.mktemp("changed")
+    for package in ("foundation", "ingest", "ncf", "ray_jobs"):
+        shutil.copytree(ROOT / package, folder / package)
     for block in blocks("diff"):
-        apply(block.text, tmp_path)
+        apply(block.text, folder)
+    return folder
 
+
+def run_with_changes(program: str, changed: Path, folder: Path) -> None:
+    """Run ``program`` after ``COMMON`` with the changed packages, in ``folder``."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        [sys.executable, "-c", COMMON + program + "print('done')"],
+        cwd=folder,
+        env={"PYTHONPATH": str(changed), "PATH": ""},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_the_branch_and_the_feature_of_the_how_tos_work(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(BRANCH, changed, tmp_path)
+
+
+def test_the_loss_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(LOSS, changed, tmp_path)
+
+
+def test_the_metric_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(METRIC, changed, tmp_path)

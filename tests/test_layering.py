@@ -1,4 +1,4 @@
-"""Which package may import which: every arrow of docs/architecture.md, and no circle anywhere."""
+"""Which package and room may import which (``dev.arrows``), and no circular imports anywhere."""
 
 from __future__ import annotations
 
@@ -7,116 +7,21 @@ import os
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("foundation", "ingest", "ncf", "ray_jobs")
-SOURCES = sorted(file for package in PACKAGES for file in (REPOSITORY / package).rglob("*.py"))
+from dev import arrows as layering
+from dev.arrows import BELOW, LAYERS, PACKAGES, REPOSITORY, arrows, imports, modules, room_of
 
-LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "ingest": (
-        ("config", "errors"),
-        ("manifest", "progress"),
-        ("sources", "tmdb"),
-        ("loopback",),
-        ("dataset",),
-        ("__main__", "__init__"),
-    ),
-    "ncf": (
-        ("config", "errors"),
-        ("data",),
-        ("models",),
-        ("evaluation",),
-        ("training", "baselines", "inference"),
-        ("__init__",),
-    ),
-    "ray_jobs": (
-        ("config", "errors"),
-        ("results",),
-        ("cluster",),
-        ("training", "web"),
-        ("search",),
-        ("cli", "__init__", "__main__"),
-        ("preprocess",),
-        ("tune",),
-        ("train", "compare"),
-        ("recommend",),
-        ("predict", "serve", "doctor"),
-        ("report",),
-        ("pipeline", "cross_validate"),
-    ),
-}
-"""From the lowest layer up: a room imports rooms of lower layers, never one of its own layer."""
-
-BELOW = {
-    "foundation": set[str](),
-    "ingest": {"foundation"},
-    "ncf": {"foundation"},
-    "ray_jobs": {"foundation", "ingest", "ncf"},
-}
-"""Which packages each package may import."""
-
-
-def module_of(file: Path) -> str:
-    parts = file.relative_to(REPOSITORY).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_of(file): file.read_text(encoding="utf-8") for file in SOURCES}
-
-
-def imports(source: str) -> set[str]:
-    """Every module that ``source`` imports anywhere in it, ``a.b`` and ``a.b.c`` for
-    ``from a.b import c``, as ``c`` may be a module.
-    """
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute, so that they can be checked"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-            found.add(str(node.module))
-    return found
-
-
-def arrows() -> dict[str, set[str]]:
-    """The project's modules that each of them imports, also behind ``TYPE_CHECKING``."""
-    found = {}
-    for module, source in MODULES.items():
-        targets = set()
-        for name in imports(source):
-            # ``from a.b import c``: the package a.b is run too, but what is wanted is a.b.c.
-            if name in MODULES and not any(f"{name}.{m}" in imports(source) for m in _below(name)):
-                targets.add(name)
-        found[module] = targets - {module}
-    return found
-
-
-def _below(package: str) -> list[str]:
-    """Names of the modules directly in ``package``."""
-    prefix = f"{package}."
-    return [
-        m.removeprefix(prefix)
-        for m in MODULES
-        if m.startswith(prefix) and "." not in m[len(prefix) :]
-    ]
-
-
-def room_of(module: str) -> str:
-    """The room within the package: ``data`` of ``ncf.data.splits``."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+MODULES = modules()
 
 
 def roots(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle, if there are any."""
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a cycle, if there are any."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -135,13 +40,44 @@ def test_imports_are_found_wherever_they_stand() -> None:
     assert imports(source) == {"a.b", "c", "c.d", "e", "g.h"}
 
 
-def test_circles_are_found() -> None:
-    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
-    assert circle({"a": {"b"}, "b": set()}) == []
+def test_relative_imports_are_refused() -> None:
+    with pytest.raises(ValueError, match="relative import in line 2, expected none"):
+        imports("import a\nfrom . import b\n")
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert circle(arrows()) == []
+def test_an_import_that_points_up_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "ncf.data.batches": {"ncf.models.ncf", "ncf.config"},
+        "ncf.models.ncf": {"ncf.data.batches", "ncf.models.layers"},
+        "ncf.training.loop": {"ncf.baselines.base"},
+        "foundation.lock": {"ingest.errors"},
+    }
+    monkeypatch.setattr(layering, "arrows", lambda: found)
+    assert layering.upward("ncf") == [
+        "ncf.data.batches -> ncf.models.ncf",
+        "ncf.training.loop -> ncf.baselines.base",
+    ]
+    assert layering.upward("foundation") == ["foundation.lock -> ingest.errors"]
+
+
+def test_the_command_prints_every_package_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert layering.main() == 0
+    printed = capsys.readouterr().out
+    for package in PACKAGES:
+        count = sum(module.split(".")[0] == package for module in MODULES)
+        assert f" rooms, {count} modules, " in printed.split(f"{package}: ")[1].splitlines()[0]
+    assert "training" in printed
+
+
+def test_cycles_are_found() -> None:
+    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
+    assert cycle({"a": {"b"}, "b": set()}) == []
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    assert cycle(arrows()) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -160,17 +96,7 @@ def test_every_room_has_a_layer(package: str) -> None:
 
 @pytest.mark.parametrize("package", list(LAYERS))
 def test_arrows_between_rooms_point_down(package: str) -> None:
-    layer = {room: number for number, rooms in enumerate(LAYERS[package]) for room in rooms}
-    upward = [
-        f"{module} -> {target}"
-        for module, targets in arrows().items()
-        if module.split(".")[0] == package
-        for target in targets
-        if target.split(".")[0] == package
-        and room_of(target) != room_of(module)
-        and layer[room_of(target)] >= layer[room_of(module)]
-    ]
-    assert upward == []
+    assert layering.upward(package) == []
 
 
 @pytest.mark.parametrize("package", [p for p in PACKAGES if p != "ray_jobs"])
@@ -200,6 +126,7 @@ def test_packages_say_what_is_in_them(package: str) -> None:
     ("modules", "absent"),
     [
         ("ncf.training.loop, ncf.inference.recommender, ncf.baselines", ["ray"]),
+        ("ncf.config", ["ray", "torch"]),
         ("ncf.data.ray_tasks", ["torch", "sklearn", "scipy"]),
         ("ingest.dataset, ingest.__main__", ["ray", "torch"]),
         ("ncf", ["ray", "torch", "numpy", "pyarrow", "pydantic"]),

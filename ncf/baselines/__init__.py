@@ -1,18 +1,18 @@
-"""Predictions that any model must beat, fitted and scored on the same rows as the models.
+"""Simpler models to compare with, fitted and scored on the same rows as the networks.
 
 ::
 
-    base          what they share: predict, score, be tuned, be fitted again
+    base          the interface: tune, fit, predict, score, refit
     bias          global mean; damped user and movie biases
     neighbours    item-based nearest neighbours
-    factors       biased matrix factorisation
+    matrix_factorization  biased matrix factorisation
     boosting      LightGBM, on the features of
       statistics    users, movies and pairs
       sessions      ratings near in time
-      tables        out of fold: no row sees its own rating
-    search        of settings
+      tables        out-of-fold features, computed without the row's own rating
+    search        search for settings
 
-Settings are chosen on the validation rows; no function here is given test rows before ``score``.
+Settings are chosen on the validation rows; no function here receives test rows before ``score``.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ __all__ = [
 ]
 
 LARGEST: Final = 2_000_000
-"""Training rows above which only the biases are fitted: the others would take hours or more
-memory than there is."""
+"""Training rows above which only the biases are fitted: the others would take hours or exceed
+memory."""
 
 _SPECS: Final[dict[BaselineName, BaselineSpec[Any]]] = {
     "global-mean": GLOBAL_MEAN,
@@ -75,7 +75,7 @@ _SMALL: Final[tuple[BaselineName, ...]] = ("global-mean", "damped-bias")
 """Baselines that take any number of rows."""
 
 Note = Callable[[str], None]
-"""Takes a sentence for the user."""
+"""Receives a sentence for the user."""
 
 _warn: Final = logging.getLogger(__name__).warning
 
@@ -83,9 +83,9 @@ _warn: Final = logging.getLogger(__name__).warning
 def baseline_specs(
     num_rows: int, names: Collection[BaselineName] = ALL, note: Note = _warn
 ) -> tuple[BaselineSpec[Any], ...]:
-    """The global mean and the named baselines for so many training rows, in the order of ``ALL``.
+    """The global mean and the named baselines for ``num_rows`` training rows, ordered as ``ALL``.
 
-    ``note`` is told what is left out, and why.
+    ``note`` is called with each baseline that is left out and the reason.
     """
     wanted = [name for name in ALL if name in names or name == "global-mean"]
     if num_rows > LARGEST and not set(wanted) <= set(_SMALL):

@@ -1,4 +1,4 @@
-"""What all baselines share: predict, score, be tuned on validation rows and be fitted again."""
+"""The interface of all baselines: tune on validation rows, fit, predict, score, refit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ncf.evaluation.metrics import ErrorSums, Scores
 S = TypeVar("S")
 
 DEFAULT_TRIALS: Final = 24
-"""Settings tried of a baseline whose every trial takes seconds."""
+"""Settings tried for a baseline whose trials take seconds."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Baseline(ABC):
     """A named prediction in stars for every row."""
 
     name: str
-    """As tables show it."""
+    """Name in tables."""
     detail: str
-    """How it was fitted, with the settings that were chosen."""
+    """How it was fitted, with the chosen settings."""
 
     @abstractmethod
     def predict(self, rows: Batch) -> torch.Tensor:
         """``[B]`` stars, not clipped."""
 
     def score(self, rows: Batch, preprocessor: Preprocessor) -> Scores:
-        """Errors in stars and on the decayed scale, predictions clipped as the models' are."""
+        """Errors in stars and on the decayed scale, predictions clipped like the models'."""
         stars = self.predict(rows).clamp(preprocessor.rating_min, preprocessor.rating_max)
         return Scores(
             ErrorSums.of(stars, rows.ratings),
@@ -47,13 +47,12 @@ class BaselineSpec(Generic[S]):
     """One kind of baseline: how its settings are chosen, and how it is fitted with them."""
 
     name: str
-    """The baseline's."""
+    """Name of the baseline."""
     tune: Callable[[Batch, Batch | None, Preprocessor, int], S]
-    """``tune(train, validation, preprocessor, num_trials)``: settings; the defaults without
-    validation rows. Where trying settings costs little, a whole grid is tried instead of
-    ``num_trials``."""
+    """``tune(train, validation, preprocessor, num_trials) -> settings``; the defaults without
+    validation rows. If trials are cheap, a whole grid is tried instead of ``num_trials``."""
     fit: Callable[[Batch, Preprocessor, S], Baseline]
-    """``fit(rows, preprocessor, settings)``."""
+    """``fit(rows, preprocessor, settings) -> baseline``."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +60,23 @@ class FittedBaseline(Generic[S]):
     """A baseline with settings chosen on the validation rows."""
 
     spec: BaselineSpec[S]
-    """To fit it again with."""
+    """Used to fit it again."""
     settings: S
-    """What was chosen."""
+    """The chosen settings."""
     baseline: Baseline
     """Fitted on the training rows."""
 
     @property
     def is_seeded(self) -> bool:
-        """Whether anything is drawn at random, so that seeds make a difference."""
+        """Whether the baseline depends on a random seed."""
         return hasattr(self.settings, "seed")
 
     def refit(
         self, rows: Batch, preprocessor: Preprocessor, seeds: Sequence[int] = (0,)
     ) -> tuple[Baseline, ...]:
-        """The same settings fitted on ``rows``, such as training and validation rows together.
+        """Fit the same settings on ``rows``, such as training and validation rows together.
 
-        Once with each seed; just once where nothing is drawn at random.
+        Once for each seed; only once if the baseline does not depend on a seed.
         """
         settings: Any = self.settings
         if not self.is_seeded:
@@ -105,12 +104,12 @@ def squared_error(stars: Floats, rows: Batch, preprocessor: Preprocessor) -> flo
 
 
 def users_of(rows: Batch) -> Integers:
-    """``[B]`` user index, fit to index arrays with."""
+    """``[B]`` user index, for indexing arrays."""
     return rows.users.numpy().astype(np.int64)
 
 
 def movies_of(rows: Batch) -> Integers:
-    """``[B]`` movie index, fit to index arrays with."""
+    """``[B]`` movie index, for indexing arrays."""
     return rows.movies.numpy().astype(np.int64)
 
 

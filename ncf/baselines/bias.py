@@ -14,10 +14,10 @@ from ncf.data.batches import Batch
 from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 
 DAMPINGS: Final = (0.0, 1.0, 2.5, 5.0, 10.0, 25.0)
-"""Damping terms tried for users and for movies when there are validation rows."""
+"""Damping terms tried for users and for movies, if there are validation rows."""
 
 DEFAULT_DAMPING: Final = 5.0
-"""Used for both without validation rows; LensKit's default."""
+"""Damping of both without validation rows; LensKit's default."""
 
 _SWEEPS: Final = 10
 """Alternating updates; the biases move by less than 1e-3 stars after a few."""
@@ -28,11 +28,11 @@ class Biases(Baseline):
     """mean + user bias + movie bias."""
 
     user_bias: Floats
-    """``[U + 1]``; index 0 is for unknown users, and 0."""
+    """``[U + 1]``; 0 at index 0, which unknown users have."""
     movie_bias: Floats
     """``[M]`` by position in the movie table; 0 for movies without a rating."""
     mean: float
-    """Of all ratings."""
+    """Mean of all ratings."""
 
     def predict(self, rows: Batch) -> torch.Tensor:
         """``[B]`` stars, not clipped."""
@@ -52,9 +52,9 @@ class Dampings:
     """Settings of the damped bias."""
 
     users: float = DEFAULT_DAMPING
-    """Added to the number of ratings of every user."""
+    """Added to each user's number of ratings."""
     movies: float = DEFAULT_DAMPING
-    """Added to the number of ratings of every movie."""
+    """Added to each movie's number of ratings."""
 
 
 def global_mean(train: Batch, preprocessor: Preprocessor) -> Biases:
@@ -86,13 +86,13 @@ def damped_bias(
             movies, residual - user_bias[users], len(movie_bias), movie_damping
         )
         user_bias = shrunk_mean(users, residual - movie_bias[movies], len(user_bias), user_damping)
-        user_bias[UNKNOWN] = 0.0  # whoever has index 0 is not one person
+        user_bias[UNKNOWN] = 0.0  # index 0 stands for many unknown users
     detail = f"damping {user_damping:.3g} for users, {movie_damping:.3g} for movies"
     return Biases("damped bias", detail, user_bias, movie_bias, mean)
 
 
 def tuned_damped_bias(train: Batch, validation: Batch | None, preprocessor: Preprocessor) -> Biases:
-    """The damped bias with the dampings that are best on the validation rows."""
+    """The damped bias with the best dampings on the validation rows."""
     dampings = best_dampings(train, validation, preprocessor)
     return damped_bias(train, preprocessor, dampings.users, dampings.movies)
 
@@ -103,7 +103,7 @@ def best_dampings(
     preprocessor: Preprocessor,
     num_trials: int | None = None,
 ) -> Dampings:
-    """The dampings with the least error on the validation rows, of all 36 pairs."""
+    """Of all 36 pairs, the dampings with the lowest error on the validation rows."""
     del num_trials  # the grid takes a second
     if validation is None:
         return Dampings()

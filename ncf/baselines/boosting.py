@@ -1,6 +1,6 @@
-"""LightGBM on features made of ratings: the strongest peer. Needs the extra ``peers``.
+"""LightGBM on features of ratings: the strongest baseline. Needs the extra ``baselines``.
 
-One variant knows users, movies and their ratings; the other knows when each rating was given too.
+One variant uses users, movies and their ratings; the other also uses the times of ratings.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ SPACE: Final[Mapping[str, BaseDistribution]] = {
     "row_share": FloatDistribution(0.5, 1.0),
     "l2": FloatDistribution(0.1, 100.0, log=True),
 }
-"""Settings tried. The learning rate is not among them: the lower, the better and the slower."""
+"""Search space. It has no learning rate: lower ones are more accurate and slower."""
 
 _TRIAL_RATE: Final = 0.1
-"""Learning rate while the others are chosen: it takes a third of the final one's time."""
+"""Learning rate of the search, which takes a third of the final one's time."""
 
-_STRANGERS: Final = 0.1
-"""Share of training rows with a hidden user where validation rows have unknown ones."""
+_HIDDEN_USER_SHARE: Final = 0.1
+"""Share of training rows with a hidden user, if validation rows have unknown users."""
 
 _MOST_ROUNDS: Final = 3000
 _PATIENCE: Final = 50
-"""Rounds without a lower validation error after which no more are tried."""
+"""Rounds without a lower validation error after which training stops."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class BoostingSettings:
     """Settings of the boosted trees."""
 
     with_times: bool
-    """Whether features are made of the times of ratings."""
+    """Whether there are features of the times of ratings."""
     leaves: int = 31
-    """Most leaves of a tree."""
+    """Maximum leaves of a tree."""
     rows_per_leaf: int = 20
-    """Fewest training rows in a leaf."""
+    """Minimum training rows in a leaf."""
     column_share: float = 0.5
-    """Share of the features that each tree may use, drawn anew for every tree."""
+    """Share of the features that each tree may use, drawn for every tree."""
     row_share: float = 0.8
-    """Share of the training rows that each tree is grown on, drawn anew for every tree."""
+    """Share of the training rows that each tree is grown on, drawn for every tree."""
     l2: float = 5.0
     """Ridge penalty of the leaves' values."""
     learning_rate: float = 0.03
@@ -65,12 +65,12 @@ class BoostingSettings:
     rounds: int = 500
     """Number of trees."""
     folds: int = 10
-    """The features of a training row are made from the other folds' ratings."""
-    strangers: float = 0.0
-    """Share of the training rows that are described as those of an unknown user, so that trees
-    learn what to make of one."""
+    """Number of folds; features of training rows are computed from the other folds' ratings."""
+    hidden_user_share: float = 0.0
+    """Share of the training rows whose user is hidden, so that trees learn to predict for unknown
+    users."""
     seed: int = 0
-    """Of the folds, and of the rows and columns that each tree is grown on."""
+    """Seed of the folds, and of the rows and columns that each tree is grown on."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class BoostedTrees(Baseline):
 
     settings: BoostingSettings
     history: History
-    """The ratings that it was fitted on, which also tell about new rows."""
+    """The ratings it was fitted on, from which features of new rows are computed."""
     booster: Any
     """``lightgbm.Booster``; it has no types, and may not be installed."""
 
@@ -90,12 +90,12 @@ class BoostedTrees(Baseline):
 
 
 def installed() -> bool:
-    """Whether LightGBM is there."""
+    """Whether LightGBM is installed."""
     return find_spec("lightgbm") is not None
 
 
 def features(history: History, rows: Batch, with_times: bool) -> FeatureTable:
-    """All features of ``rows``, whose own ratings are not looked at."""
+    """All features of ``rows``, whose own ratings are not used."""
     table = statistics(history, rows)
     return table.beside(sessions(history, rows)) if with_times else table
 
@@ -112,8 +112,8 @@ def boosted_trees(
         f"{settings.row_share:.0%} of the rows, ridge {settings.l2:.3g}, learning rate "
         f"{settings.learning_rate:g}, features out of {settings.folds} folds"
     )
-    if settings.strangers:
-        detail += f", {settings.strangers:.0%} of the rows without their user"
+    if settings.hidden_user_share:
+        detail += f", {settings.hidden_user_share:.0%} of the rows without their user"
     return BoostedTrees(
         _name(settings.with_times), detail, settings, History(rows, preprocessor), booster
     )
@@ -122,15 +122,15 @@ def boosted_trees(
 def training_features(
     rows: Batch, preprocessor: Preprocessor, settings: BoostingSettings
 ) -> FeatureTable:
-    """Features of training rows, each made without the row's own rating."""
-    hidden = np.random.default_rng(settings.seed).random(len(rows)) < settings.strangers
+    """Features of training rows, computed without each row's own rating."""
+    hidden = np.random.default_rng(settings.seed).random(len(rows)) < settings.hidden_user_share
     users = torch.where(torch.from_numpy(hidden), UNKNOWN, rows.users)
 
     def of_fold(others: Batch, fold: Batch) -> FeatureTable:
         return features(History(others, preprocessor), fold, settings.with_times)
 
-    recommender = replace(rows, users=users)
-    return out_of_fold(rows, recommender, of_fold, settings.folds, settings.seed)
+    described = replace(rows, users=users)
+    return out_of_fold(rows, described, of_fold, settings.folds, settings.seed)
 
 
 def best_boosting(
@@ -141,15 +141,15 @@ def best_boosting(
     *,
     with_times: bool,
 ) -> BoostingSettings:
-    """The settings with the least error on the validation rows, and the number of trees with it.
+    """The settings with the lowest error on the validation rows, with the best number of trees.
 
-    The number is that of one fit more, with the learning rate that is used in the end.
+    The number of trees comes from one more fit, with the final learning rate.
     """
     default = BoostingSettings(with_times)
     if validation is None:
         return default
     if (validation.users == UNKNOWN).any():
-        default = replace(default, strangers=_STRANGERS)
+        default = replace(default, hidden_user_share=_HIDDEN_USER_SHARE)
     table = training_features(train, preprocessor, default)
     unseen = features(History(train, preprocessor), validation, with_times)
 
@@ -170,7 +170,7 @@ def _grown(
     unseen: FeatureTable | None = None,
     validation: Batch | None = None,
 ) -> Any:
-    """A booster; with validation rows it stops when their error falls no more."""
+    """A booster; with validation rows, training stops when their error no longer falls."""
     import lightgbm
 
     data = lightgbm.Dataset(table.values, ratings_of(rows))
@@ -188,7 +188,7 @@ def _grown(
         "lambda_l2": settings.l2,
         "learning_rate": settings.learning_rate,
         "seed": settings.seed,
-        # The same trees on any machine, however many threads it has.
+        # The same trees on any machine and with any number of threads.
         "deterministic": True,
         "force_col_wise": True,
         "num_threads": torch.get_num_threads(),
@@ -200,7 +200,7 @@ def _grown(
 
 
 def _predicted(booster: Any, table: FeatureTable) -> Floats:
-    if not len(table.values):  # which LightGBM refuses
+    if not len(table.values):  # LightGBM refuses empty tables
         return np.zeros(0)
     stars = booster.predict(table.values, num_threads=torch.get_num_threads())
     return np.asarray(stars, dtype=np.float64)

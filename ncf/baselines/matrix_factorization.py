@@ -1,9 +1,9 @@
 """Biased matrix factorisation by alternating least squares, as LensKit's ``BiasedMF``.
 
-The damped biases are fitted first; what they leave is the dot product of a user's and a movie's
-factors. With the factors of one side fixed, those of each user (or movie) are a ridge solution
-whose penalty grows with the number n of its ratings: ``(Q'Q + n lambda I) p = Q'r``; Zhou et al.,
-Large-Scale Parallel Collaborative Filtering for the Netflix Prize, 2008.
+The damped biases are fitted first; their residuals are approximated by the dot product of a user's
+and a movie's factors. With the factors of one side fixed, those of each user (or movie) are a ridge
+solution whose penalty is proportional to its number n of ratings: ``(Q'Q + n lambda I) p = Q'r``;
+Zhou et al., Large-Scale Parallel Collaborative Filtering for the Netflix Prize, 2008.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SPACE: Final[Mapping[str, BaseDistribution]] = {
     "penalty": FloatDistribution(0.02, 0.5, log=True),
     "damping": FloatDistribution(1.0, 25.0, log=True),
 }
-"""Settings tried."""
+"""Search space."""
 
 _CELLS: Final = 2_000_000
-"""Largest size of a dense block worked on at once."""
+"""Maximum size of a dense block processed at once."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class FactorSettings:
     factors: int = 50
     """Length of every user's and movie's vector."""
     penalty: float = 0.1
-    """lambda, times the number of ratings."""
+    """lambda, which is multiplied by the number of ratings."""
     damping: float = 5.0
-    """Of the user and movie biases."""
+    """Damping of the user and movie biases."""
     sweeps: int = 10
     """Alternating updates of all movies and all users."""
     seed: int = 0
-    """Of the random start."""
+    """Seed of the initial factors."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MatrixFactorization(Baseline):
 
     settings: FactorSettings
     biases: Biases
-    """Of users and movies, fitted first."""
+    """Biases of users and movies, fitted first."""
     user_factors: Floats
     """``[U + 1, K]``; zero for users without a rating, such as index 0."""
     movie_factors: Floats
@@ -78,7 +78,7 @@ class MatrixFactorization(Baseline):
 def matrix_factorization(
     rows: Batch, preprocessor: Preprocessor, settings: FactorSettings
 ) -> MatrixFactorization:
-    """Fit the biases, then the factors of what they leave."""
+    """Fit the biases, then factors of their residuals."""
     biases = damped_bias(rows, preprocessor, settings.damping, settings.damping)
     known = users_of(rows) != UNKNOWN
     users, movies = users_of(rows)[known], movies_of(rows)[known]
@@ -103,7 +103,7 @@ def best_factors(
     preprocessor: Preprocessor,
     num_trials: int = DEFAULT_TRIALS,
 ) -> FactorSettings:
-    """The settings with the least error on the validation rows."""
+    """The settings with the lowest error on the validation rows."""
     if validation is None:
         return FactorSettings()
 
@@ -116,10 +116,10 @@ def best_factors(
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows by the user (or movie) that they belong to."""
+    """Rows grouped by user (or movie)."""
 
     order: Integers
-    """``[B]`` rows, those of a group side by side."""
+    """``[B]`` rows, with those of each group adjacent."""
     starts: Integers
     """``[G + 1]`` where each group begins in ``order``."""
 
@@ -132,7 +132,7 @@ class Groups:
     def blocks(self, width: int) -> Iterator[tuple[Integers, Integers, Floats]]:
         """Groups with rows ``[g]``, their rows ``[g, L]`` and 1 for a row, 0 for padding.
 
-        Each block of ``g * L * width`` cells at most, unless it is a single group.
+        Each block has at most ``_CELLS`` cells, ``g * L * width``, unless it is a single group.
         """
         lengths = np.diff(self.starts)
         groups = np.argsort(lengths, kind="stable")

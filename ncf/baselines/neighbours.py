@@ -1,11 +1,11 @@
 """Item-based nearest neighbours as Surprise's ``KNNBaseline`` with ``pearson_baseline``.
 
-The prediction for user u and movie i is their bias prediction b(u, i) plus the mean of what u's
-ratings of the k movies most similar to i deviate from theirs, weighted by similarity::
+The prediction for user u and movie i is the bias prediction b(u, i) plus the mean deviation of u's
+ratings of the k movies most similar to i from their bias predictions, weighted by similarity::
 
     sum over j of s(i, j) (r(u, j) - b(u, j)) / sum over j of s(i, j)
 
-with s(i, j) the correlation of the deviations of all users who rated both, shrunk by
+where s(i, j) is the correlation of the deviations of all users who rated both, shrunk by
 (n - 1) / (n - 1 + shrinkage) for n such users. Only positive similarities count.
 https://surprise.readthedocs.io/en/stable/knn_inspired.html and .../similarities.html.
 """
@@ -36,7 +36,7 @@ DAMPINGS: Final = ((15.0, 10.0), (5.0, 2.5))
 """Dampings of the user and movie biases tried; the first are Surprise's defaults."""
 
 _CELLS: Final = 2_000_000
-"""Largest size of a dense block worked on at once."""
+"""Maximum size of a dense block processed at once."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class NeighbourSettings:
     """Settings of the nearest neighbours."""
 
     neighbours: int = 40
-    """Largest number of rated movies that a prediction rests on."""
+    """Maximum number of rated movies that a prediction uses."""
     shrinkage: float = 100.0
-    """Of similarities that rest on few common users."""
+    """Shrinkage of similarities, which matters for few common users."""
     user_damping: float = 15.0
-    """Of the user biases."""
+    """Damping of the user biases."""
     movie_damping: float = 10.0
-    """Of the movie biases."""
+    """Damping of the movie biases."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class NearestNeighbours(Baseline):
 
     settings: NeighbourSettings
     biases: Biases
-    """Of users and movies, fitted first."""
+    """Biases of users and movies, fitted first."""
     deviations: sparse.csr_array
     """``[U + 1, M]`` rating minus bias prediction; row 0, for unknown users, is empty."""
 
@@ -81,7 +81,7 @@ class NearestNeighbours(Baseline):
                 for part in self._parts(users, of_block):
                     rated, deviation = self._histories(users[part])
                     row = np.searchsorted(block, movies[part])[:, None]
-                    # Padding points at a column of zeros, which no average counts.
+                    # Padding refers to a column of zeros, which do not contribute to means.
                     weights = similarity[row, rated]
                     stars[s][:, part] += best_means(weights, deviation, neighbours)
         return stars
@@ -100,12 +100,12 @@ class NearestNeighbours(Baseline):
         return correlation, common
 
     def _parts(self, users: Integers, rows: Integers) -> Iterator[Integers]:
-        """``rows`` in parts whose users' histories fit into a dense block, shortest first."""
+        """Parts of ``rows`` whose users' histories fit into a dense block, shortest first."""
         lengths = np.diff(self.deviations.indptr)[users[rows]]
         order = np.argsort(lengths, kind="stable")
         start = 0
         while start < len(rows):
-            # The longest history of a part is its last: the part that ends at e has (e - s) l(e).
+            # The last history of a part is its longest: a part up to e has (e - s) l(e) cells.
             cells = np.arange(1, len(rows) - start + 1) * lengths[order[start:]]
             end = start + max(1, int(np.searchsorted(cells, _CELLS, side="right")))
             yield rows[order[start:end]]
@@ -152,7 +152,7 @@ def best_means(weights: Floats, values: Floats, sizes: Sequence[int]) -> Floats:
 def nearest_neighbours(
     rows: Batch, preprocessor: Preprocessor, settings: NeighbourSettings
 ) -> NearestNeighbours:
-    """Fit the biases; similarities are computed for the movies that are asked for."""
+    """Fit the biases; similarities are computed for the movies of each prediction."""
     biases = damped_bias(rows, preprocessor, settings.user_damping, settings.movie_damping)
     users, movies = users_of(rows), movies_of(rows)
     known = users != UNKNOWN
@@ -173,7 +173,7 @@ def best_neighbours(
     preprocessor: Preprocessor,
     num_trials: int | None = None,
 ) -> NeighbourSettings:
-    """The settings with the least error on the validation rows, of all 32 combinations."""
+    """Of all 32 combinations, the settings with the lowest error on the validation rows."""
     del num_trials  # similarities are computed twice for the whole grid
     if validation is None:
         return NeighbourSettings()
@@ -190,7 +190,7 @@ def best_neighbours(
 
 
 def _movie_blocks(movies: Integers, num_movies: int) -> Iterator[tuple[Integers, Integers]]:
-    """Distinct movies, ascending, in blocks ``[m]``, each with the rows that have one of them."""
+    """Blocks ``[m]`` of distinct movies, ascending, each with the rows of these movies."""
     order = np.argsort(movies, kind="stable")
     distinct, first = np.unique(movies[order], return_index=True)
     size = max(1, _CELLS // max(num_movies, 1))
@@ -201,7 +201,7 @@ def _movie_blocks(movies: Integers, num_movies: int) -> Iterator[tuple[Integers,
 
 
 def _like(matrix: sparse.csr_array, data: Floats) -> sparse.csr_array:
-    """Other values in the same places."""
+    """A matrix with the same sparsity and other values."""
     return sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 

@@ -1,4 +1,4 @@
-"""A search for a baseline's settings, with the sampler that looks for the models' settings too."""
+"""Search for a baseline's settings, with the sampler of the search for the models' settings."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def best_settings(
     error: Callable[[S], float],
     num_trials: int,
 ) -> S:
-    """Of ``default`` and further ones, ``num_trials`` together, those with the least ``error``.
+    """Try ``num_trials`` settings, ``default`` first, and return those with the lowest ``error``.
 
-    ``space`` names the fields of ``default`` that vary. The same call finds the same settings.
+    ``space`` has the fields of ``default`` that vary. Equal calls return equal settings.
     """
     study = _study()
     values = asdict(default)
@@ -37,7 +37,9 @@ def best_settings(
 
 def _study() -> optuna.Study:
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces the study
+    optuna.logging.set_verbosity(
+        optuna.logging.WARNING
+    )  # otherwise it logs the creation of the study
     try:
         return optuna.create_study(sampler=TPESampler(seed=0))
     finally:

@@ -1,10 +1,10 @@
-"""Features of rows from the user's ratings near in time, on both sides.
+"""Features of rows from the user's ratings near in time, before and after.
 
-People rate many movies in one sitting, and a sitting has its mood: what the user's neighbouring
-ratings deviate from the bias prediction says more than the user's average. Ratings given later
-take part, so this answers "what would this user have said", not "what will they say".
+Users rate many movies in one session, and the level of ratings varies between sessions: the
+residuals of neighbouring ratings are more informative than the user's mean. Later ratings are used
+too, so these features fill in ratings and are not available to forecasts.
 
-Every function takes the ratings that may be known and rows whose ratings may not; see
+Every function takes the known ratings and the rows to describe, whose ratings it does not use; see
 ``ncf.baselines.tables``.
 """
 
@@ -33,24 +33,24 @@ SCALES: Final = {
     "month": 30 * _DAY,
     "600 days": 600 * _DAY,
 }
-"""Time in which the weight of a neighbouring rating falls to 1/e."""
+"""Seconds in which the weight of a neighbouring rating falls to 1/e."""
 
 WINDOWS: Final = {"a minute": _MINUTE, "an hour": _HOUR, "a day": _DAY, "a month": 30 * _DAY}
-"""Times to either side within which ratings are counted."""
+"""Seconds before and after a row within which ratings are counted."""
 
 NEAREST: Final = (1, 3, 10)
 """Numbers of preceding and of following ratings whose residuals are averaged."""
 
 _DAMPING: Final = 1.0
-"""Weight of nothing special that every weighted mean is shrunk with."""
+"""Weight of a residual of 0 that shrinks every weighted mean."""
 
 _CELLS: Final = 1_000_000
-"""Largest number of pairs of a row and a rating worked on at once."""
+"""Maximum number of pairs of a row and a rating processed at once."""
 
 
 @dataclass(frozen=True)
-class Diary:
-    """All known ratings of one user in the order of time."""
+class UserRatings:
+    """All known ratings of one user in order of time."""
 
     times: Floats
     """``[H]`` seconds, ascending."""
@@ -68,46 +68,51 @@ def sessions(history: History, rows: Batch) -> FeatureTable:
     known = history.rows.times.numpy().astype(np.float64)
     in_time = np.lexsort((known, history.users))
     starts = np.searchsorted(history.users[in_time], np.arange(history.preprocessor.num_users + 2))
-    recommender = Groups.of(users, history.preprocessor.num_users + 1)
+    by_user = Groups.of(users, history.preprocessor.num_users + 1)
     nothing = in_time[:0]
-    blank = Diary(known[nothing], history.residuals[nothing], directions[nothing])
+    blank = UserRatings(known[nothing], history.residuals[nothing], directions[nothing])
     names = of_one_user(blank, times[:0], directions[:0]).names
     values = np.empty((len(rows), len(names)), dtype=np.float32)
     for user in range(history.preprocessor.num_users + 1):
         mine = nothing if user == UNKNOWN else in_time[starts[user] : starts[user + 1]]
-        diary = Diary(known[mine], history.residuals[mine], directions[history.movies[mine]])
+        ratings = UserRatings(
+            known[mine], history.residuals[mine], directions[history.movies[mine]]
+        )
         for part in _parts(
-            recommender.order[recommender.starts[user] : recommender.starts[user + 1]], len(mine)
+            by_user.order[by_user.starts[user] : by_user.starts[user + 1]], len(mine)
         ):
-            values[part] = of_one_user(diary, times[part], directions[movies[part]]).values
+            values[part] = of_one_user(ratings, times[part], directions[movies[part]]).values
     return FeatureTable(names, values).beside(_calendar(history.preprocessor, movies, times))
 
 
-def of_one_user(diary: Diary, times: Floats, content: Floats) -> FeatureTable:
+def of_one_user(ratings: UserRatings, times: Floats, content: Floats) -> FeatureTable:
     """Features of one user's rows at ``times: [R]`` for movies of ``content: [R, C]``."""
-    apart = np.abs(times[:, None] - diary.times)  # [R, H]
-    similarity = np.maximum(content @ diary.content.T, 0.0)  # [R, H]
-    columns = [*_positions(diary, times), *_nearest(diary, times)]
+    apart = np.abs(times[:, None] - ratings.times)  # [R, H]
+    similarity = np.maximum(content @ ratings.content.T, 0.0)  # [R, H]
+    columns = [*_positions(ratings, times), *_nearest(ratings, times)]
     for name, window in WINDOWS.items():
         columns.append((f"ratings at most {name} apart", np.log1p((apart <= window).sum(axis=1))))
     for name, scale in SCALES.items():
         weight = np.exp(-apart / scale)
-        columns.append((f"mood, {name}", _damped_mean(weight, diary.residuals)))
+        columns.append((f"residual, {name}", _damped_mean(weight, ratings.residuals)))
         columns.append((f"ratings around, {name}", np.log1p(weight.sum(axis=1))))
         columns.append(
-            (f"mood for alike, {name}", _damped_mean(weight * similarity, diary.residuals))
+            (
+                f"residual of similar movies, {name}",
+                _damped_mean(weight * similarity, ratings.residuals),
+            )
         )
-    columns.append(("mood for alike", _damped_mean(similarity**2, diary.residuals)))
+    columns.append(("residual of similar movies", _damped_mean(similarity**2, ratings.residuals)))
     return FeatureTable.of(columns)
 
 
-def _positions(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
-    """Where in the user's sequence a row stands, and how far the neighbours are."""
-    number = len(diary.times)
-    before = np.searchsorted(diary.times, times, side="left")
-    after = np.searchsorted(diary.times, times, side="right")
-    padded = np.concatenate([[np.nan], diary.times, [np.nan]])
-    first, last = (diary.times[0], diary.times[-1]) if number else (np.nan, np.nan)
+def _positions(ratings: UserRatings, times: Floats) -> list[tuple[str, Floats]]:
+    """Position of each row in the user's sequence, and time to the neighbouring ratings."""
+    number = len(ratings.times)
+    before = np.searchsorted(ratings.times, times, side="left")
+    after = np.searchsorted(ratings.times, times, side="right")
+    padded = np.concatenate([[np.nan], ratings.times, [np.nan]])
+    first, last = (ratings.times[0], ratings.times[-1]) if number else (np.nan, np.nan)
     return [
         ("position", np.log1p(before)),
         ("position, share", (before + after) / (2 * max(number, 1))),
@@ -118,12 +123,12 @@ def _positions(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
     ]
 
 
-def _nearest(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
-    """Mean residual of the ratings just before and just after; one of the same second is both."""
-    number = len(diary.times)
-    sums = np.concatenate([[0.0], np.cumsum(diary.residuals)])
-    until = np.searchsorted(diary.times, times, side="right")
-    since = np.searchsorted(diary.times, times, side="left")
+def _nearest(ratings: UserRatings, times: Floats) -> list[tuple[str, Floats]]:
+    """Mean residual of the preceding and of the following ratings; one second counts as both."""
+    number = len(ratings.times)
+    sums = np.concatenate([[0.0], np.cumsum(ratings.residuals)])
+    until = np.searchsorted(ratings.times, times, side="right")
+    since = np.searchsorted(ratings.times, times, side="left")
     columns = []
     for k in NEAREST:
         low, high = np.maximum(until - k, 0), np.minimum(since + k, number)
@@ -134,7 +139,7 @@ def _nearest(diary: Diary, times: Floats) -> list[tuple[str, Floats]]:
 
 
 def _calendar(preprocessor: Preprocessor, movies: Integers, times: Floats) -> FeatureTable:
-    """When the rating was given, and how old the movie was."""
+    """Time of the rating, and age of the movie."""
     years = 1970.0 + times / (365.25 * _DAY)
     columns = [("rating year", years), ("hour of day", times % _DAY / _HOUR)]
     for at, column in enumerate(preprocessor.numeric):
@@ -157,11 +162,11 @@ def _damped_mean(weights: Floats, values: Floats) -> Floats:
 
 
 def _ratio(sums: Floats, counts: Integers) -> Floats:
-    """Mean, NaN of nothing."""
+    """``sums / counts``, NaN where the count is 0."""
     return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
 def _parts(rows: Integers, history: int) -> list[Integers]:
-    """``rows`` in parts small enough to be compared with ``history`` ratings each."""
+    """Parts of ``rows`` small enough to compare each with ``history`` ratings."""
     size = max(1, _CELLS // max(history, 1))
     return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,7 +1,7 @@
-"""Features of rows from ratings without their times: of the user, of the movie, of the pair.
+"""Features of the user, the movie and the pair, from ratings without their times.
 
-Every function takes ``history``, the ratings that may be known, and ``rows``, whose ratings may
-not; see ``ncf.baselines.tables``.
+Every function takes ``history``, the known ratings, and ``rows``, whose ratings it does not use;
+see ``ncf.baselines.tables``.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from ncf.data.batches import Batch
 from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 
 _DAMPING: Final = 5.0
-"""Ratings of nothing special that every mean is shrunk with."""
+"""Number of residuals of 0 that shrink every mean."""
 
 _TASTE_PENALTY: Final = 20.0
-"""Ridge penalty of a user's taste for content."""
+"""Ridge penalty of a user's weights for content."""
 
 _FROM_TRAINING: Final = "train_ratings"
-"""Numeric feature that counts a row itself; the counts here do not."""
+"""Numeric feature that counts the row itself, unlike the counts here."""
 
 
 @dataclass(frozen=True)
 class History:
-    """Ratings that may be known, with what is made from them once."""
+    """Known ratings, with statistics that are computed once."""
 
     rows: Batch
     """The ratings."""
     preprocessor: Preprocessor
-    """For the number of users, and the movies' content."""
+    """Provides the number of users and the movies' content."""
 
     @cached_property
     def users(self) -> Integers:
@@ -92,7 +92,7 @@ def content(preprocessor: Preprocessor) -> FeatureTable:
 
 
 def statistics(history: History, rows: Batch) -> FeatureTable:
-    """Features of the rows' users and movies, and of the two together."""
+    """Features of the rows' users, movies and pairs."""
     users, movies = users_of(rows), movies_of(rows)
     preprocessor = history.preprocessor
     of_movie = content(preprocessor)
@@ -200,7 +200,7 @@ def _mean(groups: Integers, values: Floats, size: int) -> Floats:
 def _rows_of(
     columns: list[tuple[str, Floats]], index: Integers, unknown: int | None = None
 ) -> FeatureTable:
-    """Columns ``[size]`` looked up at ``index: [B]``; NaN at the index that means unknown."""
+    """Columns ``[size]`` looked up at ``index: [B]``; NaN at the index ``unknown``."""
     table = FeatureTable.of(columns)
     values = table.values[index]
     if unknown is not None:

@@ -1,4 +1,4 @@
-"""Named feature columns, and the out-of-fold rule that keeps a row from seeing its own rating."""
+"""Named feature columns, and out-of-fold features that exclude each row's own rating."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ncf.data.batches import Batch
 from ncf.data.preprocessor import Floats
 
 Features = Callable[[Batch, Batch], "FeatureTable"]
-"""``features(history, rows)``: one line for each of ``rows``, made from the ratings in ``history``.
+"""``features(history, rows)``: features of each of ``rows``, from the ratings in ``history``.
 
-Of ``rows`` only users, movies and times are used, never the ratings.
+Only users, movies and times of ``rows`` are used, never the ratings.
 """
 
 
@@ -24,13 +24,13 @@ class FeatureTable:
     """Features of rows."""
 
     names: tuple[str, ...]
-    """``[F]`` a name for every column."""
+    """``[F]`` names of the columns."""
     values: npt.NDArray[np.float32]
-    """``[B, F]``, NaN where there is nothing to tell."""
+    """``[B, F]``, NaN where there is no value."""
 
     @classmethod
     def of(cls, columns: Sequence[tuple[str, Floats]]) -> FeatureTable:
-        """From named columns ``[B]``."""
+        """A table of named columns ``[B]``."""
         values = np.column_stack([values for _, values in columns])
         return cls(tuple(name for name, _ in columns), values.astype(np.float32))
 
@@ -40,21 +40,21 @@ class FeatureTable:
 
 
 def out_of_fold(
-    rows: Batch, recommender: Batch, features: Features, folds: int, seed: int
+    rows: Batch, described: Batch, features: Features, folds: int, seed: int
 ) -> FeatureTable:
-    """Features of training rows, each fold's made from the ratings of all other folds.
+    """Features of training rows, each fold's computed from the ratings of all other folds.
 
-    ``recommender`` are the same rows as they shall be described, such as with some users hidden.
+    ``described`` are the same rows as features shall describe them, for example with hidden users.
 
-    So no row's own rating takes part in its features. Leaving out only the row itself would not
-    do: within one movie the mean of the others falls as the own rating rises, and trees that
-    recognise the movie would learn to read the rating off it.
+    So no row's own rating affects its features. Leaving out only the row itself is not enough:
+    within one movie the mean of the others falls as the row's rating rises, and trees that
+    recognise the movie would learn to infer the rating from it.
     """
     fold = np.random.default_rng(seed).permutation(len(rows)) % folds
     parts, order = [], []
     for number in range(min(folds, len(rows))):
         inside = torch.from_numpy(fold == number)
-        parts.append(features(rows[~inside], recommender[inside]))
+        parts.append(features(rows[~inside], described[inside]))
         order.append(np.flatnonzero(fold == number))
     values = np.concatenate([part.values for part in parts])
     return FeatureTable(parts[0].names, values[np.argsort(np.concatenate(order))])

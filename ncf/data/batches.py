@@ -1,4 +1,4 @@
-"""Columns of prepared ratings -> a typed ``Batch`` of tensors: the only collate."""
+"""``Batch``: columns of prepared ratings as typed tensors."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ import torch
 
 
 class RatingSource(Protocol):
-    """The rows of a split: a ``Batch`` has them all in memory, ``ncf.data.streaming`` reads
-    them."""
+    """The rows of a split: in memory as a ``Batch``, or streamed by ``ncf.data.streaming``."""
 
     @property
     def device(self) -> torch.device:
-        """Where they are, or are put when they are read."""
+        """Device of the tensors, or of those that will be read."""
 
     def __len__(self) -> int: ...
 
     def map(self, change: Callable[[Batch], Batch]) -> RatingSource:
-        """The same rows with ``change`` made to them, which looks at each by itself."""
+        """The same rows after ``change``, which must treat each row independently."""
 
     def parts(self) -> Batches:
-        """All rows in order, as many at a time as are in memory."""
+        """All rows in order, as many at a time as are held in memory."""
 
     def shuffled_windows(self, generator: torch.Generator) -> Batches:
-        """All rows once, as many at a time as are in memory, in random order.
+        """All rows once in random order, as many at a time as are held in memory.
 
         The order depends on ``generator`` alone.
         """
@@ -47,7 +46,7 @@ class Batch:
     weights: torch.Tensor
     """``[B]`` float32, time-decay weight in (0, 1]."""
     times: torch.Tensor
-    """``[B]`` int64, when the rating was given, in seconds since 1970 UTC."""
+    """``[B]`` int64, time of the rating, in seconds since 1970 UTC."""
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Batch:
@@ -73,11 +72,11 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.users.device
 
     def map(self, change: Callable[[Batch], Batch]) -> Batch:
-        """``change`` made to all rows."""
+        """``change`` applied to all rows."""
         return change(self)
 
     def parts(self) -> Batches:

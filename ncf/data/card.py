@@ -1,7 +1,7 @@
-"""What a raw data set holds, for the data card of a report.
+"""Statistics of a raw data set, for the data card of a report.
 
-Ratings are read in batches, and of each batch only counts are kept, so that memory grows with the
-number of users and movies and not with that of ratings.
+Ratings are read in batches, and only counts are kept of each, so memory grows with the number of
+users and movies, not with the number of ratings.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _BATCH: Final = 1_000_000
 
 @dataclass(frozen=True)
 class RatingCounts:
-    """How many ratings there are of each kind."""
+    """Number of ratings by value, year, user and movie."""
 
     first: int
-    """When the oldest rating was given, in seconds since 1970 UTC."""
+    """Time of the oldest rating, in seconds since 1970 UTC."""
     last: int
-    """When the newest one was."""
+    """Time of the newest rating, in seconds since 1970 UTC."""
     by_stars: dict[float, int]
-    """Number of ratings of each height that occurs, ascending."""
+    """Number of ratings with each value that occurs, ascending."""
     by_year: dict[int, int]
-    """Number of ratings in each year (UTC) that has any, ascending."""
+    """Number of ratings in each year (UTC) with ratings, ascending."""
     per_user: Integers
-    """``[U]`` ratings of each user who has any, by ascending user id."""
+    """``[U]`` ratings of each user with ratings, by ascending user id."""
     movie_ids: Integers
     """``[M]`` movies that have ratings, ascending."""
     per_movie: Integers
@@ -47,7 +47,7 @@ class RatingCounts:
 
     @classmethod
     def of(cls, filesystem: fs.FileSystem, folder: str) -> RatingCounts:
-        """Count the ratings of the raw data set in ``folder``; it has at least one."""
+        """Count the ratings of the raw data set in ``folder``, which must have at least one."""
         users, movies, stars, years = _Counter(), _Counter(), _Counter(), _Counter()
         ends: list[int] = []
         columns = ["user_id", "movie_id", "rating", "timestamp"]
@@ -84,7 +84,7 @@ class _Counter:
         self._counts.append(found.field("counts").to_numpy())
 
     def total(self) -> tuple[npt.NDArray[np.number], Integers]:
-        """Values that occur, ascending, and how often each does."""
+        """Values that occur, ascending, and the count of each."""
         values, position = np.unique(np.concatenate(self._values), return_inverse=True)
         counts = np.bincount(position, np.concatenate(self._counts))
         return values, counts.astype(np.int64)
@@ -92,11 +92,11 @@ class _Counter:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of the data has one field filled in."""
+    """How much of the data has a value in one field."""
 
     name: str
     num_movies: int
-    """Movies of the catalogue that have it."""
+    """Movies of the catalogue with a value."""
     num_ratings: int
     """Ratings of these movies."""
 
@@ -104,9 +104,9 @@ class Coverage:
 def coverage(
     filesystem: fs.FileSystem, folder: str, counts: RatingCounts, *, use_tmdb: bool
 ) -> tuple[Coverage, ...]:
-    """Coverage of what MovieLens says about movies, and with ``use_tmdb`` of what TMDb does.
+    """Coverage of the movies' fields from MovieLens, and with ``use_tmdb`` of those from TMDb.
 
-    ``folder`` is that of the raw data set, ``counts`` those of its ratings.
+    ``folder`` is the raw data set, ``counts`` its rating counts.
     """
 
     def of(name: str, movie_ids: Integers) -> Coverage:
@@ -131,7 +131,7 @@ def coverage(
 
 
 def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether there is a value, or for lists an entry."""
+    """Whether each entry has a value, or for lists at least one item."""
     if pa.types.is_list(column.type):
         return pc.greater(pc.fill_null(pc.list_value_length(column), 0), 0)
     return pc.is_valid(column)
@@ -139,22 +139,22 @@ def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Rows of a split about which training says nothing, for lack of a rating."""
+    """Rows of a split whose user or movie has no training rating."""
 
     num_rows: int
-    """Of the split."""
+    """Rows of the split."""
     user_rows: int
-    """Of them, rows whose user has no training rating."""
+    """Rows whose user has no training rating."""
     users: int
-    """How many such users there are."""
+    """Number of these users."""
     movie_rows: int
     """Rows whose movie has no training rating."""
     movies: int
-    """How many such movies there are."""
+    """Number of these movies."""
 
     @classmethod
     def of(cls, prepared: PreparedDataset, split: str) -> Unknown:
-        """Count them in a split that has rows."""
+        """Count the unknown rows of a split that has rows."""
         rows = prepared.table(split, ["user_id", "user_index", "movie_index"])
         movies = rows["movie_index"].to_numpy()
         no_user = rows["user_index"].to_numpy() == UNKNOWN

@@ -1,4 +1,4 @@
-"""Prepared data on disk, read back: the manifest, the fitted state, and a split as tensors.
+"""Read a prepared data set: the manifest, the preprocessor, and splits as tensors.
 
 ::
 
@@ -26,12 +26,12 @@ from ncf.errors import DataError
 MANIFEST: Final = "manifest.json"
 
 COLUMNS: Final = ["user_index", "movie_index", "rating", "weight", "timestamp"]
-"""What a ``Batch`` is made of."""
+"""Columns of a ``Batch``."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds."""
+    """Contents of a prepared folder."""
 
     fingerprint: str
     """Hash of raw data, configuration and format version."""
@@ -45,7 +45,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Some consecutive rows of a file, not read yet."""
+    """Consecutive rows of a file, not read yet."""
 
     first: int
     """Position of its first row in the release's file."""
@@ -53,13 +53,13 @@ class RowGroup:
     fragment: pds.ParquetFileFragment
 
     def read(self, columns: list[str]) -> pa.Table:
-        """Its rows, by the thread that calls this and no other."""
+        """Read the rows in the calling thread only."""
         return self.fragment.to_table(columns=columns, use_threads=False)
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A prepared folder; picklable, so that workers open it themselves."""
+    """A prepared folder; picklable, so that workers can open it themselves."""
 
     filesystem: fs.FileSystem
     folder: str
@@ -67,10 +67,10 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, filesystem: fs.FileSystem, folder: str) -> PreparedDataset:
-        """Open a folder that ``ncf.data.prepare.prepare`` finished.
+        """Open a folder that ``ncf.data.prepare.prepare`` has finished.
 
         Raises:
-            DataError: if there is none.
+            DataError: if the folder has no valid manifest.
         """
         try:
             with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as stream:
@@ -82,7 +82,7 @@ class PreparedDataset:
 
     @cached_property
     def preprocessor(self) -> Preprocessor:
-        """What was learned from the training split."""
+        """The preprocessor fitted to the training split."""
         return Preprocessor.load(self.filesystem, self.folder)
 
     def table(self, split: str, columns: list[str]) -> pa.Table:
@@ -92,16 +92,16 @@ class PreparedDataset:
         blocks = [file.to_table(columns=wanted) for file in self._files(split)]
         blocks.sort(key=lambda block: block["row"][0].as_py())
         table = pa.concat_tables(blocks)
-        # Sorting copies the whole table, and mostly the blocks' order is all there is to restore.
+        # Sorting copies the whole table, and usually only the order of blocks needs restoring.
         if not _is_ascending(table["row"]):
             table = table.sort_by("row")
         return table.select(columns)
 
     def row_groups(self, split: str) -> list[RowGroup]:
-        """A split's rows as parts that can be read alone, in the order of the release's file.
+        """A split's rows as parts that can be read separately, in the order of the release's file.
 
         Raises:
-            DataError: if there are more or fewer rows than there should be.
+            DataError: if the number of rows differs from that of the manifest.
         """
         groups = [
             RowGroup(part.row_groups[0].statistics["row"]["min"], part.row_groups[0].num_rows, part)
@@ -126,7 +126,7 @@ class PreparedDataset:
         if not self.manifest.counts[split]:
             return None
         batch = Batch.from_arrow(self.table(split, COLUMNS))
-        # Else Arrow keeps the table's memory for itself, more than the tensors take.
+        # Otherwise Arrow retains the table's memory, which is more than the tensors take.
         pa.default_memory_pool().release_unused()
         return batch
 

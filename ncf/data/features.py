@@ -1,6 +1,6 @@
 """Movie features: join MovieLens with TMDb, impute, de-skew, encode. No Ray, no files.
 
-Fitting looks at the movies that have a training rating, and at nothing else.
+Only movies with a training rating take part in fitting.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ TMDB_COLUMNS: Final = (
     "runtime",
     "release_date",
 )
-"""Columns of TMDb's table that features are made from, one value a movie."""
+"""Columns of TMDb's table that become features, one value a movie."""
 
 TMDB_LISTS: Final = ("directors", "cast", "keywords")
 """Columns of TMDb's table with a list of ids for each movie, in order."""
 
 
 _NOT_SKEWED: Final = frozenset({"year"})
-"""Features on a scale without a meaningful zero; a power of some thousands overflows."""
+"""Features on a scale without a meaningful zero; powers of values in the thousands overflow."""
 
 
 @dataclass(frozen=True)
 class TrainingStatistics:
-    """What one pass over the training rows yields; see ``ncf.data.prepare.training_statistics``."""
+    """Result of one pass over the training rows; see ``ncf.data.prepare.training_statistics``."""
 
     user_ids: Integers
     """``[U]`` users, ascending."""
@@ -66,11 +66,13 @@ def join_movies(movies: pd.DataFrame, tmdb: pd.DataFrame | None) -> pd.DataFrame
     """One row a movie, sorted by ``movie_id``: ``title``, ``genres``, ``year`` and TMDb's columns.
 
     The release year comes from the title, else from TMDb's release date. Without TMDb its columns
-    are missing values throughout, and its lists are empty.
+    and lists hold missing values.
     """
     if movies["movie_id"].duplicated().any():
         twice = movies.loc[movies["movie_id"].duplicated(), "movie_id"].iloc[0]
-        raise DataError(f"movie_id {twice} stands twice in the movies table, expected once")
+        raise DataError(
+            f"movie_id {twice} occurs more than once in the movies table, expected once"
+        )
     if tmdb is None:
         joined = movies.assign(**dict.fromkeys((*TMDB_COLUMNS, *TMDB_LISTS), np.nan))
     else:
@@ -92,7 +94,7 @@ def fit(
     features: FeaturesConfig,
     time_decay: TimeDecayConfig,
 ) -> Preprocessor:
-    """Fit everything on the training rows' statistics and on the movies they name.
+    """Fit the preprocessor to the training rows' statistics and the movies in them.
 
     ``movies`` comes from ``join_movies`` and holds the whole catalogue.
     """
@@ -148,8 +150,8 @@ def _numeric_values(
     movies: pd.DataFrame, features: FeaturesConfig, counts: Integers
 ) -> dict[str, Floats]:
     """Raw numeric features, ``[M]`` each, NaN where missing."""
-    # A film of a training row has one rating at least, that row's. What would be learned of none
-    # is extrapolated, so a film that has none is given the fewest that can be learned of.
+    # The movie of a training row has at least one rating, so a count of 0 would be extrapolated:
+    # movies without training ratings count as movies with one.
     columns = movies.assign(train_ratings=np.maximum(counts, 1))
     return {
         name: pd.to_numeric(columns[name]).to_numpy(dtype=np.float64, na_value=np.nan)
@@ -177,7 +179,7 @@ def _fit_column(
     )
     deskewed = unscaled.deskew(known)
     mean, spread = float(deskewed.mean()), float(deskewed.std())
-    # Equal values may differ by rounding from their own mean; dividing by that is no scaling.
+    # The mean of equal values may differ from them by rounding, which must not become the scale.
     is_constant = spread <= 1e-12 * abs(mean)
     return replace(unscaled, mean=mean, scale=1.0 if is_constant else spread)
 
@@ -197,9 +199,9 @@ def _fit_names(
     lists: pd.Series, seen: np.ndarray, features: FeaturesConfig
 ) -> tuple[Integers, np.ndarray]:
     """The vocabulary ``[V]`` of a list of ids, and each movie's entries ``[M, L]``, ascending."""
-    nobody = np.zeros(0, dtype=np.int64)
+    empty = np.zeros(0, dtype=np.int64)
     kept = [
-        np.asarray(ids, dtype=np.int64)[: features.max_names] if isinstance(ids, Sized) else nobody
+        np.asarray(ids, dtype=np.int64)[: features.max_names] if isinstance(ids, Sized) else empty
         for ids in lists
     ]
     of_seen = [np.unique(ids) for ids, is_seen in zip(kept, seen, strict=True) if is_seen]

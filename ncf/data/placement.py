@@ -1,4 +1,4 @@
-"""How much memory there is for rows, and which splits fit into it."""
+"""Decide from the free memory which splits are held in it and which are streamed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ncf.config import ExperimentConfig
 from ncf.data.sampling import Shard
 
 BYTES_PER_TRAINING_ROW: Final = 100
-"""What a resident row takes while an epoch runs: 24 as tensors, and a permutation and permuted
-copies beside them; docs/performance.md has the measurement."""
+"""Bytes of a resident row during an epoch: 24 as tensors, the others for a permutation and permuted
+copies; docs/performance.md has the measurement."""
 BYTES_PER_SCORED_ROW: Final = 80
-"""What a row of another split takes at most, while it is read."""
+"""Upper bound on the bytes of a row of another split, while it is read."""
 
 _GROUPS: Final = (
     # Version 2 of Linux' control groups, then version 1.
@@ -29,12 +29,12 @@ _GROUPS: Final = (
 
 
 def free_on_every_worker(device: torch.device, shard: Shard, neighbours: int) -> int:
-    """Bytes that each worker of a group can take, which is what the one with the least has.
+    """Bytes that every worker of a group can use: the minimum over the workers.
 
     Args:
-        device: the worker's own; no other worker has its GPU.
-        share: the worker's; all workers of the group must call this.
-        neighbours: workers on this machine, itself among them, that part its memory.
+        device: device of this worker; no other worker uses its GPU.
+        shard: shard of this worker; all workers of the group must call this function.
+        neighbours: number of workers on this machine, including this one, that share its memory.
     """
     free = free_on_machine() // neighbours
     if device.type == "cuda":
@@ -47,9 +47,9 @@ def free_on_every_worker(device: torch.device, shard: Shard, neighbours: int) ->
 
 
 def free_on_machine(root: Path = Path("/")) -> int:
-    """What the system has available, or what this process's control groups leave of their limits.
+    """Bytes available on the system, or left under the limits of this process's control groups.
 
-    ``root`` is where ``proc`` and ``sys`` are. Without them it is all memory there is.
+    ``root`` contains ``proc`` and ``sys``. Without them the result is the total memory.
     """
     try:
         system = (root / "proc/meminfo").read_text()
@@ -61,7 +61,7 @@ def free_on_machine(root: Path = Path("/")) -> int:
 
 
 def _left_in_groups(root: Path) -> list[int]:
-    """Of each limit on this process's memory, the bytes that are not in use."""
+    """Unused bytes under each limit on this process's memory."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def _left_in_groups(root: Path) -> list[int]:
             continue
         top = root / "sys/fs/cgroup" / controllers
         own = top / path.lstrip("/")
-        # In a container the path may be that outside, and the top folder that of the container.
+        # In a container the path may be that of the host, and the top folder that of the container.
         for folder in (own, *own.parents):
             left += [_left(folder, *names) for names in _GROUPS if (folder / names[0]).is_file()]
             if folder == top:
@@ -82,7 +82,7 @@ def _left_in_groups(root: Path) -> list[int]:
 
 
 def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    """``limit - usage``, without cached files, which the system gives up for others."""
+    """``limit - usage``, where usage excludes cached files, which the system reclaims on demand."""
     most = (folder / limit).read_text().strip()
     if most == "max":
         return None
@@ -95,21 +95,21 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which rows are held in memory, and which are not."""
+    """Which splits are streamed; the others are held in memory."""
 
     streamed: tuple[str, ...] = ()
-    """The splits that are read again and again."""
+    """Splits that are read from disk in every epoch."""
     note: str | None = None
-    """What there is to say about it, if anything."""
+    """A sentence for the user, if there is something to report."""
 
 
 def plan_placement(
     experiment: ExperimentConfig, counts: Mapping[str, int], free: Callable[[], int]
 ) -> Placement:
-    """Choose for splits of ``counts`` rows; one is streamed if it does not fit beside those before.
+    """Stream each split of ``counts`` rows that does not fit in addition to the splits before it.
 
-    ``free`` tells how many bytes every worker can take, so that all choose alike. It is called only
-    if the choice depends on it, which is so for all workers or none.
+    ``free`` returns the bytes that every worker can use, so that all workers choose alike. It is
+    called only if the choice depends on it, which is the case for all workers or for none.
     """
     config = experiment.train
     if config.rows == "resident":

@@ -1,4 +1,4 @@
-"""Raw tables -> prepared ratings and fitted state, with Ray Data. The only module of ncf with Ray.
+"""Raw tables -> prepared data set, with Ray Data. The only module of ``ncf`` that imports Ray.
 
 Two streaming passes over the ratings::
 
@@ -6,13 +6,15 @@ Two streaming passes over the ratings::
              movie table: joined, imputed, de-skewed, encoded        (small: in memory)
     pass 2   read -> join with the movie table, encode, weight       -> ratings/split=.../*.parquet
 
-Why no ``Dataset.join`` or ``groupby``: the movie side has at most some 10^5 rows, so sending it to
-every task is cheaper than a shuffle, and a shuffle or global aggregate has a fixed cost of seconds.
+There is no ``Dataset.join`` or ``groupby``: the movie table has at most some 10^5 rows, so sending
+it to every task is cheaper than a shuffle, which has a fixed cost of seconds, as has a global
+aggregate.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,23 +37,25 @@ from ncf.data.preprocessor import FORMAT_VERSION, Integers, Preprocessor
 from ncf.data.ray_tasks import PREPARED
 from ncf.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 _ROWS_PER_BLOCK: Final = 1_000_000
-"""Rows of one task. Since Ray 2.60 the reader decides by itself, by the bytes of row groups."""
+"""Rows of one task. Since Ray 2.60 the reader decides instead, by the bytes of row groups."""
 
 
 @dataclass(frozen=True)
 class PreparationConfig:
-    """What preparing depends on; its hash names the folder."""
+    """Configuration of the preparation; its hash names the folder."""
 
     split: SplitConfig
     features: FeaturesConfig
     time_decay: TimeDecayConfig
     train_on_validation: bool = False
-    """Fold the validation rows into the training rows: for the final model."""
+    """Treat validation rows as training rows: for the final model."""
     use_tmdb: bool = True
-    """Join ``tmdb.parquet``, if it is there; it may be left from a run that used it."""
+    """Join ``tmdb.parquet``, if it exists; it may stem from an earlier run."""
     split_folder: str = ""
-    """Local folder where the relative names of ``split.files`` start."""
+    """Local folder that the relative names in ``split.files`` refer to."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that changes the prepared files, for hashing.
@@ -60,10 +64,10 @@ class PreparationConfig:
             DataError: if a file of ``split.files`` cannot be read.
         """
         decay = self.time_decay.model_dump(mode="json")
-        del decay["apply_to"]  # decides what the weights are used for, not what they are
+        del decay["apply_to"]  # decides how the weights are used, not their values
         split = self.split.model_dump(mode="json")
         if self.split.files:
-            # What they list counts, not where they are.
+            # Their content matters, not their location.
             split["files"] = split_files.checksums(self.split.files, self.split_folder)
         return {
             "split": split,
@@ -81,25 +85,22 @@ def prepare(
     destination: tuple[fs.FileSystem, str],
     config: PreparationConfig,
     fingerprint: str,
-    say: Callable[[str], None] = lambda line: None,
 ) -> PreparedDataset:
     """Prepare the raw data set in folder ``raw`` into folder ``destination``.
 
-    ``say`` is told what is done next.
-
     Raises:
         DataError: if the raw tables are absent, empty, or of another schema version, or if the
-            split's files do not fit them.
+            split's files do not match them.
     """
     filesystem, folder = raw
     movies = _read_movies(filesystem, folder, use_tmdb=config.use_tmdb)
     labels = _split_labels(filesystem, folder, config)
     ratings = _ratings(filesystem, folder)
     labels_ref = ray.put(labels)
-    say(f"first pass over {len(labels):,} ratings: what the training rows tell")
+    logger.info(f"first pass over {len(labels):,} ratings: statistics of the training rows")
     statistics = training_statistics(ratings, labels_ref, movies["movie_id"].to_numpy())
     preprocessor = features.fit(statistics, movies, config.features, config.time_decay)
-    say("second pass: encode, weigh and write them")
+    logger.info("second pass: encode, weight and write the ratings")
     _write(ratings, labels_ref, preprocessor, destination)
     manifest = Manifest(
         fingerprint=fingerprint,
@@ -114,7 +115,7 @@ def prepare(
 def training_statistics(
     ratings: ray.data.Dataset, labels_ref: Any, catalogue: Integers
 ) -> TrainingStatistics:
-    """One streaming pass: each block yields its own sums, merged here.
+    """One streaming pass: each block yields its sums, which are merged here.
 
     Raises:
         DataError: if a movie with a rating of any split is not in ``catalogue``.
@@ -152,7 +153,7 @@ def _parquet(filesystem: fs.FileSystem, path: str) -> pq.ParquetFile:
 
 
 def _read_movies(filesystem: fs.FileSystem, folder: str, *, use_tmdb: bool) -> pd.DataFrame:
-    """The joined movie side of the data."""
+    """The movies table joined with TMDb's."""
     movies = _checked_table(filesystem, f"{folder}/movies.parquet", MOVIES)
     tmdb_path = f"{folder}/tmdb.parquet"
     tmdb = None
@@ -186,7 +187,7 @@ def _checked_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> p
 def _split_labels(
     filesystem: fs.FileSystem, folder: str, config: PreparationConfig
 ) -> splits.Labels:
-    """``[N] int8`` in file order; only the columns that the kind of split looks at are read."""
+    """``[N] int8`` in file order; only the columns that the kind of split needs are read."""
     path = f"{folder}/ratings.parquet"
     file = _parquet(filesystem, path)
     try:
@@ -204,7 +205,7 @@ def _split_labels(
 
 
 def _columns(file: pq.ParquetFile, *names: str) -> tuple[Integers, ...]:
-    """Whole columns, one after the other, so that Arrow's copy of one is gone before the next."""
+    """Whole columns, read one after the other so that Arrow holds a copy of one at a time."""
     return tuple(file.read(columns=[name])[name].to_numpy() for name in names)
 
 
@@ -229,7 +230,7 @@ def _flat(found: pa.Table, name: str) -> Integers:
 
 
 def _fetching(reference: Any) -> Callable[[], Any]:
-    """What a task calls to get an object from the store; it unpickles without this module."""
+    """A function that fetches an object from Ray's store; it unpickles without this module."""
     return partial(ray.get, reference)
 
 
@@ -256,7 +257,7 @@ def _write(
 def _write_last(
     destination: tuple[fs.FileSystem, str], preprocessor: Preprocessor, manifest: Manifest
 ) -> None:
-    """The manifest makes the folder valid, so nothing may come after it."""
+    """Write the manifest after everything else, because it makes the folder valid."""
     filesystem, folder = destination
     preprocessor.save(filesystem, folder)
     with filesystem.open_output_stream(f"{folder}/{MANIFEST}") as stream:

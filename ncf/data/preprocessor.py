@@ -1,7 +1,8 @@
-"""All that is learned from the training split, and the movie table made with it.
+"""Everything fitted to the training split, and the movie table encoded with it.
 
-``Preprocessor`` is fitted by ``ncf.data.features``, written beside the prepared ratings, and
-travels inside every checkpoint, so that a model can be used without the data it was trained on."""
+``ncf.data.features`` fits the ``Preprocessor``. It is stored with the prepared ratings and in every
+checkpoint, so that a model can be used without the data it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ from pyarrow import fs
 from ncf.errors import DataError
 
 FORMAT_VERSION: Final = 2
-"""Raised whenever the meaning of a file written here, or of a prepared column, changes."""
+"""Incremented when the meaning of a file written here, or of a prepared column, changes."""
 
 UNKNOWN: Final = 0
-"""Index of a user, movie or decade that the training split does not hold."""
+"""Index of a user, movie or decade without training ratings."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -39,13 +40,13 @@ class NumericColumn:
     power: float
     """Yeo-Johnson's lambda; unused by the other transforms."""
     median: float
-    """Value put in for a missing one, in the feature's own unit."""
+    """Replaces missing values, in the feature's unit."""
     mean: float
     """Mean of the de-skewed training values."""
     scale: float
-    """Standard deviation of the de-skewed training values; 1 if they are all the same."""
+    """Standard deviation of the de-skewed training values; 1 if all are equal."""
     indicator: bool
-    """Whether a 0/1 feature says that the value was missing."""
+    """Whether a 0/1 feature marks missing values."""
 
     def apply(self, values: Floats) -> Floats:
         """Standardised feature: ``values: [M]`` with NaN for missing -> ``[M]`` without NaN."""
@@ -57,8 +58,8 @@ class NumericColumn:
         if self.transform == "log1p":
             return np.log1p(np.maximum(values, 0.0))
         if self.transform == "yeo-johnson":
-            # Workers that prepare ratings import this module and never come here; it takes half a
-            # second.
+            # Imported here because it takes half a second, and workers that prepare ratings import
+            # this module without calling this method.
             from scipy.stats import yeojohnson
 
             return np.asarray(yeojohnson(values, lmbda=self.power), dtype=np.float64)
@@ -91,7 +92,7 @@ class MovieTable:
         return len(self.ids)
 
     def index_of(self, movie_ids: Integers) -> Integers:
-        """Movie index of each id, -1 for ids that the catalogue does not hold."""
+        """Movie index of each id, -1 for ids that are not in the catalogue."""
         return _positions(self.ids, movie_ids)
 
 
@@ -106,7 +107,7 @@ class Preprocessor:
     decades: tuple[int, ...]
     """``[D]`` release decades of the training movies; decade index = position + 1."""
     numeric: tuple[NumericColumn, ...]
-    """How each numeric feature was made."""
+    """How each numeric feature is computed."""
     rating_mean: float
     """Mean training rating, in stars."""
     rating_min: float
@@ -114,13 +115,13 @@ class Preprocessor:
     rating_max: float
     """Highest training rating; predictions are clipped to it."""
     decay_reference: int
-    """Moment from which a rating's age counts, in seconds since 1970 UTC."""
+    """Time from which the age of ratings counts, in seconds since 1970 UTC."""
     decay_rate_per_day: float
     """Rate of the time decay."""
     movies: MovieTable
-    """The movie side of the data."""
+    """Features of every movie."""
     vocabularies: dict[str, Integers] = field(default_factory=dict)
-    """By list ``[V]``: TMDb's ids of the entries that enough training movies have, ascending."""
+    """By list ``[V]``: TMDb ids of the entries that occur in enough training movies, ascending."""
 
     @cached_property
     def num_users(self) -> int:
@@ -146,11 +147,11 @@ class Preprocessor:
         """exp(-rate * age in days) of each rating, in (0, 1]."""
         age_days = np.maximum(self.decay_reference - timestamps, 0) / 86_400.0
         weight = np.exp(-self.decay_rate_per_day * age_days).astype(np.float32)
-        # A rating so old that its weight rounds to 0 would make 0 / 0 of a normalised weight.
+        # A very old rating's weight would round to 0, and normalising such weights gives 0 / 0.
         return np.maximum(weight, np.finfo(np.float32).tiny)
 
     def save(self, filesystem: fs.FileSystem, folder: str) -> None:
-        """Write ``preprocessor.json``, ``users.parquet`` and ``movies.parquet`` into ``folder``."""
+        """Write ``fitted.json``, ``users.parquet`` and ``movies.parquet`` into ``folder``."""
         filesystem.create_dir(folder, recursive=True)
         pq.write_table(
             pa.table({"user_id": self.user_ids}), f"{folder}/users.parquet", filesystem=filesystem
@@ -161,7 +162,7 @@ class Preprocessor:
 
     @classmethod
     def load(cls, filesystem: fs.FileSystem, folder: str) -> Preprocessor:
-        """Read what ``save`` wrote.
+        """Read a preprocessor that ``save`` wrote.
 
         Raises:
             DataError: if a file is missing, damaged or of another format version.
@@ -172,17 +173,17 @@ class Preprocessor:
             users = pq.read_table(f"{folder}/users.parquet", filesystem=filesystem)
             movies = pq.read_table(f"{folder}/movies.parquet", filesystem=filesystem)
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot read the fitted state in {folder}: {error}") from error
+            raise DataError(f"cannot read the preprocessor in {folder}: {error}") from error
         found = values.pop("format_version", None)
         if found != FORMAT_VERSION:
             raise DataError(
-                f"the fitted state in {folder} has format version {found}, this program reads "
+                f"the preprocessor in {folder} has format version {found}, this program reads "
                 f"version {FORMAT_VERSION}. Prepare the data and train again."
             )
         try:
             return _from_parts(values, users, movies)
         except (KeyError, TypeError) as error:
-            raise DataError(f"the fitted state in {folder} is damaged: {error}") from error
+            raise DataError(f"the preprocessor in {folder} is damaged: {error}") from error
 
 
 def save_preprocessor(state: Preprocessor, folder: Path) -> None:
@@ -191,7 +192,7 @@ def save_preprocessor(state: Preprocessor, folder: Path) -> None:
 
 
 def load_preprocessor(folder: Path) -> Preprocessor:
-    """Read a state from a local folder; raises as ``Preprocessor.load``."""
+    """Read a preprocessor from a local folder; raises as ``Preprocessor.load``."""
     return Preprocessor.load(fs.LocalFileSystem(), str(folder))
 
 
@@ -237,7 +238,7 @@ def _movies_to_arrow(state: Preprocessor) -> pa.Table:
 
 
 def padded_lists(lists: pa.ListArray) -> npt.NDArray[np.int32]:
-    """Lists side by side, ``[M, L]``, filled up with zeros to the longest."""
+    """Lists as rows of ``[M, L]``, padded with zeros to the longest."""
     lengths = np.asarray(lists.value_lengths().fill_null(0))
     result = np.zeros((len(lists), int(lengths.max(initial=0))), dtype=np.int32)
     result[np.arange(result.shape[1]) < lengths[:, None]] = np.asarray(lists.flatten())

@@ -1,8 +1,8 @@
-"""What Ray Data's tasks do to a block of ratings: sum it up, or encode and write it.
+"""Functions that Ray Data's tasks apply to a block of ratings: sum it up, or encode and write it.
 
-A worker process imports this module before its first block, so it must be quick to import: nothing
-here needs torch, scikit-learn or scipy, whose imports take longer than the work on a million rows.
-It does not know Ray either: what lies in the object store comes as functions that fetch it.
+A worker process imports this module before its first block, so importing it must be fast: it needs
+neither torch, scikit-learn nor scipy, whose imports take longer than processing a million rows. It
+does not import Ray either: objects in Ray's store are passed as functions that fetch them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ncf.data.splits import SPLITS, TRAIN, Labels
 PREPARED: Final = pa.schema(
     [
         pa.field("row", pa.int64()),  # position in the release's file
-        pa.field("user_id", pa.int64()),  # as released: tells apart users without a training rating
+        pa.field(
+            "user_id", pa.int64()
+        ),  # as released: distinguishes users without a training rating
         pa.field("user_index", pa.int32()),  # 0: no training rating
         pa.field("movie_index", pa.int32()),  # position in movies.parquet
         pa.field("rating", pa.float32()),  # stars
@@ -32,21 +34,21 @@ PREPARED: Final = pa.schema(
 )
 
 ROWS_PER_GROUP: Final = 1 << 18
-"""Rows that streaming training reads together: 3 MB of a file. Between 2^16 and 2^20, neither the
-files' size nor the time to read them depends on it by more than 3 %."""
+"""Rows that streaming training reads together: 3 MB of a file. Between 2^16 and 2^20, it
+changes the size of files and the time to read them by no more than 3 %."""
 
 _REPEATED: Final = ["user_id", "user_index", "movie_index", "rating"]
-"""Columns whose values come often enough for a dictionary to save time and space."""
+"""Columns whose values repeat often enough for a dictionary to save time and space."""
 
 
 def statistics(block: pa.Table, labels: Callable[[], Labels]) -> pa.Table:
-    """One row that holds the sums over a block's training rows, and all its movies.
+    """One row with the sums over a block's training rows, and the ids of all its movies.
 
     ``labels`` fetches the ``[N]`` labels of all rows.
     """
     is_training = labels()[block["row"].to_numpy()] == TRAIN
     rows = block.drop_columns(["row"]).filter(pa.array(is_training))
-    # Arrow finds distinct values by hashing; NumPy sorts, which takes several times as long.
+    # Arrow finds distinct values by hashing; NumPy sorts, which is several times slower.
     movies = rows["movie_id"].value_counts()
     ratings = rows["rating"].to_numpy().astype(np.float64)
     return pa.table(
@@ -73,10 +75,10 @@ def write(
     preprocessor: Callable[[], Preprocessor],
     destination: tuple[fs.FileSystem, str],
 ) -> pa.Table:
-    """Encode a block and write its rows, a file for each split; returns how many.
+    """Encode a block and write one file for each split; return the number of rows.
 
-    Ray's own ``write_parquet`` leaves the rows of a file in any order, so that whoever reads them
-    has to sort them all. Here a task that Ray repeats writes the same files again.
+    Ray's own ``write_parquet`` does not preserve the order of rows, so readers would have to sort
+    them. A task that Ray repeats writes the same files again.
     """
     filesystem, folder = destination
     of_block = labels()[block["row"].to_numpy()]
@@ -108,5 +110,5 @@ def _encode(block: pa.Table, preprocessor: Preprocessor) -> pa.Table:
         "weight": preprocessor.decay_weight(timestamps),
         "timestamp": block["timestamp"],
     }
-    # The split is told by the folder.
+    # The folder's name holds the split.
     return pa.table(columns, schema=pa.schema([f for f in PREPARED if f.name != "split"]))

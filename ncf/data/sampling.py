@@ -14,18 +14,18 @@ from ncf.data.batches import Batch, Batches, RatingSource, chunks, concatenated
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of every batch one of several workers takes."""
+    """The part of every batch that one of several workers processes."""
 
     rank: int = 0
     world_size: int = 1
 
     def of(self, batch: Batch) -> Batch:
-        """Every ``world_size``-th row, from ``rank`` on; possibly none."""
+        """Every ``world_size``-th row, starting at ``rank``; possibly none."""
         return batch if self.world_size == 1 else batch[slice(self.rank, None, self.world_size)]
 
 
 SINGLE_WORKER: Final = Shard()
-"""The share of a worker that has no others beside it: everything."""
+"""The shard of a single worker: all rows."""
 
 
 class ShardedBatch(NamedTuple):
@@ -33,9 +33,9 @@ class ShardedBatch(NamedTuple):
 
     rows: Batch
     batch_size: int
-    """Rows of the whole batch."""
+    """Rows of the whole batch, over all workers."""
     starts: torch.Tensor | None = None
-    """``[C + 1]`` boundaries of groups of one user's rows each, if rows come in groups."""
+    """``[C + 1]`` boundaries of groups, each with rows of one user, if rows are grouped."""
 
 
 ShardedBatches = Generator[ShardedBatch, None, None]
@@ -46,16 +46,16 @@ def shuffled(
 ) -> ShardedBatches:
     """One epoch of batches in random order.
 
-    The permutation depends on ``generator`` alone, so workers that seed it alike part the same
-    batches among them, and any number of workers takes the same optimiser steps.
+    The permutation depends only on ``generator``, so workers with equal seeds divide the same
+    batches, and any number of workers takes the same optimiser steps.
     """
     for batch in of_size(batch_size, rows.shuffled_windows(generator)):
         yield ShardedBatch(shard.of(batch), len(batch))
 
 
 def of_size(size: int, windows: Iterator[Batch]) -> Batches:
-    """All rows in order, ``world_size`` at a time but for the last ones, across the windows'
-    borders."""
+    """All rows in order, ``size`` at a time except for the last ones, across the boundaries of
+    windows."""
     rest: Batch | None = None
     for window in windows:
         taken = 0
@@ -68,8 +68,8 @@ def of_size(size: int, windows: Iterator[Batch]) -> Batches:
             yield rest
         last = taken + max((len(window) - taken) // size - 1, 0) * size
         yield from chunks(window[taken:last], size)
-        # What is left when the next window is asked for is a copy, and nothing refers to this one:
-        # else it would stay while the one after the next is read.
+        # Copy the rest, so that nothing refers to this window while the next ones are read:
+        # otherwise three windows would be in memory.
         rest = window[last:].map(_copied)
         del window
         if len(rest) >= size:
@@ -90,9 +90,9 @@ def grouped(
     generator: torch.Generator,
     shard: Shard = SINGLE_WORKER,
 ) -> ShardedBatches:
-    """One epoch of batches of whole groups, about ``batch_size`` rows each; otherwise as above.
+    """One epoch of batches of whole groups, about ``batch_size`` rows each; else as ``shuffled``.
 
-    A worker's share is every n-th group of a batch.
+    A worker's shard is every ``world_size``-th group of a batch, starting at ``rank``.
     """
     order, starts = grouping.draw(rows.users.cpu().long(), generator)
     lengths = starts.diff()
@@ -111,12 +111,12 @@ def grouped(
 
 @dataclass(frozen=True)
 class Grouping:
-    """How each user's rows are divided, anew for every epoch."""
+    """Divides each user's rows into groups, differently in every epoch."""
 
     largest: int
-    """Rows of a group at most; the rows of a user are divided evenly among as few as it takes."""
+    """Maximum rows of a group; a user's rows are divided evenly among as few groups as possible."""
     cold_start_share: float
-    """Share of each user's rows that is put into groups of ``COLD_START_ROWS`` rows at most."""
+    """Share of each user's rows in groups of at most ``COLD_START_ROWS`` rows."""
 
     def draw(
         self, users: torch.Tensor, generator: torch.Generator
@@ -126,7 +126,7 @@ class Grouping:
         order = order[torch.argsort(users[order], stable=True)]
         ordered = users[order]
         _, counts = torch.unique_consecutive(ordered, return_counts=True)
-        # Rounded at random: users with few rows have small groups too, in some epochs.
+        # Rounded at random, so that users with few rows also have small groups in some epochs.
         small = (
             counts * self.cold_start_share + torch.rand(len(counts), generator=generator)
         ).long()
@@ -140,7 +140,7 @@ class Grouping:
         group = torch.where(
             in_small,
             position // small_size[user],
-            # Beyond every small group's number.
+            # Larger than the number of any small group.
             len(users) + (position - small[user]) * num_large[user] // large[user].clamp(min=1),
         )
         begins = torch.ones(len(users), dtype=torch.bool)
@@ -150,13 +150,13 @@ class Grouping:
 
 
 COLD_START_ROWS: Final = 5
-"""Rows of a small group at most."""
+"""Maximum rows of a small group."""
 
 
 def _expand_ranges(
     starts: torch.Tensor, lengths: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All positions in some ranges, one range after the other, and their boundaries."""
+    """All positions in the given ranges, one range after the other, and the ranges' boundaries."""
     bounds = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
     offsets = torch.repeat_interleave(starts - bounds[:-1], lengths)
     return torch.arange(int(bounds[-1])) + offsets, bounds

@@ -1,4 +1,4 @@
-"""Splits that somebody else has made: files that list the training and the test ratings."""
+"""Published splits: files that list the training and the test ratings."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _UNLISTED: Final = -1
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Ratings, each known by its user and movie."""
+    """Ratings, each identified by its user and movie."""
 
     users: Integers
     movies: Integers
 
     def at(self, row: int) -> str:
-        """A rating in words."""
+        """A description of a rating for messages."""
         return f"user {self.users[row]}, movie {self.movies[row]}"
 
 
 def assign(config: SplitConfig, folder: str, users: Integers, movies: Integers) -> Labels:
-    """Label every row as ``config.files`` lists it, with validation rows from the training rows.
+    """Label every row as listed in ``config.files``; draw validation rows from the training rows.
 
     Args:
         config: its ``validation`` is a share of all rows, as in the other splits.
-        folder: where relative names start.
+        folder: base of relative names.
         users: ``[N]`` user ids, in file order.
-        movies: ``[N]`` movie ids; no pair of user and movie comes twice.
+        movies: ``[N]`` movie ids; pairs of user and movie are distinct.
 
     Raises:
-        DataError: if a file cannot be read, if a rating is listed for both training and test or is
-            not in the data, or if one of the data is not listed.
+        DataError: if a file cannot be read, if a listed rating is in both training and test or
+            not in the data, or if a rating of the data is not listed.
     """
     assert config.files is not None
     rows = _Pairs(users, movies)
@@ -64,7 +64,7 @@ def checksums(files: SplitFiles, folder: str) -> dict[str, list[str]]:
     """SHA-256 of each file, by split.
 
     Raises:
-        DataError: if one cannot be read.
+        DataError: if a file cannot be read.
     """
     return {
         split: [hashlib.sha256(_content(_locate(name, folder))).hexdigest() for name in names]
@@ -73,13 +73,13 @@ def checksums(files: SplitFiles, folder: str) -> dict[str, list[str]]:
 
 
 def _locate(name: str, folder: str) -> Path:
-    """The file, in ``folder`` or, as a release's own folder may be, one level below."""
+    """Find the file in ``folder`` or one level below, where a release's own folder may be."""
     path = Path(name).expanduser()
     if not path.is_absolute():
         if not folder:
             raise DataError(
-                f"split.files names {name!r}, a path from data.path, which is not set. Set it, or "
-                "give an absolute path."
+                f"split.files names {name!r}, a path relative to data.path, which is not set. "
+                "Set it, or give an absolute path."
             )
         root = Path(folder).expanduser()
         places = (root, *(sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ()))
@@ -128,7 +128,7 @@ def _read(file: Path) -> pa.Table:
     try:
         return csv.read_csv(
             file,
-            # A single thread can say in which row it failed.
+            # With a single thread, errors name the row.
             read_options=csv.ReadOptions(
                 column_names=_COLUMNS if has_tabs else None, use_threads=False
             ),
@@ -145,7 +145,7 @@ def _read(file: Path) -> pa.Table:
 
 
 def _keys(rows: _Pairs, listed: _Pairs) -> tuple[Integers, Integers]:
-    """One number for each pair, the same for the same pair on both sides."""
+    """One number for each pair; equal pairs have equal numbers on both sides."""
     _, user_codes = np.unique(np.r_[rows.users, listed.users], return_inverse=True)
     movies, movie_codes = np.unique(np.r_[rows.movies, listed.movies], return_inverse=True)
     keys = user_codes.astype(np.int64) * len(movies) + movie_codes

@@ -24,10 +24,10 @@ Integers = npt.NDArray[np.int64]
 
 
 def assign(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels:
-    """Label every row, ``users: [N]`` and ``timestamps: [N]`` being in file order.
+    """Label every row; ``users: [N]`` and ``timestamps: [N]`` are in file order.
 
     Raises:
-        DataError: if the training or test split, or a wanted validation split, would be empty.
+        DataError: if the training or test split, or a requested validation split, would be empty.
     """
     if config.kind == "random":
         return assign_at_random(config, len(users))
@@ -40,7 +40,7 @@ def assign(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels
 
 
 def assign_at_random(config: SplitConfig, num_rows: int) -> Labels:
-    """Label ``num_rows`` rows for the random split, which depends on their number alone.
+    """Label ``num_rows`` rows for the random split, which depends only on their number.
 
     Raises:
         DataError: as ``assign``.
@@ -51,28 +51,29 @@ def assign_at_random(config: SplitConfig, num_rows: int) -> Labels:
 
 
 def fold_validation_into_training(labels: Labels) -> Labels:
-    """The labels for the final model, which learns from training and validation rows alike."""
+    """Labels for the final model, in which validation rows are training rows."""
     return np.where(labels == VALIDATION, np.int8(TRAIN), labels)
 
 
 def _random(config: SplitConfig, num_rows: int) -> Labels:
     labels = np.zeros(num_rows, dtype=np.int8)
     if math.ceil(config.test * num_rows) >= num_rows:
-        return labels  # scikit-learn refuses to leave no training row, in words of its own
-    # Workers that prepare ratings import this module and never come here; it takes a second.
+        return labels  # refuse_empty has the message; scikit-learn would raise its own
+    # Imported here because it takes a second, and workers that prepare ratings import this module
+    # without calling this function.
     from sklearn.model_selection import ShuffleSplit
 
-    # What train_test_split does too, which then copies the rows that it is given.
+    # The same draw as train_test_split, which would also copy the rows.
     shuffle = ShuffleSplit(n_splits=1, test_size=config.test, random_state=config.seed)
     rest, test = next(shuffle.split(labels))
     labels[test] = TEST
-    # The rest is already shuffled, so its first rows are a random sample: no second generator.
+    # The rest is already shuffled, so its first rows are a random sample.
     labels[rest[: round(config.validation * num_rows)]] = VALIDATION
     return labels
 
 
 def _global_time(config: SplitConfig, timestamps: Integers) -> Labels:
-    """Cut at two moments; ratings of one second are never parted."""
+    """Cut at two moments; ratings of the same second stay together."""
     ordered = np.sort(timestamps)
     num_rows = len(ordered)
     labels = np.zeros(num_rows, dtype=np.int8)
@@ -96,7 +97,7 @@ def _per_user_time(config: SplitConfig, users: Integers, timestamps: Integers) -
     counts = np.diff(np.r_[starts, len(users)])
     num_test = np.round(config.test * counts).astype(np.int64)
     num_held_out = np.round((config.test + config.validation) * counts).astype(np.int64)
-    # A user's rows are, from old to new: training, validation, test.
+    # From old to new, a user's rows are training, validation and test rows.
     runs = np.stack([counts - num_held_out, num_held_out - num_test, num_test], axis=1)
     labels = np.empty(len(users), dtype=np.int8)
     labels[order] = np.repeat(np.tile(_LABELS, len(counts)), runs.ravel())
@@ -104,10 +105,10 @@ def _per_user_time(config: SplitConfig, users: Integers, timestamps: Integers) -
 
 
 def refuse_empty(labels: Labels, config: SplitConfig) -> None:
-    """Check that every split that is wanted has rows.
+    """Check that every requested split has rows.
 
     Raises:
-        DataError: if one has none.
+        DataError: if one is empty.
     """
     counts = np.bincount(labels, minlength=len(SPLITS))
     wanted = [TRAIN, TEST] + ([VALIDATION] if config.validation else [])

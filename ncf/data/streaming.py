@@ -1,4 +1,4 @@
-"""Rows that are not in memory: read from disk while others are trained on."""
+"""Stream rows from disk: read some while the model trains on others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ncf.data.batches import Batch, Batches
 from ncf.data.dataset import COLUMNS, PreparedDataset, RowGroup
 
 WINDOW_ROWS: Final = 1 << 21
-"""Rows of a window: 50 MB as tensors, three times that while they are read."""
+"""Rows of a window: 50 MB as tensors, three times as much while they are read."""
 
 _ROW: Final = np.dtype(
     [
@@ -39,35 +39,34 @@ _END: Final = object()
 
 @dataclass(frozen=True)
 class Streamed:
-    """A split's rows, of which two windows at most are in memory.
+    """A split's rows, with at most two windows in memory.
 
-    Before the first epoch all rows are read once and scattered over temporary files, to each row
-    one at random: a window is one of these files, and so a random sample of all rows. An epoch has
-    the windows in random order and each window's rows in random order. What differs from a
-    permutation of all rows is that those of one window come one after the other, and that rows
-    which once were in one window always are.
+    Before the first epoch all rows are read once and scattered over temporary files at random. A
+    window is one of these files, and therefore a random sample of all rows. An epoch reads the
+    windows in random order and permutes the rows of each. Unlike in a permutation of all rows, the
+    rows of a window are consecutive, and rows in the same window stay in it in every epoch.
 
-    Windows of consecutive rows would save the files, but those are the rows of few users, and
-    between two windows with a user's rows all that changes the user is the ridge: see "Rows that do
-    not fit" in docs/performance.md.
+    Windows of consecutive rows would need no files, but they hold the rows of few users, and
+    between two windows with rows of a user only the ridge penalty changes the user's vector: see
+    "Rows that do not fit" in docs/performance.md.
     """
 
     prepared: PreparedDataset
-    """Where the rows are; every worker reads all of them, whatever its share."""
+    """Data set of the rows; every worker reads all of them, whatever its shard."""
     split: str
     """``train``, ``validation`` or ``test``."""
     device: torch.device
-    """Where batches are to be."""
+    """Device of the batches."""
     window: int = WINDOW_ROWS
-    """Rows of a window, on average."""
+    """Mean number of rows of a window."""
     changes: tuple[Callable[[Batch], Batch], ...] = ()
-    """What is done to rows that were read."""
+    """Functions applied to rows after reading."""
 
     def __len__(self) -> int:
         return self.prepared.manifest.counts[self.split]
 
     def map(self, change: Callable[[Batch], Batch]) -> Streamed:
-        """The same rows, changed whenever they are read."""
+        """The same rows, with ``change`` applied whenever they are read."""
         return replace(self, changes=(*self.changes, change))
 
     def parts(self) -> Batches:
@@ -75,14 +74,14 @@ class Streamed:
         yield from read_ahead(map(self._read, self.prepared.row_groups(self.split)))
 
     def shuffled_windows(self, generator: torch.Generator) -> Batches:
-        """All rows once, a window at a time, in an order that ``generator`` alone determines.
+        """All rows once, a window at a time, in an order that depends only on ``generator``.
 
         Raises:
-            OSError: if there is no room for the temporary files, which take 24 bytes a row.
+            OSError: if there is no space for the temporary files, which take 24 bytes a row.
         """
         files = self._scattered
         order = torch.randperm(len(files), generator=generator).tolist()
-        # Drawn here, because the thread that reads must not share the generator.
+        # Drawn here, because the reading thread must not share the generator.
         seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
         yield from read_ahead(
             self._permuted(files[number], seed) for number, seed in zip(order, seeds, strict=True)
@@ -90,7 +89,7 @@ class Streamed:
 
     @cached_property
     def _scattered(self) -> Sequence[BinaryIO]:
-        """The windows; the files have no names, so that none is left whatever ends the process."""
+        """The windows. Files without names, so that none is left however the process ends."""
         count = math.ceil(len(self) / self.window)
         folder = scratch_folder(os.environ)
         files = [tempfile.TemporaryFile(dir=folder) for _ in range(count)]  # noqa: SIM115
@@ -99,7 +98,7 @@ class Streamed:
             rows = np.empty(len(part), _ROW)
             for name in _ROW.names or ():
                 rows[name] = getattr(part, name).cpu()
-            # The same for every seed and worker; the order of an epoch is drawn besides.
+            # The same for every seed and worker; the order of an epoch is drawn separately.
             window_of = np.random.default_rng(number).integers(count, size=len(rows))
             rows = rows[np.argsort(window_of, kind="stable")]
             ends = np.cumsum(np.bincount(window_of, minlength=count))
@@ -127,16 +126,16 @@ def _close(files: Sequence[BinaryIO]) -> None:
 
 
 def scratch_folder(environ: Mapping[str, str]) -> str | None:
-    """Where temporary files of many gigabytes belong; None is what Python takes."""
-    # Python takes /tmp, which is in memory on many systems.
+    """Folder for temporary files of many gigabytes; None is Python's default."""
+    # Python's default is /tmp, which is in memory on many systems.
     return None if "TMPDIR" in environ or not Path("/var/tmp").is_dir() else "/var/tmp"  # noqa: S108
 
 
 def read_ahead(items: Iterable[T]) -> Generator[T, None, None]:
-    """The same items, each made by a thread while the one before it is in use.
+    """The same items, each computed by a thread while the previous one is in use.
 
-    Two exist at a time at most, if who gets one lets go of it before asking for the next. Closing
-    this generator, or an error of ``items``, which is raised here as it is, ends the thread.
+    At most two exist at a time, if the consumer releases each before requesting the next. Closing
+    this generator ends the thread, and so does an exception of ``items``, which is raised here.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(1, "read-ahead") as reader:

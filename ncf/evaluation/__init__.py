@@ -1,4 +1,4 @@
-"""Metrics, predictions for every row, errors by kind of row, calibration, ranking metrics, and
+"""Metrics, predictions for every row, errors by slice, calibration, ranking metrics, and
 paired comparisons of models with confidence intervals. May import ``ncf.models`` and below."""
 
 __all__ = [

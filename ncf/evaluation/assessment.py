@@ -1,4 +1,4 @@
-"""What the predictions of several models for the same rows tell about the models."""
+"""Compare several models by their predictions for the same rows."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ncf.evaluation.slices import Slice, Slicing, errors_by_slice
 
 @dataclass(frozen=True)
 class Assessment:
-    """Differences between models, and a closer look at some of them."""
+    """Differences between models, their calibration, and errors of some of them by slice."""
 
     num_users: int
-    """Users that have rows."""
+    """Number of users with rows."""
     differences: tuple[Difference, ...]
-    """RMSE and MAE of each pair; none if there is one user alone."""
+    """RMSE and MAE of each pair; empty if there is only one user."""
     slices: tuple[Slice, ...]
-    """Errors of the models looked at more closely, by kind of row."""
+    """Errors by kind of row, of the models in ``closer``."""
     calibrations: tuple[Calibration, ...]
-    """Of every model."""
+    """Calibration of every model."""
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows that were predicted."""
+    """Rows with predictions."""
 
     users: npt.NDArray[np.int64]
-    """``[N]`` ids, also of users without a training rating."""
+    """``[N]`` user ids, including users without a training rating."""
     actual: npt.NDArray[np.floating]
-    """``[N]`` what was to be predicted."""
+    """``[N]`` true ratings."""
     slicings: tuple[Slicing, ...]
 
 
@@ -48,27 +48,27 @@ def assess(
     """Compare models.
 
     Args:
-        rows: what was predicted.
-        models: name and predictions ``[S, N]`` of each model's seeds; read one after the other, so
+        rows: the scored rows.
+        models: name and predictions ``[S, N]`` of each model's seeds, consumed one at a time, so
             that they need not be in memory together.
-        pairs: names of models whose errors are compared.
-        closer: names of models whose errors are divided by kinds of rows.
+        pairs: names of the two models of each comparison.
+        closer: names of models whose errors are computed by slice.
         num_resamples: draws of the bootstrap.
     """
     codes, users = np.unique(rows.users, return_inverse=True)
-    sums, calibrations, looked_at = [], [], {}
+    sums, calibrations, errors_of = [], [], {}
     for name, predictions in models:
         errors = predictions - rows.actual
         sums.append(UserErrors.of(name, users, len(codes), errors))
         calibrations.append(Calibration.of(name, predictions, rows.actual))
         if name in closer:
-            looked_at[name] = errors
+            errors_of[name] = errors
     return Assessment(
         num_users=len(codes),
-        # Other seeds count too: the question is which loss is better, not which of its models.
+        # Include the variation over seeds: the comparison is of methods, not of single models.
         differences=differences(sums, pairs, num_resamples=num_resamples, vary_seeds=True)
         if len(codes) > 1
         else (),
-        slices=errors_by_slice(rows.slicings, [(name, looked_at[name]) for name in closer]),
+        slices=errors_by_slice(rows.slicings, [(name, errors_of[name]) for name in closer]),
         calibrations=tuple(calibrations),
     )

@@ -1,4 +1,4 @@
-"""Whether predictions mean what they say: ratings near 4 where 4 was predicted."""
+"""Calibration: whether the mean rating is near 4 where 4 was predicted."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Rows with predictions of about the same height."""
+    """Rows with similar predictions."""
 
     num_rows: int
     predicted: float
     """Mean prediction."""
     actual: float
-    """Mean of what was predicted."""
+    """Mean true rating."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Predictions of one model against the truth, over all its training seeds."""
+    """Predictions of one model against true ratings, over all its training seeds."""
 
     model: str
     bins: tuple[CalibrationBin, ...]
     """By tenths of the predictions; fewer bins where many predictions are equal."""
     expected_error: float
-    """Mean over rows of the distance between a bin's mean prediction and mean truth."""
+    """Mean over rows of the distance between the mean prediction and mean rating of their bin."""
     slope: float | None
-    """Of the least-squares line of truth on prediction: 1 if calibrated, below 1 if predictions
-    vary too much; None if all predictions are equal."""
+    """Slope of the least-squares line of ratings on predictions: 1 if calibrated, below 1 if
+    predictions vary too much; None if all predictions are equal."""
     intercept: float | None
-    """Of that line."""
+    """Intercept of that line."""
 
     @classmethod
     def of(
@@ -42,14 +42,14 @@ class Calibration:
         actual: npt.NDArray[np.floating],
         num_bins: int = 10,
     ) -> Calibration:
-        """From ``predictions: [S, N]`` of each seed and the truth ``actual: [N]``.
+        """Compute from each seed's ``predictions: [S, N]`` and true ratings ``actual: [N]``.
 
-        Each seed's predictions are judged as they are: their mean would be better calibrated
-        than any model that can be kept.
+        Seeds are not averaged: the mean of their predictions would be better calibrated than
+        any single model.
         """
         guesses = predictions.astype(np.float64).ravel()
         truths = np.tile(actual.astype(np.float64), len(predictions))
-        # Equal predictions share a bin, whatever the order of their rows.
+        # Equal predictions share a bin, regardless of the order of rows.
         edges = np.unique(np.quantile(guesses, np.arange(1, num_bins) / num_bins))
         groups = np.searchsorted(edges, guesses, side="right")
         counts = np.bincount(groups)

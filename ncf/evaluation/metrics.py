@@ -1,10 +1,14 @@
-"""RMSE, MAE and R2 as mergeable sums over all rows, never as means of batch means."""
+"""Metrics of predicted ratings, from mergeable sums over all rows, never as means of batch means.
+
+A metric is an entry of ``_DEFINITIONS``; ``METRICS`` has it for both scales.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 
@@ -14,7 +18,7 @@ _SHIFT = 3.0
 
 @dataclass(frozen=True)
 class ErrorSums:
-    """Sums over rows from which the three metrics follow; ``a + b`` merges two sets of rows."""
+    """Sums over rows from which the metrics follow; ``a + b`` merges two sets of rows."""
 
     count: float = 0.0
     squared: float = 0.0
@@ -33,7 +37,7 @@ class ErrorSums:
 
     @classmethod
     def from_vector(cls, vector: torch.Tensor) -> ErrorSums:
-        """The inverse of ``error_vector``: ``vector: [5]``."""
+        """The inverse of ``error_vector``: ``vector: [NUM_SUMS]``."""
         return cls(*vector.tolist())
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
@@ -42,33 +46,30 @@ class ErrorSums:
     @property
     def rmse(self) -> float:
         """Root of the mean squared error; NaN for no rows."""
-        return math.sqrt(self.squared / self.count) if self.count else math.nan
+        return _rmse(self)
 
     @property
     def mae(self) -> float:
         """Mean absolute error; NaN for no rows."""
-        return self.absolute / self.count if self.count else math.nan
+        return _mae(self)
 
     @property
     def r2(self) -> float:
         """1 - squared error / squared deviation from the mean; NaN if all targets are equal."""
-        if not self.count:
-            return math.nan
-        deviation = self.target_squared - self.target**2 / self.count
-        return 1 - self.squared / deviation if deviation > 1e-12 * self.count else math.nan
+        return _r2(self)
 
     def as_dict(self) -> dict[str, float]:
         """The metrics under the names that ``metrics.json`` uses."""
-        return {
-            "rmse": self.rmse,
-            "mae": self.mae,
-            "r2": self.r2,
-            "num_ratings": int(self.count),
-        }
+        values = {name: of_sums(self) for name, _, of_sums in _DEFINITIONS}
+        return {**values, "num_ratings": int(self.count)}
+
+
+NUM_SUMS: Final = len(fields(ErrorSums))
+"""Number of sums."""
 
 
 def error_vector(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The sums of ``ErrorSums`` as a tensor ``[5]`` on the inputs' device, ready to be added up."""
+    """The sums of ``ErrorSums`` as a tensor ``[NUM_SUMS]`` on the device of the inputs."""
     # Accelerators without float64 exist, but none that Ray schedules as a GPU worker here.
     error = predictions.double() - targets.double()
     shifted = targets.double() - _SHIFT
@@ -98,3 +99,63 @@ class Scores:
     def as_dict(self) -> dict[str, Any]:
         """Metrics in stars at the top, those on the decayed scale under ``decayed``."""
         return {**self.stars.as_dict(), "decayed": self.decayed.as_dict()}
+
+
+def _rmse(sums: ErrorSums) -> float:
+    return math.sqrt(sums.squared / sums.count) if sums.count else math.nan
+
+
+def _mae(sums: ErrorSums) -> float:
+    return sums.absolute / sums.count if sums.count else math.nan
+
+
+def _r2(sums: ErrorSums) -> float:
+    if not sums.count:
+        return math.nan
+    deviation = sums.target_squared - sums.target**2 / sums.count
+    return 1 - sums.squared / deviation if deviation > 1e-12 * sums.count else math.nan
+
+
+Direction = Literal["min", "max"]
+"""Whether less or more is better."""
+
+_DEFINITIONS: Final[tuple[tuple[str, Direction, Callable[[ErrorSums], float]], ...]] = (
+    ("rmse", "min", _rmse),
+    ("mae", "min", _mae),
+    ("r2", "max", _r2),
+)
+"""Name, direction and value of each metric; ``metrics.json`` has them in this order."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number by which models, epochs and trials are compared."""
+
+    name: str
+    """Its key in ``METRICS``; the epoch's record has it as ``validation_<name>``."""
+    direction: Direction
+    needs: Literal["stars", "decayed"]
+    """Which predictions it compares with the targets, see ``Scores``."""
+    of_sums: Callable[[ErrorSums], float]
+
+    def of(self, scores: Scores) -> float:
+        """The metric's value; NaN where it is not defined, such as for no rows."""
+        return self.of_sums(scores.stars if self.needs == "stars" else scores.decayed)
+
+    def error(self, scores: Scores) -> float:
+        """The value where less is better, else its negative: what is to be minimised."""
+        value = self.of(scores)
+        return value if self.direction == "min" else -value
+
+
+METRICS: Final[dict[str, Metric]] = {
+    metric.name: metric
+    for metric in (
+        *(Metric(name, way, "stars", of) for name, way, of in _DEFINITIONS),
+        *(
+            Metric(f"decayed_{name}", direction, "decayed", of)
+            for name, direction, of in _DEFINITIONS
+        ),
+    )
+}
+"""All metrics by name: ``rmse`` is in stars, ``decayed_rmse`` on the scale rating * weight."""

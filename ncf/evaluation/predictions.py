@@ -1,4 +1,4 @@
-"""A model's prediction for every single row, kept for whatever is asked of it later."""
+"""A model's predictions for every row, and errors over all rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import distributed, nn
 
 from ncf.data.batches import Batch, RatingSource, chunks
 from ncf.data.sampling import SINGLE_WORKER, Shard, sum_over_workers
-from ncf.evaluation.metrics import ErrorSums, Scores, error_vector
+from ncf.evaluation.metrics import NUM_SUMS, ErrorSums, Scores, error_vector
 from ncf.models.targets import Objective
 from ncf.models.weights import unwrapped
 
 Floats = npt.NDArray[np.float32]
 
 EVALUATION_CHUNK: Final = 4096
-"""Rows per forward pass in evaluation: enough that overhead does not matter, and few enough that
-the activations stay in the cache."""
+"""Rows per forward pass in evaluation: enough to make overhead negligible, and few enough to keep
+the activations in the cache."""
 
 _KEPT_NUMBERS: Final = 4_000_000
 
@@ -35,15 +35,15 @@ class Predictions:
     stars: Floats
     """``[N]`` ratings, clipped to the range of the training ratings."""
     decayed: Floats
-    """``[N]`` the same on the scale rating * weight."""
+    """``[N]`` predictions on the scale rating * weight."""
 
     def to_arrow(self, rows: npt.NDArray[np.int64]) -> pa.Table:
-        """A table, with ``rows: [N]`` as the positions in the release's file."""
+        """Convert to a table; ``rows: [N]`` are positions in the release's file."""
         return pa.table({"row": rows, "stars": self.stars, "decayed": self.decayed})
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Predictions:
-        """Read back what ``to_arrow`` made."""
+        """Convert a table of ``to_arrow`` back."""
         return cls(table["stars"].to_numpy(), table["decayed"].to_numpy())
 
     @classmethod
@@ -61,14 +61,14 @@ class Predictions:
         )
 
     def on(self, scale: str) -> Floats:
-        """``[N]`` on the scale ``stars`` or ``decayed``."""
+        """``[N]`` predictions on the scale ``stars`` or ``decayed``."""
         return self.decayed if scale == "decayed" else self.stars
 
 
 def predict(
     model: nn.Module, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
 ) -> Predictions:
-    """Predict every row; with several workers each computes its share, and all get the whole."""
+    """Predict every row; each of several workers computes its shard, and all return all rows."""
     model.eval()
     network = unwrapped(model)
     found = torch.zeros(2, len(rows), device=rows.device)
@@ -92,12 +92,12 @@ def predict(
 def evaluate(
     model: nn.Module, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
 ) -> Scores:
-    """Errors over all ``rows``, whatever part of them each worker computes."""
+    """Errors over all ``rows``, summed over the shards of all workers."""
     model.eval()
-    # glibc keeps as much freed memory as the largest block it saw freed; without this, it returns
-    # that of each chunk to the system, and fetching it again takes as long as the arithmetic.
+    # glibc retains as much freed memory as the largest block it has freed. Without this, it returns
+    # the memory of each chunk to the system, and getting it back takes as long as the arithmetic.
     torch.empty(_KEPT_NUMBERS)
-    totals = torch.zeros(2, 5, dtype=torch.float64, device=rows.device)
+    totals = torch.zeros(2, NUM_SUMS, dtype=torch.float64, device=rows.device)
     with torch.no_grad(), closing(rows.parts()) as parts:
         for batch in (b for part in parts for b in chunks(shard.of(part), EVALUATION_CHUNK)):
             outputs = _point(model, model(batch.users, batch.movies, batch.times))
@@ -110,5 +110,5 @@ def evaluate(
 
 
 def _point(model: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
-    """One number a row, also of a model that predicts a distribution."""
+    """One number a row, including models that predict a distribution."""
     return outputs if outputs.dim() == 1 else unwrapped(model).expected_rating(outputs)

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 RANKED: Final = 10
-"""Movies at the top of a ranking that are scored."""
+"""Number of movies at the top of a ranking that are scored."""
 
 
 RELEVANT_STARS: Final = 4.0
-"""A held-out rating from which on a movie should have been recommended."""
+"""Lowest held-out rating of a relevant movie."""
 
 
 @dataclass(frozen=True)
 class SeenMovies:
-    """Which movies each user has rated, as compressed rows."""
+    """Movies that each user has rated, in compressed sparse row format."""
 
     starts: npt.NDArray[np.int64]
     """``[U + 2]``: user index u has ``movies[starts[u]:starts[u + 1]]``."""
@@ -29,32 +29,32 @@ class SeenMovies:
     def of(
         cls, users: npt.NDArray[np.int32], movies: npt.NDArray[np.int32], num_users: int
     ) -> SeenMovies:
-        """From rating rows ``users: [N]`` and ``movies: [N]``."""
+        """Build from rating rows ``users: [N]`` and ``movies: [N]``."""
         order = np.argsort(users, kind="stable")
         counts = np.bincount(users, minlength=num_users + 1)
         return cls(np.concatenate([[0], np.cumsum(counts)]), movies[order])
 
     def by(self, user: int) -> npt.NDArray[np.int32]:
-        """Positions of the movies that a user index has rated."""
+        """Positions of the movies that the user with this index has rated."""
         return self.movies[self.starts[user] : self.starts[user + 1]]
 
 
 @dataclass(frozen=True)
 class RankingScores:
-    """How many of the movies that users came to like stand at the top of their rankings.
+    """How many relevant movies are at the top of users' rankings.
 
-    Means over users; a movie is relevant or not.
+    Means over users; relevance is binary.
     """
 
     ndcg: float
     """Discounted gain of the relevant movies among the first ``RANKED``, 1 / log2(1 + rank) each,
-    divided by the most that could be had. Jarvelin and Kekalainen, 2002,
+    divided by the maximum. Jarvelin and Kekalainen, 2002,
     https://doi.org/10.1145/582415.582418."""
     recall: float
     """Share of a user's relevant movies that are among the first ``RANKED``."""
     map: float
-    """Mean precision at the ranks of the relevant movies among the first ``RANKED``, where those
-    that are not among them count as 0, as far as there was room for them."""
+    """Mean precision at the ranks of the relevant movies, of which at most ``RANKED`` count; those
+    not among the first ``RANKED`` have a precision of 0."""
 
     @classmethod
     def of(

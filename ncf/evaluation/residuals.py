@@ -1,4 +1,4 @@
-"""Residuals, prediction minus truth, of one model on kinds of rows."""
+"""Residuals (prediction minus rating) of one model by kind of row."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Residuals:
     label: str
     num_rows: int
     mean: float
-    """Above 0 where predictions are too high; over all rows and seeds."""
+    """Mean over all rows and seeds; above 0 if predictions are too high."""
     rmse: float
-    """Mean over seeds of each seed's."""
+    """Mean over seeds of the RMSE."""
 
 
 def residuals(way: Slicing, errors: npt.NDArray[np.floating]) -> tuple[Residuals, ...]:
-    """Of each kind that has rows; ``errors: [S, N]`` are prediction minus truth of each seed."""
+    """Residuals of each kind with rows; ``errors: [S, N]``: each seed's prediction minus rating."""
     exact = errors.astype(np.float64)
     counts = np.bincount(way.kinds, minlength=len(way.labels))
     sums = np.stack([np.bincount(way.kinds, of_seed, len(counts)) for of_seed in exact])
@@ -47,20 +47,20 @@ def residuals(way: Slicing, errors: npt.NDArray[np.floating]) -> tuple[Residuals
 
 
 def by_rating(ratings: npt.NDArray[np.floating]) -> Slicing:
-    """Rows by the rating that was given, ``ratings: [N]`` in stars."""
+    """Rows by their rating, ``ratings: [N]`` in stars."""
     levels, kinds = np.unique(ratings, return_inverse=True)
     return Slicing("rating", tuple(f"{level:g}" for level in levels), kinds)
 
 
 def by_popularity(train_counts: Integers) -> Slicing:
-    """Rows by how many training ratings their movie has, ``train_counts: [N]``."""
+    """Rows by the number of training ratings of their movie, ``train_counts: [N]``."""
     return by_range("training ratings of the movie", train_counts, MOVIE_EDGES, "0")
 
 
 def by_time(timestamps: Integers) -> Slicing:
-    """Rows by the year (UTC) of their rating; by tenths of their number if there are few years.
+    """Rows by the year (UTC) of their rating, or by deciles of time if there are few years.
 
-    ``timestamps: [N]`` are seconds since 1970 UTC. Rows of the same second are never parted.
+    ``timestamps: [N]`` are seconds since 1970 UTC. Rows of the same second stay together.
     """
     years = timestamps.astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970
     found, kinds = np.unique(years, return_inverse=True)

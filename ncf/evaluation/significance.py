@@ -1,7 +1,7 @@
-"""Are two models' errors on the same rows truly different? A paired bootstrap over users.
+"""Paired bootstrap over users: test differences between models' errors on the same rows.
 
-A user's rows resemble each other, so whole users are drawn with replacement, never single rows;
-every model is measured on the same draws, so what is easy or hard for all of them cancels.
+Rows of one user are correlated, so whole users are drawn with replacement, not single rows. All
+models are scored on the same draws, so variation that is common to all models cancels.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _ALPHA: Final = 0.05
-"""Chance of calling one of several equal models better, at most."""
+"""Maximum probability of declaring one of several equal models better."""
 
 _WEIGHTS_AT_ONCE: Final = 4_000_000
-"""Users times resamples held at once: bounds memory for any number of users."""
+"""Users times resamples held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class UserErrors:
     def of(
         cls, name: str, users: Integers, num_users: int, errors: Iterable[npt.ArrayLike]
     ) -> UserErrors:
-        """From ``users: [N]``, numbered from 0, and for each seed its ``errors: [N]``."""
+        """Sum the ``errors: [N]`` of each seed by ``users: [N]``, numbered from 0."""
 
         def by_user(values: Floats) -> Floats:
             return np.bincount(users, values, num_users).astype(np.float64)
@@ -59,10 +59,10 @@ class UserErrors:
 
     @classmethod
     def together(cls, parts: Sequence[UserErrors]) -> UserErrors:
-        """One model's errors on several sets of rows as those on all of them.
+        """Combine one model's errors on several sets of rows.
 
-        All ``parts`` number the same users alike and have as many seeds; the first seeds of all
-        count as one, and so do the others.
+        All ``parts`` use the same numbering of users and have equally many seeds; the first seeds
+        of all parts are combined, then the second ones, and so on.
         """
         return cls(
             name=parts[0].name,
@@ -73,7 +73,7 @@ class UserErrors:
 
     @property
     def num_seeds(self) -> int:
-        """Training seeds."""
+        """Number of training seeds."""
         return len(self.squared)
 
 
@@ -82,14 +82,14 @@ class Resampled:
     """One metric of M models, each averaged over its seeds."""
 
     observed: Floats
-    """``[M]`` on the users as they are."""
+    """``[M]`` metric on the original users."""
     draws: Floats
-    """``[R, M]`` on each resample."""
+    """``[R, M]`` metric on each resample."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one model minus that of another: below 0, the first errs less."""
+    """A metric of one model minus that of another; below 0 if the first has lower errors."""
 
     first: str
     second: str
@@ -102,7 +102,7 @@ class Difference:
     p: float
     """Two-sided p-value of no difference."""
     corrected_low: float
-    """Lower end of the interval that holds with 95 % for all comparisons of the family at once
+    """Lower end of the simultaneous 95 % interval for all comparisons of the family
     (Bonferroni)."""
     corrected_high: float
     """Upper end of it."""
@@ -111,7 +111,7 @@ class Difference:
 
     @property
     def better(self) -> str | None:
-        """The model that errs less; None unless both the corrected interval and Holm's p say so."""
+        """The model with lower errors; None unless the corrected interval and Holm's p agree."""
         if self.holm_p >= _ALPHA or self.corrected_low <= 0 <= self.corrected_high:
             return None
         return self.first if self.value < 0 else self.second
@@ -129,12 +129,12 @@ def resample(
     Args:
         models: errors on the same rows.
         num_resamples: R, the number of draws.
-        seed: of the generator; the same seed gives the same figures.
-        vary_seeds: add what other training seeds might have given, so that the figures are about
-            the method and not about the few models that these seeds happened to give.
+        seed: seed of the generator; the same seed gives the same results.
+        vary_seeds: add the variation over training seeds, so that results apply to the method
+            and not only to the models of these seeds.
 
     Raises:
-        ValueError: if there are fewer than two users, which leaves nothing to draw from.
+        ValueError: if there are fewer than two users.
     """
     num_users = len(models[0].counts)
     if num_users < 2:
@@ -164,7 +164,7 @@ def resample(
 def _user_weights(
     generator: np.random.Generator, num_users: int, num_resamples: int
 ) -> Iterable[Floats]:
-    """How often each user was drawn: ``[C, U]`` at a time, C adding up to ``num_resamples``."""
+    """Number of draws of each user, in chunks ``[C, U]``; C adds up to ``num_resamples``."""
     chunk = max(1, _WEIGHTS_AT_ONCE // num_users)
     for start in range(0, num_resamples, chunk):
         size = min(chunk, num_resamples - start)
@@ -179,7 +179,7 @@ def _averaged(
 ) -> Resampled:
     """Average ``observed: [K]`` and ``draws: [R, K]`` over each model's seeds.
 
-    With a ``generator``, what other seeds might have given is added to the draws.
+    With a ``generator``, add the variation over seeds to the draws.
     """
     ends = np.cumsum(seeds)
     of_models = [slice(end - size, end) for end, size in zip(ends, seeds, strict=True)]
@@ -194,10 +194,10 @@ def _averaged(
 def _of_other_seeds(
     observed: Sequence[Floats], like: Floats, generator: np.random.Generator
 ) -> Floats:
-    """``[R, M]`` deviations of the means over seeds, which vary alike for all models.
+    """``[R, M]`` deviations of the means over seeds, with a variance common to all models.
 
-    Drawing three or five seeds with replacement would understate how little they tell. These
-    deviations are such that the difference of two models follows Student's t distribution.
+    Drawing three or five seeds with replacement would underestimate their variance. With these
+    deviations, the difference of two models follows Student's t distribution.
     """
     several = [values for values in observed if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
@@ -205,7 +205,7 @@ def _of_other_seeds(
         return np.zeros_like(like)
     variance = sum(float(((values - values.mean()) ** 2).sum()) for values in several) / freedom
     scale = np.sqrt(variance * freedom / generator.chisquare(freedom, size=(len(like), 1)))
-    # A model with one seed has no other: some baselines come out the same every time.
+    # Models with one seed do not vary: some baselines are deterministic.
     size = [1 / math.sqrt(len(values)) if len(values) > 1 else 0.0 for values in observed]
     deviations: Floats = scale * generator.standard_normal(like.shape) * size
     return deviations
@@ -219,19 +219,19 @@ def differences(
     seed: int = 0,
     vary_seeds: bool = False,
 ) -> tuple[Difference, ...]:
-    """RMSE and MAE of each pair compared, all of them as one family.
+    """Compare RMSE and MAE of each pair; all comparisons form one family.
 
     Args:
-        models: with distinct names.
+        models: errors of the models, with distinct names.
         pairs: names of the first and the second model of each comparison.
-        num_resamples: see ``resample``, as the other two.
-        seed: as above.
-        vary_seeds: as above.
+        num_resamples: see ``resample``.
+        seed: see ``resample``.
+        vary_seeds: see ``resample``.
     """
     if not pairs:
         return ()
     named = {name for pair in pairs for name in pair}
-    # The spread of seeds is that of all models looked at: one that is in no pair must not thin it.
+    # The variance over seeds is pooled over models, so models in no pair must not take part.
     models = [model for model in models if model.name in named]
     figures = resample(models, num_resamples=num_resamples, seed=seed, vary_seeds=vary_seeds)
     position = {model.name: number for number, model in enumerate(models)}
@@ -280,7 +280,7 @@ def _interval(draws: Floats, alpha: float) -> tuple[float, float]:
 
 
 def _p_value(draws: Floats) -> float:
-    """Twice the share of draws on the other side of 0, counted so that it is never 0."""
+    """Twice the share of draws on the other side of 0, with 1 added to both counts to avoid 0."""
     other_side = min((draws <= 0).sum(), (draws >= 0).sum())
     return min(1.0, 2 * (1 + int(other_side)) / (1 + len(draws)))
 

@@ -1,4 +1,4 @@
-"""Where a model errs: its errors on kinds of test rows, such as those of rarely seen movies."""
+"""Slices: errors by kind of test row, such as rows of rarely rated movies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MOVIE_EDGES: Final = (1, 3, 10, 30, 100, 300, 1000)
-"""Where movies are divided by their training ratings."""
+"""Boundaries of the numbers of training ratings by which movies are divided."""
 
 _COLD_START: Final = "0 (cold start)"
 _DAY: Final = 86_400
@@ -48,10 +48,10 @@ class SliceErrors:
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows of one kind, and how each model does on them."""
+    """Rows of one kind, and the errors of each model on them."""
 
     name: str
-    """What the rows were divided by."""
+    """Name of the slicing."""
     label: str
     num_rows: int
     errors: tuple[SliceErrors, ...]
@@ -59,7 +59,7 @@ class Slice:
 
 
 def slicings(train: Batch, rows: Batch, preprocessor: Preprocessor) -> tuple[Slicing, ...]:
-    """Divide ``rows`` by what the training rows tell about their users, movies and times."""
+    """Divide ``rows`` by the training rows of their users and movies, and by time."""
     users, movies = rows.users.numpy(), rows.movies.numpy()
     times = rows.times.numpy()
     user_counts = np.bincount(train.users.numpy(), minlength=preprocessor.num_users + 1)[users]
@@ -91,7 +91,7 @@ def slicings(train: Batch, rows: Batch, preprocessor: Preprocessor) -> tuple[Sli
 def by_range(
     name: str, values: npt.NDArray[np.number], edges: tuple[int, ...], below: str
 ) -> Slicing:
-    """Divide ``values: [N]``, whole numbers, at ``edges``; those under the first are ``below``."""
+    """Divide whole numbers ``values: [N]`` at ``edges``; ``below`` labels those under the first."""
     ranges = [
         str(low) if low == high - 1 else f"{low} to {high - 1}" for low, high in pairwise(edges)
     ]
@@ -102,7 +102,7 @@ def by_range(
 def errors_by_slice(
     ways: Iterable[Slicing], models: Sequence[tuple[str, npt.NDArray[np.floating]]]
 ) -> tuple[Slice, ...]:
-    """Errors of each model on each kind that has rows.
+    """Errors of each model on each kind with rows.
 
     Args:
         ways: slicings of the same N rows.
@@ -143,14 +143,14 @@ def _sums(way: Slicing, errors: npt.NDArray[np.floating]) -> tuple[Floats, Float
 
 
 def _first_times(train: Batch, preprocessor: Preprocessor) -> Integers:
-    """``[U + 1]`` when each user gave the first training rating; 0 for a user without one."""
+    """``[U + 1]`` time of each user's first training rating; 0 for users without one."""
     first = np.full(preprocessor.num_users + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, train.users.numpy(), train.times.numpy())
     return np.where(first == np.iinfo(np.int64).max, 0, first)
 
 
 def _by_decade(rows: Batch, preprocessor: Preprocessor) -> Slicing:
-    """By when the movie came out, as far as training movies came out in the same decade."""
+    """By the movie's release decade, if a training movie has the same."""
     labels = (
         "unknown, or of no training movie",
         *(f"{decade}s" for decade in preprocessor.decades),
@@ -165,6 +165,6 @@ def _known(users: npt.NDArray[np.bool_], movies: npt.NDArray[np.bool_]) -> Slici
 
 
 def _with_unknown(way: Slicing, is_known: npt.NDArray[np.bool_]) -> Slicing:
-    """``way``, with rows of users without a training rating apart."""
+    """``way`` with a separate kind for rows of users without a training rating."""
     kinds = np.where(is_known, way.kinds, len(way.labels))
     return Slicing(way.name, (*way.labels, "no training rating"), kinds)

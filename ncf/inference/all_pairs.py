@@ -15,9 +15,6 @@ from torch import nn
 from ncf.models.history.ratings import Ratings
 from ncf.models.ncf import NCF
 
-_OF_USERS: Final = ("user",)
-"""Inputs that depend on the user alone; ``time`` depends on both, the others on the movie alone."""
-
 _TILE: Final = 2048
 """Pairs that go through the dense layers together. Memory traffic bounds this: with tiles whose
 activations do not fit the cache, everything takes twice as long."""
@@ -39,8 +36,10 @@ def all_pairs(model: NCF, num_movies: int, today: int) -> AllPairs:
         today: seconds since 1970 UTC, for a model that looks at times.
     """
     config = model.config
-    has_parts = config.fusion == "concat" and "time" not in config.inputs
-    if has_parts and config.hidden_dims and model.history_inputs is None:
+    comes_apart = config.fusion == "concat" and all(
+        part.depends_on != "both" and not part.uses_time for part in model.inputs.values()
+    )
+    if comes_apart and config.hidden_dims and model.history_inputs is None:
         return _ByParts(model, num_movies, today)
     return _ByPairs(model, num_movies, today)
 
@@ -70,21 +69,23 @@ class _ByParts:
         self._deeper = model.hidden[1:]
         self._movies = torch.arange(num_movies)
         self._today = today
-        nobody = torch.zeros_like(self._movies)
-        of_movies = [name for name in inputs if name not in _OF_USERS]
-        self._of_movies = first.bias + self._part(of_movies, nobody, self._movies)  # [M, H]
+        unknown = torch.zeros_like(self._movies)
+        of_movies = [name for name, part in model.inputs.items() if part.depends_on == "movie"]
+        self._of_users = [name for name, part in model.inputs.items() if part.depends_on == "user"]
+        self._of_movies = first.bias + self._part(of_movies, unknown, self._movies)  # [M, H]
         self._movie_biases = torch.zeros(num_movies)
         if model.biases is not None:
-            self._movie_biases = model.biases(nobody, self._movies)  # index 0 has no bias
+            self._movie_biases = model.biases(unknown, self._movies)  # index 0 has no bias
         if model.gmf is not None:
             self._gmf = model.gmf.movies(self._movies) * model.gmf.output.weight
 
     def scores(self, users: torch.Tensor) -> torch.Tensor:
         """``[B] -> [B, M]``."""
         model, none = self._model, torch.zeros_like(users)
-        of_users = [name for name in model.config.inputs if name in _OF_USERS]
         # Where nothing depends on the user, one row serves all.
-        mine = self._part(of_users, users, none) if of_users else self._of_movies.new_zeros(1, 1)
+        mine = self._of_movies.new_zeros(1, 1)
+        if self._of_users:
+            mine = self._part(self._of_users, users, none)
         numbers = torch.stack([self._dense(part) for part in mine]) + self._movie_biases
         if model.biases is not None and model.biases.user is not None:
             numbers = numbers + model.biases.user(users)
@@ -112,6 +113,8 @@ class _ByParts:
         self, inputs: Sequence[str], users: torch.Tensor, movies: torch.Tensor
     ) -> torch.Tensor:
         """``[N], [N] -> [N, H]`` what these inputs add to the first dense layer's output."""
+        if not inputs:
+            return self._weights[self._model.config.inputs[0]].new_zeros(len(users), 1)
         vectors = [self._model.branches[name](users, movies, None) for name in inputs]
         weights = [self._weights[name] for name in inputs]
         return torch.cat(vectors, dim=1) @ torch.cat(weights, dim=1).T

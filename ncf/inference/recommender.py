@@ -33,12 +33,10 @@ from ncf.evaluation.ranking import SeenMovies
 from ncf.inference import checkpoint
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.top_k import top_movies
-from ncf.models.branches import TimeFeatures
 from ncf.models.history.ratings import Ratings
 from ncf.models.ncf import NCF
 from ncf.models.targets import Objective
 
-_OF_MOVIES: Final = ("movie", "genres", "decade", "numeric", "directors", "cast", "keywords")
 _NAMED: Final = 5
 
 
@@ -186,7 +184,7 @@ class Recommender:
             raise UnsupportedError(
                 "this model learns a vector for each training user and cannot use the ratings of "
                 "somebody new without being trained again. A model with model.history.encoders "
-                "can, such as that of configs/gaussian-process.toml; or ask for the "
+                "can, such as that of configs/models/gaussian-process.toml; or ask for the "
                 "recommendations for an unknown user, which rest on the movies alone."
             )
         wanted, stars, seconds = np.broadcast_arrays(
@@ -273,9 +271,7 @@ class Recommender:
     @property
     def looks_at_times(self) -> bool:
         """Whether predictions depend on when they are for."""
-        model = self.checkpoint.model
-        of_history = model.uses_history and model.config.history.use_times
-        return of_history or any(isinstance(b, TimeFeatures) for b in model.branches.values())
+        return self.checkpoint.model.uses_time
 
     @property
     def _table(self) -> MovieTable:
@@ -355,11 +351,11 @@ def _vectors(model: NCF, movies: torch.Tensor) -> torch.Tensor:
     """``[M] -> [M, D]``."""
     if model.gmf is not None:
         return model.gmf.movies(movies) * model.gmf.output.weight
-    nobody = torch.zeros_like(movies)
+    unknown = torch.zeros_like(movies)
     parts = [
-        branch(nobody, movies, None)
-        for name, branch in model.branches.items()
-        if name in _OF_MOVIES
+        branch(unknown, movies, None)
+        for branch in model.inputs.values()
+        if branch.depends_on == "movie" and not branch.uses_time
     ]
     if not parts:
         raise UnsupportedError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +13,22 @@ from torch.distributed.nn.functional import all_reduce
 
 from ncf.config import ModelConfig
 from ncf.data.preprocessor import UNKNOWN, Preprocessor
+
+L2Group = Literal["embedding", "bias", "history"]
+"""Which setting penalises a table: ``train.embedding_l2``, ``bias_l2`` or ``history_l2``."""
+
+
+class Penalized(nn.Module, ABC):
+    """A module with tables of free numbers, whose squared norm is added to the loss."""
+
+    l2_group: L2Group
+
+    @abstractmethod
+    def l2_tables(self) -> Iterator[torch.Tensor]:
+        """The penalised tables of this module itself, without those of ``Penalized`` modules in it.
+
+        Tables of entities with few ratings need the penalty: a user, a movie or an actor.
+        """
 
 
 def embedding(num_entries: int, config: ModelConfig) -> nn.Embedding:
@@ -27,7 +45,7 @@ def entity_table(num_entries: int, dim: int, std: float) -> nn.Embedding:
     return table
 
 
-class ContentVector(nn.Module):
+class ContentVector(Penalized):
     """A movie's vector: a linear map of its content, plus a free one for each training movie."""
 
     content: torch.Tensor
@@ -40,9 +58,11 @@ class ContentVector(nn.Module):
         *,
         free_std: float | None,
         content_std: float = 0.05,
+        l2_group: L2Group = "history",
     ) -> None:
         """``free_std`` is the initial spread of the free vectors, None leaves them out."""
         super().__init__()
+        self.l2_group = l2_group
         self.register_buffer("content", content_features(preprocessor), persistent=False)
         self.linear = nn.Linear(self.content.shape[1], dim, bias=False)
         nn.init.normal_(self.linear.weight, std=content_std)
@@ -52,6 +72,11 @@ class ContentVector(nn.Module):
             index = torch.tensor(preprocessor.movies.embedding_index)
             self.register_buffer("index", index, persistent=False)
 
+    def l2_tables(self) -> Iterator[torch.Tensor]:
+        """The free vectors, if there are any."""
+        if self.free is not None:
+            yield self.free.weight
+
     def forward(self, movies: torch.Tensor) -> torch.Tensor:
         """``[...] -> [..., D]``."""
         movies = movies.long()
@@ -59,9 +84,10 @@ class ContentVector(nn.Module):
         return vectors if self.free is None else vectors + self.free(self.index[movies])
 
 
-class Biases(nn.Module):
+class Biases(Penalized):
     """A number for each training user, or movie, or both."""
 
+    l2_group: L2Group = "bias"
     index: torch.Tensor
 
     def __init__(self, names: Sequence[str], preprocessor: Preprocessor) -> None:
@@ -71,6 +97,12 @@ class Biases(nn.Module):
         )
         self.user = entity_table(preprocessor.num_users, 1, 0.0) if "user" in names else None
         self.movie = entity_table(preprocessor.num_movies, 1, 0.0) if "movie" in names else None
+
+    def l2_tables(self) -> Iterator[torch.Tensor]:
+        """The tables of users and movies, as far as they are there."""
+        for table in (self.user, self.movie):
+            if table is not None:
+                yield table.weight
 
     def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
         """``[B], [B] -> [B]``."""
@@ -82,19 +114,27 @@ class Biases(nn.Module):
         return result
 
 
-class GMF(nn.Module):
+class GMF(Penalized):
     """Generalised matrix factorisation: weighted products of a user's and a movie's components.
 
     He et al., https://doi.org/10.1145/3038912.3052569, section 3.2; the movie's vector also follows
     from its content, so that it says something about films with few ratings.
     """
 
+    l2_group: L2Group = "embedding"
+
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor) -> None:
         super().__init__()
         self.users = entity_table(preprocessor.num_users, config.gmf_dim, config.embedding_std)
-        self.movies = ContentVector(config.gmf_dim, preprocessor, free_std=config.embedding_std)
+        self.movies = ContentVector(
+            config.gmf_dim, preprocessor, free_std=config.embedding_std, l2_group="embedding"
+        )
         self.output = nn.Linear(config.gmf_dim, 1, bias=False)
         nn.init.ones_(self.output.weight)
+
+    def l2_tables(self) -> Iterator[torch.Tensor]:
+        """The users' vectors."""
+        yield self.users.weight
 
     def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
         """``[B], [B] -> [B]``."""

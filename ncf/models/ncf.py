@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import reduce
+from typing import cast
 
 import torch
 from torch import nn
@@ -20,13 +21,13 @@ from torch import nn
 from ncf.config import ModelConfig, TrainConfig
 from ncf.data.batches import Batch, RatingSource
 from ncf.data.preprocessor import Preprocessor
-from ncf.models.branches import BRANCHES, MovieEmbedding, NameAverage, TimeFeatures, UserEmbedding
+from ncf.models.branches.base import Branch, build_branch
 from ncf.models.fusion import fusion
 from ncf.models.heads import OrdinalHead
 from ncf.models.history.encoders import HistoryInputs
 from ncf.models.history.gaussian_process import GaussianProcess
 from ncf.models.history.ratings import History, Ratings
-from ncf.models.layers import GMF, BatchNorm, Biases, ContentVector
+from ncf.models.layers import GMF, BatchNorm, Biases, L2Group, Penalized
 
 _ROWS_AT_ONCE = 8192
 """History rows in one forward pass."""
@@ -41,7 +42,7 @@ class NCF(nn.Module):
         self.config = config
         self._num_users = preprocessor.num_users
         self.branches = nn.ModuleDict(
-            {name: BRANCHES[name](config, preprocessor) for name in config.inputs}
+            {name: build_branch(name, config, preprocessor) for name in config.inputs}
         )
         self.fusion = fusion(config)
         encoders = config.history.encoders
@@ -60,6 +61,17 @@ class NCF(nn.Module):
         self.history: History | None = None
         """The ratings that predictions look at; part of the model as much as its weights."""
         self._solution: torch.Tensor | None = None
+
+    @property
+    def inputs(self) -> dict[str, Branch]:
+        """The branches by name, in the order of ``model.inputs``."""
+        return {name: cast(Branch, part) for name, part in self.branches.items()}
+
+    @property
+    def uses_time(self) -> bool:
+        """Whether predictions depend on when a rating is given."""
+        of_history = self.uses_history and self.config.history.use_times
+        return of_history or any(part.uses_time for part in self.inputs.values())
 
     @property
     def uses_history(self) -> bool:
@@ -133,9 +145,8 @@ class NCF(nn.Module):
         Raises:
             TypeError: if the model ``uses_history`` and the rows are not in memory.
         """
-        for branch in self.branches.values():
-            if isinstance(branch, TimeFeatures):
-                branch.fit_rows(rows)
+        for part in self.inputs.values():
+            part.fit_rows(rows)
         if self.uses_history:
             if not isinstance(rows, Batch):
                 raise TypeError(
@@ -156,23 +167,16 @@ class NCF(nn.Module):
         return self
 
     def l2_penalties(self, config: TrainConfig) -> Iterator[tuple[torch.Tensor, float]]:
-        """The free numbers of users and movies, each with its ridge penalty."""
-        for branch in self.branches.values():
-            if isinstance(branch, (UserEmbedding, MovieEmbedding, NameAverage)):
-                yield branch.table.weight, config.embedding_l2
-        if self.gmf is not None:
-            yield self.gmf.users.weight, config.embedding_l2
-            assert self.gmf.movies.free is not None
-            yield self.gmf.movies.free.weight, config.embedding_l2
-        if self.biases is not None:
-            for table in (self.biases.user, self.biases.movie):
-                if table is not None:
-                    yield table.weight, config.bias_l2
-        for part in (self.gaussian_process, self.history_inputs):
-            for module in part.modules() if part is not None else ():
-                if isinstance(module, ContentVector) and module.free is not None:
-                    is_bias = module.free.embedding_dim == 1
-                    yield module.free.weight, config.bias_l2 if is_bias else config.history_l2
+        """The tables of free numbers, each with its L2 penalty."""
+        strengths: dict[L2Group, float] = {
+            "embedding": config.embedding_l2,
+            "bias": config.bias_l2,
+            "history": config.history_l2,
+        }
+        for part in self.modules():
+            if isinstance(part, Penalized):
+                for table in part.l2_tables():
+                    yield table, strengths[part.l2_group]
 
     def _own(
         self,
@@ -240,7 +244,7 @@ class NCF(nn.Module):
         each answer. Of the user it has no vector and no bias, which take training; all that it
         says of the user comes from these ratings, which are in the training target's unit.
         """
-        of_users = {id(b.first) for b in self.branches.values() if isinstance(b, TimeFeatures)}
+        of_users = {id(t) for part in self.inputs.values() for t in part.fitted_buffers()}
         tensors = (*self.parameters(), *self.buffers())
         shared: dict[int, object] = {id(t): t for t in tensors if id(t) not in of_users}
         shared[id(self.config)] = self.config

@@ -21,7 +21,7 @@ from torch.func import functional_call, grad
 from ncf.config import TrainConfig
 from ncf.data.batches import Batch
 from ncf.models.ncf import NCF
-from ncf.training.losses import network_loss
+from ncf.training.losses import get_loss
 from ncf.training.optimizer import AdamW, parts
 
 UNROLLED: Final = 4
@@ -84,6 +84,7 @@ class CompiledSteps:
         self.num_rows = UNROLLED * config.batch_size
         """Rows that a call takes."""
         self._network = network
+        self._loss = get_loss(config.loss)
         self.config = config
         self.optimizer = optimizer
         self._names = [name for name, _ in network.named_parameters()]
@@ -157,7 +158,7 @@ class CompiledSteps:
             users, movies, times, targets, weights = batch
             named = dict(zip(self._names, values, strict=True))
             outputs = functional_call(self._network, named, (users, movies, times))
-            total = network_loss(self._network, self.config.loss, outputs, targets, weights)
+            total = self._loss.of_network(self._network, outputs, targets, weights)
             return total * (1 / self.config.batch_size), total
 
         gradients, total = grad(loss_of, has_aux=True)(values)

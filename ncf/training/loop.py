@@ -16,6 +16,7 @@ from ncf.config import TrainConfig
 from ncf.data.batches import RatingSource
 from ncf.data.sampling import SINGLE_WORKER, Shard, ShardedBatch, sum_over_workers
 from ncf.errors import DivergedError
+from ncf.evaluation.metrics import METRICS, Metric
 from ncf.evaluation.predictions import evaluate
 from ncf.models.targets import Objective
 from ncf.models.weights import snapshot
@@ -55,6 +56,7 @@ def fit(
     objective: Objective,
     *,
     shard: Shard = SINGLE_WORKER,
+    metric: Metric = METRICS["rmse"],
     resume: TrainingState | None = None,
     on_state: Callable[[TrainingState], None] | None = None,
     on_epoch: Callable[[Epoch, FitResult], None] = lambda epoch, result: None,
@@ -66,7 +68,9 @@ def fit(
         train_rows: all training rows; with several workers, each holds or reads all of them.
         validation_rows: rows for early stopping and for choosing the best epoch, if any.
         objective: loss, decay and fitted state.
-        share: this worker's part of every batch.
+        shard: this worker's part of every batch.
+        metric: what chooses the best epoch, stops early and lowers the rate at a plateau. RMSE in
+            stars is comparable between all losses and decays.
         resume: where to go on, from a run of the same model, rows, objective and number of workers;
             on one CPU all that follows is the same, bit for bit, as if it had not been interrupted.
         on_state: called after each epoch, before ``on_epoch``, with what ``resume`` takes.
@@ -76,7 +80,8 @@ def fit(
         DivergedError: if the training loss becomes infinite or no number.
     """
     config = objective.train
-    trainer = Trainer(model, train_rows, objective, shard)
+    direction = metric.direction if validation_rows else "min"
+    trainer = Trainer(model, train_rows, objective, shard, direction)
     generator = torch.Generator().manual_seed(config.seed)
     initial = snapshot(model)
     result = FitResult((), 0, initial, initial)
@@ -89,14 +94,14 @@ def fit(
         with closing(trainer.portions(generator)) as portions:
             train_loss = train_epoch(model, portions, trainer.step, shard)
         scores = evaluate(model, validation_rows, objective, shard) if validation_rows else None
-        _refuse_divergence(train_loss + (scores.stars.rmse if scores else 0), number, config)
+        _refuse_divergence(train_loss + (scores.stars.squared if scores else 0), number, config)
         # Without validation rows, the training loss is what can tell that it goes no further.
-        trainer.epoch_ended(scores.stars.rmse if scores else train_loss)
+        trainer.epoch_ended(metric.of(scores) if scores else train_loss)
         seconds = time.perf_counter() - started
         epoch = Epoch(number, train_loss, trainer.learning_rate, seconds, scores, is_best=True)
         if result.best_epoch and config.keep != "last":
             best = result.epochs[result.best_epoch - 1]
-            epoch = replace(epoch, is_best=epoch.error < best.error)
+            epoch = replace(epoch, is_best=epoch.error(metric) < best.error(metric))
         result = result.after(epoch, snapshot(model))
         if on_state:
             on_state(trainer.state(result, generator))

@@ -1,67 +1,72 @@
-"""Row-weighted regression losses."""
+"""Losses of rows, and of a network's outputs for weighted rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn import functional
 
-from ncf.config import LossName
 from ncf.models.heads import nearest_level
 from ncf.models.ncf import NCF
+from ncf.registry import LOSSES, implementation
 
 RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Predictions, ``[B]`` or ``[B, K]``, and targets ``[B]`` -> the loss of each row, ``[B]``."""
 
 
-def _mse(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class Loss:
+    """What training minimises: the weighted mean of the rows' losses."""
+
+    name: str
+    """Its name in ``train.loss``."""
+    compares: Literal["rating", "distribution"]
+    """What ``of_rows`` takes, see ``ncf.registry.LossEntry``."""
+    of_rows: RowLoss
+
+    def weighted_sum(
+        self, predictions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Sum over rows of weight * loss, a scalar; the inputs are those of ``of_rows``.
+
+        A sum, so that workers which hold parts of a batch can divide by the size of the whole.
+        """
+        return (weights * self.of_rows(predictions, targets)).sum()
+
+    def of_network(
+        self, network: NCF, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """The same of what ``network`` returned; ``targets: [B]`` in the training target's unit."""
+        if self.compares == "rating":
+            return self.weighted_sum(network.expected_rating(outputs), targets, weights)
+        assert network.head is not None  # validated by the configuration
+        return self.weighted_sum(outputs, nearest_level(network.head.levels, targets), weights)
+
+
+def get_loss(name: str) -> Loss:
+    """The loss that ``train.loss`` calls ``name``."""
+    entry = LOSSES[name]
+    return Loss(name, entry.compares, implementation(entry.implementation))
+
+
+def mse(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Squared error."""
     return functional.mse_loss(predictions, targets, reduction="none")
 
 
-def _l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Absolute error."""
     return functional.l1_loss(predictions, targets, reduction="none")
 
 
-def _smooth_l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def smooth_l1(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Huber loss with a threshold of one star."""
     return functional.smooth_l1_loss(predictions, targets, reduction="none")
 
 
-def _nll(log_probabilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+def nll(log_probabilities: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of the target's level: ``[B, K], [B] -> [B]``."""
     return functional.nll_loss(log_probabilities, levels, reduction="none")
-
-
-ROW_LOSSES: Final[dict[LossName, RowLoss]] = {
-    "mse": _mse,
-    "l1": _l1,
-    "smooth_l1": _smooth_l1,
-    "nll": _nll,
-}
-
-
-def weighted_sum(
-    loss: LossName, predictions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Sum over rows of weight * loss; all inputs ``[B]``, result a scalar.
-
-    For ``nll``, predictions are logarithms of probabilities ``[B, K]`` and targets are levels.
-
-    A sum, so that workers which hold parts of a batch can divide by the size of the whole.
-    """
-    return (weights * ROW_LOSSES[loss](predictions, targets)).sum()
-
-
-def network_loss(
-    network: NCF,
-    loss: LossName,
-    outputs: torch.Tensor,
-    targets: torch.Tensor,
-    weights: torch.Tensor,
-) -> torch.Tensor:
-    """The same of what ``network`` returned; ``targets: [B]`` in the training target's unit."""
-    if loss == "nll":
-        assert network.head is not None  # the configuration saw to that
-        targets = nearest_level(network.head.levels, targets)
-    else:
-        outputs = network.expected_rating(outputs)
-    return weighted_sum(loss, outputs, targets, weights)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ncf.errors import CheckpointError
-from ncf.evaluation.metrics import ErrorSums, Scores
+from ncf.evaluation.metrics import METRICS, ErrorSums, Metric, Scores
 from ncf.models.weights import Weights
 
 FORMAT_VERSION: Final = 2
@@ -43,11 +43,10 @@ class Epoch:
     """Whether no earlier epoch was as good; always true without a validation split, or if the last
     epoch is to be kept."""
 
-    @property
-    def error(self) -> float:
-        """By which epochs are compared: in stars under every loss and decay, so that runs are
-        comparable; without validation rows the newest epoch counts as the best."""
-        return self.validation.stars.rmse if self.validation else -float(self.number)
+    def error(self, metric: Metric) -> float:
+        """What epochs are compared by, less is better; without validation rows, the newest epoch
+        is the best."""
+        return metric.error(self.validation) if self.validation else -float(self.number)
 
     def as_dict(self) -> dict[str, Any]:
         """Flat record for reports: ``validation_rmse`` is in stars."""
@@ -58,12 +57,8 @@ class Epoch:
             "seconds": self.seconds,
         }
         if self.validation:
-            for prefix, sums in (
-                ("validation", self.validation.stars),
-                ("validation_decayed", self.validation.decayed),
-            ):
-                record |= {f"{prefix}_rmse": sums.rmse, f"{prefix}_mae": sums.mae}
-                record[f"{prefix}_r2"] = sums.r2
+            for name, metric in METRICS.items():
+                record[f"validation_{name}"] = metric.of(self.validation)
         return record
 
 

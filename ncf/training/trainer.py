@@ -23,11 +23,12 @@ from ncf.data.sampling import (
     grouped,
     shuffled,
 )
+from ncf.evaluation.metrics import Direction
 from ncf.models.ncf import NCF
 from ncf.models.targets import Objective, mean_over
 from ncf.models.weights import unwrapped
 from ncf.training.compiled import WORTHWHILE_STEPS, CompiledSteps, obstacle
-from ncf.training.losses import network_loss
+from ncf.training.losses import get_loss
 from ncf.training.optimizer import AdamW
 from ncf.training.schedules import learning_rate_factor
 from ncf.training.state import FitResult, TrainingState
@@ -49,12 +50,15 @@ class Trainer:
         train_rows: RatingSource,
         objective: Objective,
         shard: Shard = SINGLE_WORKER,
+        direction: Direction = "min",
     ) -> None:
+        """``direction`` is that of the values which ``epoch_ended`` gets."""
         config = objective.train
         # From here on a row's rating is its target and its weight that of its loss.
         self.rows = objective.training_rows(train_rows)
         self.model = model
         self._config = config
+        self._loss = get_loss(config.loss)
         self._shard = shard
         self._network = network = unwrapped(model)
         network.fit_history(self.rows)
@@ -69,10 +73,12 @@ class Trainer:
         ]
         self._optimizer = AdamW(list(model.parameters()), config.learning_rate, config.weight_decay)
         steps_of_epoch = math.ceil(len(train_rows) / config.batch_size)
-        self._factor = self._by_error = None
+        self._factor = self._plateau = None
         self._num_done = 0
         if config.schedule == "plateau":
-            self._by_error = ReduceLROnPlateau(self._optimizer, factor=0.5, patience=0)
+            self._plateau = ReduceLROnPlateau(
+                self._optimizer, mode=direction, factor=0.5, patience=0
+            )
         elif config.schedule != "constant":
             self._factor = learning_rate_factor(config, config.epochs * steps_of_epoch)
             self._optimizer.lr = config.learning_rate * self._factor(0)
@@ -111,7 +117,7 @@ class Trainer:
         rows, batch_size, starts = portion
         known = None if starts is None else (rows.ratings, starts)
         outputs = self.model(rows.users, rows.movies, rows.times, known)
-        total = network_loss(self._network, self._config.loss, outputs, rows.ratings, rows.weights)
+        total = self._loss.of_network(self._network, outputs, rows.ratings, rows.weights)
         self._optimizer.zero_grad()
         # Data parallelism averages gradients over workers; this makes it the mean over all rows.
         (total * (self._shard.world_size / batch_size)).backward()
@@ -130,16 +136,16 @@ class Trainer:
             self._optimizer.lr = self._config.learning_rate * self._factor(self._num_done)
         return rate
 
-    def epoch_ended(self, error: float) -> None:
-        """Take note of the error by which epochs are compared."""
-        if self._by_error:
-            self._by_error.step(error)
+    def epoch_ended(self, value: float) -> None:
+        """Lower the learning rate if ``value``, what epochs are compared by, is no better."""
+        if self._plateau:
+            self._plateau.step(value)
 
     def state(self, result: FitResult, generator: torch.Generator) -> TrainingState:
         """Where training stands after an epoch; all workers must call this."""
         schedule = {"rate": self._optimizer.lr, "num_done": float(self._num_done)}
-        if self._by_error:
-            schedule |= {name: float(getattr(self._by_error, name)) for name in _PLATEAU}
+        if self._plateau:
+            schedule |= {name: float(getattr(self._plateau, name)) for name in _PLATEAU}
         return TrainingState(
             result,
             {name: part.to("cpu", copy=True) for name, part in self._optimizer.moments.items()},
@@ -155,10 +161,10 @@ class Trainer:
             part.copy_(state.optimizer[name])
         self._optimizer.lr = state.schedule["rate"]
         self._num_done = int(state.schedule["num_done"])
-        if self._by_error:
-            self._by_error.best = state.schedule["best"]
-            self._by_error.num_bad_epochs = int(state.schedule["num_bad_epochs"])
-            self._by_error.last_epoch = int(state.schedule["last_epoch"])
+        if self._plateau:
+            self._plateau.best = state.schedule["best"]
+            self._plateau.num_bad_epochs = int(state.schedule["num_bad_epochs"])
+            self._plateau.last_epoch = int(state.schedule["last_epoch"])
         generator.set_state(state.order)
         # A copy: torch 2.13 crashes on a state that is a part of a larger tensor.
         _set_dropout_state(state.dropout[self._shard.rank].clone(), self.rows.device)

@@ -42,5 +42,5 @@ def processor(root: Path = Path("/")) -> str:
         text = (root / "proc/cpuinfo").read_text()
     except OSError:
         text = ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return match[1] if match else platform.processor() or platform.machine()

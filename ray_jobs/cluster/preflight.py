@@ -1,13 +1,14 @@
-"""What could keep a job from running, looked at before it starts.
+"""Checks before a job starts: data, credentials, storage, disk, memory and the cluster.
 
-Each check says what it found, or raises what the user must change; if that is a ``Doubt``, it is
-told and does not stop a job. A job that cannot run thus ends within seconds, instead of waiting for
+A check returns what it found, or raises an error that says what to change; a ``Doubt`` is shown and
+does not stop the job. So a job that cannot run fails within seconds instead of waiting for
 resources that never come or failing after an hour.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import shutil
@@ -22,7 +23,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from foundation.console import say
 from foundation.errors import MovieRatingsError, StorageError
 from foundation.storage import Storage
 from ingest.dataset import credentials_for
@@ -36,6 +36,8 @@ from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.trackers import reach_mlflow
+
+logger = logging.getLogger(__name__)
 
 GIB: Final = 1024**3
 
@@ -59,14 +61,14 @@ Check = Callable[[Workspace], str]
 
 
 class Doubt(str):
-    """Something that was found, and may go wrong."""
+    """A finding that may cause trouble."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check came to."""
+    """The outcome of a check."""
 
     name: str
     state: Literal["ok", "doubt", "failed"]
@@ -75,7 +77,7 @@ class Finding:
 
 @contextlib.contextmanager
 def job(workspace: Workspace) -> Iterator[None]:
-    """The workspace and Ray, for a job that can run.
+    """Run all checks, then open the run's folder and connect to Ray.
 
     Raises:
         MovieRatingsError: saying what must be changed, if it cannot.
@@ -90,13 +92,13 @@ def job(workspace: Workspace) -> Iterator[None]:
 
 def _make(checks: Mapping[str, Check], workspace: Workspace) -> None:
     for check in checks.values():
-        found = check(workspace)
-        if isinstance(found, Doubt):
-            say(f"   NOTE: {found}")
+        message = check(workspace)
+        if isinstance(message, Doubt):
+            logger.info(f"   NOTE: {message}")
 
 
 def examine(workspace: Workspace) -> Iterator[Finding]:
-    """Every check, whatever the others found."""
+    """Run every check, also after one has failed."""
     failed = set()
     for name, check in HERE.items():
         if "data" in failed and name in _AFTER_DATA:
@@ -118,7 +120,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
 
 
 def finding(name: str, check: Check, workspace: Workspace) -> Finding:
-    """What one check found."""
+    """Run one check."""
     try:
         found = check(workspace)
     except MovieRatingsError as error:
@@ -130,7 +132,7 @@ def finding(name: str, check: Check, workspace: Workspace) -> Finding:
 
 
 def data(workspace: Workspace) -> str:
-    """The data are there, if they are said to be."""
+    """The configured data set exists or can be made."""
     config = workspace.config.data
     name = registry.name_of(config)
     if config.path:
@@ -145,16 +147,16 @@ def data(workspace: Workspace) -> str:
 def token(workspace: Workspace) -> str:
     """A credential for TMDb is of the kind that its variable is for."""
     config = workspace.config
-    found = credentials_for(config.data, config.tmdb, os.environ)
-    if found is not None:
-        return f"{_kind(found)} in {found.variable}"
+    credentials = credentials_for(config.data, config.tmdb, os.environ)
+    if credentials is not None:
+        return f"{_kind(credentials)} in {credentials.variable}"
     if config.data.source == registry.SYNTHETIC or config.tmdb.enabled is False:
         return "not needed"
     return "none in the environment: features of TMDb are left out"
 
 
-def _kind(found: Credentials) -> str:
-    return "API Read Access Token (v4)" if found.headers else "API Key (v3)"
+def _kind(credentials: Credentials) -> str:
+    return "API Read Access Token (v4)" if credentials.headers else "API Key (v3)"
 
 
 def storage(workspace: Workspace) -> str:
@@ -178,10 +180,12 @@ def disk(workspace: Workspace) -> str:
     rows = num_ratings(workspace.config)
     needed = rows * _BYTES_ON_DISK + _DISK_BESIDE
     free = shutil.disk_usage(workspace.storage.path).free
-    found = f"{_gib(free)} free at {workspace.storage}, {_gib(needed)} needed for {rows:,} ratings"
+    message = (
+        f"{_gib(free)} free at {workspace.storage}, {_gib(needed)} needed for {rows:,} ratings"
+    )
     if free < needed:
-        raise StorageError(f"{found}. Free some, or name another place with --set storage=...")
-    return found
+        raise StorageError(f"{message}. Free some, or name another place with --set storage=...")
+    return message
 
 
 def memory(workspace: Workspace) -> str:
@@ -194,10 +198,10 @@ def memory(workspace: Workspace) -> str:
         needed = max(needed, here * rows * BYTES_PER_TRAINING_ROW)
     needed += _MEMORY_BESIDE
     free = free_on_machine()
-    found = f"{_gib(free)} available here, about {_gib(needed)} needed for {rows:,} ratings"
+    message = f"{_gib(free)} available here, about {_gib(needed)} needed for {rows:,} ratings"
     if free < needed:
-        return Doubt(f"{found}: Ray may end workers for want of memory")
-    return found
+        return Doubt(f"{message}: Ray may end workers for want of memory")
+    return message
 
 
 def num_ratings(config: JobConfig) -> int:
@@ -277,7 +281,7 @@ def _probe(place: Storage, name: str) -> dict[str, Any]:
 
 def _answer(name: str, answer: ray.ObjectRef[Any]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = ray.get(answer, timeout=_SECONDS_FOR_A_NODE)
+        answered: dict[str, Any] = ray.get(answer, timeout=_SECONDS_FOR_A_NODE)
     except GetTimeoutError as error:
         raise ClusterError(
             f"node {name} did not start a worker within {_SECONDS_FOR_A_NODE:g} seconds. See "
@@ -289,23 +293,23 @@ def _answer(name: str, answer: ray.ObjectRef[Any]) -> dict[str, Any]:
             f"node {name} cannot run this project: {reason}. Install requirements.lock there, and "
             "send the code with `ray job submit --working-dir .`"
         ) from error
-    return found
+    return answered
 
 
 def _compare(
-    name: str, found: Mapping[str, Any], here: Mapping[str, str], storage: Storage
+    name: str, answer: Mapping[str, Any], here: Mapping[str, str], storage: Storage
 ) -> None:
     differ = [
-        f"{package} {found['versions'][package]} instead of {wanted}"
+        f"{package} {answer['versions'][package]} instead of {wanted}"
         for package, wanted in here.items()
-        if found["versions"][package] != wanted
+        if answer["versions"][package] != wanted
     ]
     if differ:
         raise ClusterError(
             f"node {name} has {', '.join(differ)}. Install requirements.lock on every node."
         )
-    if found["problem"]:
-        raise ClusterError(f"{_not_shared(storage, [name])} There: {found['problem']}.")
+    if answer["problem"]:
+        raise ClusterError(f"{_not_shared(storage, [name])} There: {answer['problem']}.")
 
 
 def _not_shared(storage: Storage, names: list[str]) -> str:
@@ -317,7 +321,7 @@ def _not_shared(storage: Storage, names: list[str]) -> str:
 
 
 def _forget(place: Storage) -> None:
-    with contextlib.suppress(OSError):  # whatever keeps it from being deleted was told before
+    with contextlib.suppress(OSError):  # the cause has been reported before
         place.delete()
 
 
@@ -330,6 +334,6 @@ HERE: Final[Mapping[str, Check]] = {
     "mlflow": lambda workspace: reach_mlflow(workspace.config),
 }
 _AFTER_DATA: Final = ("disk", "memory")
-"""Checks that reckon with the number of ratings."""
+"""Checks that need the number of ratings."""
 
 ON_CLUSTER: Final[Mapping[str, Check]] = {"resources": resources, "nodes": nodes}

@@ -1,4 +1,4 @@
-"""Ray: started or joined quietly, and what a training run takes from it."""
+"""Starts or joins Ray without its own log lines, and leaves it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import ray
 from ray._private.utils import read_ray_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from foundation.console import has_colours, say
+from foundation.console import has_colours
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
+
+logger = logging.getLogger(__name__)
 
 _RAY_ENVIRONMENT: Final = {
     # Train's controller looks at its workers once in this many seconds, and a report waits for it.
@@ -121,8 +123,18 @@ def ensure_ray(config: JobConfig) -> None:
             "back the CPUs of stopped trials. Start it with "
             "`ray start --head --include-dashboard=true`."
         )
-    say(f"   Ray dashboard: http://{dashboard}")
+    logger.info(f"   Ray dashboard: http://{dashboard}")
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def claim_resources(config: JobConfig) -> Resources:
+    """Connect to Ray and derive what a training run takes from it.
+
+    Raises:
+        ResourceError: if Ray cannot be reached or started, or not even one run fits.
+    """
+    ensure_ray(config)
+    return Resources.of(config)
 
 
 def _join(address: str) -> str:
@@ -137,7 +149,7 @@ def _join(address: str) -> str:
 
 
 def _knock(address: str) -> None:
-    """Raise ``OSError`` if nobody listens at an address, where Ray would try for minutes."""
+    """Raise ``OSError`` if no program listens at an address; Ray itself would try for minutes."""
     if address == "auto":
         # What Ray noted of the cluster that was started last on this machine.
         address = read_ray_address() or ""
@@ -199,7 +211,7 @@ def _local_options(config: JobConfig, dashboard_port: int) -> dict[str, Any]:
 
 
 def _free_port(first: int) -> int:
-    """The first port from ``first`` on that nobody listens at."""
+    """The first port from ``first`` on that no program listens at."""
     for port in range(first, min(first + _PORTS_TRIED, 65_536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -104,12 +104,13 @@ def calibration(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) 
     return _png(figure)
 
 
-def search_history(errors: Sequence[float], label: str) -> bytes:
+def search_history(values: Sequence[float], label: str, *, higher_is_better: bool = False) -> bytes:
     """Each trial's result, and the best so far."""
+    pick = max if higher_is_better else min
     figure, axes = _figure()
-    numbers = range(1, len(errors) + 1)
-    best = [min(errors[:n]) for n in numbers]
-    axes.scatter(numbers, errors, color=_COLOURS[1], label="trial", zorder=2)
+    numbers = range(1, len(values) + 1)
+    best = [pick(values[:n]) for n in numbers]
+    axes.scatter(numbers, values, color=_COLOURS[1], label="trial", zorder=2)
     axes.step(numbers, best, color=_COLOURS[0], where="post", label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel(label)
@@ -162,8 +163,8 @@ def residuals(groups: Mapping[str, tuple[float, float]], what: str, unit: str) -
 def bars(values: Mapping[str, float], label: str) -> bytes:
     """A bar from 0 for each name, the first on top."""
     figure, axes = _figure(height=1.0 + 0.35 * len(values))
-    found = axes.barh(range(len(values)), list(values.values()), color=_COLOURS[0])
-    axes.bar_label(found, fmt="%.2f", padding=4)
+    patches = axes.barh(range(len(values)), list(values.values()), color=_COLOURS[0])
+    axes.bar_label(patches, fmt="%.2f", padding=4)
     axes.set_yticks(range(len(values)), labels=list(values))
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.margins(x=0.08)

@@ -5,7 +5,10 @@ __all__ = [
     "across_folds",
     "comparison",
     "final_model",
+    "metrics",
+    "paths",
     "run",
+    "stage",
     "trackers",
     "user_csv",
 ]

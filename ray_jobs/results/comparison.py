@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean, stdev
@@ -74,10 +74,6 @@ class Comparison:
     assessment: Assessment
     """Whether differences are more than chance, and where the models err."""
 
-    def of_kind(self, kind: Kind) -> Iterator[ModelResult]:
-        """Its baselines, models or ensembles."""
-        return (entry for entry in self.entries if entry.kind == kind)
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Comparison:
         """Read what ``compare`` wrote."""
@@ -115,15 +111,15 @@ def table(comparison: Comparison) -> Table:
     return result
 
 
-def differences_table(found: Sequence[Difference]) -> Table:
+def differences_table(differences: Sequence[Difference]) -> Table:
     """The differences of the RMSE for the console; those of the MAE are in the report."""
     result = Table(
         title="Differences of the RMSE; intervals and p corrected for "
-        f"{len(found)} comparisons, those of the MAE among them"
+        f"{len(differences)} comparisons, those of the MAE among them"
     )
     for column in DIFFERENCE_COLUMNS:
         result.add_column(column, justify="left" if column == DIFFERENCE_COLUMNS[0] else "right")
-    for difference in found:
+    for difference in differences:
         if difference.metric == "rmse":
             result.add_row(*difference_cells(difference))
     return result

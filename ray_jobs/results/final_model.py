@@ -1,4 +1,4 @@
-"""The model that a run keeps, and the ratings that belong to it."""
+"""The final model of a run, and the ratings that its users gave."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ray_jobs.results.run import Workspace
 
 
 def final_model(workspace: Workspace) -> Storage:
-    """Where the run's model is.
+    """Folder of the run's final model.
 
     Raises:
         NoModelError: if it has none.
     """
-    stored = workspace.run / "checkpoint"
+    stored = workspace.paths.checkpoint
     if not stored.exists():
         raise NoModelError(
             f"there is no trained model in {stored}. Make it with python -m ray_jobs.train and the "

@@ -1,36 +1,29 @@
-"""Where a job's files are, and which stages are already done."""
+"""Where a job's files are, and which of its stages are done."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
 
 import tomli_w
 
-from foundation.console import heading, say
+from foundation.console import heading
 from foundation.storage import Storage
 from ray_jobs.config import JobConfig
+from ray_jobs.results.paths import RECOMMENDATIONS, RunPaths
+from ray_jobs.results.stage import Inputs, Stage
 
-STAGE_VERSION: Final = 1
-"""Raised when a stage's code changes what it makes of the same inputs."""
+logger = logging.getLogger(__name__)
 
 
 def runs_as_ray_job() -> bool:
     """Whether ``ray job submit`` started this program."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def fingerprint(*parts: Any) -> str:
-    """SHA-256 over the canonical JSON of ``parts``."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -62,9 +55,14 @@ class Workspace:
         return self.storage / "runs" / self.config.name
 
     @property
+    def paths(self) -> RunPaths:
+        """Names of the files in ``run``."""
+        return RunPaths(self.run)
+
+    @property
     def recommendations(self) -> Storage:
-        """Recommendations made by this run's model."""
-        return self.storage / "recommendations" / self.config.name
+        """File of the recommendations that the final model makes for all users."""
+        return self.storage / "recommendations" / self.config.name / RECOMMENDATIONS
 
     def prepared(self, key: str) -> Storage:
         """Prepared data with this fingerprint."""
@@ -77,9 +75,13 @@ class Workspace:
             StorageError: if the place is not writable.
         """
         self.run.make_folder()
-        say(f"outputs: {self.storage}")
+        logger.info(f"outputs: {self.storage}")
         values = self.config.model_dump(mode="json", exclude_none=True)
-        (self.run / "config.toml").write_text(tomli_w.dumps(values))
+        self.paths.config.write_text(tomli_w.dumps(values))
+
+    def update(self, stage: Stage[Inputs]) -> None:
+        """Do a stage unless it was done for the same inputs and all its outputs are there."""
+        self.stage(stage.name, stage.key, stage.outputs, stage.run)
 
     def stage(
         self,
@@ -92,9 +94,9 @@ class Workspace:
 
         The record that it was done is written last, so an interrupted stage is done again.
         """
-        record = self.run / ".stages" / f"{name}.json"
+        record = self.paths.stage(name)
         if not self.force and _done(record, key) and all(o.exists() for o in outputs):
-            say(f"── {name}: unchanged since it was last done, skipped")
+            logger.info(f"── {name}: unchanged since it was last done, skipped")
             return
         record.delete()
         started = time.monotonic()
@@ -103,17 +105,17 @@ class Workspace:
         record.write_json({"key": key, "seconds": round(time.monotonic() - started, 3)})
 
     def took(self, name: str, key: str, seconds: float) -> None:
-        """Record how long was worked for ``key`` in a stage that knows by itself what is done.
+        """Record the seconds of a stage that decides by itself whether there is work to do.
 
-        An earlier record for the same key stays: then there was little left to do.
+        An earlier record for the same key stays, since the stage then had little left to do.
         """
-        record = self.run / ".stages" / f"{name}.json"
+        record = self.paths.stage(name)
         if not _done(record, key):
             record.write_json({"key": key, "seconds": round(seconds, 3)})
 
     def seconds(self, name: str) -> float | None:
         """How long a stage took when it was last done in this run; None if that is not known."""
-        record = self.run / ".stages" / f"{name}.json"
+        record = self.paths.stage(name)
         return record.read_json()["seconds"] if record.exists() else None
 
 

@@ -12,17 +12,17 @@ from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
 
 _ENVIRONMENT: Final = {
-    # Its own defaults make a job wait for minutes before it says that a server is not there.
+    # With MLflow's defaults a job waits for minutes before it reports an unreachable server.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # Else it tells its makers that it is used.
+    # MLflow sends usage statistics by default.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""What MLflow is told, unless the user has said otherwise."""
+"""Environment variables that MLflow gets unless the user has set them."""
 
 
 def reach_mlflow(config: JobConfig) -> str:
-    """What is at ``tune.mlflow_uri``, in words.
+    """Describe what is at ``tune.mlflow_uri``.
 
     Raises:
         ClusterError: if it cannot be reached, or MLflow is not installed.
@@ -40,17 +40,17 @@ def reach_mlflow(config: JobConfig) -> str:
     from mlflow.tracking import MlflowClient
 
     try:
-        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(config.name)
+        experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(config.name)
     except Exception as error:  # of each kind of place, the library's that reads it
         raise ClusterError(
             f"cannot reach MLflow at tune.mlflow_uri = {uri}: {error}. Start a server "
             "(`mlflow server`), correct the address, or leave it empty"
         ) from error
-    return f"{uri}, experiment {config.name} {'is there' if found else 'will be made'}"
+    return f"{uri}, experiment {config.name} {'is there' if experiment else 'will be made'}"
 
 
 def mlflow_callbacks(config: JobConfig, search: str) -> tuple[Callback, ...]:
-    """What Ray Tune calls to log the trials of a search, by its name, if that is asked for."""
+    """Callbacks of Ray Tune that log the trials of a search; empty without ``tune.mlflow_uri``."""
     if not config.tune.mlflow_uri:
         return ()
     # Where MLflow is installed this imports it, which takes seconds.

@@ -1,4 +1,4 @@
-"""Rows that users of a trained model bring: CSV files of pairs, and of somebody's ratings."""
+"""CSV files for a trained model: (user, movie) pairs to predict, and the ratings of a new user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM: Final = Format(multiline=True)
 
 @dataclass(frozen=True)
 class Rated:
-    """Somebody's ratings."""
+    """The ratings of one user."""
 
     movies: Integers
     """``[N]`` ids, each once."""
@@ -32,7 +32,7 @@ class Rated:
 
 @dataclass(frozen=True)
 class _Line:
-    """Of a file of somebody's ratings, as far as it can be understood without a model."""
+    """A line of a file of ratings, parsed as far as that needs no model."""
 
     where: str
     """For messages: file and line."""

@@ -1,8 +1,7 @@
-"""What a search says of its trials: a line for each that ends, and, if wanted, a live table."""
+"""Progress of a search: a line for each trial that ends, and, if wanted, a live table."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,39 +11,40 @@ from ray.tune.experiment import Trial
 from rich.table import Table
 
 from foundation.console import live, say
+from ray_jobs.search.space import encoded
 from ray_jobs.search.trials import TrialRecord, TrialRecords
-from ray_jobs.training.telemetry import METRIC
 
 
 class TrialProgress:
-    """Says a line for each trial that ends.
+    """Prints a line for each trial that ends.
 
     Args:
         earlier: records of the trials that have ended before.
-        num_trials: that the search shall have.
+        num_trials: of the whole search.
     """
 
     def __init__(self, earlier: list[TrialRecord], num_trials: int) -> None:
         self._num_trials = num_trials
         self._ended = len(earlier)
-        self._best = min((r.result for r in earlier if r.result is not None), default=math.inf)
+        self._ended_well = [record for record in earlier if record.result is not None]
 
     def ended(self, record: TrialRecord) -> None:
-        """Say it of one more."""
+        """Print the line of one more."""
         self._ended += 1
         outcome = f"failed: {record.error}"
         if record.result is not None:
-            self._best = min(self._best, record.result)
+            self._ended_well.append(record)
+            best = min(self._ended_well, key=lambda record: record.cost)
             outcome = (
-                f"RMSE {record.result:.4f} after {len(record.epochs)} epochs"
-                f" (best so far {self._best:.4f})"
+                f"{record.metric.title} {record.result:.4f} after {len(record.epochs)} epochs"
+                f" (best so far {best.result:.4f})"
             )
         say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {_values(record)}")
 
 
 @contextmanager
 def trial_table(records: TrialRecords, *, wanted: bool) -> Iterator[tuple[Callback, ...]]:
-    """If ``wanted``, what Ray Tune calls to show the trials that run, for this block."""
+    """If ``wanted``, the callback that shows running trials in a table during this block."""
     if not wanted:
         yield ()
         return
@@ -53,7 +53,7 @@ def trial_table(records: TrialRecords, *, wanted: bool) -> Iterator[tuple[Callba
 
 
 class RunningTrials(Callback):
-    """Shows a table of the trials that run whenever one of them has done something.
+    """Updates a table of the running trials after each of their events.
 
     Args:
         records: those of this search.
@@ -64,14 +64,14 @@ class RunningTrials(Callback):
         self._records = records
         self._show = show
         self._newest: dict[str, dict[str, Any]] = {}
-        """Of each trial that runs, by Ray Tune's name of it, its newest epoch."""
+        """The newest epoch of each running trial, by Ray Tune's name of the trial."""
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by Ray Tune in the driver."""
         self._newest[trial.trial_id] = {}
-        self._tell()
+        self._update()
 
     def on_trial_result(
         self,
@@ -83,32 +83,33 @@ class RunningTrials(Callback):
     ) -> None:
         """Called by Ray Tune in the driver."""
         self._newest[trial.trial_id] = result
-        self._tell()
+        self._update()
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by Ray Tune in the driver, also for a trial that was stopped."""
         self._newest.pop(trial.trial_id, None)
-        self._tell()
+        self._update()
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by Ray Tune in the driver."""
         self._newest.pop(trial.trial_id, None)
-        self._tell()
+        self._update()
 
-    def _tell(self) -> None:
-        table = Table("trial", "epoch", "RMSE", "best", "seconds", "settings")
+    def _update(self) -> None:
+        metric = self._records.metric
+        table = Table("trial", "epoch", metric.title, "best", "seconds", "settings")
         for trial_id, epoch in self._newest.items():
             record = self._records.of(trial_id)
             figures = ("", "", "", "")
             if epoch:
                 figures = (
                     f"{epoch['epoch']}/{epoch['max_epochs']}",
-                    f"{epoch['validation_rmse']:.4f}",
-                    f"{epoch[METRIC]:.4f}",
+                    f"{epoch[f'validation_{metric.name}']:.4f}",
+                    f"{epoch[metric.key]:.4f}",
                     f"{epoch['time_total_s']:.0f}",
                 )
             table.add_row(str(record.number), *figures, _values(record))
@@ -121,5 +122,5 @@ def _values(record: TrialRecord) -> str:
         f"{key.split('.')[-1]}={value:.3g}"
         if isinstance(value, float)
         else f"{key.split('.')[-1]}={value}"
-        for key, value in record.parameters.items()
+        for key, value in encoded(record.parameters).items()
     )

@@ -1,29 +1,33 @@
-"""The parts of Ray Tune that write a search's records, and that go on from those of before.
+"""Wrappers of Ray Tune's schedulers and samplers that continue a search from its records.
 
-A search that is continued knows what the one before did: the sampler is asked and told again all
-that it was asked and told, in the same order, and the scheduler is shown every epoch of the trials
-that have ended. With one trial at a time the further trials are therefore those of a search that
-was never interrupted. With several at a time they need not be, as suggestions depend on which
-trials end first; and until an interrupted trial has been trained again, its epochs are missing in
-ASHA's rungs.
+A continued search knows what the search before it did: the sampler is asked and told again all that
+it was asked and told, in the same order, and the scheduler sees every epoch of the trials that have
+ended. With one trial at a time the further trials are therefore those of a search that was never
+interrupted. With several at a time they may differ, as suggestions depend on which trials end
+first; and until an interrupted trial has been trained again, the scheduler lacks its epochs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from ray_jobs.config import Dimension
 from ray_jobs.errors import TrainingError
-from ray_jobs.search.schedulers import ResumableASHA
+from ray_jobs.search.schedulers import EPOCH
+from ray_jobs.search.space import decoded, domains, encoded
 from ray_jobs.search.trials import TrialRecord, TrialRecords
-from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.telemetry import SearchMetric
 
 _NO_RESULT: Final = "it reported no result"
 
@@ -31,32 +35,45 @@ _NO_RESULT: Final = "it reported no result"
 _RAISED_HERE: Final = f"{TrainingError.__module__}.{TrainingError.__name__}: "
 
 
-class ResumableSampler(OptunaSearch):
-    """Optuna's TPE sampler; it first suggests the trials again that were interrupted.
+def optuna_search(
+    space: Mapping[str, Dimension], sampler: BaseSampler, metric: SearchMetric
+) -> OptunaSearch:
+    """Ray Tune's interface to one of Optuna's samplers."""
+    return OptunaSearch(
+        OptunaSearch.convert_search_space(domains(space)),
+        metric=metric.key,
+        mode=metric.mode,
+        sampler=sampler,
+    )
+
+
+class ResumableSampler(Searcher):
+    """Suggests the interrupted trials again, then what ``inner`` suggests.
 
     Args:
-        space: Ray Tune's domains by the names of the parameters.
-        seed: of the sampler.
+        inner: a new search by any of Optuna's samplers; it names trials by their numbers.
+        space: that it searches.
         records: those of this search, to which this adds each trial that it suggests.
-        count: how many trials the search shall have.
+        count: how many trials the search is to have.
     """
 
     def __init__(
-        self, space: Mapping[str, Any], seed: int, records: TrialRecords, count: int
+        self,
+        inner: OptunaSearch,
+        space: Mapping[str, Dimension],
+        records: TrialRecords,
+        count: int,
     ) -> None:
-        super().__init__(
-            OptunaSearch.convert_search_space(space),
-            metric=METRIC,
-            mode="min",
-            sampler=TPESampler(seed=seed),
-        )
+        super().__init__(inner.metric, inner.mode)
+        self._inner = inner
+        self._space = space
         self._records = records
         self._missing = records.missing(count)
         for record, ended in records.events():
             if ended:
                 self._tell(record, record.result)
             else:
-                super().suggest(str(record.number))
+                self._inner.suggest(str(record.number))
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Called by Ray Tune before each trial."""
@@ -64,33 +81,138 @@ class ResumableSampler(OptunaSearch):
         if number in self._records:
             parameters = self._records[number].parameters
         else:
-            parameters = super().suggest(str(number))
+            parameters = self._ask(str(number))
         self._records.start(number, trial_id, parameters)
         return parameters
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Called by Ray Tune after each epoch; the sampler only looks at how trials end."""
+        """Called by Ray Tune after each epoch; the sampler learns only from how trials end."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Called by Ray Tune, also for a trial that was stopped."""
-        found = None if error else (result or {}).get(METRIC)
+        found = None if error else (result or {}).get(self._inner.metric)
         is_number = found is not None and math.isfinite(found)
         self._tell(self._records.of(trial_id), found if is_number else None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Called by Ray Tune now and then."""
+        self._inner.save(checkpoint_path)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The inverse of ``save``."""
+        self._inner.restore(checkpoint_path)
+
+    def _ask(self, number: str) -> dict[str, Any]:
+        """What the sampler suggests for a trial; asked again, it repeats it."""
+        return decoded(self._space, self._inner.suggest(number) or {})
 
     def _tell(self, record: TrialRecord, result: float | None) -> None:
         """Tell the sampler how a trial has ended that it was asked for."""
         asked = str(record.number)
-        # Asked for what it has suggested already, the sampler repeats it. Another processor or
-        # release of Optuna may have come to something else; what was trained is what counts.
-        is_what_was_trained = super().suggest(asked) == record.parameters
+        # Another processor or release of Optuna may have suggested something else; what was trained
+        # is what counts.
+        is_what_was_trained = self._ask(asked) == record.parameters
         if result is not None and is_what_was_trained:
-            super().on_trial_complete(asked, {METRIC: result})
+            self._inner.on_trial_complete(asked, {self._inner.metric: result})
             return
-        super().on_trial_complete(asked, error=True)
+        self._inner.on_trial_complete(asked, error=True)
         if result is not None:
-            self.add_evaluated_point(record.parameters, result)
+            self._inner.add_evaluated_point(encoded(record.parameters), result)
+
+
+@dataclass(frozen=True, eq=False)  # schedulers tell trials apart by identity
+class _EndedTrial:
+    """Stands in for Ray Tune's ``Trial`` where a scheduler sees a trial of the past."""
+
+    trial_id: str
+
+
+class ResumableScheduler(TrialScheduler):
+    """Shows a scheduler the epochs of earlier trials, and remembers which trials it stops.
+
+    Args:
+        inner: any of Ray Tune's schedulers that does not pause trials; a new one.
+        records: those of this search.
+    """
+
+    def __init__(self, inner: TrialScheduler, records: TrialRecords) -> None:
+        super().__init__()
+        self._inner = inner
+        self._stopped: set[str] = set()
+        for record in records.ended():
+            self._replay(record)
+
+    def has_stopped(self, trial: Trial) -> bool:
+        """Whether the scheduler has ended the trial."""
+        return trial.trial_id in self._stopped
+
+    def _replay(self, record: TrialRecord) -> None:
+        trial = cast(Trial, _EndedTrial(record.trial_id))
+        self._inner.on_trial_add(None, trial)
+        for epoch in record.epochs:
+            self._inner.on_trial_result(None, trial, epoch)
+        # As Ray Tune does: only of a trial that ended by itself is the scheduler told so.
+        if record.state == "finished":
+            self._inner.on_trial_complete(None, trial, record.epochs[-1])
+        else:
+            self._inner.on_trial_remove(None, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Called by Ray Tune after each epoch."""
+        decision = self._inner.on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP:
+            self._stopped.add(trial.trial_id)
+        return decision
+
+    # The rest is the inner scheduler's.
+
+    @property
+    def metric(self) -> str | None:
+        """Name of the reported value that it compares."""
+        return self._inner.metric
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        """Whether it may get several epochs at once."""
+        return self._inner.supports_buffered_results
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Called by Ray Tune with its own metric, of which there is none here."""
+        return self._inner.set_search_properties(metric, mode, **spec)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Called by Ray Tune before a trial starts."""
+        self._inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Called by Ray Tune when a trial has failed."""
+        self._inner.on_trial_error(tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Called by Ray Tune when a trial has ended by itself."""
+        self._inner.on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Called by Ray Tune when a trial ends that does not run."""
+        self._inner.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Called by Ray Tune when there is room for a trial."""
+        return self._inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        """Called by Ray Tune for its own progress messages."""
+        return self._inner.debug_string()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Called by Ray Tune where it stores a search's state."""
+        self._inner.save(checkpoint_path)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The inverse of ``save``."""
+        self._inner.restore(checkpoint_path)
 
 
 class Recorder(Callback):
@@ -105,10 +227,11 @@ class Recorder(Callback):
     def __init__(
         self,
         records: TrialRecords,
-        scheduler: ResumableASHA,
+        scheduler: ResumableScheduler,
         on_end: Callable[[TrialRecord], None],
     ) -> None:
         self._records = records
+        self._metric = records.metric.key
         self._scheduler = scheduler
         self._on_end = on_end
         self._epochs: dict[str, list[dict[str, float]]] = {}
@@ -122,7 +245,7 @@ class Recorder(Callback):
         **info: Any,
     ) -> None:
         """Called by Ray Tune in the driver."""
-        epoch = {key: result[key] for key in ("epoch", METRIC)}
+        epoch = {key: result[key] for key in (EPOCH, self._metric)}
         self._epochs.setdefault(trial.trial_id, []).append(epoch)
 
     def on_trial_complete(
@@ -130,9 +253,9 @@ class Recorder(Callback):
     ) -> None:
         """Called by Ray Tune in the driver, also for a trial that was stopped."""
         result = trial.last_result or {}
-        if not math.isfinite(result.get(METRIC, math.nan)):
+        if not math.isfinite(result.get(self._metric, math.nan)):
             self._end(trial, "failed", _NO_RESULT)
-        elif self._scheduler.has_stopped(trial) and result["epoch"] < result["max_epochs"]:
+        elif self._scheduler.has_stopped(trial) and result[EPOCH] < result["max_epochs"]:
             self._end(trial, "stopped")
         else:
             self._end(trial, "finished")
@@ -157,6 +280,6 @@ class Recorder(Callback):
 
 
 def _reason(trial: Trial) -> str:
-    """Why a trial failed, without the way that the error took."""
+    """Why a trial failed, without the traceback."""
     text = Path(trial.error_file).read_text(encoding="utf-8")
     return text.strip().splitlines()[-1].removeprefix(_RAISED_HERE)

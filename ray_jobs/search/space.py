@@ -1,4 +1,9 @@
-"""The search space as Ray Tune's domains."""
+"""The search space as Ray Tune's domains, and the values that come back from it.
+
+Optuna's categories are scalars, so that lists and tables are JSON texts there. ``domains`` encodes
+them, ``decoded`` restores what the sampler suggests, and everywhere else a trial's parameters are
+the values themselves. ``encoded`` is for the sampler, and for columns of trials.parquet.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +21,36 @@ def domains(space: Mapping[str, Dimension]) -> dict[str, Any]:
     return {key: _domain(dimension) for key, dimension in space.items()}
 
 
+def decoded(space: Mapping[str, Dimension], suggestion: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a sampler's ``suggestion`` from ``domains(space)`` stands for."""
+    return {
+        key: json.loads(value) if value in _texts(space[key]) else value
+        for key, value in suggestion.items()
+    }
+
+
+def encoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``parameters`` with scalars alone: lists and tables as JSON texts."""
+    return {key: _scalar(value) for key, value in parameters.items()}
+
+
 def _domain(dimension: Dimension) -> Any:
-    """A Ray Tune domain; lists and tables travel as JSON, because Optuna's categories must be
-    scalars."""
     if dimension.choices:
-        return tune.choice([c if _is_scalar(c) else json.dumps(c) for c in dimension.choices])
+        return tune.choice([_scalar(choice) for choice in dimension.choices])
     low, high = dimension.low, dimension.high
     if dimension.integer:
         ends = int(low or 0), int(high or 0) + 1
         return tune.lograndint(*ends) if dimension.log else tune.randint(*ends)
     return tune.loguniform(low, high) if dimension.log else tune.uniform(low, high)
+
+
+def _texts(dimension: Dimension) -> set[str]:
+    """The texts that stand for the dimension's lists and tables."""
+    return {_scalar(choice) for choice in dimension.choices if not _is_scalar(choice)}
+
+
+def _scalar(value: Any) -> Any:
+    return value if _is_scalar(value) else json.dumps(value)
 
 
 def _is_scalar(value: Any) -> bool:

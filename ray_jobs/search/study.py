@@ -1,4 +1,4 @@
-"""The trials of a search as a study of Optuna's, and which settings mattered in it."""
+"""The trials of a search as an Optuna study, and the importance of its settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from ray_jobs.config import Dimension
 from ray_jobs.search.space import domains
-from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric
 
 FEWEST_TRIALS: Final = 10
 """With fewer, importances say more about the random forest than about the settings."""
@@ -26,14 +26,16 @@ def study_of(
     space: Mapping[str, Dimension],
     *,
     stopped: TrialState = TrialState.PRUNED,
+    metric: SearchMetric = SEARCH_METRICS["rmse"],
 ) -> Study:
     """A study with these trials.
 
     Args:
         trials: rows of ``trials.parquet``.
         space: that was searched.
-        stopped: what a trial counts as that ASHA stopped: as pruned, or with ``COMPLETE`` as one
-            that came to the error which it had then; that is what the sampler took it for.
+        stopped: state of a trial that the scheduler stopped: pruned, or ``COMPLETE`` with the value
+            that it had then, which is what the sampler was told.
+        metric: by which the trials were compared.
     """
     states = {"finished": TrialState.COMPLETE, "stopped": stopped, "failed": TrialState.FAIL}
     distributions = OptunaSearch.convert_search_space(domains(space))
@@ -42,7 +44,7 @@ def study_of(
         state = states[trial["state"]]
         return create_trial(
             state=state,
-            value=None if state == TrialState.FAIL else trial[METRIC],
+            value=None if state == TrialState.FAIL else trial[metric.key],
             params={name: trial[f"{_PARAMETER}{name}"] for name in distributions},
             distributions=distributions,
         )
@@ -50,7 +52,7 @@ def study_of(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces the study
     try:
-        study = optuna.create_study()
+        study = optuna.create_study(direction="minimize" if metric.mode == "min" else "maximize")
     finally:
         optuna.logging.set_verbosity(verbosity)
     study.add_trials([frozen(trial) for trial in trials])
@@ -58,10 +60,10 @@ def study_of(
 
 
 def importances(study: Study) -> dict[str, float] | None:
-    """The share of each setting in what the settings explain of the errors, largest first.
+    """The share of each setting in what the settings explain of the results, largest first.
 
     By fANOVA over the complete trials, with a fixed seed; the shares add up to 1. None if there are
-    too few trials or all errors are the same.
+    too few trials with different results.
     """
     values = {t.value for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
     if len(values) < FEWEST_TRIALS:

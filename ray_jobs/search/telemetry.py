@@ -1,7 +1,7 @@
-"""What a run has come to, as metrics of Ray: each node exports them for Prometheus.
+"""The state of a search as Ray metrics, which each node exports for Prometheus.
 
-They are recorded in the program that runs the job, since it outlives workers and controllers: Ray
-collects a process's metrics every ten seconds. It forgets a gauge that was not set for twenty.
+They are recorded in the program that runs the job, because it outlives workers and controllers: Ray
+collects a process's metrics every ten seconds, and drops a gauge that was not set for twenty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ray_jobs.training.telemetry import EpochMetrics
 
 
 class TrialMetrics(Callback):
-    """Counts the trials of a search by state, and tells of their epochs.
+    """Counts the trials of a search by state, and records their epochs.
 
     Args:
         search: names it; its trials are the tasks ``<search> trial <number>``.
@@ -34,7 +34,7 @@ class TrialMetrics(Callback):
         self._trials = Gauge("ratings_trials", "Trials of a search.", ("search", "state"))
         self._ended = Count(record.state for record in earlier)
         self._running: set[str] = set()
-        self._tell()
+        self._set_gauges()
 
     def on_trial_result(
         self,
@@ -47,22 +47,22 @@ class TrialMetrics(Callback):
         """Called by Ray Tune in the driver."""
         number = self._records.of(trial.trial_id).number
         self._epochs.epoch(f"{self._search} trial {number}", result)
-        self._tell()  # else these would be forgotten where trials are long
+        self._set_gauges()  # again, as Ray drops old values while long trials run
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by Ray Tune in the driver."""
         self._running.add(trial.trial_id)
-        self._tell()
+        self._set_gauges()
 
     def ended(self, record: TrialRecord) -> None:
         """Count a trial that has ended."""
         self._running.discard(record.trial_id)
         self._ended[record.state] += 1
-        self._tell()
+        self._set_gauges()
 
-    def _tell(self) -> None:
+    def _set_gauges(self) -> None:
         for state in get_args(State):
             count = len(self._running) if state == "running" else self._ended[state]
             self._trials.set(count, {"search": self._search, "state": state})

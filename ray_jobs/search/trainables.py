@@ -1,9 +1,8 @@
-"""How Ray Tune runs a trial: on worker groups that stay, or on a ``TorchTrainer`` of its own."""
+"""How Ray Tune runs a trial: on persistent worker groups, or on a ``TorchTrainer`` of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,8 +27,8 @@ from ray_jobs.training.worker import TrainingTask, torch_trainer
 from ray_jobs.training.worker_pool import Over, TrialQueue, persistent_workers
 
 _DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
-"""A trial's driver takes no CPU: its workers take theirs, and would wait for ever for one that only
-drivers hold. Ray refuses a request for nothing at all, hence the byte of memory."""
+"""A trial's driver takes no CPU, so that drivers cannot hold the CPUs that workers wait for. Ray
+refuses an empty request, hence the byte of memory."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class TrainableSpec:
     """What Ray Tune needs to know to run trials."""
 
     trainable: Any
-    """A function or class that Tune takes, with its resources."""
+    """A function or class for Tune, with its resources."""
     reuse_actors: bool = False
-    """Whether a trial's driver goes on with another trial."""
+    """Whether a driver runs one trial after another."""
     callbacks: tuple[Callback, ...] = ()
 
 
@@ -51,7 +50,7 @@ def executor(
     models: TrialModels,
     where: Storage,
 ) -> Iterator[TrainableSpec]:
-    """The configured way to run trials for this block, one on each of ``groups`` at a time."""
+    """Run trials as configured for this block, one on each of ``groups`` at a time."""
     experiment = config.experiment
     if config.tune.executor == "isolated":
         settings = {
@@ -63,24 +62,16 @@ def executor(
         }
         yield TrainableSpec(_with(_isolated_trial, experiment=experiment, **settings))
         return
-    # A trial breaks a group at most once, so that more failures are of another kind.
+    # A trial breaks a group at most once; further failures have other causes.
     failures = config.tune.num_trials
     kept = models.folder if models.count else None
     with persistent_workers(prepared, groups, failures, where / "groups", kept) as trial_queue:
         trainable = _with(_PersistentTrial, experiment=experiment, trial_queue=trial_queue)
-        yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_Drops(trial_queue),))
-
-
-def decoded(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A trial's parameters with their lists and tables restored: these travel as JSON."""
-    return {
-        key: json.loads(value) if isinstance(value, str) and value.startswith(("[", "{")) else value
-        for key, value in parameters.items()
-    }
+        yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_DropEnded(trial_queue),))
 
 
 def _with(trainable: Any, **settings: Any) -> Any:
-    """A trainable that gets ``settings`` beside a trial's parameters."""
+    """A trainable that receives ``settings`` besides a trial's parameters."""
     return tune.with_resources(tune.with_parameters(trainable, **settings), _DRIVER_RESOURCES)
 
 
@@ -88,10 +79,10 @@ def _experiment_of(experiment: ExperimentConfig, parameters: dict[str, Any]) -> 
     """``experiment`` with a trial's parameters.
 
     Raises:
-        TrainingError: if they do not go together.
+        TrainingError: if they are not valid together.
     """
     try:
-        return with_parameters(experiment, decoded(parameters))
+        return with_parameters(experiment, parameters)
     except ValidationError as error:
         reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
         raise TrainingError("its parameters do not go together: " + "; ".join(reasons)) from error
@@ -119,7 +110,7 @@ def _isolated_trial(
 
 
 class _PersistentTrial(Trainable):
-    """Driver of one trial after another, which takes each to the desk of the warm groups."""
+    """Driver of one trial after another, which adds each to the trial queue."""
 
     def setup(
         self,
@@ -154,8 +145,8 @@ class _PersistentTrial(Trainable):
         return {DONE: True, RESULT_DUPLICATE: True}
 
 
-class _Drops(Callback):
-    """Tells the desk of trials that Tune has done with, be it before their last epoch."""
+class _DropEnded(Callback):
+    """Drops trials from the trial queue when Tune ends them, before their last epoch or after."""
 
     def __init__(self, trial_queue: ActorHandle[TrialQueue]) -> None:
         self._trial_queue = trial_queue

@@ -34,7 +34,7 @@ class TrialModels:
         else is there: of interrupted trials, and in parts."""
         trials = list(ended)
         judged = [trial for trial in trials if trial.result is not None]
-        best = sorted(judged, key=lambda trial: (trial.result, trial.number))[: self.count]
+        best = sorted(judged, key=lambda trial: (trial.cost, trial.number))[: self.count]
         kept = {trial.trial_id for trial in best}
         known = {trial.trial_id for trial in trials}
         for folder in self.folder.list_folders():

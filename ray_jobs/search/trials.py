@@ -6,12 +6,13 @@ search may be killed at any moment: what has ended is kept, and what was running
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from foundation.storage import PART_SUFFIX, Storage
-from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -25,33 +26,52 @@ class TrialRecord:
     trial_id: str
     """Ray Tune's name for it; for the last attempt at it, if it was interrupted."""
     parameters: dict[str, Any]
-    """What the sampler suggested; lists and tables are JSON texts."""
+    """What the sampler suggested, by the keys of the space."""
     started: int
     """Position of its first start among the starts and ends of all trials."""
     ended: int | None = None
     """The same of its end; None while it runs, and if it was interrupted."""
     state: State = "running"
-    """``finished``: trained to its end; ``stopped``: by ASHA, before; ``failed``: for a reason."""
+    """``finished``: trained to its end; ``stopped``: earlier, by the scheduler; ``failed``: with an
+    error."""
     error: str | None = None
     """Why it failed."""
     epochs: tuple[dict[str, float], ...] = ()
-    """Number and ``METRIC`` of every epoch that it reported."""
+    """Number and ``metric.key`` of every epoch that it reported."""
     best_epoch: int | None = None
-    """The epoch that ``METRIC`` is from."""
+    """The epoch that the result is from: the one with the lowest validation RMSE."""
     seconds: float | None = None
     """Wall time from its start to its last epoch."""
+    metric_name: str = "rmse"
+    """As in ``tune.metric``."""
+
+    @property
+    def metric(self) -> SearchMetric:
+        """By which it is compared."""
+        return SEARCH_METRICS[self.metric_name]
 
     @property
     def result(self) -> float | None:
-        """``METRIC`` after its last epoch; None if it failed."""
-        return None if self.state == "failed" else self.epochs[-1][METRIC]
+        """The metric after its last epoch; None if it failed."""
+        return None if self.state == "failed" else self.epochs[-1][self.metric.key]
+
+    @property
+    def cost(self) -> float:
+        """The result on a scale on which lower is better; infinite if it failed."""
+        return math.inf if self.result is None else self.metric.cost(self.result)
 
 
 class TrialRecords:
-    """The records of one search, in a folder of its own."""
+    """The records of one search, in a folder of its own.
 
-    def __init__(self, folder: Storage) -> None:
+    Args:
+        folder: where they are.
+        metric: by which the search compares trials.
+    """
+
+    def __init__(self, folder: Storage, metric: SearchMetric = SEARCH_METRICS["rmse"]) -> None:
         self._folder = folder
+        self.metric = metric
         for partial in folder.list_files(PART_SUFFIX):
             partial.delete()
         found = (_read(file) for file in folder.list_files(".json"))
@@ -94,12 +114,16 @@ class TrialRecords:
         return [number for number in range(1, count + 1) if number not in done]
 
     def start(self, number: int, trial_id: str, parameters: dict[str, Any]) -> None:
-        """Record that a trial starts, be it once more."""
+        """Record that a trial starts, for the first time or again."""
         earlier = self._records.get(number)
         if earlier:
             self._write(replace(earlier, trial_id=trial_id))
         else:
-            self._write(TrialRecord(number, trial_id, parameters, started=self._next_event()))
+            started = self._next_event()
+            record = TrialRecord(
+                number, trial_id, parameters, started=started, metric_name=self.metric.name
+            )
+            self._write(record)
 
     def end(self, trial_id: str, **outcome: Any) -> TrialRecord:
         """Record that a trial has ended; returns its record, with this outcome."""

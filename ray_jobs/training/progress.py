@@ -1,6 +1,6 @@
-"""Epochs of a running ``TorchTrainer``, brought from its controller to the driver.
+"""Forwards epochs of a running ``TorchTrainer`` from its controller to the driver.
 
-There they appear on the console and as metrics of Ray.
+The driver prints them, and exports them as Ray metrics.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class EpochProgress(UserCallback):
 
 @contextmanager
 def epoch_progress() -> Iterator[EpochProgress]:
-    """A callback whose lines appear on this console for the length of the block."""
+    """A callback that prints epochs on this console during the block."""
     queue = Queue(actor_options=beside_the_driver())
     reader = threading.Thread(target=_tell_until_none, args=(queue,), daemon=True)
     reader.start()
@@ -51,7 +51,7 @@ def epoch_progress() -> Iterator[EpochProgress]:
 
 
 def _tell_until_none(queue: Queue) -> None:
-    """Record every epoch, and print the newest one not more often than anyone could read."""
+    """Record every epoch; print one at most every ``SECONDS_BETWEEN_LINES``."""
     recorded = EpochMetrics()
     printed = -math.inf
     while (metrics := queue.get()) is not None:

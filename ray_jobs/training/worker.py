@@ -57,6 +57,7 @@ from ray_jobs.cluster.resources import Resources
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.final_model import copy_folder
 from ray_jobs.training.scratch import scratch_folder
+from ray_jobs.training.telemetry import SEARCH_METRICS
 
 _log = logging.getLogger(__name__)
 
@@ -398,9 +399,10 @@ def _metrics(
     }
     if placement.streamed:
         metrics["streamed"] = True
-    errors = [e.validation.stars.rmse for e in result.epochs if e.validation]
-    if errors:
-        metrics["best_validation_rmse"] = min(errors)
+    scores = [e.validation.stars for e in result.epochs if e.validation]
+    if scores:
+        best = min(scores, key=lambda score: score.rmse).as_dict()
+        metrics |= {metric.key: best[name] for name, metric in SEARCH_METRICS.items()}
     return metrics
 
 

@@ -1,12 +1,12 @@
-"""Worker groups that stay and train one model after another: a further one starts no process.
+"""Persistent worker groups that train one model after another without starting new processes.
 
 ::
 
-    who wants models trained --add, result, drop--> Desk <--join, next, report, ended-- workers
-                                                     ^--lost-- Train's controllers
+    clients --add, result, drop--> TrialQueue <--join, next, report, ended-- workers
+                                        ^--lost-- Train's controllers
 
-A slot is one long-lived ``TorchTrainer``. When one of its workers fails, Ray Train starts them
-anew, and the desk counts the model that they were at as failed, and no other.
+A worker group is one long-lived ``TorchTrainer``. When one of its workers fails, Ray Train restarts
+the group, and the trial queue marks the job that it was training as failed, and no other.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ from ray_jobs.training.worker import (
 )
 
 _SECONDS_TO_END: Final = 10.0
-"""How long workers may take to end by themselves; those in a longer epoch are killed."""
+"""How long workers may take to exit; those in a longer epoch are killed."""
 
 _EPOCHS_AHEAD: Final = 1
-"""Epochs not yet fetched beyond which a worker waits: without a limit, a model with short epochs
-would be done before anyone could stop it."""
+"""Unfetched epochs beyond which a worker waits: without a limit, a model with short epochs would
+end before a scheduler could stop it."""
 
 
 @dataclass
 class _Job:
-    """One model to train, until nobody asks for it any more."""
+    """One model to train, until it is dropped."""
 
     experiment: ExperimentConfig
     epochs: deque[dict[str, Any]] = field(default_factory=deque)
-    """Metrics of the epochs that were not fetched yet."""
+    """Metrics of the epochs that were not fetched yet, oldest first."""
     over: bool = False
     error: str | None = None
 
@@ -75,11 +75,11 @@ class _WorkerGroup:
     """One ``TorchTrainer`` and the workers that it has at present."""
 
     workers: str | None = None
-    """Names its present workers, if there are any."""
+    """Id of its current set of workers, if there is one."""
     taken: int = 0
-    """Jobs that they have taken."""
+    """Number of jobs that they have taken."""
     job: tuple[str, ExperimentConfig] | None = None
-    """The newest of these."""
+    """Name and experiment of the newest of these."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Over:
 
 
 class TrialQueue:
-    """Where jobs are handed in and taken, and their epochs brought and fetched; an async actor."""
+    """Passes jobs to worker groups, and their epochs to clients; an async actor."""
 
     def __init__(self, num_groups: int) -> None:
         self._jobs: dict[str, _Job] = {}
@@ -100,26 +100,26 @@ class TrialQueue:
         self._changed = asyncio.Condition()
         self._closed = False
         self._given_up: list[str] = []
-        """Why slots are run no longer, of each that is not."""
+        """The reason of each worker group that has ended for good."""
 
-    # For whoever wants models trained.
+    # For clients.
 
     async def add(self, name: str, experiment: ExperimentConfig) -> None:
-        """Hand in a job; the first slot that is free takes it."""
+        """Add a job; the first free worker group takes it."""
         async with self._changing():
             self._jobs[name] = _Job(experiment)
             self._waiting.append(name)
             self._refuse_if_none_is_left()
 
     async def result(self, name: str) -> dict[str, Any] | Over:
-        """A job's next epoch, once it has come."""
+        """Wait for a job's next epoch, or its end."""
         async with self._changing():
             job = self._jobs[name]
             await self._changed.wait_for(lambda: job.epochs or job.over)
             return job.epochs.popleft() if job.epochs else Over(job.error)
 
     async def drop(self, name: str) -> None:
-        """Forget a job; workers that are at it stop after their epoch."""
+        """Remove a job; workers that train it stop after the current epoch."""
         async with self._changing():
             self._jobs.pop(name, None)
             if name in self._waiting:
@@ -128,7 +128,7 @@ class TrialQueue:
     # For workers.
 
     async def join(self, group_index: int, workers: str) -> None:
-        """Be one of a slot's present workers."""
+        """Register one of a group's current workers."""
         async with self._changing():
             if self._groups[group_index].workers not in (None, workers):
                 self._lose(group_index, "its workers were replaced")
@@ -137,7 +137,7 @@ class TrialQueue:
     async def next(
         self, group_index: int, workers: str, number: int
     ) -> tuple[str, ExperimentConfig] | None:
-        """The job with this number, counted from 0 by each of the slot's workers; None: no more."""
+        """The job with this number, counted from 0 by each of the group's workers; None to exit."""
         group = self._groups[group_index]
 
         def should_exit() -> bool:
@@ -155,7 +155,7 @@ class TrialQueue:
             return group.job
 
     async def report(self, name: str, metrics: dict[str, Any]) -> bool:
-        """Bring an epoch; returns whether to go on with the job."""
+        """Report an epoch; returns whether to continue the job."""
         async with self._changing():
             job = self._jobs.get(name)
             if job is None or job.over:
@@ -170,14 +170,14 @@ class TrialQueue:
             return not stopped()
 
     async def ended(self, name: str, error: str | None) -> None:
-        """A job is done, or has failed and left its workers well."""
+        """End a job that is done, or has failed in a way its workers recover from."""
         async with self._changing():
             self._end(name, error)
 
-    # For what watches the workers.
+    # For those that watch the workers.
 
     async def run(self, trainers: Sequence[TorchTrainer]) -> None:
-        """Run a trainer in every slot until the desk closes."""
+        """Run the trainer of every group until the queue closes."""
         with ThreadPoolExecutor(len(trainers)) as threads:
             await asyncio.gather(
                 *(
@@ -187,12 +187,12 @@ class TrialQueue:
             )
 
     async def lost(self, group_index: int, reason: str) -> None:
-        """A slot's workers are gone, and with them the job that they were at."""
+        """End the job of a group whose workers have failed."""
         async with self._changing():
             self._lose(group_index, reason)
 
     async def close(self) -> None:
-        """Send all workers home after their epoch."""
+        """Ask workers to exit after the current epoch."""
         async with self._changing():
             self._closed = True
 
@@ -213,7 +213,7 @@ class TrialQueue:
 
     @contextlib.asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:
-        """Alone at the desk, but for waiting; all others look again afterwards."""
+        """Hold the lock, except while waiting, and wake all waiting calls afterwards."""
         async with self._changed:
             yield
             self._changed.notify_all()
@@ -243,14 +243,14 @@ def persistent_workers(
     where: Storage,
     models: Storage | None = None,
 ) -> Iterator[ActorHandle[TrialQueue]]:
-    """The desk of worker groups that stay for the length of the block.
+    """The trial queue of worker groups that persist during the block.
 
     Args:
         prepared: the data that all jobs train on.
-        groups: what each group takes; as many as fit the cluster, at most.
-        max_failures: how often a group is started anew.
+        groups: resources of each group; no more groups than fit the cluster.
+        max_failures: how often a group is restarted.
         where: folder for what Ray Train writes.
-        models: folder that gets the weights of each job, in a folder of the job's name.
+        models: folder for the weights of each job, in a folder with the job's name.
     """
     trial_queue = ray.remote(TrialQueue).options(**beside_the_driver()).remote(len(groups))
     before = _placement_groups()
@@ -272,7 +272,7 @@ def persistent_workers(
         ]
         running = trial_queue.run.remote(trainers)
         yield trial_queue
-        with contextlib.suppress(RayActorError):  # if it is gone, so is all that it started
+        with contextlib.suppress(RayActorError):  # if it has died, so has all that it started
             ray.get(trial_queue.close.remote())
         ray.wait([running], timeout=_SECONDS_TO_END)
     finally:
@@ -281,7 +281,7 @@ def persistent_workers(
 
 
 def _placement_groups() -> set[str]:
-    """Those of this program that hold something, by their ids."""
+    """Ids of this program's placement groups that hold resources."""
     job = ray.get_runtime_context().get_job_id()
     return {
         key
@@ -291,7 +291,7 @@ def _placement_groups() -> set[str]:
 
 
 def _free(groups: set[str]) -> None:
-    """Take CPUs and GPUs back from workers that were killed, and end what is left of them.
+    """Release CPUs and GPUs of workers that were killed, and end their remaining processes.
 
     Ray Train does so only for workers that were all there when their controller was killed.
     """
@@ -317,16 +317,16 @@ def _trainer(
 
 
 class _Losses(UserCallback):
-    """Tells the desk why workers failed, before others take their place."""
+    """Tells the trial queue why workers failed, before Ray Train replaces them."""
 
     def __init__(self, trial_queue: ActorHandle[TrialQueue], group_index: int) -> None:
         self._trial_queue = trial_queue
-        self._slot = group_index
+        self._group_index = group_index
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train in its controller."""
         reason = _reason(next(iter(worker_exceptions.values())))
-        ray.get(self._trial_queue.lost.remote(self._slot, reason))
+        ray.get(self._trial_queue.lost.remote(self._group_index, reason))
 
 
 def _reason(error: Exception) -> str:
@@ -334,7 +334,7 @@ def _reason(error: Exception) -> str:
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the rest of a job."""
+    """A job was dropped, or the queue has closed."""
 
 
 def _serve(config: dict[str, Any]) -> None:
@@ -344,7 +344,7 @@ def _serve(config: dict[str, Any]) -> None:
     rows = SplitCache(config["prepared"], ray.train.torch.get_device(), config["groups"])
     workers = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     ray.get(trial_queue.join.remote(group_index, workers))
-    gc.freeze()  # what there is now stays, and need not be looked through after every job
+    gc.freeze()  # these objects stay, and need not be traversed after every job
     for number in itertools.count():
         job = ray.get(trial_queue.next.remote(group_index, workers, number))
         if job is None:
@@ -362,7 +362,7 @@ def _serve(config: dict[str, Any]) -> None:
 def _train(
     trial_queue: ActorHandle[TrialQueue], task: TrainingTask, rows: SplitCache, shard: Shard
 ) -> str | None:
-    """Train one model; returns why it failed, if it did and the workers are none the worse."""
+    """Train one model; returns the reason of a failure that the workers recover from, or None."""
 
     def on_report(metrics: dict[str, Any], folder: Path | None) -> None:
         wanted = shard.rank > 0 or ray.get(trial_queue.report.remote(task.name, metrics))
@@ -381,7 +381,7 @@ def _train(
 
 
 def _as_first_says(wanted: bool, shard: Shard, device: torch.device) -> bool:
-    """What the first worker of the group has said, on all of them."""
+    """The first worker's ``wanted``, on all workers of the group."""
     if shard.world_size == 1:
         return wanted
     said = torch.tensor(wanted, dtype=torch.uint8, device=device)
@@ -390,7 +390,7 @@ def _as_first_says(wanted: bool, shard: Shard, device: torch.device) -> bool:
 
 
 def _is_recoverable(error: Exception, shard: Shard, device: torch.device) -> bool:
-    """Whether workers can train another model after this error, and need no new processes."""
+    """Whether workers can train another model after this error without a restart."""
     if isinstance(error, DivergedError):
         return True  # all workers found the same sum of their errors
     if shard.world_size > 1:

@@ -25,11 +25,11 @@ from ray_jobs.web.search import TitleSearch
 
 PAGE: Final = Path(__file__).parent / "page"
 LARGEST_BODY: Final = 1 << 18
-"""Bytes: more than twice what as many ratings as may be given take."""
+"""Bytes; more than twice the size of a request with ``MOST_RATINGS`` ratings."""
 MOST_WAITING: Final = 64
-"""Requests that may wait for an answer; others are refused at once, and not kept for seconds."""
+"""Requests that may wait for a response; further ones are refused immediately."""
 _NAMED: Final = 3
-"""Faults of a request that are told."""
+"""Number of faults of a request that its response names."""
 
 Limit = Annotated[int, Query(ge=1, le=MOST_MOVIES, description="How many movies at most.")]
 _Answers = dict[int | str, dict[str, Any]]
@@ -41,16 +41,16 @@ def make_app(
     """The application for one model.
 
     Args:
-        asked: the model.
-        about: what is said of it.
-        hosts: names that a request may call this server by; others are refused with 400, so that
-            a page elsewhere cannot reach a server on loopback by giving it a name of its own.
+        recommender: the model.
+        about: description of the model.
+        hosts: host names that requests may use; others are refused with 400, which prevents DNS
+            rebinding: a page elsewhere cannot reach a server on loopback under its own name.
     """
     app = FastAPI(
         title="Movie recommendations",
         description="Predictions of a model trained with `python -m ray_jobs.train`.",
         version="1",
-        # Both load scripts from elsewhere.
+        # Both load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
     )
@@ -66,11 +66,11 @@ def make_app(
 
 
 class Answers:
-    """What the API says, from the model."""
+    """Responses of the API, computed by the model."""
 
     def __init__(self, recommender: Recommender, about: models.ModelInfo) -> None:
         self.about = about
-        self._asked = recommender
+        self._recommender = recommender
         self._movies = recommender.checkpoint.preprocessor.movies
         self._search = TitleSearch(self._movies)
 
@@ -89,16 +89,16 @@ class Answers:
         )
 
     def like(self, movie: int, limit: int) -> models.LikeMovies:
-        """Movies like one.
+        """Movies similar to one.
 
         Raises:
-            HTTPException: if it is unknown.
+            HTTPException: if the movie is unknown.
         """
         try:
-            title = self._asked.title(movie)
+            title = self._recommender.title(movie)
         except UnknownIdError as error:
             raise HTTPException(404, str(error)) from error
-        best = self._asked.similar(movie, limit)
+        best = self._recommender.similar(movie, limit)
         return models.LikeMovies(
             movie=models.Movie(movie_id=movie, title=title),
             similar=tuple(
@@ -110,30 +110,30 @@ class Answers:
         )
 
     def recommended(self, request: models.RecommendationsRequest) -> models.Recommendations:
-        """The best movies for somebody's ratings; raises as ``predicted``."""
-        theirs = self._newcomer(request.ratings)
+        """The best movies for a user's ratings; raises as ``predicted``."""
+        folded_in = self._fold_in(request.ratings)
         rated = [own.movie_id for own in request.ratings]
-        best = theirs.recommend(0, request.n, rated)
-        rows = _predicted(theirs, best.movies, best.scores, request.reasons)
+        best = folded_in.recommend(0, request.n, rated)
+        rows = _predicted(folded_in, best.movies, best.scores, request.reasons)
         return models.Recommendations(recommendations=tuple(rows))
 
     def predicted(self, request: models.PredictionsRequest) -> models.Predictions:
-        """Ratings of some movies by somebody.
+        """Predicted ratings of some movies, for a user's ratings.
 
         Raises:
             HTTPException: if a movie is unknown or a rating out of range.
-            UnsupportedError: if the model cannot use the ratings of somebody new.
+            UnsupportedError: if the model cannot fold in a new user.
         """
-        theirs = self._newcomer(request.ratings)
+        folded_in = self._fold_in(request.ratings)
         movies = np.array(request.movies, np.int64)
         try:
-            stars = theirs.predict(0, movies)
+            stars = folded_in.predict(0, movies)
         except UnknownIdError as error:
             raise HTTPException(422, f"movies: {error}") from error
-        rows = _predicted(theirs, movies, stars, request.reasons)
+        rows = _predicted(folded_in, movies, stars, request.reasons)
         return models.Predictions(predictions=tuple(rows))
 
-    def _newcomer(self, ratings: Sequence[models.OwnRating]) -> Recommender:
+    def _fold_in(self, ratings: Sequence[models.OwnRating]) -> Recommender:
         lowest, highest = self.about.rating_min, self.about.rating_max
         for position, own in enumerate(ratings):
             if not lowest <= own.rating <= highest:
@@ -144,7 +144,7 @@ class Answers:
                 )
         times = [own.timestamp for own in ratings]
         try:
-            return self._asked.fold_in(
+            return self._recommender.fold_in(
                 [own.movie_id for own in ratings],
                 [own.rating for own in ratings],
                 None if times[0] is None else np.array(times, np.int64),
@@ -154,21 +154,21 @@ class Answers:
 
 
 def _predicted(
-    theirs: Recommender, movies: np.ndarray, stars: np.ndarray, reasons: int
+    folded_in: Recommender, movies: np.ndarray, stars: np.ndarray, reasons: int
 ) -> Iterable[models.Predicted]:
     """A row for each movie."""
-    sums = theirs.explain(0, movies) if reasons and len(movies) else [None] * len(movies)
+    sums = folded_in.explain(0, movies) if reasons and len(movies) else [None] * len(movies)
     for movie, predicted, why in zip(movies.tolist(), stars.tolist(), sums, strict=True):
         yield models.Predicted(
             movie_id=movie,
-            title=theirs.title(movie),
+            title=folded_in.title(movie),
             stars=predicted,
-            reasons=None if why is None else _why(theirs, why, reasons),
+            reasons=None if why is None else _why(folded_in, why, reasons),
         )
 
 
-def _why(theirs: Recommender, why: recommender.Explanation, at_most: int) -> models.Why:
-    """The strongest parts by name, the others together."""
+def _why(folded_in: Recommender, why: recommender.Explanation, at_most: int) -> models.Why:
+    """The largest attributions by name, and the sum of the others."""
     order = np.argsort(-why.added, kind="stable")
     up = [int(i) for i in order[:at_most] if why.added[i] > 0]
     down = [int(i) for i in order[::-1][:at_most] if why.added[i] < 0]
@@ -177,7 +177,7 @@ def _why(theirs: Recommender, why: recommender.Explanation, at_most: int) -> mod
         movie = int(why.rated[i])
         return models.RatingPart(
             movie_id=movie,
-            title=theirs.title(movie),
+            title=folded_in.title(movie),
             rating=float(why.ratings[i]),
             adds=float(why.added[i]),
         )
@@ -196,10 +196,10 @@ def _why(theirs: Recommender, why: recommender.Explanation, at_most: int) -> mod
 
 def _problems(*codes: int) -> _Answers:
     meanings = {
-        404: "There is no such movie.",
-        422: "The request is not as it must be.",
-        501: "This kind of model cannot tell.",
-        503: "Too many requests are waiting for an answer; try again after Retry-After.",
+        404: "The movie is unknown.",
+        422: "The request is invalid.",
+        501: "This kind of model does not support the request.",
+        503: "Too many requests are waiting for a response; try again after Retry-After.",
     }
     return {
         code: {"model": models.Problem, "description": meanings[code]} for code in (*codes, 503)
@@ -207,18 +207,18 @@ def _problems(*codes: int) -> _Answers:
 
 
 def _routes(answers: Answers) -> APIRouter:
-    """All of the API.
+    """All routes of the API.
 
-    The functions are ``async`` and do not wait: one request after the other is what one thread of
-    a processor can do, and what comes meanwhile waits, as far as ``Waiting`` lets it.
+    The functions are ``async`` and never await: one thread processes one request after the other.
+    Meanwhile further requests wait, up to the limit of ``Waiting``.
     """
     routes = APIRouter()
 
-    @routes.get("/health", summary="Whether the model is there", responses=_problems())
+    @routes.get("/health", summary="Whether the model is loaded", responses=_problems())
     async def health() -> models.Health:
         return models.Health()
 
-    @routes.get("/model", summary="What model this is", responses=_problems())
+    @routes.get("/model", summary="The model", responses=_problems())
     async def model() -> models.ModelInfo:
         return answers.about
 
@@ -238,7 +238,9 @@ def _routes(answers: Answers) -> APIRouter:
         return answers.found(query, limit)
 
     @routes.get(
-        "/movies/{movieId}/similar", summary="Movies like one", responses=_problems(404, 422, 501)
+        "/movies/{movieId}/similar",
+        summary="Movies similar to one",
+        responses=_problems(404, 422, 501),
     )
     async def similar(
         movie_id: Annotated[
@@ -249,13 +251,17 @@ def _routes(answers: Answers) -> APIRouter:
         return answers.like(movie_id, limit)
 
     @routes.post(
-        "/recommendations", summary="The best movies for ratings", responses=_problems(422, 501)
+        "/recommendations",
+        summary="The best movies for a user's ratings",
+        responses=_problems(422, 501),
     )
     async def recommendations(request: models.RecommendationsRequest) -> models.Recommendations:
         return answers.recommended(request)
 
     @routes.post(
-        "/predictions", summary="Ratings of some movies, for ratings", responses=_problems(422, 501)
+        "/predictions",
+        summary="Predicted ratings of some movies, for a user's ratings",
+        responses=_problems(422, 501),
     )
     async def predictions(request: models.PredictionsRequest) -> models.Predictions:
         return answers.predicted(request)
@@ -273,7 +279,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _fault(fault: dict[str, Any]) -> str:
-    """Where it is, and what."""
+    """Location and description of a fault."""
     if fault["type"] == "json_invalid":
         return f"the body is not valid JSON: {fault['ctx']['error']}"
     where = ".".join(str(part) for part in fault["loc"][1:]) or fault["loc"][0]

@@ -21,16 +21,16 @@ from ray_jobs.web.about import describe
 from ray_jobs.web.app import MOST_WAITING, make_app
 
 _AT_A_REPLICA: Final = 4 * MOST_WAITING
-"""Requests that Serve has handed to a replica. More than the replica lets wait, so that it is the
-one to refuse: Serve tries a full replica again after up to half a second, which leaves it idle."""
+"""Requests that Serve passes to a replica at once. More than the replica queues, so that the
+replica refuses: Serve retries a full replica after up to half a second, which leaves it idle."""
 _QUEUED: Final = MOST_WAITING
-"""Requests that wait in the proxy for each replica, when all have as many; Serve refuses others."""
+"""Requests queued in the proxy for each replica; Serve refuses further ones."""
 _TRIED_TO_LOAD: Final = 2
 
 
 @serve.ingress()
 class Page:
-    """A replica: the model, and the application that asks it."""
+    """A replica: the model and the application that uses it."""
 
     def __init__(self, stored: Storage, hosts: Sequence[str]) -> None:
         torch.set_num_threads(1)
@@ -38,20 +38,20 @@ class Page:
         self._app = make_app(Recommender(checkpoint), describe(stored, checkpoint), hosts)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """What Ray Serve sends requests to."""
+        """The application that Ray Serve sends requests to."""
         return self._app
 
 
 def deploy(stored: Storage, host: str, port: int, hosts: Sequence[str], replicas: int) -> None:
-    """Serve the page for the model in ``stored``; Ray runs already, and takes it down with it.
+    """Serve the page for the model in ``stored`` on the running Ray, until Ray shuts down.
 
-    ``hosts`` are those of ``make_app``.
+    ``hosts``: see ``make_app``.
 
     Raises:
         ServingError: if Ray Serve cannot start it.
     """
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    # What people search for is nobody's business.
+    # Requests contain what users search for and rate, so they are not logged.
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     page = serve.deployment(
         Page,

@@ -1,4 +1,4 @@
-"""What stands before the application: a limit to how many wait, and headers of every answer."""
+"""Middleware of the application: a limit on waiting requests, and headers of every response."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS: Final = {
-    # Nothing comes from elsewhere, nothing is inline, and no other page may hold this one.
+    # No external resources, nothing inline, and no embedding in other pages.
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # The browser asks whether the page is still the same.
+    # Browsers revalidate the page.
     "Cache-Control": "no-cache",
 }
 
 
 class Waiting:
-    """Refuses requests with 503 while as many as may be are waiting for an answer."""
+    """Refuses requests with 503 while ``most`` requests are waiting for a response."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class Waiting:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] != "http":  # the server's own start and end: one scope as long as it runs
+        if scope["type"] != "http":  # the server's lifespan: one scope while it runs
             await self._app(scope, receive, send)
             return
         if self._waiting >= self._most:
@@ -45,7 +45,7 @@ class Waiting:
 
 
 class WithHeaders:
-    """Puts ``HEADERS`` on every answer."""
+    """Adds ``HEADERS`` to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

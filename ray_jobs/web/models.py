@@ -1,4 +1,4 @@
-"""What the API takes and gives, as JSON; ``/openapi.json`` is made of it."""
+"""Requests and responses of the API as JSON; ``/openapi.json`` is generated from them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 MOST_MOVIES: Final = 100
-"""That one answer names."""
+"""Maximum movies in a response."""
 MOST_RATINGS: Final = 1000
-"""That one request brings."""
+"""Maximum ratings in a request."""
 _MOST_REASONS: Final = 10
 
 MovieId = Annotated[int, Field(ge=0, lt=2**63, description="Id of the data set.")]
@@ -19,8 +19,8 @@ NumReasons = Annotated[
     Field(
         ge=0,
         le=_MOST_REASONS,
-        description="How many ratings to name at most that raised a prediction, and as many that "
-        "lowered it; 0 leaves the reasons out.",
+        description="Maximum number of ratings named that raised a prediction, and of those that "
+        "lowered it; 0 omits the reasons.",
     ),
 ]
 
@@ -32,44 +32,43 @@ class _Json(BaseModel):
 
 
 class Problem(_Json):
-    """Why there is no other answer."""
+    """The reason why a request failed."""
 
     detail: str = Field(description="What was found, what was expected, and what to do.")
 
 
 class Health(_Json):
-    """The model is loaded and answers."""
+    """The model is loaded and responds."""
 
     status: Literal["ok"] = "ok"
 
 
 class TestErrors(_Json):
-    """How far predictions are off, on ratings that were held out."""
+    """Errors of predictions on held-out ratings."""
 
     rmse: float = Field(description="Root of the mean squared error, in stars.")
     mae: float = Field(description="Mean absolute error, in stars.")
     r2: float = Field(description="Share of the variance that is explained.")
-    num_ratings: int = Field(description="Ratings that this was measured on.")
+    num_ratings: int = Field(description="Number of held-out ratings.")
 
 
 class ModelInfo(_Json):
     """The model behind the page."""
 
     name: str = Field(description="Name of the run, or of the checkpoint's folder.")
-    dataset: str | None = Field(description="What it was trained on, if that is known.")
+    dataset: str | None = Field(description="Data set that it was trained on, if known.")
     num_movies: int = Field(description="Movies in the catalogue.")
     num_users: int = Field(description="Users with a training rating.")
-    rating_min: float = Field(description="Lowest rating it knows, in stars.")
-    rating_max: float = Field(description="Highest rating it knows, in stars.")
+    rating_min: float = Field(description="Lowest training rating, in stars.")
+    rating_max: float = Field(description="Highest training rating, in stars.")
     takes_ratings: bool = Field(
-        description="Whether it can use the ratings of somebody new: whether recommendations and "
-        "predictions work."
+        description="Whether it can fold in a new user, as recommendations and predictions do."
     )
     gives_reasons: bool = Field(
-        description="Whether it can say what each of the given ratings adds to a prediction."
+        description="Whether it can explain a prediction as a sum over the given ratings."
     )
-    test: TestErrors | None = Field(description="Test errors, if they are known.")
-    notices: tuple[str, ...] = Field(description="What must be said with the data it was made of.")
+    test: TestErrors | None = Field(description="Test errors, if known.")
+    notices: tuple[str, ...] = Field(description="Attributions that its data require.")
 
 
 class Movie(_Json):
@@ -80,11 +79,11 @@ class Movie(_Json):
 
 
 class FoundMovie(Movie):
-    """A movie that a search found."""
+    """A movie found by a search."""
 
     num_ratings: int = Field(description="Training ratings.")
     close: bool = Field(
-        description="Whether the query is not in the title, which is only spelt like it."
+        description="Whether the title only has a similar spelling and does not contain the query."
     )
 
 
@@ -95,20 +94,20 @@ class FoundMovies(_Json):
 
 
 class LikeMovie(Movie):
-    """A movie that is like another."""
+    """A movie similar to another."""
 
     similarity: float = Field(description="At most 1.")
 
 
 class LikeMovies(_Json):
-    """Movies like one, the most alike first."""
+    """Movies similar to one, most similar first."""
 
     movie: Movie
     similar: tuple[LikeMovie, ...]
 
 
 class OwnRating(_Json):
-    """A rating of the one who asks."""
+    """A rating by the requesting user."""
 
     movie_id: MovieId
     rating: float = Field(
@@ -118,12 +117,12 @@ class OwnRating(_Json):
         default=None,
         ge=0,
         lt=2**33,
-        description="When it was given, seconds since 1970 UTC, of all ratings or of none. Without "
-        "it they are of the day of the newest training rating.",
+        description="Time of the rating, in seconds since 1970 UTC, for all ratings or for none. "
+        "Defaults to the day of the newest training rating.",
     )
 
 
-class _Asked(_Json):
+class _Request(_Json):
     ratings: tuple[OwnRating, ...] = Field(
         min_length=1, max_length=MOST_RATINGS, description="Each movie once."
     )
@@ -151,14 +150,14 @@ class _Asked(_Json):
         return self
 
 
-class RecommendationsRequest(_Asked):
-    """Whose recommendations are asked for, by ratings."""
+class RecommendationsRequest(_Request):
+    """Ratings of a user to recommend movies to."""
 
     n: int = Field(default=10, ge=1, le=MOST_MOVIES, description="How many movies.")
 
 
-class PredictionsRequest(_Asked):
-    """Whose predictions are asked for, by ratings, and for which movies."""
+class PredictionsRequest(_Request):
+    """Ratings of a user, and movies to predict."""
 
     movies: tuple[MovieId, ...] = Field(
         min_length=1, max_length=MOST_MOVIES, description="Movies to predict the rating of."
@@ -166,21 +165,21 @@ class PredictionsRequest(_Asked):
 
 
 class Part(_Json):
-    """A part of a prediction that comes from none of the ratings alone."""
+    """A term of a prediction that does not belong to a single rating."""
 
     name: str = Field(description="network (with the mean rating), biases, or factors.")
     adds: float = Field(description="Stars.")
 
 
 class RatingPart(Movie):
-    """What one of the given ratings adds to a prediction."""
+    """The attribution of one of the given ratings."""
 
-    rating: float = Field(description="As given, in the unit that the model was trained in.")
+    rating: float = Field(description="The given rating, in the unit of the training data.")
     adds: float = Field(description="Stars.")
 
 
 class OtherParts(_Json):
-    """What the ratings that are not named add together."""
+    """The sum of the attributions that are not named."""
 
     count: int
     adds: float = Field(description="Stars.")
@@ -202,16 +201,16 @@ class Predicted(Movie):
     """A movie with its predicted rating."""
 
     stars: float = Field(description="Predicted rating, within the range of ratings.")
-    reasons: Why | None = Field(description="If they were asked for.")
+    reasons: Why | None = Field(description="The explanation, if requested.")
 
 
 class Recommendations(_Json):
-    """Movies that were not rated, with the highest predicted rating first."""
+    """Movies that the user has not rated, highest predicted rating first."""
 
     recommendations: tuple[Predicted, ...]
 
 
 class Predictions(_Json):
-    """The asked movies, in their order."""
+    """The requested movies, in their order."""
 
     predictions: tuple[Predicted, ...]

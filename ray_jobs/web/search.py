@@ -1,4 +1,4 @@
-"""Movies by what somebody types of their titles."""
+"""Search movies by words of their titles."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ncf.data.preprocessor import MovieTable
 
 _ALIKE: Final = 0.4
-"""Least likeness, by letters, of a title that is spelt otherwise."""
+"""Minimum similarity of letters for a title with another spelling."""
 _COMPARED: Final = 50
-"""Titles that are most alike by letters, whose spelling is then compared."""
+"""Number of titles with the most similar letters whose spelling is then compared."""
 
 
 class Match(NamedTuple):
-    """A movie that was found."""
+    """A movie found by a search."""
 
     position: int
-    """In the movie table."""
+    """Position in the movie table."""
     close: bool
-    """Whether the query is not in the title, which is only spelt like it."""
+    """Whether the title only has a similar spelling and does not contain the query."""
 
 
 class TitleSearch:
-    """Titles by the beginnings of their words, or else by their spelling.
+    """Search titles by the beginnings of their words, and by similar spelling if none matches.
 
-    In any order of words, so that "the matrix" finds "Matrix, The (1999)"; case, accents and
-    punctuation do not count.
+    Words match in any order, so "the matrix" finds "Matrix, The (1999)"; case, accents and
+    punctuation are ignored.
     """
 
     def __init__(self, movies: MovieTable) -> None:
@@ -39,17 +39,17 @@ class TitleSearch:
         self._short = [re.sub(r" \d{4}$", "", name) for name in self._names]
         self._words = [sorted(name.split()) for name in self._short]
         self._counts = movies.train_counts
-        # Cosines of counts of two and three letters in a row, those that many titles have counting
-        # less. There is a row more, as a catalogue of no letters at all would be refused.
+        # Cosine similarity of letter 2- and 3-grams, weighted by inverse document frequency. One
+        # more row, because scikit-learn refuses a catalogue without letters.
         self._letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), dtype=np.float32)
         self._spellings = self._letters.fit_transform([*self._short, " ?"])[:-1]
 
     def find(self, query: str, limit: int) -> list[Match]:
-        """At most ``limit``, the best first.
+        """Find at most ``limit`` movies, best first.
 
-        Titles that are the query but for their year, then those with words that begin with all of
-        the query's words, then those that hold it anywhere, each with the most often rated first.
-        If there is none, those spelt like it, the most alike first.
+        Titles that equal the query except for their year come first, then titles with words that
+        begin with all of the query's words, then titles that contain it anywhere, each with the
+        most often rated first. If there are none, titles with a similar spelling, closest first.
         """
         wanted = plain(query)
         if not wanted:
@@ -83,6 +83,6 @@ class TitleSearch:
 
 
 def plain(text: str) -> str:
-    """Lower case without accents and punctuation, words apart by one space."""
+    """Lower case without accents and punctuation, words separated by one space."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return " ".join(re.findall(r"\w+", "".join(c for c in letters if not unicodedata.combining(c))))

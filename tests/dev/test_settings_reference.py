@@ -52,7 +52,7 @@ def test_the_page_is_that_of_this_code() -> None:
         "| `tmdb.enabled` | `\"auto\"`, `true`, `false` | `\"auto\"` |",
         "| `time_decay.reference` | date or `\"newest-training-rating\"` |",
         "| `tune.space` | table | below |",
-        "| `folds.files.NAME.train` | one or more of: text | required |",
+        "| `cross_validate.folds.NAME.train` | one or more of: text | required |",
         "## `[data.synthetic]`",
         "## `[model.history]`",
     ],

@@ -69,7 +69,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_the_scheme_must_be_known() -> None:
-    with pytest.raises(ConfigError, match="'nonsense://x' is no place that can be opened"):
+    with pytest.raises(ConfigError, match="cannot open the storage 'nonsense://x'"):
         Storage.at("nonsense://x")
 
 

@@ -14,6 +14,8 @@ from ncf.config import (
     TimeDecayConfig,
     TrainConfig,
 )
+from ncf.models.branches.base import Branch
+from ncf.registry import BRANCHES, LOSSES, implementation
 
 SECTIONS = [
     ExperimentConfig,
@@ -129,3 +131,23 @@ def test_other_splits_are_written_without_files() -> None:
 def test_an_input_named_twice_is_refused() -> None:
     with pytest.raises(ValidationError, match="names an input twice: user, movie, user"):
         ModelConfig(inputs=("user", "movie", "user"))
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "names"),
+    [(ModelConfig, {"inputs": ["gender"]}, BRANCHES), (TrainConfig, {"loss": "hinge"}, LOSSES)],
+)
+def test_names_that_no_registry_has_are_refused_with_those_it_has(
+    section: type[ModelConfig | TrainConfig], setting: dict[str, Any], names: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        section.model_validate(setting)
+    for name in names:
+        assert f"'{name}'" in str(caught.value)
+
+
+def test_every_name_of_the_registries_leads_to_its_implementation() -> None:
+    for path in BRANCHES.values():
+        assert issubclass(implementation(path), Branch)
+    for entry in LOSSES.values():
+        assert callable(implementation(entry.implementation))

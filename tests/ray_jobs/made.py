@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import MovieTable, Preprocessor
@@ -56,6 +59,39 @@ ROWS = Batch(
     weights=torch.ones(4),
     times=torch.tensor([5, 6, 7, NEWEST]),
 )
+
+
+_ERRORS = {"rmse": 0.79, "mae": 0.6, "r2": 0.43, "num_ratings": 20_168}
+
+METRICS: dict[str, Any] = {
+    "dataset": "ml-latest-small",
+    "synthetic": False,
+    "split": {"kind": "random", "test": 0.2, "validation": 0.1, "seed": 42},
+    "seed": 0,
+    "config_hash": "0" * 64,
+    "loss": "mse",
+    "tuned_parameters": {"model.embedding_dim": 8, "model.hidden_dims": [64, 32]},
+    "best_epoch": 2,
+    "refit_on_validation": True,
+    "streamed": [],
+    "validation": {**_ERRORS, "decayed": {**_ERRORS, "r2": math.nan}},
+    "test": {**_ERRORS, "decayed": _ERRORS},
+    "epochs": [{"epoch": 1, "learning_rate": 0.01, "validation_rmse": 0.8}],
+    "wall_seconds": 12.0,
+    "versions": {"python": "3.11.9", "ray": "2.60.0"},
+    "resources": {"CPU": 2.0},
+    "hardware": {"processor": "Ä processor", "nodes": "1"},
+    "raw": {"tmdb_coverage": {}, "notices": ["a warning", MOVIELENS_CITATION, TMDB_ATTRIBUTION]},
+    "ranking": {
+        "at": 10,
+        "relevant_stars": 4.0,
+        "num_users": 3,
+        "model": {"ndcg": 0.1, "recall": 0.25, "map": 0.0},
+        "popularity": None,
+        "num_users_ranked": 3,
+    },
+}
+"""Content of a ``metrics.json``, in its order."""
 
 
 def kept(folder: Path, config: ModelConfig, preprocessor: Preprocessor = FITTED) -> Workspace:

@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid_and_named_after_their_file(path: Path) -> None:
-    assert load_config(str(path), []).name == path.stem
+    assert load_config([str(path)], []).name == path.stem
 
 
 def test_the_default_weighs_the_loss_and_predicts_stars() -> None:
@@ -21,7 +21,7 @@ def test_the_default_weighs_the_loss_and_predicts_stars() -> None:
 
 
 def test_the_original_configuration_is_that_of_the_original_work() -> None:
-    config = load_config(str(CONFIGS / "original.toml"), [])
+    config = load_config([str(CONFIGS / "original.toml")], [])
 
     assert config.time_decay.apply_to == "target"
     assert config.time_decay.rate_per_day == 0.001
@@ -77,7 +77,7 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
 ) -> None:
     overrides = ["name=x", override] if override.startswith("name.") else [override]
     with pytest.raises(ConfigError) as caught:
-        load_config(None, overrides)
+        load_config([], overrides)
 
     for part in told:
         assert part in str(caught.value)
@@ -130,17 +130,17 @@ def test_a_search_space_that_no_trial_could_use_is_refused(
     file.write_text(f"[tune.space]\n{dimension}\n")
 
     with pytest.raises(ConfigError, match=told):
-        load_config(str(file), [])
+        load_config([str(file)], [])
 
 
 def test_a_rule_about_many_settings_is_told_without_all_of_them() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(str(CONFIGS / "family.toml"), ["split.validation=0"])
+        load_config([str(CONFIGS / "family.toml")], ["split.validation=0"])
 
     assert "split.validation is 0: set tune.num_trials = 0" in str(caught.value)
     assert len(str(caught.value)) < 300
     with pytest.raises(ConfigError, match=r"  tune: also_on_cpus = true needs"):
-        load_config(None, ["tune.also_on_cpus=true", "tune.executor=isolated"])
+        load_config([], ["tune.also_on_cpus=true", "tune.executor=isolated"])
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_a_rule_about_many_settings_is_told_without_all_of_them() -> None:
 )
 def test_a_search_for_each_loss_needs_something_to_choose(overrides: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=rf"compare.trials_per_loss > 0.* {told}"):
-        load_config(None, ["compare.trials_per_loss=3", *overrides])
+        load_config([], ["compare.trials_per_loss=3", *overrides])
 
 
 def test_the_search_of_one_loss_is_the_same_but_for_the_loss_and_its_budget() -> None:
-    config = load_config(None, ["compare.trials_per_loss=3", "tune.seed=7"])
+    config = load_config([], ["compare.trials_per_loss=3", "tune.seed=7"])
 
     of_loss = config.of_loss("l1")
 
@@ -173,15 +173,15 @@ def test_each_loss_of_the_comparison_must_go_with_whatever_the_search_chooses() 
     both = "tune.space={'model.head' = {choices = ['regression', 'ordinal']}}"
     overrides = ["model.head=ordinal", "compare.losses=['mse', 'nll']", both]
     with pytest.raises(ConfigError) as caught:
-        load_config(None, overrides)
+        load_config([], overrides)
 
     told = (
         """compare.losses names 'nll', and the search may choose {"model.head": "regression"}: """
     )
     assert told + 'train.loss = "nll" needs' in str(caught.value)
     # Without a search, or where each loss has its own, nothing is chosen for another loss.
-    load_config(None, [*overrides, "tune.num_trials=0"])
-    load_config(None, [*overrides, "compare.trials_per_loss=2"])
+    load_config([], [*overrides, "tune.num_trials=0"])
+    load_config([], [*overrides, "compare.trials_per_loss=2"])
 
 
 def test_trial_parameters_change_just_what_they_name() -> None:
@@ -196,9 +196,9 @@ def test_trial_parameters_change_just_what_they_name() -> None:
 
 def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.toml"):
-        load_config(str(tmp_path / "absent.toml"), [])
+        load_config([str(tmp_path / "absent.toml")], [])
 
     broken = tmp_path / "broken.toml"
     broken.write_text("[train\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        load_config(str(broken), [])
+        load_config([str(broken)], [])

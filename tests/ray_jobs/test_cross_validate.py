@@ -63,7 +63,7 @@ def test_every_fold_is_a_run_and_the_table_holds_them_all(
     storage = tmp_path / "out"
     done = run_module(
         "ray_jobs.cross_validate",
-        (*SETTINGS, f"data.path={tmp_path}", f"storage={storage}", f"folds.files={files}"),
+        (*SETTINGS, f"data.path={tmp_path}", f"storage={storage}", f"cross_validate.folds={files}"),
     )
 
     assert done.code == 0, done.out + done.err
@@ -127,7 +127,7 @@ def test_without_folds_it_is_said_what_is_missing(tmp_path: Path) -> None:
     done = run_module("ray_jobs.cross_validate", (f"storage={tmp_path}",))
 
     assert done.code == 2
-    assert "folds.files names no fold" in done.err
+    assert "cross_validate.folds names no fold" in done.err
     assert "Traceback" not in done.err
 
 

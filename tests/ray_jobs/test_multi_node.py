@@ -124,7 +124,8 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once(
 
 GROUPS = """
 import sys
-from ray_jobs.cluster.session import ensure_ray, leave_ray, trial_groups
+from ray_jobs.cluster.resources import trial_groups
+from ray_jobs.cluster.session import ensure_ray, leave_ray
 from ray_jobs.config import JobConfig
 
 ray = {"address": sys.argv[1]}

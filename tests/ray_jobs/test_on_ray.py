@@ -297,11 +297,12 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
     trained = train(workspace, raw, prepared, chosen).metrics
-    epochs = {"train": len(trained["epochs"]), "refit": trained["best_epoch"]}
+    epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
     assert_exported_soon({("epochs_total", frozenset((name,))): n for name, n in epochs.items()})
-    assert model.best_epochs[0] == trained["best_epoch"]
-    assert model.test[0]["rmse"] == pytest.approx(trained["test"]["rmse"], rel=1e-6)
-    assert model.validation[0]["rmse"] == pytest.approx(trained["validation"]["rmse"], rel=1e-6)
+    assert model.best_epochs[0] == trained.best_epoch
+    assert model.test[0]["rmse"] == pytest.approx(trained.test.rmse, rel=1e-6)
+    assert trained.validation
+    assert model.validation[0]["rmse"] == pytest.approx(trained.validation.rmse, rel=1e-6)
     folder = storage / "runs" / "again" / PREDICTIONS
     first, second, together = (
         pq.read_table(folder / name).to_pandas().set_index("row").loc[test["row"], "stars"]
@@ -370,7 +371,7 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     assert {row["state"] for row in rows} == {"finished", "stopped"}
     for row in rows:
         assert (row["epochs"] < 3) is (row["state"] == "stopped")
-    assert thirteen.validation_rmse == min(row[METRIC] for row in rows)
+    assert thirteen.result == min(row[METRIC] for row in rows)
     # All that Ray has logged belongs to these trials.
     logs = [path.parent.name for path in (storage / "runs/in-parts/ray/tune").glob("*/result.json")]
     assert sorted(name.split("_")[2] for name in logs) == sorted(row["trial_id"] for row in rows)
@@ -396,6 +397,26 @@ def assert_models_are_those_of_the_best(
         assert checkpoint.load(folder / "last").record["epoch"] == row["epochs"]
 
 
+def test_a_search_by_another_scheduler_sampler_and_metric_is_continued(
+    storage: Path, prepared: PreparedDataset
+) -> None:
+    others = {"scheduler": "hyperband", "sampler": "gp", "metric": "r2"}
+    few, more = (small_search(storage, "others", count, **others) for count in (3, 5))
+
+    search(few, prepared)
+    three = table(few)
+    chosen = search(more, prepared)
+
+    rows = table(more)
+    assert rows[:3] == three
+    assert {row["state"] for row in rows} <= {"finished", "stopped"}
+    assert chosen.result == max(row["best_validation_r2"] for row in rows)
+    best = json.loads(Path(more.run.path, "best_config.json").read_text())
+    assert best["validation_r2"] == chosen.result
+    record = checkpoint.load(Path(more.run.path, best["models"], "best")).record
+    assert record["metrics"]["validation_r2"] == pytest.approx(chosen.result)
+
+
 def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> None:
     workspace = small_search(storage, "another", 3)
     open_records(workspace.config, prepared, workspace.run).start(1, "trial", {})
@@ -408,6 +429,9 @@ def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> 
     assert is_known(keep_models=3, live_table=True, also_on_cpus=True)
     assert not is_known(seed=1)
     assert not is_known(grace_epochs=2)
+    assert not is_known(scheduler="median")
+    assert not is_known(sampler="random")
+    assert not is_known(metric="mae")
     assert not is_known(space={"model.dropout": {"low": 0.0, "high": 0.1}})
     assert is_known()
     assert not is_known(afresh=True)

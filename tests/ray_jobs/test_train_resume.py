@@ -62,7 +62,7 @@ def workers_of(mark: str) -> list[int]:
 def uninterrupted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """What training on the data in ``folder`` comes to, in this process and without Ray."""
     torch.set_num_threads(1)  # as many as a worker has
-    experiment = load_config(None, SETTINGS).experiment
+    experiment = load_config([], SETTINGS).experiment
     (prepared_folder,) = (folder / "prepared").iterdir()
     prepared = PreparedDataset.open(fs.LocalFileSystem(), str(prepared_folder))
     train = prepared.rows("train")

@@ -18,7 +18,6 @@ from ray_jobs.cli import main
 from ray_jobs.config import JobConfig
 from ray_jobs.recommend import show_one
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import Trained
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, kept, recommender
 
@@ -136,7 +135,7 @@ def recommending(workspace: Workspace, folder: Path, *arguments: str) -> None:
     recommend.add_options(parser)
     splits = {"train": ROWS, "validation": ROWS[:0], "test": ROWS[:0]}
     prepared = write_prepared(folder / "prepared", splits, FITTED)
-    show_one(workspace, Trained({}, prepared), parser.parse_args(arguments))
+    show_one(workspace, prepared, parser.parse_args(arguments))
 
 
 def test_like_movies_are_shown_but_not_the_movie_itself(

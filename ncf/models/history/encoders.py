@@ -29,7 +29,7 @@ class Level(nn.Module):
 
     def __init__(self, preprocessor: Preprocessor) -> None:
         super().__init__()
-        self.movies = ContentVector(1, preprocessor, free_std=0.0)
+        self.movies = ContentVector(1, preprocessor, free_std=0.0, l2_group="bias")
         self.mean = nn.Parameter(torch.tensor(preprocessor.rating_mean))
 
     def forward(self, movies: torch.Tensor) -> torch.Tensor:

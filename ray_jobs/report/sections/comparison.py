@@ -110,8 +110,8 @@ def _learning_curves(comparison: Comparison) -> Iterator[Heading | Plot]:
 
 def differences_section(comparison: Comparison) -> ReportSection:
     """Differences between models with intervals, and what may be said of them."""
-    found = comparison.assessment.differences
-    blocks = differences_blocks(found, comparison.entries, comparison.assessment.num_users)
+    differences = comparison.assessment.differences
+    blocks = differences_blocks(differences, comparison.entries, comparison.assessment.num_users)
     baseline = Text(
         f"The baseline, {comparison.baseline}, is the one that is best on the validation rows, if "
         "there are any."
@@ -120,27 +120,27 @@ def differences_section(comparison: Comparison) -> ReportSection:
 
 
 def differences_blocks(
-    found: Sequence[Difference], entries: Sequence[ModelResult], num_users: int
+    differences: Sequence[Difference], entries: Sequence[ModelResult], num_users: int
 ) -> Iterator[Block]:
     """What may be said, the differences as a picture and as tables, and how they were made.
 
     Args:
-        found: differences of RMSE and MAE of one family; none if nothing could be compared.
+        differences: of RMSE and MAE of one family; empty if nothing could be compared.
         entries: what was compared, and possibly more.
         num_users: that were drawn from.
     """
-    yield Text(_verdict(found))
-    if not found:
+    yield Text(_verdict(differences))
+    if not differences:
         return
-    yield _differences_plot(found)
+    yield _differences_plot(differences)
     for metric in ("rmse", "mae"):
         yield DataTable(
             f"Differences of the test {metric.upper()}",
             DIFFERENCE_COLUMNS,
-            tuple(difference_cells(d) for d in found if d.metric == metric),
+            tuple(difference_cells(d) for d in differences if d.metric == metric),
             words=(0, len(DIFFERENCE_COLUMNS) - 1),
         )
-    yield Text(_how(len(found), entries, num_users))
+    yield Text(_how(len(differences), entries, num_users))
 
 
 def _how(num_comparisons: int, entries: Sequence[ModelResult], num_users: int) -> str:
@@ -167,8 +167,8 @@ def _how(num_comparisons: int, entries: Sequence[ModelResult], num_users: int) -
     )
 
 
-def _differences_plot(found: Sequence[Difference]) -> Plot:
-    rmse = {f"{d.first} − {d.second}": d for d in found if d.metric == "rmse"}
+def _differences_plot(differences: Sequence[Difference]) -> Plot:
+    rmse = {f"{d.first} − {d.second}": d for d in differences if d.metric == "rmse"}
     described = "; ".join(
         f"{name} {d.value:+.4f} ({d.corrected_low:+.4f} to {d.corrected_high:+.4f})"
         for name, d in rmse.items()
@@ -185,21 +185,21 @@ def _differences_plot(found: Sequence[Difference]) -> Plot:
     )
 
 
-def _verdict(found: Sequence[Difference]) -> str:
+def _verdict(differences: Sequence[Difference]) -> str:
     """What may be said, in a sentence."""
-    if not found:
+    if not differences:
         return "There is one user alone in the test rows: nothing can be said."
     metrics: dict[tuple[str, str], list[str]] = {}
-    for d in found:
+    for d in differences:
         if d.better:
             metrics.setdefault((d.better, _other(d)), []).append(d.metric.upper())
     sure = [
         f"{better} has a lower {' and '.join(names)} than {other}"
         for (better, other), names in metrics.items()
     ]
-    undecided = sum(not d.better for d in found)
+    undecided = sum(not d.better for d in differences)
     return ("; ".join(sure) if sure else "No difference is more than chance may have made") + (
-        f"; {undecided} of {len(found)} comparisons are undecided." if undecided else "."
+        f"; {undecided} of {len(differences)} comparisons are undecided." if undecided else "."
     )
 
 

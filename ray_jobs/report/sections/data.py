@@ -127,17 +127,17 @@ def _quantiles(counts: RatingCounts) -> DataTable:
 
 
 def _used(prepared: PreparedDataset, experiment: ExperimentConfig) -> frozenset[str]:
-    """Fields that the chosen model gets anything from."""
+    """Fields that the model of this configuration uses."""
     model = experiment.model
     inputs: set[str] = {*model.inputs}
     if model.gmf_dim or model.history.encoders:  # their movie vectors come from the content too
         inputs |= {"genres", "decade", "numeric"}
-    found = inputs & {"genres", *TMDB_LISTS}
+    fields = inputs & {"genres", *TMDB_LISTS}
     if "decade" in inputs:
-        found |= {"year", "release_date"}
+        fields |= {"year", "release_date"}
     if "numeric" in inputs:
-        found |= {column.name for column in prepared.preprocessor.numeric}
-    return frozenset(found)
+        fields |= {column.name for column in prepared.preprocessor.numeric}
+    return frozenset(fields)
 
 
 def _coverage(raw: RawData, fields: tuple[Coverage, ...], used: frozenset[str]) -> DataTable:
@@ -158,13 +158,13 @@ def _coverage(raw: RawData, fields: tuple[Coverage, ...], used: frozenset[str]) 
     )
 
 
-def _unknown(found: Unknown) -> DataTable:
+def _unknown(unknown: Unknown) -> DataTable:
     return DataTable(
         "Test rows whose user or movie has no training rating",
         ("without a training rating", "how many", "test rows", "of all test rows"),
         (
-            _unknown_row("users", found.users, found.user_rows, found.num_rows),
-            _unknown_row("movies", found.movies, found.movie_rows, found.num_rows),
+            _unknown_row("users", unknown.users, unknown.user_rows, unknown.num_rows),
+            _unknown_row("movies", unknown.movies, unknown.movie_rows, unknown.num_rows),
         ),
     )
 

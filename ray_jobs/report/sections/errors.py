@@ -12,8 +12,7 @@ from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.results.comparison import Comparison, predicted
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import Trained
-from ray_jobs.training.worker import PREDICTIONS
+from ray_jobs.train import FinalModel
 
 
 def slices_section(comparison: Comparison) -> ReportSection:
@@ -45,17 +44,17 @@ def slices_section(comparison: Comparison) -> ReportSection:
 
 
 def residuals_section(
-    workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, trained: Trained
+    workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, model: FinalModel
 ) -> ReportSection:
     """Prediction minus truth of the model that is looked at closely, from its kept predictions."""
-    learned_from = trained.prepared if comparison.refitted else prepared
+    learned_from = model.prepared if comparison.refitted else prepared
     columns = ["movie_index", "rating", "weight", "timestamp"]
     rows = learned_from.table("test", columns)
     ratings = rows["rating"].to_numpy()
     is_decayed = comparison.scale == "decayed"
     actual = ratings * rows["weight"].to_numpy() if is_decayed else ratings
     (entry,) = (e for e in comparison.entries if e.name == comparison.model)
-    found = predicted(entry, comparison.scale, workspace.run / PREDICTIONS)
+    predictions = predicted(entry, comparison.scale, workspace.paths.predictions)
     train_counts = learned_from.preprocessor.movies.train_counts[rows["movie_index"].to_numpy()]
     ways = {
         "By the rating given": (by_rating(ratings), _REGRESSION),
@@ -69,7 +68,9 @@ def residuals_section(
         )
     ]
     for title, (way, remark) in ways.items():
-        blocks += _residuals_of(title, way.name, remark, residuals(way, found - actual), comparison)
+        blocks += _residuals_of(
+            title, way.name, remark, residuals(way, predictions - actual), comparison
+        )
     return ReportSection("Residuals", tuple(blocks))
 
 
@@ -87,10 +88,10 @@ def _unit(comparison: Comparison) -> str:
 
 
 def _residuals_of(
-    title: str, what: str, remark: str, found: tuple[Residuals, ...], comparison: Comparison
+    title: str, what: str, remark: str, groups: tuple[Residuals, ...], comparison: Comparison
 ) -> Iterator[Block]:
     name = f"residuals_{title.split()[-1]}" if what != "rating" else "residuals_rating"
-    described = "; ".join(f"{r.label}: {r.mean:+.3f}, RMSE {r.rmse:.3f}" for r in found)
+    described = "; ".join(f"{r.label}: {r.mean:+.3f}, RMSE {r.rmse:.3f}" for r in groups)
     yield Heading(title)
     if remark:
         yield Text(remark)
@@ -98,19 +99,21 @@ def _residuals_of(
         name,
         f"Mean residual (bars) and RMSE (diamonds) of {comparison.model}, by {what}.",
         f"Bars for the mean residual and diamonds for the RMSE by {what}: {described}",
-        plots.residuals({r.label: (r.mean, r.rmse) for r in found}, what, _unit(comparison)),
+        plots.residuals({r.label: (r.mean, r.rmse) for r in groups}, what, _unit(comparison)),
     )
     yield DataTable(
         f"Residuals by: {what}",
         (what, "rows", "mean residual", "RMSE"),
-        tuple((r.label, f"{r.num_rows:,}", f"{r.mean:+.4f}", f"{r.rmse:.4f}") for r in found),
+        tuple((r.label, f"{r.num_rows:,}", f"{r.mean:+.4f}", f"{r.rmse:.4f}") for r in groups),
     )
 
 
 def calibration_section(comparison: Comparison) -> ReportSection:
     """Whether ratings come out as high as predicted."""
-    unit, found = _unit(comparison), comparison.assessment.calibrations
-    closer = {c.model: c for c in found if c.model in (comparison.model, comparison.baseline)}
+    unit, calibrations = _unit(comparison), comparison.assessment.calibrations
+    closer = {
+        c.model: c for c in calibrations if c.model in (comparison.model, comparison.baseline)
+    }
     return ReportSection(
         "Calibration",
         (
@@ -121,7 +124,7 @@ def calibration_section(comparison: Comparison) -> ReportSection:
                 "best."
             ),
             _calibration_plot(closer, unit),
-            _calibration_table(found),
+            _calibration_table(calibrations),
             _tenths(closer[comparison.model]),
         ),
     )
@@ -144,26 +147,26 @@ def _calibration_plot(closer: dict[str, Calibration], unit: str) -> Plot:
     )
 
 
-def _calibration_table(found: tuple[Calibration, ...]) -> DataTable:
+def _calibration_table(calibrations: tuple[Calibration, ...]) -> DataTable:
     rows = (
         (
             c.model,
             f"{c.expected_error:.4f}",
             *("—" if value is None else f"{value:.3f}" for value in (c.slope, c.intercept)),
         )
-        for c in found
+        for c in calibrations
     )
     header = ("model", "expected error", "slope", "intercept")
     return DataTable("Calibration of every model", header, tuple(rows))
 
 
-def _tenths(found: Calibration) -> DataTable:
+def _tenths(calibration: Calibration) -> DataTable:
     rows = (
         (str(number), f"{b.num_rows:,}", f"{b.predicted:.3f}", f"{b.actual:.3f}")
-        for number, b in enumerate(found.bins, start=1)
+        for number, b in enumerate(calibration.bins, start=1)
     )
     return DataTable(
-        f"Tenths of the predictions of {found.model}, over all its seeds",
+        f"Tenths of the predictions of {calibration.model}, over all its seeds",
         ("tenth", "predictions", "mean prediction", "mean rating"),
         tuple(rows),
     )

@@ -1,9 +1,9 @@
-"""The kept model: its errors, its rankings, and what it recommends."""
+"""The final model: its errors, its rankings, and what it recommends."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,64 +11,63 @@ import pyarrow.dataset as pds
 
 from ingest.dataset import RawData
 from ray_jobs.config import JobConfig
-from ray_jobs.recommend import FILE
 from ray_jobs.report.document import DataTable, ReportSection, Text
 from ray_jobs.report.sections.search import short
-from ray_jobs.results.comparison import METRICS
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import Trained
+from ray_jobs.train import FinalModel
 from ray_jobs.tune import BestTrial
 
 _EXAMPLE_USERS: Final = 3
 _EXAMPLE_MOVIES: Final = 5
 
 
-def model_section(trained: Trained, chosen: BestTrial, config: JobConfig) -> ReportSection:
-    """How the kept model was made, and its errors."""
-    metrics = trained.metrics
-    rows = []
-    for split in ("validation", "test"):
-        values: dict[str, Any] | None = metrics[split]
-        if values:
-            rows.append(
-                (split, f"{values['num_ratings']:,}", *(f"{values[m]:.4f}" for m in METRICS))
-            )
+def model_section(model: FinalModel, best_trial: BestTrial, config: JobConfig) -> ReportSection:
+    """How the final model was made, and its errors."""
+    metrics = model.metrics
+    rows = [
+        (split, f"{m.num_ratings:,}", *(f"{value:.4f}" for value in (m.rmse, m.mae, m.r2)))
+        for split, m in (("validation", metrics.validation), ("test", metrics.test))
+        if m
+    ]
     how = (
-        f"Trained on training and validation rows for {metrics['best_epoch']} epochs, the number "
+        f"Trained on training and validation rows for {metrics.best_epoch} epochs, the number "
         "that was best on the validation rows for a model without them; the validation figures are "
         "that model's."
-        if metrics["refit_on_validation"]
+        if metrics.refit_on_validation
         else "Trained on the training rows; the best epoch was chosen on the validation rows."
-        if metrics["validation"]
+        if metrics.validation
         else f"Trained on the training rows for {config.train.epochs} epochs."
     )
     chosen_by = (
         "Chosen by the search: "
-        + ", ".join(f"{key} = {short(value)}" for key, value in chosen.parameters.items())
+        + ", ".join(f"{key} = {short(value)}" for key, value in best_trial.parameters.items())
         + "."
-        if chosen.parameters
+        if best_trial.parameters
         else "The configuration as it was given; no search was made."
     )
     table = DataTable(
-        "Errors of the kept model in stars", ("rows", "count", "RMSE", "MAE", "R²"), tuple(rows)
+        "Errors of the final model in stars", ("rows", "count", "RMSE", "MAE", "R²"), tuple(rows)
     )
-    return ReportSection("The kept model", (Text(chosen_by), Text(how), table))
+    return ReportSection("The final model", (Text(chosen_by), Text(how), table))
 
 
-def rankings_section(trained: Trained) -> ReportSection:
-    """How well the kept model ranks movies that were not rated, beside their popularity."""
-    found = trained.metrics["ranking"]
-    at = found["at"]
+def rankings_section(model: FinalModel) -> ReportSection:
+    """How well the final model ranks movies that were not rated, beside their popularity."""
+    ranking = model.metrics.ranking
+    at = ranking.at
     rows = tuple(
-        (name, *(f"{found[key][metric]:.4f}" for metric in ("ndcg", "recall", "map")))
-        for name, key in (("the kept model", "model"), ("number of ratings", "popularity"))
-        if found[key]
+        (name, *(f"{value:.4f}" for value in (scores.ndcg, scores.recall, scores.map)))
+        for name, scores in (
+            ("the final model", ranking.model),
+            ("number of ratings", ranking.popularity),
+        )
+        if scores
     )
     how = (
         "Each user's ranking is of all movies that the user has not rated in the training or "
         "validation rows, by predicted rating. Relevant are the user's test rows with "
-        f"{found['relevant_stars']:g} stars or more; users without any, or without a training "
-        f"rating, are left out: {found['num_users']:,} remain, {found['num_users_ranked']:,} of "
+        f"{ranking.relevant_stars:g} stars or more; users without any, or without a training "
+        f"rating, are left out: {ranking.num_users:,} remain, {ranking.num_users_ranked:,} of "
         "them are scored. Beside it the same movies by their number of training ratings. People "
         "rate what they came to see, so a movie that nobody rated counts as not relevant here "
         "whether good or not, which favours the popular; and the model is trained to predict "
@@ -81,7 +80,7 @@ def rankings_section(trained: Trained) -> ReportSection:
 
 def examples_section(workspace: Workspace, raw: RawData) -> ReportSection:
     """What some users rated highest, and what they are recommended."""
-    file = workspace.recommendations / FILE
+    file = workspace.recommendations
     table: pa.Table = file.read_table()
     users = table["user_id"].unique().to_pylist()[:_EXAMPLE_USERS]
     liked = _liked(raw, users)
@@ -90,7 +89,7 @@ def examples_section(workspace: Workspace, raw: RawData) -> ReportSection:
         (
             Text(
                 "On the left what the user rated highest, of equal ratings the newest first; on "
-                "the right the movies that the kept model puts first among all others. A movie "
+                "the right the movies that the final model puts first among all others. A movie "
                 "that few have rated may be there because little speaks against it."
             ),
             *(_example(user, liked[user], table) for user in users),

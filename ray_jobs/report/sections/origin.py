@@ -10,64 +10,60 @@ from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Listing, ReportSection, Text
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import Trained
+from ray_jobs.train import FinalModel
 from ray_jobs.tune import BestTrial
 
 ATTRIBUTIONS: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
 
 
-def run_section(workspace: Workspace, trained: Trained, chosen: BestTrial) -> ReportSection:
+def run_section(workspace: Workspace, model: FinalModel, best_trial: BestTrial) -> ReportSection:
     """Seeds, versions, hardware, wall times and the whole configuration."""
     return ReportSection(
         "What was run",
         (
-            _settings(workspace, trained, chosen),
-            _hardware(trained),
+            _settings(workspace, model, best_trial),
+            _hardware(model),
             DataTable(
                 "Versions",
                 ("package", "version"),
-                tuple(trained.metrics["versions"].items()),
+                tuple(model.metrics.versions.items()),
                 words=(0, 1),
             ),
-            _times(workspace, trained),
+            _times(workspace, model),
             Listing(
                 "The whole configuration, as config.toml",
-                (workspace.run / "config.toml").read_bytes().decode(),
+                workspace.paths.config.read_bytes().decode(),
             ),
         ),
     )
 
 
-def _settings(workspace: Workspace, trained: Trained, chosen: BestTrial) -> DataTable:
-    metrics, config, decay = trained.metrics, workspace.config, chosen.experiment.time_decay
-    split = metrics["split"]
+def _settings(workspace: Workspace, model: FinalModel, best_trial: BestTrial) -> DataTable:
+    metrics, config, decay = model.metrics, workspace.config, best_trial.experiment.time_decay
     rows = (
-        ("split", f"{split['kind']}, seed {split['seed']}"),
+        ("split", f"{metrics.split.kind}, seed {metrics.split.seed}"),
         ("time decay", f"{decay.rate_per_day:g} a day, on {decay.apply_to}"),
-        ("training seed", str(metrics["seed"])),
+        ("training seed", str(metrics.seed)),
         ("comparison seeds", ", ".join(map(str, config.compare.seeds))),
         ("search seed", str(config.tune.seed)),
-        ("hash of data and configuration", metrics["config_hash"][:16]),
+        ("hash of data and configuration", metrics.config_hash[:16]),
     )
     return DataTable("Settings and seeds", ("setting", "value"), rows, words=(0, 1))
 
 
-def _hardware(trained: Trained) -> DataTable:
-    # A model may have been kept by a release that did not record it.
-    found: dict[str, str] = trained.metrics.get("hardware", {})
-    taken = {
-        f"{kind}s of the cluster": f"{amount:g}"
-        for kind, amount in trained.metrics["resources"].items()
+def _hardware(model: FinalModel) -> DataTable:
+    cluster = {
+        f"{kind}s of the cluster": f"{amount:g}" for kind, amount in model.metrics.resources.items()
     }
-    rows = tuple((found | taken).items())
+    rows = tuple((model.metrics.hardware | cluster).items())
     return DataTable("Hardware, of the final training", ("what", "which"), rows, words=(0, 1))
 
 
-def _times(workspace: Workspace, trained: Trained) -> DataTable:
+def _times(workspace: Workspace, model: FinalModel) -> DataTable:
     took = {name: workspace.seconds(name) for name in _stages(workspace.config)}
     rows = (
         *((name, "not recorded" if s is None else f"{s:,.1f}") for name, s in took.items()),
-        ("of train: training of the kept model", f"{trained.metrics['wall_seconds']:,.1f}"),
+        ("of train: training of the final model", f"{model.metrics.wall_seconds:,.1f}"),
     )
     caption = "Wall time of each stage when it was last done in this run"
     return DataTable(caption, ("stage", "seconds"), rows)

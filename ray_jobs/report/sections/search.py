@@ -14,18 +14,18 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from ncf.config import LossName
-from ray_jobs.config import Dimension
+from ray_jobs.config import Dimension, TuneConfig
 from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.report.plots import Coordinate
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.study import FEWEST_TRIALS, importances, study_of
-from ray_jobs.training.telemetry import METRIC
-from ray_jobs.tune import folder_of
+from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric
 
 Trials = Sequence[Mapping[str, Any]]
 """Rows of ``trials.parquet``."""
 
+_DEFAULTS: Final = TuneConfig()
 _BEST: Final = 5
 _LABELS: Final = 84
 """Letters that fit beside each other below one scale of the parallel coordinates."""
@@ -36,46 +36,56 @@ def search_section(workspace: Workspace) -> Iterator[ReportSection]:
     config = workspace.config
 
     def trials(loss: LossName | None) -> Trials:
-        rows: Trials = (folder_of(workspace, loss) / "trials.parquet").read_table().to_pylist()
+        rows: Trials = workspace.paths.search(loss).trials.read_table().to_pylist()
         return rows
 
     blocks: list[Block] = []
     if config.tune.num_trials:
-        blocks += search_blocks(trials(None), config.tune.space)
+        blocks += search_blocks(trials(None), config.tune.space, config.tune)
     if config.compare.trials_per_loss:
-        blocks += losses_blocks({loss: trials(loss) for loss in config.compare.losses})
+        blocks += losses_blocks(
+            {loss: trials(loss) for loss in config.compare.losses},
+            SEARCH_METRICS[config.tune.metric],
+        )
     if blocks:
         yield ReportSection("Search", tuple(blocks))
 
 
-def search_blocks(trials: Trials, space: Mapping[str, Dimension]) -> Iterator[Block]:
-    """What came of one search over ``space``; at least one trial has not failed."""
+def search_blocks(
+    trials: Trials, space: Mapping[str, Dimension], settings: TuneConfig = _DEFAULTS
+) -> Iterator[Block]:
+    """The results of one search over ``space``; at least one trial has not failed."""
+    metric = SEARCH_METRICS[settings.metric]
+    name = f"validation {metric.title}"
+    scale = "R2" if metric.mode == "max" else f"{metric.title} in stars"
     states = Counter(trial["state"] for trial in trials)
     yield Text(
-        f"{len(trials)} trials by Optuna's TPE sampler: {states['finished']} trained to their end, "
-        f"{states['stopped']} stopped by ASHA because they fell behind, {states['failed']} failed. "
-        "Trials are compared by validation RMSE in stars; no test row was read."
+        f"{len(trials)} trials by Optuna's {_sampler(settings)} sampler: "
+        f"{states['finished']} trained to their end, "
+        f"{states['stopped']} stopped by {_scheduler(settings)} because they fell behind, "
+        f"{states['failed']} failed. "
+        f"Trials are compared by validation {scale}; no test row was read."
     )
-    errors = [trial[METRIC] for trial in trials if trial["state"] != "failed"]
+    errors = [trial[metric.key] for trial in trials if trial["state"] != "failed"]
     yield Plot(
         "search_history",
-        "Validation RMSE of each trial in the order of the search, and the best so far.",
-        f"Dots for the validation RMSE of {len(errors)} trials, and a line for the best so far, "
-        f"which falls from {errors[0]:.4f} to {min(errors):.4f}",
-        plots.search_history(errors, "validation RMSE"),
+        f"Validation {metric.title} of each trial in the order of the search, and the best so far.",
+        f"Dots for the {name} of {len(errors)} trials, and a line for the best so far, "
+        f"which goes from {errors[0]:.4f} to {min(errors, key=metric.cost):.4f}",
+        plots.search_history(errors, name, higher_is_better=metric.mode == "max"),
     )
-    yield from _tables(trials)
+    yield from _tables(trials, metric)
     if any(dimension.tables for dimension in space.values()):
         yield Text(
             "Some choices set several settings. Tables and plots show what was drawn for each "
             "setting, also where such a choice took its place; best_config.toml has what was used."
         )
-    yield from _importances(trials, space)
+    yield from _importances(trials, space, settings)
     if len(errors) > 1:
-        yield from _parallel_coordinates(study_of(trials, space))
+        yield from _parallel_coordinates(study_of(trials, space, metric=metric), settings)
 
 
-def _tables(trials: Trials) -> Iterator[DataTable]:
+def _tables(trials: Trials, metric: SearchMetric) -> Iterator[DataTable]:
     """The best trials, and all that failed."""
     failed = [trial for trial in trials if trial["state"] == "failed"]
     judged = [trial for trial in trials if trial["state"] != "failed"]
@@ -83,15 +93,15 @@ def _tables(trials: Trials) -> Iterator[DataTable]:
     names = tuple(key.split(".")[-1] for key in keys)
     yield DataTable(
         "The best trials",
-        ("trial", "validation RMSE", "best epoch", *names),
+        ("trial", f"validation {metric.title}", "best epoch", *names),
         tuple(
             (
                 str(trial["trial"]),
-                f"{trial[METRIC]:.4f}",
+                f"{trial[metric.key]:.4f}",
                 str(trial["best_epoch"]),
                 *(short(trial[key]) for key in keys),
             )
-            for trial in sorted(judged, key=lambda trial: trial[METRIC])[:_BEST]
+            for trial in sorted(judged, key=lambda t: metric.cost(t[metric.key]))[:_BEST]
         ),
     )
     if failed:
@@ -106,22 +116,27 @@ def _tables(trials: Trials) -> Iterator[DataTable]:
         )
 
 
-def _importances(trials: Trials, space: Mapping[str, Dimension]) -> Iterator[Block]:
+def _importances(
+    trials: Trials, space: Mapping[str, Dimension], settings: TuneConfig
+) -> Iterator[Block]:
     """Which settings mattered, over all trials and over those that were not stopped."""
+    metric = SEARCH_METRICS[settings.metric]
     yield Heading("Which settings mattered")
-    found = importances(study_of(trials, space, stopped=TrialState.COMPLETE))
-    if found is None:
+    shares = importances(study_of(trials, space, stopped=TrialState.COMPLETE, metric=metric))
+    if shares is None:
         yield Text(
             f"Not shown: it takes at least {FEWEST_TRIALS} trials with different errors to say "
             "anything about it (tune.num_trials)."
         )
         return
-    finished = importances(study_of(trials, space))
+    finished = importances(study_of(trials, space, metric=metric))
     yield Text(
-        "By fANOVA, as Optuna computes it: a random forest learns the validation RMSE from the "
+        "By fANOVA, as Optuna computes it: a random forest learns the validation "
+        f"{metric.title} from the "
         "settings, and a setting's importance is the share of the forest's variance that it "
         "explains alone, over the whole range that was searched; shares are scaled to add up to 1. "
-        "A trial that ASHA stopped counts with the error it had then, as it did for the sampler. "
+        f"A trial that {_scheduler(settings)} stopped counts with the error it had then, as it "
+        "did for the sampler. "
         "Beside it the same for finished trials alone, which are those that kept up"
         + (
             f": there are fewer than {FEWEST_TRIALS}, too few. "
@@ -132,46 +147,52 @@ def _importances(trials: Trials, space: Mapping[str, Dimension]) -> Iterator[Blo
     )
     yield Plot(
         "importances",
-        "Importance of each setting for the validation RMSE, over all trials that did not fail.",
+        f"Importance of each setting for the validation {metric.title}, over all trials that "
+        "did not fail.",
         "Bars for the importance of each setting: "
-        + "; ".join(f"{name} {share:.2f}" for name, share in found.items()),
-        plots.bars(found, "importance, fANOVA"),
+        + "; ".join(f"{name} {share:.2f}" for name, share in shares.items()),
+        plots.bars(shares, "importance, fANOVA"),
     )
     yield DataTable(
         "Importance of the settings, fANOVA",
         ("setting", "all trials", "finished trials"),
         tuple(
             (name, f"{share:.3f}", f"{finished[name]:.3f}" if finished else "—")
-            for name, share in found.items()
+            for name, share in shares.items()
         ),
     )
 
 
-def _parallel_coordinates(study: Study) -> Iterator[Block]:
+def _parallel_coordinates(study: Study, settings: TuneConfig) -> Iterator[Block]:
     judged = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    best = min(judged, key=lambda trial: trial.value)
+    metric = SEARCH_METRICS[settings.metric]
+    best = min(judged, key=lambda trial: metric.cost(trial.value))
+    better = "lower" if metric.mode == "min" else "higher"
     described = ", ".join(f"{name} = {_label(value)}" for name, value in best.params.items())
     yield Heading("All trials")
     yield Plot(
         "parallel_coordinates",
-        "Parallel coordinates: a line for each trial, from its validation RMSE down through its "
-        "settings; the darker, the lower the error. Thick: the best trial; dashed: stopped by "
-        "ASHA.",
-        f"Parallel coordinates of {len(judged)} trials. The best, with a validation RMSE of "
-        f"{best.value:.4f}, has {described}",
+        f"Parallel coordinates: a line for each trial, from its validation {metric.title} down "
+        f"through its settings; the darker, the {better}. Thick: the best trial; dashed: stopped "
+        f"by {_scheduler(settings)}.",
+        f"Parallel coordinates of {len(judged)} trials. The best, with a "
+        f"validation {metric.title} of {best.value:.4f}, has {described}",
         plots.parallel_coordinates(
-            coordinates(study), [trial.state == TrialState.PRUNED for trial in judged]
+            coordinates(study, metric), [trial.state == TrialState.PRUNED for trial in judged]
         ),
     )
 
 
-def coordinates(study: Study) -> tuple[Coordinate, ...]:
-    """Scales of the error and of each setting, with the place of every trial that has an error."""
+def coordinates(
+    study: Study, metric: SearchMetric = SEARCH_METRICS["rmse"]
+) -> tuple[Coordinate, ...]:
+    """Scales of the metric, best value first, and of each setting, with every trial's place."""
     judged = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    errors = [trial.value for trial in judged]
-    low, high = min(errors), max(errors)
-    places = tuple((error - low) / (high - low) if high > low else 0.0 for error in errors)
-    scale = Coordinate("validation RMSE", places, {0.0: f"{low:.4f}", 1.0: f"{high:.4f}"})
+    costs = [metric.cost(trial.value) for trial in judged]
+    low, high = min(costs), max(costs)
+    places = tuple((cost - low) / (high - low) if high > low else 0.0 for cost in costs)
+    ends = {0.0: f"{metric.cost(low):.4f}", 1.0: f"{metric.cost(high):.4f}"}
+    scale = Coordinate(f"validation {metric.title}", places, ends)
     return scale, *(
         Coordinate(
             name.split(".", 1)[-1],
@@ -220,21 +241,32 @@ def _in_words(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else short(value)
 
 
-def losses_blocks(trials: Mapping[LossName, Trials]) -> Iterator[Block]:
+def losses_blocks(
+    trials: Mapping[LossName, Trials], metric: SearchMetric = SEARCH_METRICS["rmse"]
+) -> Iterator[Block]:
     """What came of the searches that losses had for themselves; ``trials`` of each of them."""
     yield Heading("The searches of single losses")
     yield Text("Each loss of the comparison had a search of its own, with the same space.")
     yield DataTable(
         "Searches of single losses",
-        ("loss", "trials", "finished", "stopped", "failed", "best RMSE", "first failed with"),
-        tuple((loss, *_search_row(of_loss)) for loss, of_loss in trials.items()),
+        (
+            "loss",
+            "trials",
+            "finished",
+            "stopped",
+            "failed",
+            f"best {metric.title}",
+            "first failed with",
+        ),
+        tuple((loss, *_search_row(of_loss, metric)) for loss, of_loss in trials.items()),
         words=(0, 6),
     )
 
 
-def _search_row(trials: Trials) -> tuple[str, ...]:
+def _search_row(trials: Trials, metric: SearchMetric) -> tuple[str, ...]:
     states = Counter(trial["state"] for trial in trials)
-    best = min(trial[METRIC] for trial in trials if trial["state"] != "failed")
+    values = [trial[metric.key] for trial in trials if trial["state"] != "failed"]
+    best = min(values, key=metric.cost)
     reasons = (trial["error"] for trial in trials if trial["state"] == "failed")
     return (
         str(len(trials)),
@@ -242,6 +274,14 @@ def _search_row(trials: Trials) -> tuple[str, ...]:
         f"{best:.4f}",
         next(reasons, "—"),
     )
+
+
+def _sampler(settings: TuneConfig) -> str:
+    return settings.sampler.upper() if settings.sampler in ("tpe", "gp") else settings.sampler
+
+
+def _scheduler(settings: TuneConfig) -> str:
+    return "ASHA" if settings.scheduler == "asha" else f"the scheduler {settings.scheduler}"
 
 
 def short(value: Any) -> str:

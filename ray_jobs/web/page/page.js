@@ -180,7 +180,7 @@ async function showLike(film) {
     const { similar } = await ask(path, { signal: mine.signal });
     byId("like").replaceChildren(
       ...similar.map((other) => {
-        const text = `likeness ${other.likeness.toFixed(2)}`;
+        const text = `similarity ${other.similarity.toFixed(2)}`;
         const number = make("span", { className: "number", textContent: text });
         const control = model.takesRatings ? [starControl(other)] : [];
         return make("li", {}, filmLine(other, number, ...control));

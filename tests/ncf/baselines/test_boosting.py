@@ -95,12 +95,14 @@ def test_more_trials_find_a_lower_validation_error(world: Any) -> None:
 
 def test_unknown_validation_users_are_prepared_for(world: Any) -> None:
     train, validation = world.train[:800], world.validation[:100]
-    assert not best_boosting(train, validation, world.preprocessor, 2, with_times=False).strangers
+    assert not best_boosting(
+        train, validation, world.preprocessor, 2, with_times=False
+    ).hidden_user_share
     users = validation.users.clone()
     users[:10] = 0
     strange = replace(validation, users=users)
     chosen = best_boosting(train, strange, world.preprocessor, 2, with_times=False)
-    assert chosen.strangers > 0
+    assert chosen.hidden_user_share > 0
     assert "without their user" in boosted_trees(train, world.preprocessor, chosen).detail
 
 

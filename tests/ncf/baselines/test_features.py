@@ -13,7 +13,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from ncf.baselines.boosting import BoostingSettings, features, training_features
-from ncf.baselines.sessions import Diary, of_one_user, sessions
+from ncf.baselines.sessions import UserRatings, of_one_user, sessions
 from ncf.baselines.statistics import History, content, standardised, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
 from ncf.data.batches import Batch
@@ -52,10 +52,10 @@ def test_no_training_row_sees_its_own_rating(world: Any, dated: Batch) -> None:
         assert others.any(), "the rating matters to other rows"
 
 
-def test_strangers_are_described_without_their_user(world: Any, dated: Batch) -> None:
+def test_hidden_users_are_described_without_their_user(world: Any, dated: Batch) -> None:
     settings = BoostingSettings(with_times=True, folds=5)
     usual = training_features(dated, world.preprocessor, settings)
-    found = training_features(dated, world.preprocessor, replace(settings, strangers=0.3))
+    found = training_features(dated, world.preprocessor, replace(settings, hidden_user_share=0.3))
     hidden = np.isnan(column(found, "user mean")) & ~np.isnan(column(usual, "user mean"))
     assert 0.15 < hidden.mean() < 0.45
     # Their ratings still count for the others, so that nothing else changes.
@@ -162,13 +162,13 @@ def test_the_count_of_training_ratings_is_no_feature(preprocessor: Preprocessor)
 
 
 def test_sessions_of_one_user_by_hand() -> None:
-    diary = Diary(
+    ratings = UserRatings(
         times=np.array([0.0, 60.0, 60.0, 1000.0]),
         residuals=np.array([1.0, -0.5, 0.25, 2.0]),
         content=np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]),
     )
     rows = np.array([60.0, -40.0, 2000.0])
-    found = of_one_user(diary, rows, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    found = of_one_user(ratings, rows, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
 
     def is_column(name: str, expected: list[float]) -> None:
         np.testing.assert_allclose(
@@ -198,16 +198,16 @@ def test_sessions_of_one_user_by_hand() -> None:
         for time, similarity in zip(
             rows, [[1, 0, 0.6, 0], [1, 0, 0.6, 0], [0, 1, 0.8, 0]], strict=True
         ):
-            weight = np.exp(-np.abs(time - diary.times) / scale)
-            moods.append((weight * diary.residuals).sum() / (weight.sum() + 1))
+            weight = np.exp(-np.abs(time - ratings.times) / scale)
+            moods.append((weight * ratings.residuals).sum() / (weight.sum() + 1))
             weight_alike = weight * similarity
-            alike.append((weight_alike * diary.residuals).sum() / (weight_alike.sum() + 1))
+            alike.append((weight_alike * ratings.residuals).sum() / (weight_alike.sum() + 1))
             around.append(math.log1p(weight.sum()))
-        is_column(f"mood, {name}", moods)
-        is_column(f"mood for alike, {name}", alike)
+        is_column(f"residual, {name}", moods)
+        is_column(f"residual of similar movies, {name}", alike)
         is_column(f"ratings around, {name}", around)
     is_column(
-        "mood for alike",
+        "residual of similar movies",
         [(1 + 0.36 * 0.25) / 2.36, (1 + 0.36 * 0.25) / 2.36, (-0.5 + 0.64 * 0.25) / 2.64],
     )
 
@@ -224,7 +224,7 @@ def test_sessions_are_those_of_each_users_own_ratings(
         mine = history.users == user
         weight = np.exp(-np.abs(times[mine] - time) / 3600)
         expected = (weight * left[mine]).sum() / (weight.sum() + 1)
-        assert column(whole, "mood, hour")[row] == pytest.approx(expected, abs=1e-6)
+        assert column(whole, "residual, hour")[row] == pytest.approx(expected, abs=1e-6)
 
 
 def test_unknown_users_have_no_session_and_no_average(
@@ -234,7 +234,7 @@ def test_unknown_users_have_no_session_and_no_average(
     found = features(History(known, preprocessor), make_rows([0], [1], [0.0], times=[100]), True)
     assert np.isnan(column(found, "user mean")[0])
     assert column(found, "ratings at most a minute apart")[0] == 0
-    assert column(found, "mood, hour")[0] == 0
+    assert column(found, "residual, hour")[0] == 0
     assert column(found, "content taste")[0] == 0
 
 

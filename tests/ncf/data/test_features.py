@@ -98,7 +98,7 @@ def test_join_without_tmdb_leaves_its_columns_empty() -> None:
 
 
 def test_join_refuses_a_movie_that_stands_twice() -> None:
-    with pytest.raises(DataError, match="movie_id 6 stands twice"):
+    with pytest.raises(DataError, match="movie_id 6 occurs more than once"):
         join_movies(movie_frame([{"movie_id": 6}, {"movie_id": 6}]), None)
 
 

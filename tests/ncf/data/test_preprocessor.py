@@ -204,7 +204,7 @@ def test_a_missing_or_truncated_file_is_refused(
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(DataError, match="cannot read the fitted state in"):
+    with pytest.raises(DataError, match="cannot read the preprocessor in"):
         load_preprocessor(tmp_path)
 
 

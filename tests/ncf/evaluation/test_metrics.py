@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from ncf.evaluation.metrics import ErrorSums, Scores, error_vector
+from ncf.evaluation.metrics import METRICS, ErrorSums, Scores, error_vector
 
 
 def drawn(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,3 +105,23 @@ def test_scores_merge_and_are_named_as_in_metrics_json() -> None:
         "num_ratings": 4,
         "decayed": {"rmse": 0.5, "mae": 0.5, "r2": 0.0, "num_ratings": 4},
     }
+
+
+def test_the_registry_has_each_metric_on_both_scales() -> None:
+    predictions, targets = drawn(100)
+    scores = Scores(ErrorSums.of(predictions, targets), ErrorSums.of(predictions / 2, targets / 2))
+    true, guessed = targets.double().numpy(), predictions.double().numpy()
+    expected = {
+        "rmse": ("min", math.sqrt(mean_squared_error(true, guessed))),
+        "mae": ("min", mean_absolute_error(true, guessed)),
+        "r2": ("max", r2_score(true, guessed)),
+        "decayed_rmse": ("min", math.sqrt(mean_squared_error(true, guessed)) / 2),
+        "decayed_mae": ("min", mean_absolute_error(true, guessed) / 2),
+        "decayed_r2": ("max", r2_score(true, guessed)),
+    }
+    assert list(METRICS) == list(expected)
+    for name, (direction, value) in expected.items():
+        metric = METRICS[name]
+        assert (metric.name, metric.direction) == (name, direction)
+        assert metric.of(scores) == pytest.approx(value)
+        assert metric.error(scores) == pytest.approx(value if direction == "min" else -value)

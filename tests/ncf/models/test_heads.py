@@ -8,7 +8,7 @@ import torch
 
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.heads import OrdinalHead, nearest_level, rating_levels
-from ncf.training.losses import weighted_sum
+from ncf.training.losses import get_loss
 
 
 def sigmoid(x: float) -> float:
@@ -52,7 +52,7 @@ def test_far_off_numbers_have_finite_logarithms_and_gradients(
 ) -> None:
     head = OrdinalHead(preprocessor)
     numbers = torch.full((10,), number, requires_grad=True)
-    weighted_sum("nll", head(numbers), torch.arange(10), torch.ones(10)).backward()
+    get_loss("nll").weighted_sum(head(numbers), torch.arange(10), torch.ones(10)).backward()
     assert numbers.grad is not None
     assert numbers.grad.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
@@ -76,6 +76,6 @@ def test_the_likelihood_is_weighted_by_row() -> None:
     levels = torch.tensor([1, 0, 1])
     weights = torch.tensor([1.0, 2.0, 0.5])
     expected = -(np.log(0.8) + 2 * np.log(0.5) + 0.5 * np.log(0.1))
-    assert weighted_sum("nll", probabilities.log(), levels, weights).item() == pytest.approx(
-        expected, rel=1e-6
-    )
+    assert get_loss("nll").weighted_sum(
+        probabilities.log(), levels, weights
+    ).item() == pytest.approx(expected, rel=1e-6)

@@ -12,18 +12,18 @@ from ncf.config import ModelConfig
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
 from ncf.errors import DataError
-from ncf.models.branches import (
-    BRANCHES,
+from ncf.models.branches.base import Branch, build_branch
+from ncf.models.branches.content import (
+    CastAverage,
     DecadeEmbedding,
+    DirectorsAverage,
     GenreAverage,
-    MovieEmbedding,
-    NameAverage,
     NumericProjection,
-    TimeFeatures,
-    UserEmbedding,
-    release_years,
 )
+from ncf.models.branches.entities import MovieEmbedding, UserEmbedding
+from ncf.models.branches.times import TimeFeatures, release_years
 from ncf.models.layers import BatchNorm, ContentVector, content_features, embedding
+from ncf.registry import BRANCHES
 
 SMALL = ModelConfig(embedding_dim=2)
 USERS = torch.tensor([1, 2, 3, 0], dtype=torch.int32)
@@ -116,13 +116,13 @@ def test_the_vector_of_what_is_unknown_stays_zero_while_training(
     name: str, preprocessor: Preprocessor
 ) -> None:
     torch.manual_seed(0)
-    branch = BRANCHES[name](SMALL, preprocessor)  # type: ignore[index]
-    table = cast(torch.nn.Embedding, branch.table)
+    embedded = build_branch(name, SMALL, preprocessor)
+    table = cast(torch.nn.Embedding, embedded.table)
     before = table.weight.detach().clone()
-    optimizer = torch.optim.AdamW(branch.parameters(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(embedded.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(5):
         optimizer.zero_grad()
-        (branch(USERS, MOVIES) - 3).square().sum().backward()
+        (embedded(USERS, MOVIES) - 3).square().sum().backward()
         optimizer.step()
     assert torch.equal(table.weight[0], torch.zeros(2))
     assert (table.weight[1:] != before[1:]).all()
@@ -137,9 +137,7 @@ def test_initial_vectors_have_the_configured_spread() -> None:
 
 
 def test_the_movie_table_is_no_part_of_the_saved_weights(preprocessor: Preprocessor) -> None:
-    names = {
-        name: list(build(SMALL, preprocessor).state_dict()) for name, build in BRANCHES.items()
-    }
+    names = {name: list(build_branch(name, SMALL, preprocessor).state_dict()) for name in BRANCHES}
     assert names == {
         "user": ["table.weight"],
         "movie": ["table.weight"],
@@ -154,7 +152,7 @@ def test_the_movie_table_is_no_part_of_the_saved_weights(preprocessor: Preproces
 
 
 def test_the_average_of_a_cast_by_hand(preprocessor: Preprocessor) -> None:
-    branch = NameAverage("cast", SMALL, preprocessor)
+    branch = CastAverage(SMALL, preprocessor)
     set_table(branch.table, [[1.0, 2.0], [5.0, -4.0]])
     expected = torch.tensor([[3.0, -1.0], [5.0, -4.0], [0.0, 0.0], [1.0, 2.0]])
     assert torch.equal(branch(USERS, MOVIES), expected)
@@ -163,10 +161,42 @@ def test_the_average_of_a_cast_by_hand(preprocessor: Preprocessor) -> None:
 def test_names_that_the_data_do_not_have_are_an_error(preprocessor: Preprocessor) -> None:
     only_cast = replace(preprocessor, vocabularies={"cast": preprocessor.vocabularies["cast"]})
     with pytest.raises(DataError, match=r"'directors' needs TMDb records.*have cast"):
-        NameAverage("directors", SMALL, only_cast)
+        DirectorsAverage(SMALL, only_cast)
 
 
 YEAR = round(365.25 * 86_400)
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_a_branch_depends_on_what_it_declares(
+    name: str, preprocessor: Preprocessor, make_rows: Callable[..., Batch]
+) -> None:
+    torch.manual_seed(0)
+    branch = build_branch(name, SMALL, preprocessor).eval()
+    branch.fit_rows(make_rows([1, 2], [0, 1], [3.0, 4.0], None, [20 * YEAR, 25 * YEAR]))
+    ones, twos = torch.tensor([1], dtype=torch.int32), torch.tensor([2], dtype=torch.int32)
+    early, late = torch.tensor([30 * YEAR]), torch.tensor([35 * YEAR])
+    with torch.no_grad():
+        before = branch(ones, ones, early)
+        differs = {
+            "user": not torch.equal(branch(twos, ones, early), before),
+            "movie": not torch.equal(branch(ones, twos, early), before),
+        }
+        assert differs == {
+            which: branch.depends_on in (which, "both") for which in ("user", "movie")
+        }
+        assert torch.equal(branch(ones, ones, late), before) != branch.uses_time
+
+
+def test_what_the_rows_change_in_a_branch_is_declared(
+    preprocessor: Preprocessor, make_rows: Callable[..., Batch]
+) -> None:
+    for name in BRANCHES:
+        branch: Branch = build_branch(name, SMALL, preprocessor)
+        before = {id(buffer): buffer.clone() for buffer in branch.buffers()}
+        branch.fit_rows(make_rows([1, 2], [0, 1], [3.0, 4.0], None, [20 * YEAR, 25 * YEAR]))
+        changed = {id(b) for b in branch.buffers() if not torch.equal(b, before[id(b)])}
+        assert changed == {id(buffer) for buffer in branch.fitted_buffers()}, name
 
 
 def test_time_features_by_hand(preprocessor: Preprocessor, make_rows: Callable[..., Batch]) -> None:

@@ -17,6 +17,7 @@ from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConf
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
 from ncf.errors import DivergedError
+from ncf.evaluation.metrics import METRICS
 from ncf.evaluation.predictions import evaluate
 from ncf.models.ncf import NCF
 from ncf.models.targets import Objective
@@ -230,6 +231,28 @@ def test_in_target_mode_too_the_error_in_stars_picks_the_best_epoch(world: Any) 
     assert result.best_epoch == int(np.argmin([s.stars.rmse for s in scores])) + 1
     # With weights that say nothing the two scales disagree, so the choice can be told apart.
     assert result.best_epoch != int(np.argmin(decayed)) + 1
+
+
+@pytest.mark.parametrize("name", ["mae", "r2", "decayed_rmse"])
+def test_another_metric_picks_the_best_epoch_and_lowers_the_rate(name: str, world: Any) -> None:
+    config = experiment(
+        epochs=8, learning_rate=0.02, batch_size=64, patience=2, schedule="plateau",
+        embedding_l2=0.0,
+    )  # fmt: skip
+    model = build(config, world.preprocessor, world.train[:1500])
+    metric = METRICS[name]
+    objective = objective_of(config, world.preprocessor)
+    result = fit(model, world.train[:1500], world.validation, objective, metric=metric)
+    values = [epoch.as_dict()[f"validation_{name}"] for epoch in result.epochs]
+    best = max(values) if metric.direction == "max" else min(values)
+    assert result.best_epoch == values.index(best) + 1
+    assert len(values) in (8, result.best_epoch + 2)
+    rate, so_far = 0.02, values[0]
+    for value, epoch in zip(values[1:], result.epochs[1:], strict=True):
+        # By torch's definition, better is better by a ten-thousandth.
+        improved = value > so_far * (1 + 1e-4) if name == "r2" else value < so_far * (1 - 1e-4)
+        so_far, rate = (value, rate) if improved else (so_far, rate / 2)
+        assert epoch.learning_rate == pytest.approx(rate)
 
 
 def test_validating_after_each_epoch_does_not_change_what_is_learned(world: Any) -> None:

@@ -153,5 +153,5 @@ def test_a_state_of_another_version_is_refused(saved: Path) -> None:
     content = json.loads((saved / "state.json").read_text())
     (saved / "state.json").write_text(json.dumps(content | {"format_version": 1}))
 
-    with pytest.raises(CheckpointError, match="format version 2, not 1"):
+    with pytest.raises(CheckpointError, match="format version 1, not 2"):
         load_state(saved)

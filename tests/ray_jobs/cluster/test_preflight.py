@@ -160,7 +160,7 @@ def test_doctor_lists_every_finding_and_what_failed(
     lines = {line.split()[0]: line for line in told.out.splitlines() if line.strip()}
     assert " ok " in lines["storage"]
     assert " FAILED " in lines["ray"]
-    assert told.err.splitlines()[-1].endswith("mended: ray")
+    assert told.err.splitlines()[-1].endswith("fixed: ray")
     assert main("doctor", doctor.run, arguments[:4]) == 0
 
 

@@ -12,10 +12,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
-from ray_jobs.config import Dimension
+from ray_jobs.config import Dimension, TuneConfig
 from ray_jobs.report.document import Plot, Report, ReportSection
 from ray_jobs.report.sections.search import coordinates, losses_blocks, search_blocks
 from ray_jobs.search.study import importances, study_of
+from ray_jobs.training.telemetry import SEARCH_METRICS
 
 SPACE = {
     "train.learning_rate": Dimension(low=0.001, high=0.1, log=True),
@@ -164,3 +165,24 @@ def test_failures_of_each_losss_search_are_told() -> None:
     text = text_of(losses_blocks({"mse": rows, "l1": rows[:3]}))
     assert f"| mse | 10 | 5 | 3 | 2 | {best:.4f} | reason 4 |" in text
     assert "| l1 | 3 | 2 | 1 | 0 |" in text
+
+
+def test_with_another_metric_the_highest_r2_is_the_best() -> None:
+    rows = [
+        {k: v for k, v in row.items() if k != "best_validation_rmse"}
+        | {"best_validation_r2": None if row["state"] == "failed" else 0.1 + row["trial"] / 100}
+        for row in trials(20)
+    ]
+    settings = TuneConfig(metric="r2", sampler="gp", scheduler="none")
+
+    blocks = tuple(search_blocks(rows, SPACE, settings))
+
+    text = Report("A run", (), (), (ReportSection("Search", blocks),)).markdown("plots")
+    assert "20 trials by Optuna's GP sampler" in text
+    assert "compared by validation R2; no test row" in text
+    # The 20th failed, as every fifth does.
+    assert "a line for the best so far, which goes from 0.1100 to 0.2900" in text
+    assert "with a validation R2 of 0.2900" in text
+    scale = coordinates(study_of(rows, SPACE, metric=SEARCH_METRICS["r2"]), SEARCH_METRICS["r2"])[0]
+    assert scale.positions[0] == 1.0
+    assert scale.ticks == {0.0: "0.2900", 1.0: "0.1100"}

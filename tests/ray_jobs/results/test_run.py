@@ -6,7 +6,8 @@ import pytest
 
 from foundation.errors import StorageError
 from ray_jobs.config import JobConfig
-from ray_jobs.results.run import Workspace, fingerprint
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import fingerprint
 
 
 @pytest.fixture

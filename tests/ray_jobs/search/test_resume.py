@@ -7,27 +7,29 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
-from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from foundation.storage import Storage
-from ray_jobs.search.resume import ResumableSampler
-from ray_jobs.search.schedulers import ResumableASHA
+from ray_jobs.config import Dimension
+from ray_jobs.search.resume import ResumableSampler, ResumableScheduler, optuna_search
+from ray_jobs.search.samplers import sampler
+from ray_jobs.search.schedulers import SchedulerSettings, scheduler
+from ray_jobs.search.space import decoded
 from ray_jobs.search.trials import TrialRecord, TrialRecords
-from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.telemetry import METRIC, SEARCH_METRICS
 from tests.support import TINY, left_after, run_module, running_module
 
 SPACE = {
-    "train.learning_rate": tune.loguniform(1e-3, 1e-1),
-    "model.embedding_dim": tune.choice([4, 8, 16]),
-    "model.hidden_dims": tune.choice(["[8]", "[16, 8]"]),
+    "train.learning_rate": Dimension(low=1e-3, high=1e-1, log=True),
+    "model.embedding_dim": Dimension(choices=(4, 8, 16)),
+    "model.hidden_dims": Dimension(choices=((8,), (16, 8))),
 }
 
 
@@ -41,9 +43,10 @@ def judged(parameters: dict[str, Any]) -> float:
 class Run:
     """One life of a search without Ray, whose trials start and end as it is told."""
 
-    def __init__(self, folder: Path, count: int = 30) -> None:
+    def __init__(self, folder: Path, count: int = 30, name: str = "tpe") -> None:
         self.records = TrialRecords(Storage.at(folder))
-        self.sampler = ResumableSampler(SPACE, 7, self.records, count)
+        self.inner = optuna_search(SPACE, sampler(name, 7), SEARCH_METRICS["rmse"])
+        self.sampler = ResumableSampler(self.inner, SPACE, self.records, count)
         self.life = os.urandom(4).hex()
 
     def start(self, number: int) -> dict[str, Any]:
@@ -61,8 +64,11 @@ class Run:
         self.records.end(record.trial_id, state=state, error=error, epochs=epochs)
 
 
-def test_trials_that_follow_are_those_of_a_search_that_was_not_interrupted(tmp_path: Path) -> None:
-    """Two at a time, one of them fails; beyond the first ten, where the sampler only guesses."""
+@pytest.mark.parametrize("name", ["tpe", "random", "gp"])
+def test_trials_that_follow_are_those_of_a_search_that_was_not_interrupted(
+    name: str, tmp_path: Path
+) -> None:
+    """Two at a time, one of them fails; beyond the first ten, which are random in most samplers."""
 
     def begin(run: Run) -> None:
         for number in range(1, 16):
@@ -77,11 +83,11 @@ def test_trials_that_follow_are_those_of_a_search_that_was_not_interrupted(tmp_p
             found.append(run.start(number))
         return found
 
-    whole = Run(tmp_path / "whole")
+    whole = Run(tmp_path / "whole", name=name)
     begin(whole)
-    begin(Run(tmp_path / "killed"))
+    begin(Run(tmp_path / "killed", name=name))
 
-    continued = Run(tmp_path / "killed")
+    continued = Run(tmp_path / "killed", name=name)
     assert continued.start(15) == whole.records[15].parameters  # it was running
     assert go_on(continued) == go_on(whole)
     first, last = whole.records[10].parameters, whole.records[30].parameters
@@ -107,7 +113,7 @@ def test_the_sampler_believes_the_records_if_it_would_have_suggested_something_e
     second = Run(tmp_path / "itself")
     second.start(1)
     records = TrialRecords(Storage.at(tmp_path / "others"))
-    made_up = {"train.learning_rate": 0.5e-1, "model.embedding_dim": 16, "model.hidden_dims": "[8]"}
+    made_up = {"train.learning_rate": 0.5e-1, "model.embedding_dim": 16, "model.hidden_dims": [8]}
     for number, parameters in enumerate([made_up, second.start(2), made_up, made_up], start=1):
         records.start(number, f"trial-{number}", parameters)
         if number < 4:
@@ -119,45 +125,79 @@ def test_the_sampler_believes_the_records_if_it_would_have_suggested_something_e
     assert run.start(4) == made_up
     run.end(4)
 
-    study = run.sampler._ot_study
-    known = [(t.params, t.value) for t in study.get_trials(states=[TrialState.COMPLETE])]
+    study = run.inner._ot_study
+    known = [
+        (decoded(SPACE, t.params), t.value) for t in study.get_trials(states=[TrialState.COMPLETE])
+    ]
     expected = [(second.records[2].parameters, 2.0), (made_up, 1.0), (made_up, judged(made_up))]
     assert sorted(known, key=str) == sorted(expected, key=str)
     assert study.get_trials(states=[TrialState.RUNNING]) == []
 
 
-def shown(scheduler: ResumableASHA, error: float) -> str:
-    trial: Any = SimpleNamespace(trial_id="new")
-    scheduler.on_trial_add(None, trial)
-    decision = scheduler.on_trial_result(None, trial, {"epoch": 2, METRIC: error})
-    assert scheduler.has_stopped(trial) is (decision == TrialScheduler.STOP)
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a scheduler looks at of Ray Tune's trials."""
+
+    trial_id: str
+
+
+FIRST_BRACKET = 1
+"""A seed with which hyperband's trials 1, 2, 3 and 5 are in the first bracket."""
+
+
+def shown(name: str, records: TrialRecords, error: float) -> str:
+    """The decision on the second epoch of a trial."""
+    settings = SchedulerSettings(
+        metric=records.metric,
+        epochs=8,
+        grace_epochs=2,
+        reduction_factor=2.0,
+        seed=FIRST_BRACKET,
+        number_of=lambda trial_id: records.of(trial_id).number,
+    )
+    resumed = ResumableScheduler(scheduler(name, settings), records)
+    trial: Any = Trial("new")
+    records.start(5, "new", {})
+    resumed.on_trial_add(None, trial)
+    decision = resumed.on_trial_result(None, trial, {"epoch": 2, METRIC: error})
+    assert resumed.has_stopped(trial) is (decision == TrialScheduler.STOP)
+    assert resumed.metric == (None if name == "none" else METRIC)
     return decision
 
 
 @pytest.mark.parametrize(
-    ("error", "decision"), [(1.4, TrialScheduler.CONTINUE), (1.6, TrialScheduler.STOP)]
+    ("name", "error", "decision"),
+    [
+        ("asha", 1.4, TrialScheduler.CONTINUE),
+        ("asha", 1.6, TrialScheduler.STOP),
+        ("hyperband", 1.4, TrialScheduler.CONTINUE),
+        ("hyperband", 1.6, TrialScheduler.STOP),
+        ("median", 1.4, TrialScheduler.CONTINUE),
+        ("median", 1.6, TrialScheduler.STOP),
+        ("none", 1e9, TrialScheduler.CONTINUE),
+    ],
 )
 def test_a_trial_is_stopped_by_what_earlier_runs_have_found(
-    error: float, decision: str, tmp_path: Path
+    name: str, error: float, decision: str, tmp_path: Path
 ) -> None:
-    """Of 1 and 2 at the rung of the second epoch, the better half is what is below 1.5."""
+    """Of 1, 1.5 and 2 at the rung of the second epoch, the better half is up to 1.5, which is the
+    median of the trials' means from the second epoch on too."""
     records = TrialRecords(Storage.at(tmp_path))
-    for number, found in enumerate((1.0, 2.0), start=1):
+    for number, found in enumerate((1.0, 1.5, 2.0), start=1):
         records.start(number, f"trial-{number}", {})
         epochs = ({"epoch": 1, METRIC: 9.0}, {"epoch": 2, METRIC: found})
         records.end(f"trial-{number}", state="finished", epochs=epochs)
-    records.start(3, "interrupted", {})
+    records.start(4, "interrupted", {})
 
-    read = TrialRecords(Storage.at(tmp_path))
-    assert shown(ResumableASHA(read, 8, 2, 2.0), error) == decision
+    assert shown(name, TrialRecords(Storage.at(tmp_path)), error) == decision
 
     nothing_before = TrialRecords(Storage.at(tmp_path / "empty"))
-    assert shown(ResumableASHA(nothing_before, 8, 2, 2.0), error) == TrialScheduler.CONTINUE
+    assert shown(name, nothing_before, error) == TrialScheduler.CONTINUE
 
 
 def test_records_are_read_as_they_were_written_and_half_a_file_is_none(tmp_path: Path) -> None:
     records = TrialRecords(Storage.at(tmp_path))
-    records.start(1, "a", {"model.dropout": 0.1 + 0.2, "model.hidden_dims": "[8, 4]"})
+    records.start(1, "a", {"model.dropout": 0.1 + 0.2, "model.hidden_dims": [8, 4]})
     records.start(2, "b", {})
     epochs = ({"epoch": 1, METRIC: 2 / 3},)
     ended = records.end("a", state="stopped", epochs=epochs, best_epoch=1, seconds=0.1)
@@ -165,7 +205,7 @@ def test_records_are_read_as_they_were_written_and_half_a_file_is_none(tmp_path:
 
     read = TrialRecords(Storage.at(tmp_path))
 
-    parameters = {"model.dropout": 0.1 + 0.2, "model.hidden_dims": "[8, 4]"}
+    parameters = {"model.dropout": 0.1 + 0.2, "model.hidden_dims": [8, 4]}
     assert ended == TrialRecord(1, "a", parameters, 1, 3, "stopped", None, epochs, 1, 0.1)
     assert read.ended() == [ended]
     assert [(record.number, end) for record, end in read.events()] == [

@@ -18,8 +18,7 @@ from ray_jobs.config import Dimension, JobConfig, settings_of, with_parameters
 from ray_jobs.report.document import Report, ReportSection
 from ray_jobs.report.sections.search import search_blocks
 from ray_jobs.results.run import Workspace
-from ray_jobs.search.space import domains
-from ray_jobs.search.trainables import decoded
+from ray_jobs.search.space import decoded, domains, encoded
 from ray_jobs.training.telemetry import METRIC
 from ray_jobs.tune import open_records, search
 
@@ -66,7 +65,8 @@ def test_every_draw_is_a_configuration(tmp_path: Path) -> None:
     found = {
         (experiment.train.loss, experiment.model.head)
         for experiment in (
-            with_parameters(config.experiment, decoded(draw)) for draw in drawn(config, 50)
+            with_parameters(config.experiment, decoded(config.tune.space, draw))
+            for draw in drawn(config, 50)
         )
     }
 
@@ -74,9 +74,12 @@ def test_every_draw_is_a_configuration(tmp_path: Path) -> None:
 
 
 def test_the_family_has_no_impossible_draw() -> None:
-    config = load_config(str(FAMILY), [])
+    config = load_config([str(FAMILY)], [])
 
-    experiments = [with_parameters(config.experiment, decoded(d)) for d in drawn(config, 200)]
+    experiments = [
+        with_parameters(config.experiment, decoded(config.tune.space, d))
+        for d in drawn(config, 200)
+    ]
 
     # What goes together came together, and every part of it came at all.
     assert {e.model.head for e in experiments if e.train.loss == "nll"} == {"ordinal"}
@@ -94,7 +97,7 @@ def test_the_winner_has_the_settings_of_its_table(tmp_path: Path) -> None:
     workspace = Workspace(job(tmp_path, num_trials=2))
     prepared = PreparedDataset(fs.LocalFileSystem(), "nowhere", Manifest("key", {}, 0, 0))
     records = open_records(workspace.config, prepared, workspace.run)
-    for number, (loss, error) in enumerate((("mse", 0.9), (AS_TEXT, 0.8)), 1):
+    for number, (loss, error) in enumerate((("mse", 0.9), (TABLE, 0.8)), 1):
         parameters = {"train.loss": loss, "model.head": "regression", "train.learning_rate": 0.005}
         records.start(number, f"trial-{number}", parameters)
         records.end(
@@ -109,7 +112,7 @@ def test_the_winner_has_the_settings_of_its_table(tmp_path: Path) -> None:
 
     assert chosen.parameters == TABLE | {"train.learning_rate": 0.005}
     assert (chosen.experiment.train.loss, chosen.experiment.model.head) == ("nll", "ordinal")
-    best = load_config(str(tmp_path / "runs" / "x" / "best_config.toml"), [])
+    best = load_config([str(tmp_path / "runs" / "x" / "best_config.toml")], [])
     assert best.experiment == chosen.experiment
     rows = (workspace.run / "trials.parquet").read_table().to_pylist()
     assert [row["config.train.loss"] for row in rows] == ["mse", AS_TEXT]
@@ -123,7 +126,7 @@ def test_the_configuration_that_a_run_sets_down_is_read_back(tmp_path: Path) -> 
 
     Workspace(config).open()
 
-    assert load_config(str(tmp_path / "runs" / "x" / "config.toml"), []) == config
+    assert load_config([str(tmp_path / "runs" / "x" / "config.toml")], []) == config
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,10 @@ def test_the_configuration_that_a_run_sets_down_is_read_back(tmp_path: Path) -> 
     ],
 )
 def test_choices_travel_through_optuna_unchanged(key: str, value: Any, tmp_path: Path) -> None:
-    (draw,) = drawn(job(tmp_path, space={key: {"choices": [value]}}), 1)
+    config = job(tmp_path, space={key: {"choices": [value]}})
+    (draw,) = drawn(config, 1)
 
-    assert decoded(draw) == {key: value}
+    parameters = decoded(config.tune.space, draw)
+    assert parameters == {key: value}
+    assert encoded(parameters) == draw
+    assert decoded(config.tune.space, {key: "[a title"}) == {key: "[a title"}

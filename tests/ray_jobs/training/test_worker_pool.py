@@ -53,7 +53,7 @@ def trained_alone(experiment: ExperimentConfig, prepared: PreparedDataset) -> li
 
 
 class Client:
-    """Hands jobs in at a desk, one after the other."""
+    """Adds jobs to a trial queue, one after the other."""
 
     def __init__(self, trial_queue: ActorHandle[TrialQueue], experiment: ExperimentConfig) -> None:
         self.trial_queue = trial_queue
@@ -206,7 +206,7 @@ def test_two_workers_stop_together_and_a_failure_costs_one_model(
         assert client.train({}) == expected
 
 
-def test_a_desk_whose_workers_cannot_be_replaced_refuses_what_comes(
+def test_a_trial_queue_whose_workers_cannot_be_replaced_refuses_jobs(
     storage: Path, prepared: PreparedDataset
 ) -> None:
     config = job(storage, **EXPERIMENT)

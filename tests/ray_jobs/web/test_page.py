@@ -230,7 +230,7 @@ def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> Non
         page.one("#like li")
         like = json.loads(opened(f"{url}/api/movies/6/similar")[1])["similar"]
         assert page.texts("#like .name") == [other["title"] for other in like]
-        expected = [f"likeness {other['likeness']:.2f}" for other in like]
+        expected = [f"similarity {other['similarity']:.2f}" for other in like]
         assert page.texts("#like .number") == expected
         likes_of_two_at_once(page)
         page.search("fargoo")

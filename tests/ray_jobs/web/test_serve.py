@@ -31,17 +31,21 @@ from ray_jobs.web.about import describe
 from ray_jobs.web.app import LARGEST_BODY, PAGE, make_app
 from ray_jobs.web.middleware import HEADERS, Waiting
 from ray_jobs.web.search import TitleSearch
-from tests.ray_jobs.made import CLOSED, FITTED, IDS, NEWEST, PLAIN, TITLES, kept, recommender
+from tests.ray_jobs.made import (
+    CLOSED,
+    FITTED,
+    IDS,
+    METRICS,
+    NEWEST,
+    PLAIN,
+    TITLES,
+    kept,
+    recommender,
+)
 
 ORDINAL = CLOSED.model_copy(update={"head": "ordinal"})
 RATED = {1: 5.0, 20: 0.5, 6: 3.0}
 MINE = [{"movieId": movie, "rating": stars} for movie, stars in RATED.items()]
-METRICS = {
-    "dataset": "ml-latest-small",
-    "synthetic": False,
-    "test": {"rmse": 0.79, "mae": 0.6, "r2": 0.43, "num_ratings": 20_168, "decayed": {}},
-    "raw": {"notices": ["a warning", MOVIELENS_CITATION, TMDB_ATTRIBUTION], "tmdb_coverage": {}},
-}
 
 
 def client_of(workspace: Workspace) -> TestClient:
@@ -124,7 +128,7 @@ def test_similar_movies_are_the_models(client: TestClient, model: Recommender) -
     expected = model.similar(6, 3)
     assert found["movie"] == {"movieId": 6, "title": "Heat (1995)"}
     assert [row["movieId"] for row in found["similar"]] == expected.movies.tolist()
-    np.testing.assert_allclose([row["likeness"] for row in found["similar"]], expected.scores)
+    np.testing.assert_allclose([row["similarity"] for row in found["similar"]], expected.scores)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Names of the files and folders that a run leaves, spelled here alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundation.storage import Storage
+
+RECOMMENDATIONS = "recommendations.parquet"
+
+
+@dataclass(frozen=True)
+class SearchPaths:
+    """Results of one search."""
+
+    folder: Storage
+
+    @property
+    def trials(self) -> Storage:
+        """A row for each trial."""
+        return self.folder / "trials.parquet"
+
+    @property
+    def best_config(self) -> Storage:
+        """The best trial, with its settings and its validation error."""
+        return self.folder / "best_config.json"
+
+    @property
+    def best_experiment(self) -> Storage:
+        """The sections of the configuration that the best trial trained with, as a file for
+        ``--config``.
+        """
+        return self.folder / "best_config.toml"
+
+    def records(self, identity: str) -> Storage:
+        """Folder of the records of the trials of the search with this fingerprint."""
+        return self.folder / "trials" / identity[:16]
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Everything in ``runs/<name>/``."""
+
+    folder: Storage
+
+    @property
+    def config(self) -> Storage:
+        """The whole configuration."""
+        return self.folder / "config.toml"
+
+    @property
+    def metrics(self) -> Storage:
+        """``ray_jobs.results.metrics.RunMetrics``."""
+        return self.folder / "metrics.json"
+
+    @property
+    def comparison(self) -> Storage:
+        """``ray_jobs.results.comparison.Comparison``."""
+        return self.folder / "comparison.json"
+
+    @property
+    def predictions(self) -> Storage:
+        """Folder with the compared models' predictions for the test rows."""
+        return self.folder / "predictions"
+
+    @property
+    def checkpoint(self) -> Storage:
+        """Folder of the final model."""
+        return self.folder / "checkpoint"
+
+    @property
+    def best_checkpoint(self) -> Storage:
+        """Folder of the model after its best epoch, trained on the training rows alone."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def last_checkpoint(self) -> Storage:
+        """Folder of the same model after its last epoch."""
+        return self.folder / "checkpoints" / "last"
+
+    @property
+    def report_html(self) -> Storage:
+        """The report as one page."""
+        return self.folder / "report.html"
+
+    @property
+    def report_markdown(self) -> Storage:
+        """The report as Markdown, with pictures from ``plots``."""
+        return self.folder / "report.md"
+
+    @property
+    def plots(self) -> Storage:
+        """Folder of the report's pictures."""
+        return self.folder / "plots"
+
+    @property
+    def folds(self) -> Storage:
+        """The summary of a cross-validation."""
+        return self.folder / "folds.json"
+
+    def search(self, loss: str | None = None) -> SearchPaths:
+        """Results of the search, or of the search for ``loss`` alone."""
+        return SearchPaths(self.folder / "searches" / loss if loss else self.folder)
+
+    def stage(self, name: str) -> Storage:
+        """The record that a stage is done."""
+        return self.folder / ".stages" / f"{name}.json"
+
+    def ray(self, name: str) -> Storage:
+        """Folder for what Ray writes during a stage."""
+        return self.folder / "ray" / name

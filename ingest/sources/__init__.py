@@ -1,8 +1,7 @@
-"""Data sets of ratings: how each is found, downloaded and read into the four raw tables.
-
-May import ``ingest.config``, ``ingest.errors``, ``ingest.progress`` and ``foundation``; does not
-depend on TMDb.
-"""
+"""Data sources: how the files of each are found, downloaded and read into the four raw tables. A
+source is a subclass of ``base.Source`` and an entry in ``ingest.registry.SOURCES``. May import
+``ingest.config``, ``ingest.errors``, ``ingest.progress``, ``ingest.registry``, ``ingest.releases``
+and ``foundation``; knows nothing of TMDb's API."""
 
 __all__ = [
     "archive",
@@ -10,11 +9,12 @@ __all__ = [
     "download",
     "files",
     "folder",
+    "locate",
     "movielens",
     "netflix",
     "parsing",
     "reader",
-    "registry",
-    "releases",
+    "selection",
     "synthetic",
+    "tables",
 ]

@@ -1,31 +1,22 @@
-"""What a data source is: the base class of all, and the four tables that it reads."""
+"""The base class of data sources."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-import pyarrow as pa
-
+from foundation.registry import implementation
 from foundation.storage import Storage
 from ingest.config import DataConfig
-from ingest.progress import Say
+from ingest.registry import SOURCES
+from ingest.releases import Size
+from ingest.sources.tables import Tables
 
-
-@dataclass(frozen=True)
-class Tables:
-    """The four tables of a data set, by the schemas of ``foundation.schemas``."""
-
-    ratings: pa.Table
-    movies: pa.Table
-    links: pa.Table
-    tags: pa.Table
-    notices: tuple[str, ...] = ()
-    """What the user should know about the data."""
-    noise_floor_rmse: float | None = None
-    """RMSE in stars that no model can beat; known of synthetic data only."""
+BYTES_PER_RATING: Final = 24
+"""What a line of MovieLens' ratings.csv takes; other formats are close."""
 
 
 @dataclass(frozen=True)
@@ -33,49 +24,74 @@ class Written:
     """What a source reports about the tables that it wrote."""
 
     noise_floor_rmse: float | None = None
+    """See ``Tables``."""
     notices: tuple[str, ...] = ()
+    """See ``Tables``."""
+
+
+@dataclass(frozen=True)
+class TmdbRecords:
+    """TMDb-shaped records that a source brings along."""
+
+    movies: Mapping[int, Mapping[str, Any]]
+    """Answers to ``/movie/{id}``, by TMDb id."""
+    by_imdb_id: Mapping[str, int]
+    """TMDb ids, by IMDb id."""
 
 
 @dataclass(frozen=True)
 class Source(ABC):
     """A data set of ratings, ready to be read.
 
-    A subclass implements ``open``, ``name_for``, ``version`` and ``read``, sets the class
-    variables, and is listed in ``ingest.sources.registry``. A source whose ratings may not fit into
-    memory overrides ``write`` as well.
+    A subclass is listed in ``ingest.registry.SOURCES``. It sets ``licence``, and ``citation`` if
+    there is one, and implements ``open``, ``version`` and ``read``. A source whose ratings may not
+    fit into memory overrides ``write`` as well.
     """
 
     name: str
     """Name of the raw folder."""
 
-    names: ClassVar[tuple[str, ...]]
-    """Values of ``data.source`` that select this class."""
-    attribution: ClassVar[tuple[str, ...]] = ()
-    """Texts that must be shown wherever the data, or models trained on them, are used."""
     licence: ClassVar[str]
     """The terms of the data, in one sentence or two for the report."""
+    citation: ClassVar[str | None] = None
+    """The publication to cite; None if there is none."""
     is_synthetic: ClassVar[bool] = False
     """Whether the ratings are generated."""
+    has_tmdb_records: ClassVar[bool] = False
+    """Whether ``tmdb_records`` replaces TMDb, so that no credential is needed."""
 
     @classmethod
     @abstractmethod
-    def open(cls, config: DataConfig, downloads: Path, say: Say) -> Source:
+    def open(cls, config: DataConfig, downloads: Path) -> Source:
         """The source that ``config`` selects; ``downloads`` is a folder for downloaded archives.
 
         Raises:
-            ConfigError: if a setting is missing.
             DatasetError: if ``data.path`` does not exist or does not hold the expected files.
             DownloadError: if the data cannot be downloaded.
         """
 
     @classmethod
-    @abstractmethod
     def name_for(cls, config: DataConfig) -> str:
         """Name of the raw folder for ``config``, without use of the network.
 
         Raises:
             DatasetError: if ``data.path`` does not exist or does not hold the expected files.
         """
+        return config.source
+
+    @classmethod
+    def expected_ratings(cls, config: DataConfig) -> int:
+        """About how many ratings there are, without reading them.
+
+        Raises:
+            DatasetError: if ``data.path`` does not exist or does not hold the expected files.
+        """
+        return size_of(Path(config.path).expanduser()) // BYTES_PER_RATING
+
+    @property
+    def attribution(self) -> tuple[str, ...]:
+        """Texts that must be shown wherever the data, or models trained on them, are used."""
+        return (self.citation,) if self.citation else ()
 
     @property
     @abstractmethod
@@ -103,8 +119,35 @@ class Source(ABC):
         (target / "tags.parquet").write_table(tables.tags)
         return Written(tables.noise_floor_rmse, tables.notices)
 
+    def identified(self, size: Size) -> Source:
+        """The source that the tables turn out to be, by their row counts.
+
+        Licence and attribution are taken from it.
+        """
+        return self
+
+    def tmdb_records(self) -> TmdbRecords:
+        """Records to use instead of TMDb's.
+
+        Raises:
+            NotImplementedError: if ``has_tmdb_records`` is false.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no TMDb records")
+
+
+def source_class(name: str) -> type[Source]:
+    """The class of a source, by its name in ``ingest.registry.SOURCES``; imports its module."""
+    found: type[Source] = implementation(SOURCES[name].implementation)
+    return found
+
 
 def file_version(path: Path) -> dict[str, Any]:
     """Name, size in bytes and time of the last change of a file, for ``Source.version``."""
     stat = path.stat()
     return {"name": path.name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; 0 if there is neither."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ingest.errors import DatasetError
-from ingest.sources import reader, releases
+from ingest.sources import locate, reader
 from ingest.sources.archive import extract
-from ingest.sources.base import Tables, file_version
+from ingest.sources.base import file_version
+from ingest.sources.tables import Tables
 
 READER_VERSION: Final = 1
 """Incremented whenever the same files give different tables."""
@@ -26,7 +27,7 @@ class RatingFiles:
     path: Path
     """A folder, or a zip archive of one."""
     requested: str | None
-    """The release that the configuration names; ``None`` if it names none."""
+    """The release that the configuration names; None if it names none."""
 
     @classmethod
     def at(cls, path: str, requested: str | None) -> RatingFiles:
@@ -37,15 +38,15 @@ class RatingFiles:
         """
         files = cls(Path(path).expanduser(), requested)
         if not files.path.is_file():
-            releases.locate(files.path, requested)
+            locate.locate(files.path, requested)
         return files
 
     @property
     def release(self) -> str | None:
         """The release that the configuration, or else the name of the folder or archive, names."""
         if self.path.is_file():
-            return self.requested or releases.release_of(self.path.with_suffix(""))
-        return self.requested or releases.release_of(self._folder)
+            return self.requested or locate.release_of(self.path.with_suffix(""))
+        return self.requested or locate.release_of(self._folder)
 
     @property
     def name(self) -> str:
@@ -55,7 +56,7 @@ class RatingFiles:
 
     @property
     def _folder(self) -> Path:
-        folder, _ = releases.locate(self.path, self.requested)
+        folder, _ = locate.locate(self.path, self.requested)
         return folder
 
     @property
@@ -63,10 +64,17 @@ class RatingFiles:
         """Size and time of the last change of each file that is read."""
         if self.path.is_file():
             return {"files": [file_version(self.path)], "reader_version": READER_VERSION}
-        folder, layout = releases.locate(self.path, self.requested)
+        folder, layout = locate.locate(self.path, self.requested)
         names = [layout.ratings, layout.movies, "links.csv", "tags.csv", "tags.dat"]
         files = [file_version(folder / name) for name in names if (folder / name).is_file()]
         return {"files": files, "reader_version": READER_VERSION}
+
+    def ratings_size(self) -> int:
+        """Bytes of the file of ratings, or of the archive."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        folder, layout = locate.locate(self.path, self.requested)
+        return (folder / layout.ratings).stat().st_size
 
     def read(self) -> Tables:
         """Read and validate the four tables.
@@ -75,7 +83,7 @@ class RatingFiles:
             DatasetError: if the files are missing, malformed or invalid.
         """
         with _unpacked(self.path) as folder:
-            return reader.read(*releases.locate(folder, self.requested))
+            return reader.read(*locate.locate(folder, self.requested))
 
 
 @contextlib.contextmanager
@@ -91,8 +99,8 @@ def _unpacked(path: Path) -> Iterator[Path]:
     if path.suffix.lower() != ".zip":
         raise DatasetError(
             f"data.path = {str(path)!r} is neither a folder nor a .zip archive. Name the folder "
-            "with the release's files."
+            "with the files of the data set."
         )
-    with tempfile.TemporaryDirectory(prefix="movielens-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ratings-") as folder:
         extract(path, Path(folder))
         yield Path(folder)

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from ingest.config import DataConfig
-from ingest.progress import Say
+from ingest.registry import DEFAULT_RELEASE
+from ingest.releases import RELEASES
 from ingest.sources import download
-from ingest.sources.base import Source, Tables
+from ingest.sources.base import Source
 from ingest.sources.files import RatingFiles
-from ingest.sources.releases import RELEASES
+from ingest.sources.tables import Tables
 
 MOVIELENS_CITATION: Final = (
     "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
     "ACM Transactions on Interactive Intelligent Systems 5, 4. https://doi.org/10.1145/2827872"
 )
-
-DEFAULT_RELEASE: Final = "ml-latest-small"
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,14 @@ class MovieLensSource(Source):
 
     files: RatingFiles
 
-    names: ClassVar[tuple[str, ...]] = tuple(RELEASES)
-    attribution: ClassVar[tuple[str, ...]] = (MOVIELENS_CITATION,)
     licence: ClassVar[str] = (
         "The terms of MovieLens' releases are in their README files: research use, with the "
         "citation below, and no redistribution or commercial use without GroupLens' permission."
     )
+    citation: ClassVar[str | None] = MOVIELENS_CITATION
 
     @classmethod
-    def open(cls, config: DataConfig, downloads: Path, say: Say) -> MovieLensSource:
+    def open(cls, config: DataConfig, downloads: Path) -> MovieLensSource:
         """The release at ``data.path``, or downloaded if no path is set.
 
         Raises:
@@ -45,7 +43,7 @@ class MovieLensSource(Source):
         release = _release(config)
         if config.path:
             return cls(release, RatingFiles.at(config.path, release))
-        archive = download.download(release, config.download_url, downloads, say)
+        archive = download.download(release, config.download_url, downloads)
         return cls(release, RatingFiles(archive, release))
 
     @classmethod
@@ -59,6 +57,11 @@ class MovieLensSource(Source):
         if config.path:
             RatingFiles.at(config.path, release)
         return release
+
+    @classmethod
+    def expected_ratings(cls, config: DataConfig) -> int:
+        """The number in the release's README."""
+        return RELEASES[_release(config)].size.num_ratings
 
     @property
     def version(self) -> dict[str, Any]:
@@ -75,4 +78,5 @@ class MovieLensSource(Source):
 
 
 def _release(config: DataConfig) -> str:
+    """The release that ``config`` names; the default one for ``auto``."""
     return config.source if config.source in RELEASES else DEFAULT_RELEASE

@@ -2,7 +2,7 @@
 
 ``movie_titles.csv`` (latin-1, no header) has a line ``id,year,title`` for each movie; the year may
 be ``NULL`` and the title may contain commas. The ratings are in ``combined_data_1.txt`` and so on,
-or, in the older layout, in ``training_set/mv_0000001.txt`` and so on: a line ``123:`` starts the
+or, in the original layout, in ``training_set/mv_0000001.txt`` and so on: a line ``123:`` starts the
 ratings of movie 123, each further line is ``customer,rating,YYYY-MM-DD``.
 
 Source: the README of the data set, https://www.kaggle.com/datasets/netflix-inc/netflix-prize-data.
@@ -26,17 +26,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
-from foundation.errors import ConfigError
-from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
+from foundation.schemas import RATINGS
 from foundation.storage import Storage
 from ingest.config import DataConfig
 from ingest.errors import DatasetError
-from ingest.progress import Say
-from ingest.sources.base import Source, Tables, Written, file_version
+from ingest.sources.base import Source, Written, file_version, size_of
 from ingest.sources.parsing import parse_int, read_text
 from ingest.sources.reader import first_repeated_pair
+from ingest.sources.tables import Tables, links_table, movies_table, no_tags
 
-NETFLIX_PRIZE: Final = "netflix-prize"
 NETFLIX_CITATION: Final = (
     "James Bennett and Stan Lanning. 2007. The Netflix Prize. In Proceedings of KDD Cup and "
     "Workshop 2007, San Jose, California."
@@ -45,10 +43,15 @@ NETFLIX_CITATION: Final = (
 READER_VERSION: Final = 1
 """Incremented whenever the same files give different tables."""
 
+YEARS: Final = range(1870, 2101)
+"""Years of release that are taken as given; others count as unknown."""
+
 _BLOCK_BYTES: Final = 16 << 20
 """Bytes of a ratings file that are parsed at a time."""
 _ROWS_AT_A_TIME: Final = 1_000_000
-"""Ratings in a row group of the table, at least, except in the last one."""
+"""Smallest number of ratings in a row group of the table, except for the last one."""
+_BYTES_PER_RATING: Final = 21
+"""What a line such as ``1488844,3,2005-09-06`` takes."""
 _DAY_S: Final = 86_400
 _SEPARATOR: Final = "\x1f"  # occurs in no line, so that a line is one field
 _MOVIE_LINE: Final = r"^(?P<movie>\d{1,9}):$"
@@ -63,35 +66,33 @@ class NetflixPrizeSource(Source):
 
     folder: Path
 
-    names: ClassVar[tuple[str, ...]] = (NETFLIX_PRIZE,)
-    attribution: ClassVar[tuple[str, ...]] = (NETFLIX_CITATION,)
     licence: ClassVar[str] = (
         "The terms of the Netflix Prize's data are in the README file that comes with them: "
         "research use, with the citation below, and no redistribution or commercial use without "
         "Netflix' permission."
     )
+    citation: ClassVar[str | None] = NETFLIX_CITATION
 
     @classmethod
-    def open(cls, config: DataConfig, downloads: Path, say: Say) -> NetflixPrizeSource:
+    def open(cls, config: DataConfig, downloads: Path) -> NetflixPrizeSource:
         """The files in ``data.path``.
 
         Raises:
-            ConfigError: if ``data.path`` is not set; the data cannot be downloaded.
             DatasetError: if the folder does not hold the files.
         """
-        if not config.path:
-            raise ConfigError(
-                f'data.source = "{NETFLIX_PRIZE}" needs data.path, the folder with '
-                "movie_titles.csv and combined_data_1.txt; it cannot be downloaded here"
-            )
         folder = Path(config.path).expanduser()
         rating_files(folder)
-        return cls(NETFLIX_PRIZE, folder)
+        return cls(config.source, folder)
 
     @classmethod
-    def name_for(cls, config: DataConfig) -> str:
-        """Always ``netflix-prize``."""
-        return NETFLIX_PRIZE
+    def expected_ratings(cls, config: DataConfig) -> int:
+        """From the size of the files.
+
+        Raises:
+            DatasetError: if the folder does not hold the files.
+        """
+        files = rating_files(Path(config.path).expanduser())
+        return sum(map(size_of, files)) // _BYTES_PER_RATING
 
     @property
     def version(self) -> dict[str, Any]:
@@ -117,11 +118,11 @@ class NetflixPrizeSource(Source):
         titles = read_titles(_titles_file(self.folder))
         ratings = RatingReader(rating_files(self.folder))
         table = pa.Table.from_batches(ratings.batches(), schema=RATINGS)
-        movies, notices = _movies_table(titles, ratings.movies)
-        return Tables(table, movies, _links_table(movies), TAGS.empty_table(), notices)
+        movies, notices = _movies(titles, ratings.rated)
+        return Tables(table, movies, links_table(movies["movie_id"]), no_tags(), notices)
 
     def write(self, target: Storage) -> Written:
-        """Read and write the ratings in row groups of about a million.
+        """Read the ratings block by block and write them in row groups of about a million.
 
         Raises:
             DatasetError: as ``read``.
@@ -134,21 +135,23 @@ class NetflixPrizeSource(Source):
         ):
             for table in _in_row_groups(ratings.batches()):
                 writer.write_table(table, row_group_size=table.num_rows)
-        movies, notices = _movies_table(titles, ratings.movies)
+        movies, notices = _movies(titles, ratings.rated)
         (target / "movies.parquet").write_table(movies)
-        (target / "links.parquet").write_table(_links_table(movies))
-        (target / "tags.parquet").write_table(TAGS.empty_table())
+        (target / "links.parquet").write_table(links_table(movies["movie_id"]))
+        (target / "tags.parquet").write_table(no_tags())
         return Written(notices=notices)
 
 
 def _in_row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The batches, joined until they have ``_ROWS_AT_A_TIME`` rows."""
     waiting: list[pa.RecordBatch] = []
+    num_rows = 0
     for batch in batches:
         waiting.append(batch)
-        if sum(b.num_rows for b in waiting) >= _ROWS_AT_A_TIME:
+        num_rows += batch.num_rows
+        if num_rows >= _ROWS_AT_A_TIME:
             yield pa.Table.from_batches(waiting)
-            waiting = []
+            waiting, num_rows = [], 0
     if waiting:
         yield pa.Table.from_batches(waiting)
 
@@ -159,28 +162,51 @@ def _in_row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 def rating_files(folder: Path) -> list[Path]:
     """The files of ratings in ``folder``, in order of their number.
 
+    The combined files must be numbered from 1 without a gap; the original ones need not.
+
     Raises:
-        DatasetError: if there are none.
+        DatasetError: if there are none, or a combined file is missing.
     """
-    found = [*folder.glob("combined_data_*.txt")] or [*folder.glob("training_set/mv_*.txt")]
-    if not found:
-        present = sorted(p.name for p in folder.iterdir())[:10] if folder.is_dir() else []
-        raise DatasetError(
-            f"{folder} holds no ratings of the Netflix Prize (found: "
-            f"{', '.join(present) or 'nothing'}). Expected movie_titles.csv with "
-            "combined_data_1.txt to combined_data_4.txt, or with training_set/mv_0000001.txt and "
-            "so on. Correct data.path."
-        )
-    return sorted(found, key=lambda file: (len(file.name), file.name))
+    combined = {int(file.stem.rpartition("_")[2]): file for file in _numbered(folder)}
+    if combined:
+        for number in range(1, max(combined)):
+            if number not in combined:
+                raise DatasetError(
+                    f"{folder / f'combined_data_{number}.txt'} is missing, but there is "
+                    f"{combined[max(combined)].name}. Add the file or correct data.path."
+                )
+        return [combined[number] for number in sorted(combined)]
+    original = sorted(folder.glob("training_set/mv_*.txt"))
+    if original:
+        return original
+    present = sorted(p.name for p in folder.iterdir())[:10] if folder.is_dir() else []
+    raise DatasetError(
+        f"{folder} holds no ratings of the Netflix Prize (found: "
+        f"{', '.join(present) or 'nothing'}). Expected movie_titles.csv with "
+        "combined_data_1.txt to combined_data_4.txt, or with training_set/mv_0000001.txt and "
+        "so on. Correct data.path."
+    )
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    """Files of the combined layout."""
+    for file in folder.glob("combined_data_*.txt"):
+        if re.fullmatch(r"combined_data_\d+", file.stem, re.ASCII):
+            yield file
 
 
 def _titles_file(folder: Path) -> Path:
-    """``movie_titles.csv``, which the older layout calls ``movie_titles.txt``."""
+    """``movie_titles.csv``, or ``movie_titles.txt`` as the original layout names it.
+
+    Raises:
+        DatasetError: if there is neither.
+    """
     for name in ("movie_titles.csv", "movie_titles.txt"):
         if (folder / name).is_file():
             return folder / name
     raise DatasetError(
-        f"{folder / 'movie_titles.csv'} is missing; expected a line id,year,title for each movie"
+        f"{folder / 'movie_titles.csv'} is missing; expected a line id,year,title for each movie. "
+        "Add the file or correct data.path."
     )
 
 
@@ -208,45 +234,46 @@ def read_titles(file: Path) -> dict[int, Title]:
         where = f"{file}, line {line}"
         fields = text.rstrip("\r").split(",", 2)
         if len(fields) != 3:
-            raise DatasetError(f"{where}: {len(fields)} fields, expected 3 (id,year,title)")
+            raise DatasetError(
+                f"{where}: {len(fields)} fields, expected 3 (id,year,title). Correct or remove "
+                "the line."
+            )
         movie_id = parse_int(fields[0], where, "the movie's id")
         if movie_id in titles:
-            raise DatasetError(f"{where}: movie {movie_id} appears a second time")
+            raise DatasetError(
+                f"{where}: movie {movie_id} appears a second time. Keep one of the two lines."
+            )
         titles[movie_id] = Title(fields[2].strip(), _year(fields[1], where))
     if not titles:
-        raise DatasetError(f"{file} holds no movie; expected a line id,year,title for each")
+        raise DatasetError(
+            f"{file} holds no movie; expected a line id,year,title for each. Replace the file."
+        )
     return titles
 
 
 def _year(text: str, where: str) -> int | None:
+    """The year of release; None for NULL and for years that cannot be one."""
     if text == "NULL":
         return None
-    if not re.fullmatch(r"\d{4}", text, re.ASCII):
-        raise DatasetError(f"{where}: the year is {text!r}, expected four digits or NULL")
-    return int(text)
+    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
+        raise DatasetError(
+            f"{where}: the year is {text!r}, expected four digits or NULL. Correct the line."
+        )
+    return int(text) if int(text) in YEARS else None
 
 
-def _movies_table(
-    titles: dict[int, Title], rated: dict[int, str]
-) -> tuple[pa.Table, tuple[str, ...]]:
+def _movies(titles: dict[int, Title], rated: set[int]) -> tuple[pa.Table, tuple[str, ...]]:
     """MOVIES with a placeholder for each rated movie without a title, and a notice about these."""
-    unnamed = sorted(rated.keys() - titles.keys())
+    unnamed = sorted(rated - titles.keys())
     found = titles | {movie: Title(f"(movie {movie})", None) for movie in unnamed}
-    columns = [
-        pa.array(list(found), pa.int64()),
-        pa.array([movie.title for movie in found.values()], pa.string()),
-        pa.array([movie.year for movie in found.values()], pa.int16()),
-        pa.array([[] for _ in found], pa.list_(pa.string())),
-    ]
-    notice = f"{len(unnamed):,} rated movies have no title (the first: {unnamed[:1]})"
-    return pa.table(columns, schema=MOVIES), (notice,) if unnamed else ()
-
-
-def _links_table(movies: pa.Table) -> pa.Table:
-    """LINKS without any link: the Netflix Prize names neither IMDb nor TMDb ids."""
-    count = movies.num_rows
-    columns = [movies["movie_id"], pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())]
-    return pa.table(columns, schema=LINKS)
+    table = movies_table(
+        list(found), [m.title for m in found.values()], [m.year for m in found.values()]
+    )
+    if not unnamed:
+        return table, ()
+    return table, (
+        f"{len(unnamed):,} rated movies have no title (the first: {unnamed[0]}); they are kept.",
+    )
 
 
 # -- ratings ---------------------------------------------------------------------------------------
@@ -259,24 +286,23 @@ class _Position:
     file: Path
     line: int = 1
     movie: int | None = None
-    """The movie whose ratings come next; ``None`` before the first ``123:``."""
+    """The movie whose ratings come next; None before the first ``123:``."""
     users: _Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    """Who rated ``movie`` in earlier blocks."""
+    """Customers who rated ``movie`` in earlier blocks."""
     user_lines: _Ints = field(default_factory=lambda: np.empty(0, np.int64))
     """Line of each of these ratings."""
 
 
 class RatingReader:
-    """Reads files of ratings, block by block.
-
-    Memory grows with the block, not with the file.
-    """
+    """Reads files of ratings block by block, so that memory does not grow with the files."""
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files
         self._row = 0
-        self.movies: dict[int, str] = {}
-        """File and line where the ratings of each movie start; complete after ``batches``."""
+        self._starts: dict[int, str] = {}
+        """File and line where the ratings of each movie start."""
+        self.rated: set[int] = set()
+        """Movies with a rating; complete after ``batches``."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The ratings, by the schema RATINGS, in the order of the files.
@@ -291,10 +317,22 @@ class RatingReader:
                 position.line += len(lines)
                 if batch.num_rows:
                     self._row += batch.num_rows
+                    self.rated.update(pc.unique(batch["movie_id"]).to_pylist())
                     yield batch
-        if not self._row:
+            self._check_end(position)
+
+    def _check_end(self, position: _Position) -> None:
+        """Refuse a file that ends before the first rating of a movie, as truncated files may."""
+        if position.movie is None:
             raise DatasetError(
-                f"{self._files[0]} holds no rating; expected a line customer,rating,YYYY-MM-DD"
+                f"{position.file} holds no rating; expected a line such as 123: and lines "
+                "customer,rating,YYYY-MM-DD. Copy the file again."
+            )
+        if not len(position.users):
+            raise DatasetError(
+                f"{self._starts[position.movie]}: the file ends without a rating of movie "
+                f"{position.movie}; expected lines customer,rating,YYYY-MM-DD. If the file is "
+                "truncated, copy it again; else remove the line."
             )
 
     def _parse(self, lines: pa.Array, position: _Position) -> pa.RecordBatch:
@@ -309,7 +347,7 @@ class RatingReader:
             number = position.line + int(rows[0])
             raise DatasetError(
                 f"{position.file}, line {number}: {_shown(lines, rows[0])} is found before the "
-                "first movie; expected a line such as 123: that starts one"
+                "first movie; expected a line such as 123: that starts one. Correct the file."
             )
         movie_of_section = np.append(started, position.movie or 0)  # section -1: the earlier movie
         movies = movie_of_section[section]
@@ -333,12 +371,13 @@ class RatingReader:
         ids: _Ints = found.field("movie").cast(pa.string()).cast(pa.int64()).to_numpy()
         for line, movie in zip((position.line + starts).tolist(), ids.tolist(), strict=True):
             where = f"{position.file}, line {line}"
-            if movie in self.movies:
+            if movie in self._starts:
                 raise DatasetError(
-                    f"{where}: movie {movie} starts a second time (first in {self.movies[movie]}). "
-                    "Expected all ratings of a movie in one place."
+                    f"{where}: movie {movie} starts a second time (first in "
+                    f"{self._starts[movie]}). Expected all ratings of a movie in one place. Merge "
+                    "the two parts."
                 )
-            self.movies[movie] = where
+            self._starts[movie] = where
         return ids
 
 
@@ -380,7 +419,8 @@ def _fields(
         row = int(np.argmax(times < 0))
         raise DatasetError(
             f"{position.file}, line {position.line + rows[row]}: the date in "
-            f"{_shown(lines, rows[row])} is not one of the calendar from 1970 on"
+            f"{_shown(lines, rows[row])} is not in the calendar, or is before 1970. Correct or "
+            "remove the line."
         )
     return (
         users.cast(pa.int64()).to_numpy(),
@@ -399,7 +439,11 @@ def _seconds(day: str) -> int:
 
 
 def _check_repetitions(users: _Ints, movies: _Ints, lines: _Ints, position: _Position) -> None:
-    """Refuse a customer who rates a movie twice."""
+    """Refuse a customer who rates a movie twice.
+
+    Raises:
+        DatasetError: naming both lines.
+    """
     if not len(users):
         return
     earlier = np.full(len(position.users), position.movie or 0)
@@ -417,7 +461,7 @@ def _check_repetitions(users: _Ints, movies: _Ints, lines: _Ints, position: _Pos
 def _advance(
     position: _Position, users: _Ints, movies: _Ints, lines: _Ints, started: _Ints
 ) -> None:
-    """Note the movie that goes on in the next block, and who has rated it."""
+    """Remember the movie whose ratings continue in the next block, and who has rated it."""
     if len(started):
         position.movie = int(started[-1])
         position.users, position.user_lines = np.empty((2, 0), np.int64)
@@ -429,7 +473,11 @@ def _advance(
 def _refuse(
     lines: pa.Array, rows: _Ints, found: pa.Array, position: _Position, expected: str
 ) -> NoReturn:
-    """Refuse the first of ``rows`` that does not match."""
+    """Refuse the first of ``rows`` that does not match.
+
+    Raises:
+        DatasetError: always.
+    """
     row = rows[int(np.argmax(found.is_null().to_numpy(zero_copy_only=False)))]
     raise DatasetError(
         f"{position.file}, line {position.line + row}: found {_shown(lines, row)}, expected "

@@ -1,4 +1,4 @@
-"""Reads the files of every MovieLens layout into the same four tables, and validates them.
+"""Read the files of every MovieLens layout into the same four tables, and validate them.
 
 Sources: the README of each release at https://files.grouplens.org/datasets/movielens/.
 """
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
+from foundation.schemas import TAGS
 from ingest.errors import DatasetError
-from ingest.sources.base import Tables
+from ingest.releases import Layout
 from ingest.sources.parsing import Format, line_of, parse_int, read_columns, read_records, read_text
-from ingest.sources.releases import Layout
+from ingest.sources.tables import Tables, links_table, movies_table, no_tags, ratings_table
 
 RATINGS_CSV: Final = Format()
 # One colon as the delimiter leaves an empty column between each two: "1::122::5::838985046".
@@ -68,9 +68,9 @@ def read(folder: Path, layout: Layout) -> Tables:
     _check_ratings(ratings, ratings_file, ratings_form, layout)
     movies, notices = _movies_table(folder, layout, ratings)
     return Tables(
-        ratings=_ratings_table(ratings),
+        ratings=ratings_table(*(ratings[name] for name in _RATING_TYPES)),
         movies=movies,
-        links=_links_table(movies["movie_id"].to_pylist(), _read_links(folder / "links.csv")),
+        links=_links(movies["movie_id"].to_pylist(), folder / "links.csv"),
         tags=_read_tags(folder, layout),
         notices=notices,
     )
@@ -89,23 +89,22 @@ def _ratings_format(layout: Layout) -> Format:
     return {"csv": RATINGS_CSV, "double-colon": RATINGS_DAT, "tabs": RATINGS_TABS}[layout.name]
 
 
-def _ratings_table(ratings: pa.Table) -> pa.Table:
-    row = pa.array(np.arange(ratings.num_rows))
-    return pa.table([row, *ratings.columns], schema=RATINGS)
-
-
 def _check_ratings(ratings: pa.Table, file: Path, form: Format, layout: Layout) -> None:
-    """Refuse an empty table, values out of range and repeated pairs."""
+    """Refuse an empty table, values out of range and repeated pairs.
+
+    Raises:
+        DatasetError: naming the line.
+    """
     if ratings.num_rows == 0:
         raise DatasetError(f"{file} holds no rating; expected at least one line of data")
     stars = ratings["rating"].to_numpy()
-    # Written so that NaN, for which every comparison is false, is refused as well.
+    # Every comparison with NaN is false, so this refuses NaN as well.
     wrong = ~((stars >= layout.lowest) & (stars <= layout.highest))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DatasetError(
             f"{file}, line {line_of(file, form, row)}: rating is {stars[row]:g}, expected "
-            f"{layout.lowest:g} to {layout.highest:g}. Correct the line, or bring the ratings to "
+            f"{layout.lowest:g} to {layout.highest:g}. Correct the line, or convert the ratings to "
             "that scale."
         )
     times = ratings["timestamp"].to_numpy()
@@ -128,7 +127,7 @@ def _check_ratings(ratings: pa.Table, file: Path, form: Format, layout: Layout) 
 def first_repeated_pair(
     users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
 ) -> tuple[int, int] | None:
-    """The rows of the repetition that comes first in the file, if there is one."""
+    """The rows of the first pair of a user and a movie that occurs twice, if there is one."""
     keys = _pair_keys(users, movies)
     if (np.diff(keys) > 0).all():  # releases are sorted by user and movie
         return None
@@ -144,7 +143,7 @@ def first_repeated_pair(
 def _pair_keys(
     users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """One number a pair, distinct for distinct pairs; ids may be any 64-bit numbers."""
+    """One number for each pair, distinct for distinct pairs; ids may be any 64-bit numbers."""
     span = int(movies.max()) - int(movies.min()) + 1
     if (int(users.max()) - int(users.min()) + 1) * span < 2**63:
         return (users - users.min()) * span + (movies - movies.min())
@@ -220,7 +219,7 @@ def _movies_100k(file: Path, encoding: str) -> Iterator[tuple[int, _Movie]]:
 
 
 def _movie(movie_id: str, title: str, genres: list[str], where: str) -> _Movie:
-    # Interned, since the same few names come back with every movie.
+    # Interned, because few names are shared by all movies.
     names = tuple(sys.intern(g.strip()) for g in genres if g.strip() not in _NOT_GENRES)
     return _Movie(parse_int(movie_id, where, "movieId"), title.strip(), names)
 
@@ -260,13 +259,13 @@ def _movies_table(
     folder: Path, layout: Layout, ratings: pa.Table
 ) -> tuple[pa.Table, tuple[str, ...]]:
     movies, notices = _complete_movies(_read_movies(folder, layout), ratings, layout)
-    columns = [
-        pa.array([movie.movie_id for movie in movies], pa.int64()),
-        pa.array([movie.title for movie in movies], pa.string()),
-        pa.array([title_year(movie.title) for movie in movies], pa.int16()),
-        pa.array([movie.genres for movie in movies], pa.list_(pa.string())),
-    ]
-    return pa.table(columns, schema=MOVIES), notices
+    table = movies_table(
+        [movie.movie_id for movie in movies],
+        [movie.title for movie in movies],
+        [title_year(movie.title) for movie in movies],
+        [movie.genres for movie in movies],
+    )
+    return table, notices
 
 
 # -- links -----------------------------------------------------------------------------------------
@@ -274,8 +273,19 @@ def _movies_table(
 _Link = tuple[str | None, int | None]
 
 
+def _links(movie_ids: list[int], file: Path) -> pa.Table:
+    """LINKS of these movies; null where the file has no id."""
+    links = _read_links(file)
+    imdb_ids, tmdb_ids = zip(*(links.get(movie, (None, None)) for movie in movie_ids), strict=True)
+    return links_table(movie_ids, imdb_ids, tmdb_ids)
+
+
 def _read_links(file: Path) -> dict[int, _Link]:
-    """IMDb and TMDb id by movie id; nothing if there is no such file."""
+    """IMDb and TMDb id by movie id; empty if there is no such file.
+
+    Raises:
+        DatasetError: if the file is malformed or names a movie twice.
+    """
     if not file.is_file():
         return {}
     seen: dict[int, int] = {}
@@ -303,27 +313,21 @@ def _tmdb_id(text: str, where: str) -> int | None:
     return parse_int(digits, where, "tmdbId") if digits else None
 
 
-def _links_table(movie_ids: list[int], links: dict[int, _Link]) -> pa.Table:
-    chosen = [links.get(movie_id, (None, None)) for movie_id in movie_ids]
-    columns = [
-        pa.array(movie_ids, pa.int64()),
-        pa.array([imdb_id for imdb_id, _ in chosen], pa.string()),
-        pa.array([tmdb_id for _, tmdb_id in chosen], pa.int64()),
-    ]
-    return pa.table(columns, schema=LINKS)
-
-
 # -- tags ------------------------------------------------------------------------------------------
 
 
 def _read_tags(folder: Path, layout: Layout) -> pa.Table:
-    """The tags; an empty table if the release has none."""
+    """The tags; an empty table if there is no file of tags.
+
+    Raises:
+        DatasetError: if the file is malformed.
+    """
     if layout.name == "csv" and (folder / "tags.csv").is_file():
         table = read_columns(folder / "tags.csv", TEXT_CSV, _TAG_TYPES)
         return pa.table(table.columns, schema=TAGS)
     if layout.name == "double-colon" and (folder / "tags.dat").is_file():
         return _tags_dat(folder / "tags.dat", layout.encoding)
-    return TAGS.empty_table()
+    return no_tags()
 
 
 def _tags_dat(file: Path, encoding: str) -> pa.Table:

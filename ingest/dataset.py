@@ -339,7 +339,7 @@ async def _crawl_loopback(
 
 
 def _has_links(folder: Storage) -> bool:
-    """Whether any movie has an id by which TMDb can be asked for it."""
+    """Whether any movie has an id that TMDb can be queried by."""
     links = (folder / "links.parquet").read_table(["imdb_id", "tmdb_id"])
     return any(column.null_count < links.num_rows for column in links.columns)
 

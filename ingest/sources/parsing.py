@@ -156,7 +156,7 @@ def _missing_columns(path: Path, missing: list[str], header: list[str]) -> Datas
         )
     return DatasetError(
         f"{path}, line 1: the columns {', '.join(missing)} are missing; found "
-        f"{', '.join(header)}. Name the columns as MovieLens does."
+        f"{', '.join(header)}. Rename the columns in that line."
     )
 
 

@@ -32,7 +32,7 @@ OF_MOVIELENS = ("MovieLens Datasets", "GroupLens", "grouplens")
 
 @dataclass(frozen=True)
 class Case:
-    """A data set, and what must be said of it without TMDb."""
+    """A data set, with its licence and its attribution without TMDb."""
 
     settings: dict[str, Any]
     licence: str
@@ -107,7 +107,7 @@ def test_terms_come_from_the_source(
 
     assert len(fake_tmdb.requests) == (2 if asked else 0)
     check(raw, case.licence, attribution)
-    # And the command, whose output the next lines read, says the same of what is on disk.
+    # The second time, tables are read from disk; the command must print the same.
     again = ingest(data, tmdb, Storage.at(tmp_path / "out"), environ=ENVIRON)
     check(again, case.licence, attribution)
     options = [f"--set=data.{key}={toml(value)}" for key, value in case.settings.items()]

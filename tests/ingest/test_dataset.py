@@ -1,4 +1,4 @@
-"""The stage as the training jobs call it: what is skipped, what is kept, what is told."""
+"""The stage as the training jobs call it: what is skipped, kept, and reported."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_records_are_fetched_and_belong_to_the_fingerprint(
     assert any("not endorsed or certified by TMDB" in notice for notice in raw.notices)
     assert raw.fingerprint != without.fingerprint
     assert run(own, ENVIRON, tmdb).fingerprint == raw.fingerprint
-    # Records that are there are used without a token, and left out if TMDb is switched off.
+    # Existing records are used without a token, and not used if TMDb is switched off.
     assert run(own).tmdb_coverage == raw.tmdb_coverage
     assert run(own, tmdb={"enabled": False}).fingerprint == without.fingerprint
     assert len(fake_tmdb.requests) == 2

@@ -1,4 +1,4 @@
-"""Downloads over real HTTP, and archives that are not to be trusted."""
+"""Downloads over real HTTP, and archives that cannot be trusted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MD5 = hashlib.md5(ARCHIVE).hexdigest()
 
 
 class Mirror:
-    """A server of one archive, which notes the ranges it was asked for."""
+    """A server of one archive, which records the requested ranges."""
 
     def __init__(self) -> None:
         self.body = ARCHIVE

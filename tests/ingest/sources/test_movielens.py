@@ -1,4 +1,4 @@
-"""Readers: each release in its own format and encoding, and every way a file can be wrong."""
+"""Readers: each release in its own format and encoding, and every kind of malformed file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(path: Path, release: str | None = None) -> Tables:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Callable[..., Path]:
-    """A correct folder of one's own, with files replaced."""
+    """A correct folder of the user's own data, with some files replaced."""
 
     def make(**files: str | bytes) -> Path:
         return write(
@@ -158,7 +158,7 @@ def test_ml_latest_small_itself(ml_latest_small: Path) -> None:
 
 
 def test_own_data(own: Callable[..., Path]) -> None:
-    """Other column orders, further columns, a BOM, huge and negative ids, what pandas writes."""
+    """Other column orders, further columns, a BOM, huge and negative ids, and pandas' 862.0."""
     folder = own(
         ratings_csv="﻿rating,comment,timestamp,movieId,userId\n"
         "4.5,,5,-7,9223372036854775807\n\n3.7,x,6,-7,-9223372036854775808\n",

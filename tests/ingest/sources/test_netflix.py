@@ -71,7 +71,7 @@ def rows(table: Any) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("block_bytes", [16 << 20, 40])
 def test_the_tables(make: Any, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    """Also with a block for about two lines."""
+    """In one block, and in blocks of about two lines."""
     monkeypatch.setattr(netflix, "_BLOCK_BYTES", block_bytes)
     source = make()
     tables = source.read()

@@ -1,4 +1,4 @@
-"""Tables from columns, and what no source may deliver."""
+"""Tables from columns, and tables that are refused from any source."""
 
 from __future__ import annotations
 

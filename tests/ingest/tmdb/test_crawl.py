@@ -1,4 +1,4 @@
-"""Whole crawls, over real HTTP on loopback."""
+"""Complete crawls over real HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ QUICK = Backoff(first_s=0.01, longest_s=0.05)
 
 @dataclass
 class Crawler:
-    """Crawls a source folder into a storage, with a clock that stands still."""
+    """Crawls a source folder into a storage, with a constant clock."""
 
     source: Path
     storage: Storage
@@ -222,8 +222,8 @@ def test_ids_that_are_absent_unknown_shared_or_found(
     source = dataset(
         (1, "0000001", 100), (2, "0000002", 100),  # share an id
         (3, "0000003", 999),  # unknown id, found by IMDb id
-        (4, "0000004", ""), (5, "0000005", ""),  # no id, both found at the same film
-        (6, "0000006", ""),  # found at a film that another movie names
+        (4, "0000004", ""), (5, "0000005", ""),  # no id, both found at the same movie
+        (6, "0000006", ""),  # found at a movie that another one links to
         (7, "0000007", 998), (8, "", 997), (9, "", ""),  # nowhere
     )  # fmt: skip
     crawl_once = crawler(source)
@@ -268,7 +268,7 @@ def test_stale_records_are_fetched_again(fake_tmdb: Any, dataset: Any, crawler: 
     rows = crawl_once.rows()
     assert rows[1]["vote_count"] == 2
     assert rows[1]["fetched_at"] == NOW + timedelta(days=181)
-    # A failure does not hide the record that was had before, and is tried again.
+    # A failure does not replace the earlier record, and is tried again.
     assert (summary.failed, rows[2]["status"], rows[2]["fetched_at"]) == (1, "ok", NOW)
     assert crawl_once(fake_tmdb.url, now=NOW + timedelta(days=181)).pending == 1
 
@@ -284,7 +284,7 @@ def test_records_are_written_when_they_are_many_or_have_waited(
     seen: list[int] = []
 
     async def look(count: int) -> None:
-        # A worker asks again only after its first record has been written, if that was due.
+        # A worker sends the next request only after its first record is written, if that was due.
         if count == 10:
             seen.append(len(Shards(crawl_once.folder).files()))
 

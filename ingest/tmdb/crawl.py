@@ -40,7 +40,7 @@ class Job(NamedTuple):
 
     tmdb_id: int | None
     movies: Sequence[tuple[int, str | None]]
-    """MovieLens movie ids with their IMDb ids."""
+    """Movie ids of the data set with their IMDb ids."""
     found_by_imdb_id: bool = False
 
 

@@ -49,7 +49,7 @@ def test_there_is_a_command_for_every_stage() -> None:
     assert stages | {"predict", "cross_validate", "doctor"} <= set(commands())
 
 
-@pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest movielens", "ingest synthetic"])
+@pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest ratings", "ingest synthetic"])
 def test_help_is_short_and_complete(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,8 +124,8 @@ def test_the_version_is_that_of_the_package(
         ("ingest movielns", "invalid choice: 'movielns'"),
         ("ingest tmdb --limt 3", "did you mean --limit?"),
         ("ingest tmdb --limit 0", "'0' is not a whole number above 0"),
-        ("ingest movielens --set data.pth", "Did you mean data.path=...?"),
-        ("ingest movielens --set dta.path=x", "Did you mean 'data.path'?"),
+        ("ingest ratings --set data.pth", "Did you mean data.path=...?"),
+        ("ingest ratings --set dta.path=x", "Did you mean 'data.path'?"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_names_what_was_meant(

@@ -195,10 +195,9 @@ def test_the_ingester_is_interrupted_with_130(
 
 
 PROGRAM = """
-import sys
 from rich.table import Table
 from ingest.tmdb.progress import Tally, view
-from foundation.console import complain, has_colours, say, show
+from foundation.console import complain, has_colours, log_to_stderr, say, show
 
 say("a line")
 say(f"Ray may use colours: {has_colours()}")
@@ -206,7 +205,7 @@ complain("a mistake")
 table = Table("column")
 table.add_row("cell")
 show(table)
-with view(lambda line: sys.stderr.write(line + chr(10))) as shown:
+with log_to_stderr("ingest"), view() as shown:
     shown.show(Tally(total=4, ok=1, requests=1))
 """
 

@@ -11,6 +11,7 @@ import difflib
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -135,7 +136,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return "\n\n".join(
             super(_Formatter, self)._fill_text(part, width, indent)
             if "\n" in part
-            else argparse.HelpFormatter._fill_text(self, part, width, indent)
+            else textwrap.fill(
+                " ".join(part.split()),
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,  # ml-1m and --set are easier to copy from one line
+            )
             for part in text.strip().split("\n\n")
         )
 

@@ -7,8 +7,8 @@
     ├── DownloadError           a release could not be downloaded
     └── TmdbError               a TMDb request failed
         ├── TmdbAuthError       401 or 403: the whole crawl stops
-        ├── TmdbDownError       TMDb has stopped answering: the crawl gives up for now
-        └── TmdbResponseError   one record could not be had
+        ├── TmdbDownError       TMDb has stopped answering: the crawl ends early
+        └── TmdbResponseError   one record could not be fetched
 
 Messages say what was found, what was expected and what to do; none holds a credential.
 """
@@ -39,8 +39,8 @@ class TmdbAuthError(TmdbError):
 
 
 class TmdbDownError(TmdbError):
-    """TMDb has not answered usefully for a long time, or asks to be left alone for long."""
+    """TMDb has not answered successfully for a long time, or asks for a long pause."""
 
 
 class TmdbResponseError(TmdbError):
-    """One record could not be had, after every permitted retry."""
+    """One record could not be fetched within the permitted retries."""

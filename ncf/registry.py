@@ -7,8 +7,11 @@ configuration does not import torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from foundation.registry import implementation
+
+__all__ = ["BRANCHES", "LOSSES", "LossEntry", "implementation"]
 
 BRANCHES: Final[dict[str, str]] = {
     "user": "ncf.models.branches.entities:UserEmbedding",
@@ -71,9 +74,3 @@ BASELINES: Final[dict[str, BaselineEntry]] = {
     ),
 }
 """Values of ``compare.baselines``, the simplest first."""
-
-
-def implementation(path: str) -> Any:
-    """The object at ``path``, a ``module:name``; imports the module."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)

@@ -49,7 +49,7 @@ def test_there_is_a_command_for_every_stage() -> None:
     assert stages | {"predict", "cross_validate", "doctor"} <= set(commands())
 
 
-@pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest movielens", "ingest synthetic"])
+@pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest ratings", "ingest synthetic"])
 def test_help_is_short_and_complete(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,8 +124,8 @@ def test_the_version_is_that_of_the_package(
         ("ingest movielns", "invalid choice: 'movielns'"),
         ("ingest tmdb --limt 3", "did you mean --limit?"),
         ("ingest tmdb --limit 0", "'0' is not a whole number above 0"),
-        ("ingest movielens --set data.pth", "Did you mean data.path=...?"),
-        ("ingest movielens --set dta.path=x", "Did you mean 'data.path'?"),
+        ("ingest ratings --set data.pth", "Did you mean data.path=...?"),
+        ("ingest ratings --set dta.path=x", "Did you mean 'data.path'?"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_names_what_was_meant(
@@ -183,21 +183,21 @@ def test_an_option_after_two_dashes_or_below_zero_is_a_value(tmp_path: Path) -> 
     assert seen == [("x", -2.5, ["--unknown"])]
 
 
-def test_the_ingester_is_interrupted_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ingester_is_interrupted_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ingest, "_run", interrupted)
-    said: list[str] = []
-    assert ingest.main(["synthetic"], {}, said.append) == 130
-    assert "run again to go on" in said[0]
+    assert ingest.main(["synthetic"], {}) == 130
+    assert "run again to continue" in capsys.readouterr().err
 
 
 PROGRAM = """
-import sys
 from rich.table import Table
 from ingest.tmdb.progress import Tally, view
-from foundation.console import complain, has_colours, say, show
+from foundation.console import complain, has_colours, log_to_stderr, say, show
 
 say("a line")
 say(f"Ray may use colours: {has_colours()}")
@@ -205,7 +205,7 @@ complain("a mistake")
 table = Table("column")
 table.add_row("cell")
 show(table)
-with view(lambda line: sys.stderr.write(line + chr(10))) as shown:
+with log_to_stderr("ingest"), view() as shown:
     shown.show(Tally(total=4, ok=1, requests=1))
 """
 

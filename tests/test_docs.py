@@ -240,11 +240,13 @@ def test_commands_of_the_ingester_that_need_no_network_are_run(
     if "FOLDER" in " ".join(words):
         (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.5,9\n")
         (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Heat (1995),Crime|Drama\n")
+        (tmp_path / "movie_titles.csv").write_text("1,1995,Heat\n")
+        (tmp_path / "combined_data_1.txt").write_text("1:\n1,4,2005-09-06\n")
         arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
     elif not offline:
         arguments.append("--dry-run")
 
-    assert ingest.main(arguments, {}, lambda line: None) == 0
+    assert ingest.main(arguments, {}) == 0
 
     told = capsys.readouterr().out
     if "--json" in words:

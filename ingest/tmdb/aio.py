@@ -1,4 +1,4 @@
-"""Running a coroutine to its end from code that is not asynchronous, and without ado."""
+"""Run a coroutine from synchronous code, and with less garbage collection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The coroutine's result; works in a notebook as well, whose thread runs a loop already."""
+    """The coroutine's result; also works in a notebook, where the thread already runs a loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -35,13 +35,13 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 @contextlib.contextmanager
 def rarer_garbage_collection() -> Iterator[None]:
-    """Let a loop that makes much but leaves no cycles run without looking for cycles all the time.
+    """Collect garbage rarely, in a loop that allocates many objects but creates no cycles.
 
-    What exists already is spared altogether: a program that has imported Arrow and aiohttp has
-    hundreds of thousands of objects, and each full collection would look through all in vain.
+    Existing objects are excluded from collection: a program that has imported Arrow and aiohttp has
+    hundreds of thousands of objects, which every full collection would traverse for nothing.
     """
     threshold = gc.get_threshold()
-    others = gc.get_freeze_count() > 0  # somebody else's, not to be thawed here
+    others = gc.get_freeze_count() > 0  # frozen by other code, which will unfreeze them
     gc.set_threshold(10_000, *threshold[1:])
     gc.freeze()
     try:

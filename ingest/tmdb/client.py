@@ -1,4 +1,4 @@
-"""TMDb over HTTP: one movie in, one typed record out.
+"""TMDb over HTTP: fetch one movie as one typed record.
 
 Source: https://developer.themoviedb.org/docs/errors for the status codes.
 
@@ -9,9 +9,9 @@ answer                                          policy
 ==============================================  ==================================================
 200 with a JSON object                          done
 404 with TMDb's JSON error                      done: TMDb has no such record
-429                                             pause and slow down (``RateLimiter``), ask again
-500, 502, 503, 504, lost connection, timeout,   ask again after a pause, while attempts and budget
-cut-off or non-JSON body                        last; then the record has failed for this run
+429                                             pause and slow down (``RateLimiter``), retry
+500, 502, 503, 504, lost connection, timeout,   retry after a pause, while attempts and budget
+truncated or non-JSON body                      last; then the record has failed for this run
 401, 403                                        the run ends: ``TmdbAuthError``
 anything else                                   the record has failed for this run
 ==============================================  ==================================================
@@ -55,10 +55,10 @@ MAX_REFUSALS: Final = 20
 """429 answers to one request after which its record has failed for this run."""
 
 NOT_LOOKED_UP: Final = "not looked up by IMDb id: tmdb.find_by_imdb_id is off"
-"""Ending of the reason of records that a run with the lookup switched on tries again."""
+"""End of the reason of records that a run with the lookup switched on tries again."""
 
 GRACE: Final = 2
-"""Failures beyond ``max_attempts`` that a record is forgiven if nobody else succeeded meanwhile."""
+"""Failures beyond ``max_attempts`` that a record may have while no other request succeeds."""
 
 _TRANSIENT: Final = frozenset({500, 502, 503, 504})
 
@@ -68,7 +68,7 @@ Decoded = TypeVar("Decoded")
 
 @dataclass(slots=True)
 class Traffic:
-    """Counts of what went over the wire."""
+    """Counts of requests."""
 
     requests: int = 0
     retries: int = 0
@@ -76,7 +76,7 @@ class Traffic:
 
 
 class _Answer(NamedTuple):
-    """One HTTP answer, read to its end."""
+    """One complete HTTP answer."""
 
     status: int
     body: bytes
@@ -84,7 +84,7 @@ class _Answer(NamedTuple):
 
 
 class _TransientError(Exception):
-    """A failure that may not happen again."""
+    """A failure that a retry may not have."""
 
 
 class TmdbClient:
@@ -107,7 +107,7 @@ class TmdbClient:
         sleep: Sleep = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Open nothing yet.
+        """Open no connection yet.
 
         Raises:
             ConfigError: if ``config.base_url`` is not an http or https URL.
@@ -153,7 +153,7 @@ class TmdbClient:
         """The record of a TMDb id; ``None`` if TMDb has none.
 
         Raises:
-            TmdbResponseError: if it could not be had after every permitted retry.
+            TmdbResponseError: if it could not be fetched within the permitted retries.
             TmdbAuthError: if TMDb refuses the credentials.
             TmdbDownError: if TMDb has stopped answering.
         """
@@ -172,7 +172,7 @@ class TmdbClient:
     async def _get(
         self, base: URL, path: str, decode: Callable[[bytes], Decoded | None]
     ) -> Decoded | None:
-        """What ``decode`` makes of the answer, however many tries it takes; ``None`` for a 404."""
+        """The decoded answer, with retries; ``None`` for a 404."""
         url = base.with_path(f"{self._root}/{path}", encoded=True, keep_query=True)
         failures = held_against = refusals = 0
         successes = -1
@@ -196,8 +196,8 @@ class TmdbClient:
                 continue
             failures += 1
             self._check_patience(problem)
-            # While nobody succeeds it is the server that is out of order, not this record: then
-            # waiting is better than failing one record after the other.
+            # While no request succeeds, the server is at fault and not this record. Waiting is then
+            # better than recording one failure after the other.
             isolated = self._successes != successes
             successes = self._successes
             held_against += isolated
@@ -218,7 +218,7 @@ class TmdbClient:
         try:
             with self._watchdog:
                 response = await self._session.get(url, allow_redirects=False)
-                # This gives the connection back, or closes it after an error.
+                # This returns the connection to the pool, or closes it after an error.
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             problem = _describe(error, self._config.timeout_s)
@@ -235,7 +235,7 @@ class TmdbClient:
     def _interpret(
         self, answer: _Answer, path: str, decode: Callable[[bytes], Decoded | None]
     ) -> Decoded | None:
-        """Classify an answer other than 429, as the table at the top says."""
+        """Classify an answer other than 429, by the table in the module's docstring."""
         status = answer.status
         if status == 200:
             try:
@@ -294,7 +294,7 @@ def _checked_url(text: str) -> URL:
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in ``body``; ``None`` if that is anything else."""
+    """The JSON object in ``body``; ``None`` if it holds anything else."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -303,7 +303,7 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 
 
 def _summary(answer: _Answer) -> str:
-    """The status, with TMDb's own code and message where the body has them."""
+    """The status, with TMDb's own code and message if the body has them."""
     payload = _parse(answer.body) or {}
     message = str(payload.get("status_message", ""))[:200]
     code = payload.get("status_code")
@@ -311,7 +311,7 @@ def _summary(answer: _Answer) -> str:
 
 
 def _describe(error: BaseException, timeout_s: float) -> str:
-    """What went wrong on the wire, from the kind of error only: its text may show the URL."""
+    """What failed, from the type of the exception only: its text may show the URL."""
     if isinstance(error, TimeoutError):
         return f"no whole answer within {timeout_s:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):

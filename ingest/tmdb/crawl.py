@@ -1,9 +1,9 @@
-"""Movies without a record -> client -> shards, many at once; whatever ends a run, nothing is lost.
+"""Fetch many movies at once and write their records as parts; an interrupted crawl is continued.
 
-A crawl has two rounds. The first asks for each distinct TMDb id, and looks up by IMDb id the movies
-that have none or whose id TMDb does not know. The second fetches the ids that were found so, unless
-they have a record already. Work is drawn from an iterator by a fixed number of workers, and records
-leave memory part by part, so memory does not grow with the number of movies.
+A crawl has two rounds. The first requests each distinct TMDb id, and looks up by IMDb id the movies
+that have none or whose id TMDb does not know. The second fetches the ids that were found by lookup,
+unless they have a record already. A fixed number of workers draws jobs from an iterator and records
+are written in parts, so memory does not grow with the number of movies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ingest.tmdb.records import Row, Status, TmdbRecord, without_data
 from ingest.tmdb.shards import Shards, encode, utc_now
 
 ALL_UNKNOWN: Final = 50
-"""Unknown ids in a row, and no known one ever, that mean a wrong address rather than old ids."""
+"""Number of unknown ids without any known one that indicates a wrong address."""
 
 
 class Job(NamedTuple):
@@ -40,13 +40,13 @@ class Job(NamedTuple):
 
     tmdb_id: int | None
     movies: Sequence[tuple[int, str | None]]
-    """MovieLens movie ids with their IMDb ids."""
+    """Movie ids of the data set with their IMDb ids."""
     found_by_imdb_id: bool = False
 
 
 @dataclass(frozen=True)
 class CrawlSummary:
-    """What one crawl did, in movies and requests."""
+    """Counts of movies and requests of one crawl."""
 
     pending: int
     ok: int
@@ -92,7 +92,7 @@ async def crawl(
 ) -> CrawlSummary:
     """Fetch the movies ``pending`` and write their records as parts.
 
-    Cancellation keeps all that was fetched. The caller holds the folder's lock.
+    Records that were fetched before a cancellation are kept. The caller holds the folder's lock.
 
     Raises:
         TmdbAuthError: if TMDb refuses the credentials.
@@ -120,7 +120,7 @@ async def crawl(
 
 
 class _Run:
-    """One crawl under way."""
+    """One crawl in progress."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class _Run:
         self._trusted = shards.coverage()["ok"] > 0
 
     def tally(self) -> Tally:
-        """How things stand."""
+        """The counts so far."""
         traffic = self._client.traffic
         self._tally.requests = traffic.requests
         self._tally.retries = traffic.retries
@@ -180,7 +180,7 @@ class _Run:
         raise fatal
 
     async def _worker(self, queue: Iterator[Job]) -> None:
-        """Settle the movies of one job after the other, or note where to find them."""
+        """Record the movies of one job after the other, or remember the ids found by lookup."""
         for job in queue:
             record = None
             try:
@@ -222,7 +222,7 @@ class _Run:
             self._count_unknown()
 
     def _second_round(self) -> Iterator[Job]:
-        """Jobs for what was found by IMDb id; copies of the records that are there already."""
+        """Jobs for ids found by IMDb id; copies of the records that exist already."""
         known = self._shards.records_of(set(self._found)) if self._found else {}
         for tmdb_id, movies in self._found.items():
             if tmdb_id not in known:
@@ -232,7 +232,7 @@ class _Run:
                 self._settle(movie_id, known[tmdb_id])
 
     def _settle_rest(self, pending: npt.NDArray[np.int64], reason: str) -> None:
-        """Set down as failed every movie that has no record from this run."""
+        """Record every movie without a record from this run as failed."""
         for movie_id in pending.tolist():
             if movie_id not in self._settled:
                 self._settle(movie_id, self._without(None, "failed", reason))
@@ -241,13 +241,17 @@ class _Run:
         return without_data(tmdb_id, status, error, self._now())
 
     def _settle(self, movie_id: int, record: TmdbRecord) -> None:
-        """Take what is known of a movie."""
+        """Take the record of a movie."""
         self._buffer.append((movie_id, record))
         self._settled.add(movie_id)
         self._tally.count(record.status)
 
     def _count_unknown(self) -> None:
-        """Refuse to set a whole collection down as missing because of a wrong address."""
+        """Stop before a wrong address makes every movie count as missing.
+
+        Raises:
+            TmdbError: after ``ALL_UNKNOWN`` unknown ids without a known one.
+        """
         self._unknown += 1
         if self._unknown >= ALL_UNKNOWN and not self._trusted and not self._tally.ok:
             self._buffer.clear()
@@ -258,31 +262,31 @@ class _Run:
             )
 
     def _part_is_due(self) -> bool:
-        """Whether what waits is many records, or has waited long."""
+        """Whether many records are waiting, or any has waited long."""
         if not (self._trusted or self._tally.ok):
             return False
         waited = time.monotonic() - self._written_at
         return len(self._buffer) >= self._part_size or waited >= self._config.part_interval_s
 
     def _write_part(self, *, last: bool = False) -> asyncio.Task[None]:
-        """Begin to write the buffer as one part, beside the event loop, if it still is due."""
+        """Start writing the buffer as one part in a thread, if it is still due."""
         write = asyncio.create_task(self._write(last=last))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
         return write
 
     async def _write(self, *, last: bool) -> None:
-        # One part at a time: workers that fill the next one meanwhile wait, so memory is bounded
-        # and a crash loses little even if the disk is slower than TMDb.
+        # One part at a time: workers that fill the next one wait, so memory is bounded and a crash
+        # loses little even if the disk is slower than TMDb.
         async with self._writing:
             if self._buffer and (last or self._part_is_due()):
                 rows, self._buffer = self._buffer, []
                 # Encoding takes milliseconds. In a thread it would take longer, because the two
-                # threads would hand the interpreter to each other all the time.
+                # threads would compete for the interpreter.
                 await asyncio.to_thread(self._shards.store, encode(rows))
                 self._written_at = time.monotonic()
 
     async def _flush(self) -> None:
-        """Write what is left, and wait until all of it is on disk."""
+        """Write the remaining records, and wait until all are on disk."""
         self._write_part(last=True)
         await asyncio.gather(*self._writes)

@@ -1,6 +1,6 @@
-"""How fast to ask, how long to wait, whether to ask again: pacing, timeouts, backoff, giving up.
+"""Rate limit, timeouts, backoff, retry budget and deadline of requests.
 
-Nothing here knows TMDb or HTTP beyond the ``Retry-After`` header
+Independent of TMDb, and of HTTP beyond the ``Retry-After`` header
 (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after). Clock, sleep and random numbers are
 arguments, so that tests need not wait.
 """
@@ -19,17 +19,17 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
 
 CATCH_UP_S: Final = 0.5
-"""A pacer that was held up may make good at most this many seconds' worth of requests: enough for a
-busy machine, and half of the second's worth that servers usually let pass at once."""
+"""A delayed limiter may catch up on at most this many seconds' worth of requests: enough for a busy
+machine, and half of the one second's worth that servers usually accept at once."""
 
 CUT: Final = 0.85
-"""What a refusal leaves of the rate: little, since the rate before it was nearly right."""
+"""Factor by which a refusal cuts the rate: near 1, since the earlier rate was nearly right."""
 
 TOO_SOON_S: Final = 3.0
-"""A refusal this soon after a cut, in seconds, shows that the rate is far off."""
+"""A refusal within this many seconds after a cut shows that the rate is far too high."""
 
 FAR_OFF: Final = 0.7
-"""What is then left of the rate, besides the usual cut."""
+"""Further factor by which the rate is then cut."""
 
 RECOVERY_S: Final = 20.0
 """Seconds from a cut back to the rate that was refused."""
@@ -38,16 +38,16 @@ MIN_RATE: Final = 0.5
 """Requests per second below which refusals cut no further."""
 
 LONGEST_GUESS_S: Final = 60.0
-"""Longest pause after a refusal that names none."""
+"""Longest pause after a refusal without ``Retry-After``."""
 
 
 class RateLimiter:
-    """Spaces requests evenly and adapts to a server that says 429.
+    """Spaces requests evenly and adapts to a server that answers 429.
 
     A refusal stops all requests for as long as the server asks and cuts the rate. From there the
     rate follows a cubic curve, as TCP CUBIC's window does (https://www.rfc-editor.org/rfc/rfc9438):
     steep at first, flat around the rate that was refused, then steep again up to the ceiling. So it
-    spends most of its time just below what the server permits and still finds out when more is.
+    is just below the permitted rate most of the time and still detects when that rises.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RateLimiter:
         return max(min(MIN_RATE, self._ceiling), min(self._ceiling, self._refused_rate * curve))
 
     async def acquire(self) -> float:
-        """Wait for the next slot; the time at which it began, for ``refused``."""
+        """Wait for the next slot; the time at which it starts, for ``refused``."""
         now = self._clock()
         if self._turn.locked() or self._due > now or self._paused_until > now:
             async with self._turn:
@@ -88,18 +88,18 @@ class RateLimiter:
         return self._take(now)
 
     def refused(self, sent_at: float, retry_after: float | None) -> float:
-        """Take note of a 429 to the request whose slot began at ``sent_at``.
+        """Process a 429 answer to the request whose slot started at ``sent_at``.
 
         Returns:
-            The seconds for which nothing is sent now.
+            Seconds until the next request may be sent.
         """
         now = self._clock()
-        # Requests under way when the rate was cut say nothing about the new rate.
+        # Requests that were sent before the cut carry no information on the new rate.
         if sent_at >= self._cut_at:
             far_off = now - self._cut_at < TOO_SOON_S
             self._refused_rate = max(MIN_RATE, self.rate * (FAR_OFF if far_off else 1.0))
             self._refusals_in_a_row += 1
-            self._catch_up /= 2  # perhaps this server allows less at once
+            self._catch_up /= 2  # this server may allow smaller bursts
             pause = min(LONGEST_GUESS_S, 2.0 ** (self._refusals_in_a_row - 1))
         else:
             pause = 0.0
@@ -111,7 +111,7 @@ class RateLimiter:
         return self._paused_until - now
 
     def accepted(self) -> None:
-        """Take note that the server answered something else than 429."""
+        """Process an answer other than 429."""
         self._refusals_in_a_row = 0
 
     def _take(self, now: float) -> float:
@@ -121,7 +121,7 @@ class RateLimiter:
 
 
 class Backoff:
-    """Exponentially growing pauses with jitter, so that many clients do not return as one."""
+    """Exponentially growing pauses with jitter, so that clients do not retry all at once."""
 
     def __init__(
         self, first_s: float = 0.5, longest_s: float = 20.0, rng: random.Random | None = None
@@ -139,8 +139,8 @@ class Backoff:
 class RetryBudget:
     """Allows retries in proportion to successes.
 
-    While most requests succeed every failure is retried. When most fail, retries would only
-    multiply the load on a sick server and the time until the run ends.
+    While most requests succeed, every failure is retried. When most fail, retries would only
+    multiply the load on a failing server and the time until the run ends.
     """
 
     def __init__(self, reserve: float = 200.0, per_success: float = 2.0) -> None:
@@ -149,11 +149,11 @@ class RetryBudget:
         self._left = reserve
 
     def earn(self) -> None:
-        """Note a success."""
+        """Count a success."""
         self._left = min(self._reserve, self._left + self._per_success)
 
     def spend(self) -> bool:
-        """Whether one more retry is permitted; if so it is taken from the budget."""
+        """Whether one more retry is permitted; if so, it is deducted from the budget."""
         if self._left < 1:
             return False
         self._left -= 1
@@ -161,7 +161,7 @@ class RetryBudget:
 
 
 class Deadline:
-    """Runs out when nothing useful has been heard for a while."""
+    """Expires when no request has succeeded for a while."""
 
     def __init__(self, limit_s: float, clock: Clock = time.monotonic) -> None:
         self.limit_s = limit_s
@@ -169,20 +169,20 @@ class Deadline:
         self._last_success = clock()
 
     def renew(self) -> None:
-        """Note a useful answer."""
+        """Restart after a successful request."""
         self._last_success = self._clock()
 
     @property
     def exhausted(self) -> bool:
-        """Whether ``limit_s`` seconds have passed since the last useful answer."""
+        """Whether ``limit_s`` seconds have passed since the last success."""
         return self._clock() - self._last_success > self.limit_s
 
 
 class Watchdog:
-    """Cuts off awaits that take too long: ``with watchdog:`` around one await of a task at a time.
+    """Cancels awaits that take too long: ``with watchdog:`` around one await of a task at a time.
 
     One timer serves all tasks. A timer for each await, which aiohttp's and asyncio's timeouts set,
-    costs a tenth of what an HTTP request costs altogether.
+    costs a tenth of a whole HTTP request.
     """
 
     def __init__(self, limit_s: float, clock: Clock = time.monotonic) -> None:
@@ -195,7 +195,7 @@ class Watchdog:
         self._since[_this_task()] = self._clock()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Raise ``TimeoutError`` if the await was cut off.
+        """Raise ``TimeoutError`` if the await was cancelled by the watchdog.
 
         Raises:
             TimeoutError: in place of the cancellation.
@@ -204,12 +204,12 @@ class Watchdog:
         del self._since[task]
         if task in self._cut_off:
             self._cut_off.remove(task)
-            # As in asyncio.timeout: if somebody else has cancelled the task as well, that stands.
+            # As in asyncio.timeout, a cancellation from elsewhere takes precedence.
             if task.uncancel() == 0 and kind is asyncio.CancelledError:
                 raise TimeoutError
 
     async def watch(self, sleep: Sleep = asyncio.sleep) -> NoReturn:
-        """Look for overdue awaits, a twentieth of the limit apart, until cancelled."""
+        """Cancel overdue awaits, checking at intervals of ``limit_s / 20``, until cancelled."""
         while True:
             await sleep(self._limit_s / 20)
             begun_before = self._clock() - self._limit_s

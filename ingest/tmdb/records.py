@@ -1,9 +1,9 @@
-"""TMDb's JSON for one movie into one typed record: null for unknown, fixed types, bounded lists.
+"""Convert TMDb's JSON for one movie to a typed record: null for unknown, lists of bounded length.
 
 Source: https://developer.themoviedb.org/reference/movie-details with
 ``append_to_response=credits,keywords``. Bodies are decoded and checked in one pass, which builds
-only the fields declared below: this code runs once a request and decides how many requests a core
-can take.
+only the fields declared below: this code runs for each request and limits how many requests a core
+can process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from foundation.schemas import NAMED, TMDB
 Status = Literal["ok", "missing", "failed"]
 
 MAX_CAST: Final = 10
-"""Names of the cast that are kept, in billing order."""
+"""Number of names of the cast that are kept, in billing order."""
 
 
 class NotARecordError(ValueError):
-    """A body that is no JSON object with the id asked for: cut off, or not from TMDb at all."""
+    """A body that is not a JSON object with the requested id: truncated, or not from TMDb."""
 
 
 class MalformedRecordError(ValueError):
@@ -39,7 +39,7 @@ Names = Mapping[int, str]
 
 
 class TmdbRecord(NamedTuple):
-    """What is known of one movie; the columns of ``schemas.TMDB`` after ``movie_id``, in order."""
+    """Fields of one movie: the columns of ``schemas.TMDB`` after ``movie_id``, in order."""
 
     tmdb_id: int | None
     status: Status
@@ -62,13 +62,13 @@ class TmdbRecord(NamedTuple):
 
 
 Row = tuple[int, TmdbRecord]
-"""A MovieLens movie id and what TMDb has on the movie."""
+"""A movie id of the data set, and TMDb's record of the movie."""
 
 
 def without_data(
     tmdb_id: int | None, status: Status, error: str, fetched_at: datetime
 ) -> TmdbRecord:
-    """The record of a movie that TMDb does not have, or that could not be had."""
+    """The record of a movie that TMDb does not have, or that could not be fetched."""
     unknown = (None,) * 9
     return TmdbRecord(tmdb_id, status, error, *unknown, (), {}, {}, {}, {}, fetched_at)
 
@@ -143,8 +143,8 @@ def from_row(row: dict[str, Any]) -> TmdbRecord:
 
 
 # -- what is read of TMDb's answers ----------------------------------------------------------------
-# msgspec because it neither builds nor checks what is not declared: it takes 7 us for an answer for
-# which json takes 36 us and pydantic 26 us. Only its garbage-free structs keep that up in a crawl.
+# msgspec neither builds nor checks fields that are not declared: it takes 7 us for an answer that
+# takes json 36 us and pydantic 26 us. With gc=False, garbage collection stays cheap in a crawl.
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -175,7 +175,7 @@ class _Keywords(msgspec.Struct, gc=False):
 
 class _Movie(msgspec.Struct, gc=False):
     id: int
-    # Whole numbers may come as 8.0: TMDb's JSON does not tell the two apart.
+    # TMDb writes whole numbers as 8 or 8.0.
     budget: float | int | None = None
     revenue: float | int | None = None
     popularity: float | None = None
@@ -202,7 +202,7 @@ _ORDER: Final = attrgetter("order")
 
 
 def _explained(error: msgspec.DecodeError) -> ValueError:
-    """Which kind of error it is."""
+    """The exception for a body that cannot be decoded."""
     message = str(error)
     if not isinstance(error, msgspec.ValidationError) or "`$." not in message:
         return NotARecordError("a body that is not TMDb's JSON")
@@ -219,7 +219,7 @@ def _whole(value: float | None, field: str, limit: int = 2**63 - 1) -> int | Non
 
 
 def _positive(value: float | None, field: str, limit: int = 2**63 - 1) -> int | None:
-    """A quantity for which TMDb's 0 means that nobody entered it."""
+    """A quantity for which TMDb's 0 means unknown."""
     return _whole(value, field, limit) if value and value > 0 else None
 
 
@@ -233,7 +233,7 @@ def _date(text: str | None) -> date | None:
 
 
 def _top_billed(cast: list[_CastMember]) -> dict[int, str]:
-    """The first ``MAX_CAST`` names in billing order; who has no place in it comes last."""
+    """The first ``MAX_CAST`` names in billing order; members without a place in it come last."""
     try:
         ordered = sorted(cast, key=_ORDER)
     except TypeError:

@@ -1,8 +1,8 @@
-"""TMDb records on disk: atomic Parquet parts while a crawl runs, one sorted table at its end.
+"""TMDb records on disk: atomic Parquet parts during a crawl, one sorted table at its end.
 
-``tmdb.parts/`` holds what crawls have written since the last ``tmdb.parquet``. A movie may have
-several rows in all of them together; the one that counts is the newest, except that a failure never
-hides a record that was had before.
+``tmdb.parts/`` holds the records that crawls have written since the last ``tmdb.parquet``. A movie
+may have several rows in all files together; the newest counts, except that a failure never replaces
+an earlier record.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _KEY_COLUMNS: Final = ["movie_id", "tmdb_id", "status", "error", "fetched_at"]
 
 @dataclass(frozen=True)
 class Standing:
-    """How the movies of a data set stand; arrays of movie ids, sorted."""
+    """Movies of a data set by the state of their records; sorted arrays of movie ids."""
 
     fresh: npt.NDArray[np.int64]
-    """Recorded as ok or missing, young enough."""
+    """Recorded as ok or missing, recently enough."""
     stale: npt.NDArray[np.int64]
-    """Recorded as ok or missing, too old."""
+    """Recorded as ok or missing, too long ago."""
     failed: npt.NDArray[np.int64]
     """Tried without success."""
     untried: npt.NDArray[np.int64]
@@ -51,14 +51,14 @@ class Standing:
 
     @property
     def pending(self) -> npt.NDArray[np.int64]:
-        """What a crawl has to fetch, sorted."""
+        """Movies that a crawl has to fetch, sorted."""
         return np.sort(np.concatenate([self.untried, self.failed, self.stale]))
 
 
 def encode(rows: Sequence[Row]) -> bytes:
     """The content of a part."""
     stream = io.BytesIO()
-    # A part is read once, by the merge: what would make it smaller or searchable does not pay.
+    # A part is read once, by the merge, so compression and statistics are not worth their time.
     pq.write_table(
         to_table(rows), stream, compression="lz4", use_dictionary=False, write_statistics=False
     )
@@ -78,7 +78,7 @@ class Shards:
         return merged + self._parts.list_files(".parquet")
 
     def has_parts(self) -> bool:
-        """Whether there are parts that no merge has taken up yet."""
+        """Whether there are parts that have not been merged yet."""
         return bool(self._parts.list_files(".parquet"))
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -153,10 +153,10 @@ class Shards:
         return {row["tmdb_id"]: from_row(row) for row in rows}
 
     def merge(self, movie_ids: npt.NDArray[np.int64]) -> bool:
-        """Put the rows of ``movie_ids`` into one table and remove the parts.
+        """Merge the rows of ``movie_ids`` into one table and remove the parts.
 
-        Nothing happens while a movie has no row at all, and false is returned: the parts stay until
-        a later run completes them.
+        If a movie has no row yet, nothing is done and false is returned: the parts stay until a
+        later run completes them.
 
         Raises:
             StorageError: if the table cannot be written.
@@ -171,12 +171,12 @@ class Shards:
         ):
             for table in self._take(keys):
                 writer.write_table(table)
-        # A crash from here on leaves rows twice, which the next merge resolves.
+        # A crash from here on leaves duplicate rows, which the next merge removes.
         self._parts.delete()
         return True
 
     def forget(self, movie_ids: npt.NDArray[np.int64]) -> None:
-        """Remove the rows of ``movie_ids``, because what is known of their ids has changed."""
+        """Remove the rows of ``movie_ids``, whose links have changed."""
         for file in self.files():
             table = _read(file)
             keep = pc.invert(pc.is_in(table["movie_id"], pa.array(movie_ids)))
@@ -194,14 +194,14 @@ class Shards:
         return len(files)
 
     def sweep(self) -> None:
-        """Remove what a killed crawl left half written. The caller holds the folder's lock."""
+        """Remove incomplete files of a killed crawl. The caller holds the folder's lock."""
         for folder in (self._parts, self._parts.parent):
             for file in folder.list_files(PART_SUFFIX):
                 if file.name.startswith(".tmdb.parquet") or folder is self._parts:
                     file.delete()
 
     def _keys(self) -> pa.Table:
-        """One row a movie that has any record, sorted: the one that counts, and where it lies."""
+        """For each movie with a record, the row that counts and its location; sorted by movie."""
         tables = [TMDB.empty_table().select(_KEY_COLUMNS)]
         tables += [_read(file, _KEY_COLUMNS) for file in self.files()]
         keys = pa.concat_tables(tables).combine_chunks()
@@ -221,7 +221,7 @@ class Shards:
         return kept
 
     def _take(self, keys: pa.Table) -> Iterator[pa.Table]:
-        """The whole rows that ``keys`` point at, in that order, a few thousand at a time."""
+        """The complete rows that ``keys`` point at, in that order, a few thousand at a time."""
         reader = _RowReader(self.files())
         for start in range(0, keys.num_rows, _ROWS_AT_A_TIME):
             chunk = keys.slice(start, _ROWS_AT_A_TIME)
@@ -235,7 +235,7 @@ class _RowReader:
         self._files = files
 
     def take(self, files: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> pa.Table:
-        """The rows asked for, in the order asked for."""
+        """The given rows, in the given order."""
         pieces, positions = [], []
         for file in np.unique(files):
             wanted = np.flatnonzero(files == file)
@@ -246,7 +246,7 @@ class _RowReader:
 
     @staticmethod
     def _rows(file: Storage, rows: npt.NDArray[np.int64]) -> pa.Table:
-        """Rows of one file, read from the row groups that hold them."""
+        """Rows of one file, from the row groups that contain them."""
         with file.filesystem.open_input_file(file.path) as stream:
             parquet = pq.ParquetFile(stream)
             sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
@@ -280,5 +280,5 @@ def _read(file: Storage, columns: list[str] | None = None) -> pa.Table:
 
 
 def utc_now() -> datetime:
-    """The present moment."""
+    """The current time."""
     return datetime.now(UTC)

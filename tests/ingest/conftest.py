@@ -1,4 +1,4 @@
-"""Shared by the tests of ``ingest``: the replay server, small data sets, servers on loopback."""
+"""Fixtures of the tests of ``ingest``: the replay server, small data sets, servers on loopback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import csv
 import gzip
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -25,6 +26,21 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN = "replay-read-access-token"
 
 
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Messages that the package logs during the test, from level INFO up."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("ingest")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with development data beside the repository."""
@@ -41,7 +57,7 @@ def ml_latest_small(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def recorded(shared: Path) -> dict[int, dict[str, Any]]:
-    """What the replay server holds, by TMDb id, read independently of the code under test."""
+    """Records of the replay server by TMDb id, read independently of the code under test."""
     with gzip.open(shared / "data" / "tmdb" / "movies.jsonl.gz", "rt", encoding="utf-8") as lines:
         return {record["id"]: record for record in map(json.loads, lines)}
 
@@ -88,7 +104,7 @@ def replay(shared: Path) -> Iterator[Callable[..., Replay]]:
             text=True,
         )
         assert process.stdout is not None
-        # The server says where it listens once it does.
+        # The server prints its address once it listens.
         url = process.stdout.readline().split()[-1]
         started.append(Replay(process, url))
         return started[-1]
@@ -128,7 +144,7 @@ def _rows(path: Path) -> list[list[str]]:
 
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts ``python -m ingest`` as a process of its own; none outlives the test."""
+    """Starts ``python -m ingest`` as a separate process, which is killed at the end of the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(*options: str, **environ: str) -> subprocess.Popen[str]:
@@ -152,7 +168,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @dataclass
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only during sleeps."""
 
     time: float = 1000.0
     slept: list[float] = field(default_factory=list)
@@ -163,7 +179,7 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += seconds
-        await asyncio.sleep(0)  # no waiting: only lets other tasks run, as a real sleep would
+        await asyncio.sleep(0)  # does not wait, but lets other tasks run as a real sleep would
 
 
 @pytest.fixture
@@ -197,7 +213,7 @@ def serve() -> Callable[[Handler], contextlib.AbstractAsyncContextManager[str]]:
 def serve_in_thread(
     serve: Callable[[Handler], contextlib.AbstractAsyncContextManager[str]],
 ) -> Iterator[Callable[[Handler], str]]:
-    """The same, for clients that block: the server has a thread and a loop of its own."""
+    """The same for blocking clients: the server has its own thread and loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

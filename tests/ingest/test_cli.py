@@ -21,11 +21,10 @@ class Cli:
     def __call__(
         self, *options: str, code: int = 0, environ: dict[str, str] | None = None
     ) -> tuple[str, str]:
-        said: list[str] = []
-        found = main([*options, "--storage", str(self.root)], environ or {}, said.append)
-        out = self._capsys.readouterr().out
-        assert found == code, (out, said)
-        return out, "\n".join(said)
+        found = main([*options, "--storage", str(self.root)], environ or {})
+        printed = self._capsys.readouterr()
+        assert found == code, printed
+        return printed.out, printed.err
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_failed_records_are_a_failure(cli: Cli, own: str, fake_tmdb: Any) -> Non
     assert values["failures"]["2"].startswith("movie/200: budget: Expected")
 
 
-def test_dry_run_asks_nobody_and_writes_nothing(cli: Cli, own: str, fake_tmdb: Any) -> None:
+def test_dry_run_sends_no_request_and_writes_nothing(cli: Cli, own: str, fake_tmdb: Any) -> None:
     options = ("--set", own, "--set", f"tmdb.base_url={fake_tmdb.url}", "--dry-run")
     assert "tables     absent" in cli("tmdb", *options)[0]
     assert not cli.root.exists()

@@ -1,4 +1,4 @@
-"""The stage as the training jobs call it: what is skipped, what is kept, what is told."""
+"""The stage as the training jobs call it: what is skipped, kept, and reported."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ NOWHERE = "http://127.0.0.1:1/movielens"
 
 
 class Stage:
-    """Runs the stage in one storage and keeps what it says."""
+    """Runs the stage in one storage."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.said: list[str] = []
 
     def __call__(
         self,
@@ -42,7 +41,6 @@ class Stage:
             TmdbConfig(**{"requests_per_second": 1e6, **(tmdb or {})}),
             Storage.at(self.root),
             environ=environ or {},
-            say=self.said.append,
             force=force,
         )
 
@@ -63,13 +61,13 @@ def own(dataset: Any) -> Path:
 
 
 def test_unchanged_files_are_not_read_again(
-    run: Stage, own: Path, monkeypatch: pytest.MonkeyPatch
+    run: Stage, own: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     first = run(own)
     monkeypatch.setattr(dataset, "_write_tables", lambda *_: pytest.fail("read again"))
     second = run(own)
     assert second == first
-    assert "unchanged" in run.said[-1]
+    assert "unchanged" in logged[-1]
 
 
 def test_changed_files_are_read_again(run: Stage, own: Path) -> None:
@@ -120,7 +118,7 @@ def test_the_manifest_says_what_it_is(run: Stage, own: Path) -> None:
     assert manifest["fingerprint"] == raw.fingerprint
     assert manifest["tmdb_coverage"] == {}
     assert manifest["noise_floor_rmse"] is None
-    assert "MovieLens Datasets" in manifest["attribution"][0]
+    assert manifest["attribution"] == []
 
 
 @pytest.mark.parametrize("as_archive", [False, True])
@@ -172,7 +170,7 @@ def test_records_are_fetched_and_belong_to_the_fingerprint(
     assert any("not endorsed or certified by TMDB" in notice for notice in raw.notices)
     assert raw.fingerprint != without.fingerprint
     assert run(own, ENVIRON, tmdb).fingerprint == raw.fingerprint
-    # Records that are there are used without a token, and left out if TMDb is switched off.
+    # Existing records are used without a token, and not used if TMDb is switched off.
     assert run(own).tmdb_coverage == raw.tmdb_coverage
     assert run(own, tmdb={"enabled": False}).fingerprint == without.fingerprint
     assert len(fake_tmdb.requests) == 2

@@ -19,19 +19,19 @@ PART = 20
 
 
 @pytest.fixture
-def films(fake_tmdb: Any) -> Any:
+def served(fake_tmdb: Any) -> Any:
     fake_tmdb.movies = {1000 + n: {"id": 1000 + n, "budget": n} for n in range(1, MOVIES + 1)}
     return fake_tmdb
 
 
 @pytest.fixture
-def command(films: Any, dataset: Any, tmp_path: Path, spawn: Any) -> Callable[..., Any]:
+def command(served: Any, dataset: Any, tmp_path: Path, spawn: Any) -> Callable[..., Any]:
     source = dataset(*((n, f"{n:07d}", 1000 + n) for n in range(1, MOVIES + 1)))
 
     def start(*more: str) -> Any:
         settings = {
             "data.path": source,
-            "tmdb.base_url": films.url,
+            "tmdb.base_url": served.url,
             "tmdb.requests_per_second": 1e6,
             "tmdb.part_size": PART,
         }
@@ -42,34 +42,34 @@ def command(films: Any, dataset: Any, tmp_path: Path, spawn: Any) -> Callable[..
 
 
 def recorded(folder: Path) -> set[int]:
-    """TMDb ids in whole Parquet files, which is all that may lie there."""
+    """TMDb ids in the Parquet files, all of which must be complete."""
     files = [*folder.glob("tmdb.parts/*.parquet"), *folder.glob("tmdb.parquet")]
     return {i for file in files for i in pq.read_table(file)["tmdb_id"].to_pylist()}
 
 
 @pytest.mark.parametrize("at", [1, 30, 150, 290, MOVIES])
-def test_kill_minus_nine(films: Any, command: Any, tmp_path: Path, at: int) -> None:
+def test_kill_minus_nine(served: Any, command: Any, tmp_path: Path, at: int) -> None:
     folder = tmp_path / "artifacts" / "raw" / "own"
 
     async def kill(count: int) -> None:
         if count == at:
             process.kill()
 
-    films.on_request = kill
+    served.on_request = kill
     process = command()
     process.wait(30)
     assert process.returncode == -signal.SIGKILL
     before = recorded(folder)
-    # 32 requests are under way, 32 workers wait for the disk, two parts are in memory.
+    # 32 requests are in progress, 32 workers wait for the disk, two parts are in memory.
     assert len(before) >= at - 2 * 32 - 2 * PART
-    films.on_request = None
-    films.requests.clear()
+    served.on_request = None
+    served.requests.clear()
     process = command()
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    asked = {int(request.removeprefix("movie/")) for request in films.requests}
+    asked = {int(request.removeprefix("movie/")) for request in served.requests}
     assert not asked & before
-    assert asked | before == set(films.movies)
+    assert asked | before == set(served.movies)
     assert not list(folder.glob("tmdb.parts")), out
     rows = pq.read_table(folder / "tmdb.parquet").to_pylist()
     assert [row["movie_id"] for row in rows] == list(range(1, MOVIES + 1))
@@ -78,7 +78,7 @@ def test_kill_minus_nine(films: Any, command: Any, tmp_path: Path, at: int) -> N
 
 
 @pytest.mark.parametrize("at", [40, 333])
-def test_control_c(films: Any, command: Any, tmp_path: Path, at: int) -> None:
+def test_control_c(served: Any, command: Any, tmp_path: Path, at: int) -> None:
     pressed: list[float] = []
 
     async def interrupt(count: int) -> web.Response | None:
@@ -87,10 +87,10 @@ def test_control_c(films: Any, command: Any, tmp_path: Path, at: int) -> None:
         if count == at:
             pressed.append(time.monotonic())
             os.kill(process.pid, signal.SIGINT)
-        # The rest hangs: the answer comes when the client has gone.
+        # Further requests fail, until the client has ended.
         raise web.HTTPServiceUnavailable
 
-    films.on_request = interrupt
+    served.on_request = interrupt
     process = command()
     _, err = process.communicate(timeout=30)
     assert time.monotonic() - pressed[0] < 2
@@ -100,16 +100,16 @@ def test_control_c(films: Any, command: Any, tmp_path: Path, at: int) -> None:
     folder = tmp_path / "artifacts" / "raw" / "own"
     before = recorded(folder)
     assert at - 32 <= len(before) <= at
-    films.on_request = None
-    films.requests.clear()
+    served.on_request = None
+    served.requests.clear()
     process = command()
     process.communicate(timeout=30)
     assert {1000 + n for n in range(1, MOVIES + 1)} - before == {
-        int(request.removeprefix("movie/")) for request in films.requests
+        int(request.removeprefix("movie/")) for request in served.requests
     }
 
 
-def test_two_crawls_in_one_folder(films: Any, command: Any) -> None:
+def test_two_crawls_in_one_folder(served: Any, command: Any) -> None:
     refused: list[Any] = []
 
     async def start_another(count: int) -> None:
@@ -118,7 +118,7 @@ def test_two_crawls_in_one_folder(films: Any, command: Any) -> None:
             _, err = second.communicate(timeout=30)
             refused.append((second.returncode, err))
 
-    films.on_request = start_another
+    served.on_request = start_another
     first = command()
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
@@ -126,31 +126,31 @@ def test_two_crawls_in_one_folder(films: Any, command: Any) -> None:
     assert code == 1
     assert f"process {first.pid} on" in message
     assert "is writing" in message
-    assert len(films.requests) == MOVIES
+    assert len(served.requests) == MOVIES
 
 
-def test_limit_fetches_some_and_the_next_run_the_rest(films: Any, command: Any) -> None:
+def test_limit_fetches_some_and_the_next_run_the_rest(served: Any, command: Any) -> None:
     out, _ = command("--limit", "100", "--json").communicate(timeout=30)
     summary = json.loads(out)
-    assert summary["crawl"]["ok"] == len(films.requests) == 100
+    assert summary["crawl"]["ok"] == len(served.requests) == 100
     assert summary["tmdb"] == {}
     assert not any("token" in notice for notice in summary["notices"])
     assert any("100 movies have been tried" in notice for notice in summary["notices"])
     out, _ = command("--dry-run", "--json").communicate(timeout=30)
     assert json.loads(out)["tmdb"]["to_fetch"] == 300
-    assert len(films.requests) == 100
+    assert len(served.requests) == 100
     out, _ = command("--json").communicate(timeout=30)
     assert json.loads(out)["tmdb"] == {"ok": 400, "missing": 0, "failed": 0}
-    assert len(films.requests) == 400
+    assert len(served.requests) == 400
 
 
 def command_line(pid: int) -> str:
-    """What the process list shows, where the system tells."""
+    """The command line in the process list; empty where the system has no /proc."""
     file = Path(f"/proc/{pid}/cmdline")
     return file.read_text() if file.exists() else ""
 
 
-def test_the_token_is_nowhere(films: Any, command: Any, tmp_path: Path) -> None:
+def test_the_token_is_nowhere(served: Any, command: Any, tmp_path: Path) -> None:
     secret = "replay-read-access-token"
     seen: list[str] = []
 
@@ -159,7 +159,7 @@ def test_the_token_is_nowhere(films: Any, command: Any, tmp_path: Path) -> None:
             seen.append(command_line(process.pid))
         return web.Response(status=500) if count % 7 == 0 else None
 
-    films.on_request = look
+    served.on_request = look
     process = command()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

@@ -43,7 +43,7 @@ def test_garbage_collection_is_as_it_was_afterwards() -> None:
     assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
-def test_what_somebody_else_has_frozen_stays_frozen() -> None:
+def test_what_other_code_has_frozen_stays_frozen() -> None:
     gc.freeze()
     try:
         with rarer_garbage_collection():

@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves in one way at a time."""
+"""The client against a server with one kind of failure at a time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def error(status: int, code: int, **headers: str) -> web.Response:
 
 @pytest.fixture
 def ask(serve: Any, clock: Any) -> Any:
-    """Asks for movie 5; the server gives the scripted answers one after the other."""
+    """Requests movie 5; the server sends the scripted answers one after the other."""
 
     def go(
         *answers: Any,

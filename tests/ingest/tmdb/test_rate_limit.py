@@ -21,7 +21,7 @@ from ingest.tmdb.rate_limit import (
 
 
 class Bucket:
-    """A server's token bucket, as TMDb's replay server has it."""
+    """A server's token bucket, like that of the replay server."""
 
     def __init__(self, rate: float, burst: float, clock: Any) -> None:
         self.rate, self.burst, self.clock = rate, burst, clock
@@ -40,7 +40,7 @@ class Bucket:
 def drive(
     clock: Any, rate_limiter: RateLimiter, bucket: Bucket, seconds: float, retry_after: float | None
 ) -> tuple[int, int]:
-    """Send requests one after the other for a while: those accepted and those refused."""
+    """Send requests one after the other for a while; counts of accepted and refused ones."""
 
     async def go() -> tuple[int, int]:
         accepted = refused = 0
@@ -62,7 +62,7 @@ def drive(
 def test_reaches_the_permitted_rate_without_a_refusal(clock: Any, burst: int) -> None:
     clock.time = 0.0
     rate_limiter = RateLimiter(40.0, clock=clock, sleep=clock.sleep)
-    # A bucket of one token forgives no early request, not even by a rounding error.
+    # A bucket of one token refuses a request that is early by a rounding error.
     bucket = Bucket(40.0, burst + 1e-6, clock)
     if burst == 1:
         rate_limiter = RateLimiter(39.9, clock=clock, sleep=clock.sleep)
@@ -237,7 +237,7 @@ def test_a_watchdog_cuts_off_what_takes_too_long_and_nothing_else(clock: Any) ->
         watchdog = Watchdog(10.0, clock)
         watching = asyncio.create_task(watchdog.watch(clock.sleep))
         await asyncio.gather(wait("long", watchdog, 30.0), wait("short", watchdog, 5.0))
-        await wait("again", watchdog, 9.0)  # a task that was cut off before is as good as new
+        await wait("again", watchdog, 9.0)  # works after an earlier cancellation of the task
         watching.cancel()
 
     asyncio.run(run())
@@ -247,7 +247,7 @@ def test_a_watchdog_cuts_off_what_takes_too_long_and_nothing_else(clock: Any) ->
 
 
 @pytest.mark.parametrize("overdue", [False, True])
-def test_a_cancellation_by_somebody_else_stands(clock: Any, overdue: bool) -> None:
+def test_a_cancellation_by_other_code_takes_precedence(clock: Any, overdue: bool) -> None:
     async def wait(watchdog: Watchdog, waiting: asyncio.Event) -> None:
         with watchdog:
             waiting.set()
@@ -260,7 +260,7 @@ def test_a_cancellation_by_somebody_else_stands(clock: Any, overdue: bool) -> No
         await waiting.wait()
 
         async def cancel_after_one_look(seconds: float) -> None:
-            """Twenty seconds pass; then, before the task can run, somebody else cancels it too."""
+            """Twenty seconds pass; then, before the task runs, other code cancels it too."""
             if clock.slept:
                 assert task.cancelling() == 1
                 task.cancel()

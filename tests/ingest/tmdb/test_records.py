@@ -78,7 +78,7 @@ def test_unknown_values_are_null() -> None:
     assert unknown == (None, None, None, None)
     assert (record.release_date, record.imdb_id, record.collection) == (None, None, {})
     assert (record.genres, record.directors, record.cast, record.keywords) == ((), {}, {}, {})
-    assert record.vote_count == 0  # known: nobody has voted
+    assert record.vote_count == 0  # known: there are no votes
     assert record.popularity is None
 
 

@@ -16,8 +16,8 @@ from ray_jobs.cli import load_config
 from ray_jobs.config import TuneConfig
 from ray_jobs.search import samplers, schedulers
 from ray_jobs.search.schedulers import AsyncHyperBand, SchedulerSettings
+from ray_jobs.stages.tuning import check_search
 from ray_jobs.training.telemetry import SEARCH_METRICS
-from ray_jobs.tune import check_search
 
 SETTINGS = SchedulerSettings(
     metric=SEARCH_METRICS["rmse"],

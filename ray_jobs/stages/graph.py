@@ -7,9 +7,9 @@ from functools import cached_property
 
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.results.run import Workspace
-from ray_jobs.tune import BestTrial, search
+from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.stages.tuning import BestTrial, search
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,12 @@
+"""The stages of a run, and ``graph``, which brings them up to date. May import ``ray_jobs.search``
+and below."""
+
+__all__ = [
+    "comparison",
+    "cross_validation",
+    "graph",
+    "preparation",
+    "recommendation",
+    "training",
+    "tuning",
+]

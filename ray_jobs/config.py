@@ -152,8 +152,8 @@ class TuneConfig(Section):
     sampler: str = "tpe"
     """Which configuration is tried next, by Optuna's sampler of this name. ``tpe``: tree-structured
     Parzen estimators; ``random``: independent draws; ``gp``: a Gaussian process, for few trials;
-    ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a warning.
-    ``cmaes`` needs ``pip install cmaes``."""
+    ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a
+    warning."""
     metric: Literal["rmse", "mae", "r2"] = "rmse"
     """The metric on the validation rows that decides which trial is best, which ones the scheduler
     stops, and what the sampler learns from: of each trial at the epoch with the lowest validation

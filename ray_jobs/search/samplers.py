@@ -7,8 +7,6 @@ Another one is an entry in ``SAMPLERS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Final
 
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
@@ -16,24 +14,14 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler,
 from foundation.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class SamplerSpec:
-    """How to make a sampler."""
-
-    make: Callable[[int], BaseSampler]
-    """Takes the seed."""
-    packages: tuple[str, ...] = ()
-    """Packages that it needs beside Optuna, by their names for import and for ``pip``."""
-
-
 def sampler(name: str, seed: int) -> BaseSampler:
     """A new sampler.
 
     Raises:
-        ConfigError: if there is none of this name, or a package is missing that it needs.
+        ConfigError: if there is none of this name.
     """
-    check_packages(name)
-    return SAMPLERS[name].make(seed)
+    check_sampler(name)
+    return SAMPLERS[name](seed)
 
 
 def check_sampler(name: str) -> None:
@@ -46,30 +34,14 @@ def check_sampler(name: str) -> None:
         raise ConfigError(f"tune.sampler = {name!r} is none of {', '.join(map(repr, SAMPLERS))}")
 
 
-def check_packages(name: str) -> None:
-    """Refuse a sampler that cannot be made here.
-
-    Raises:
-        ConfigError: if there is none of this name, or with the command that installs what is
-            missing.
-    """
-    check_sampler(name)
-    missing = [package for package in SAMPLERS[name].packages if find_spec(package) is None]
-    if missing:
-        raise ConfigError(
-            f"tune.sampler = {name!r} needs packages that are not installed: "
-            f"`pip install {' '.join(missing)}`, or choose another sampler"
-        )
-
-
-SAMPLERS: Final[Mapping[str, SamplerSpec]] = {
+SAMPLERS: Final[Mapping[str, Callable[[int], BaseSampler]]] = {
     # Models the good and the bad trials apart, each setting by itself; its first ten are random.
-    "tpe": SamplerSpec(lambda seed: TPESampler(seed=seed)),
-    "random": SamplerSpec(lambda seed: RandomSampler(seed=seed)),
+    "tpe": lambda seed: TPESampler(seed=seed),
+    "random": lambda seed: RandomSampler(seed=seed),
     # Adapts a normal distribution over the ranges. Settings with choices are drawn at random, and
     # Optuna logs a warning for each of them.
-    "cmaes": SamplerSpec(lambda seed: CmaEsSampler(seed=seed), ("cmaes",)),
+    "cmaes": lambda seed: CmaEsSampler(seed=seed),
     # A Gaussian process of the metric; its time grows with the cube of the number of trials.
-    "gp": SamplerSpec(lambda seed: GPSampler(seed=seed), ("torch", "scipy")),
+    "gp": lambda seed: GPSampler(seed=seed),
 }
 """Each sampler, by the values of ``tune.sampler``."""

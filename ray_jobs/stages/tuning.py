@@ -37,7 +37,7 @@ from ray_jobs.search.resume import (
     ResumableScheduler,
     optuna_search,
 )
-from ray_jobs.search.samplers import check_packages, sampler
+from ray_jobs.search.samplers import check_sampler, sampler
 from ray_jobs.search.schedulers import SchedulerSettings, check_scheduler, scheduler
 from ray_jobs.search.space import encoded
 from ray_jobs.search.telemetry import TrialMetrics
@@ -105,11 +105,11 @@ def check_search(config: JobConfig) -> None:
     """Refuse a search that cannot run here, before any work is done for it.
 
     Raises:
-        ConfigError: if the scheduler or the sampler is unknown, or a package is missing.
+        ConfigError: if the scheduler or the sampler is unknown.
     """
     if config.tune.num_trials or config.compare.trials_per_loss:
         check_scheduler(config.tune.scheduler)
-        check_packages(config.tune.sampler)
+        check_sampler(config.tune.sampler)
 
 
 def open_records(

@@ -11,9 +11,18 @@ from ray_jobs.config import JobConfig, with_parameters
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_shipped_configurations_are_valid_and_named_after_their_file(path: Path) -> None:
-    assert load_config([str(path)], []).name == path.stem
+FRAGMENTS = {"datasets/ml-100k", "datasets/ml-latest-small", "protocols/fixed"}
+"""Configurations that are only extended by others."""
+SHIPPED = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.toml")
+)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_are_valid_and_named_after_their_file(name: str) -> None:
+    config = load_config([str(CONFIGS / f"{name}.toml")], [])
+
+    assert config.name == ("default" if name in FRAGMENTS else Path(name).name)
 
 
 def test_the_default_weighs_the_loss_and_predicts_stars() -> None:
@@ -21,7 +30,7 @@ def test_the_default_weighs_the_loss_and_predicts_stars() -> None:
 
 
 def test_the_original_configuration_is_that_of_the_original_work() -> None:
-    config = load_config([str(CONFIGS / "original.toml")], [])
+    config = load_config([str(CONFIGS / "protocols" / "original.toml")], [])
 
     assert config.time_decay.apply_to == "target"
     assert config.time_decay.rate_per_day == 0.001
@@ -35,7 +44,7 @@ def test_the_original_configuration_is_that_of_the_original_work() -> None:
 
 def test_a_set_option_wins_over_the_file() -> None:
     config = load_config(
-        str(CONFIGS / "quickstart.toml"), ["train.epochs=7", "model.hidden_dims=[3, 2]"]
+        [str(CONFIGS / "quickstart.toml")], ["train.epochs=7", "model.hidden_dims=[3, 2]"]
     )
 
     assert config.train.epochs == 7
@@ -135,7 +144,7 @@ def test_a_search_space_that_no_trial_could_use_is_refused(
 
 def test_a_rule_about_many_settings_is_told_without_all_of_them() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config([str(CONFIGS / "family.toml")], ["split.validation=0"])
+        load_config([str(CONFIGS / "protocols" / "family.toml")], ["split.validation=0"])
 
     assert "split.validation is 0: set tune.num_trials = 0" in str(caught.value)
     assert len(str(caught.value)) < 300

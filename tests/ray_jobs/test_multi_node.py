@@ -84,12 +84,12 @@ def test_nodes_that_do_not_share_the_storage_are_named_before_anything_is_done(
     own = "/proc/self/cwd"
     probe = (
         "from pathlib import Path; from pyarrow import fs; from foundation.storage import Storage; "
-        "from ray_jobs import cluster, preflight; from ray_jobs.config import JobConfig; "
+        "from ray_jobs.cluster import preflight, session; from ray_jobs.config import JobConfig; "
         "from ray_jobs.errors import ClusterError; from ray_jobs.results.run import Workspace\n"
         f"config = JobConfig.model_validate({{'ray': {{'address': {nodes.gcs!r}}}}})\n"
         "workspace = Workspace(config)\n"
         f"workspace.__dict__['storage'] = Storage(fs.LocalFileSystem(), {own!r} + '/out')\n"
-        "with cluster.ray_session(config):\n"
+        "with session.ray_session(config):\n"
         "    try: preflight.nodes(workspace)\n"
         "    except ClusterError as error: print(error)\n"
     )

@@ -22,7 +22,7 @@ from ray_jobs.search.space import decoded, domains, encoded
 from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.telemetry import METRIC
 
-FAMILY = Path(__file__).resolve().parents[3] / "configs" / "family.toml"
+FAMILY = Path(__file__).resolve().parents[3] / "configs" / "protocols" / "family.toml"
 TABLE = {"train.loss": "nll", "model.head": "ordinal"}
 AS_TEXT = '{"train.loss": "nll", "model.head": "ordinal"}'
 SPACE = {

@@ -7,11 +7,11 @@ that are drawn from its training rows, so that no choice depends on the test row
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Final
 
+from foundation.cli import main
 from foundation.errors import ConfigError
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -22,7 +22,8 @@ EXAMPLES: Final = (
 )
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
+@job("cross-validate", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
     """Compare the models on every fold, one after the other, and summarise.
 
     Raises:
@@ -39,10 +40,10 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     from ray_jobs.results.run import Workspace
     from ray_jobs.stages.cross_validation import cross_validate
 
-    workspace = Workspace(config, options.force)
+    workspace = Workspace(config, force)
     with preflight.job(workspace):
         write_folds_report(cross_validate(workspace), config, workspace.paths)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

@@ -21,7 +21,7 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison
 from ray_jobs.results.run import Workspace
-from ray_jobs.stages.comparison import compare, scored
+from ray_jobs.stages.comparison import scored
 from ray_jobs.stages.graph import Stages
 
 
@@ -82,7 +82,7 @@ def _compare(config: JobConfig, force: bool) -> Fold:
     workspace = Workspace(config, force)
     workspace.open()
     stages = Stages(workspace)
-    comparison = compare(workspace, stages.raw, stages.prepared, stages.best_trial)
+    comparison = stages.comparison
     # Without force: read the rows that were compared instead of preparing them again.
     rows = scored(Workspace(config), stages.raw, stages.prepared).table("test", list(COLUMNS))
     return Fold(comparison, rows, workspace.paths.predictions)

@@ -140,7 +140,7 @@ class _Documented(click.Command):
         described = [
             (param.metavar or param.name or "", param.help or "")
             for param in self.params
-            if isinstance(param, Argument)
+            if isinstance(param, click.Argument) and param.help
         ]
         if described:
             with formatter.section("arguments"):
@@ -262,16 +262,7 @@ def _shell(command: str) -> str:
 # -- Options and arguments -------------------------------------------------------------------------
 
 
-class Argument(click.Argument):
-    """A required positional argument with a description for the help."""
-
-    def __init__(self, name: str, metavar: str, help: str, type: click.ParamType) -> None:
-        """Take the argument as ``name``; the help calls it ``metavar``."""
-        super().__init__([name], metavar=metavar, type=type)
-        self.help = help
-
-
-class PositiveInt(click.ParamType):
+class PositiveInt(click.ParamType[int]):
     """A whole number above 0."""
 
     name = "integer"
@@ -283,7 +274,7 @@ class PositiveInt(click.ParamType):
         return int(value)
 
 
-class _Override(click.ParamType):
+class _Override(click.ParamType[str]):
     """``key=value``, completed with the keys of a configuration."""
 
     name = "key=value"

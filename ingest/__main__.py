@@ -55,7 +55,7 @@ def _callback(name: str) -> Callable[..., int]:
     """What runs when a command line has been parsed: the work is imported only then."""
 
     @click.pass_obj
-    def run(environ: Mapping[str, str] | None, **options: Any) -> int:
+    def run(environ: Mapping[str, str] | None, /, **options: Any) -> int:
         from ingest import commands
 
         wanted = commands.Options(name, **options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import click
+
 from foundation import cli
 
 COMMANDS: Final = {
@@ -23,10 +25,19 @@ COMMANDS: Final = {
 }
 """Modules of the commands, in the order of the help: the pipeline and its stages come first."""
 
+
+@click.pass_context
+def _print_help_without_command(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
 command: Final = cli.Group(
     "movie-ratings",
     "Train, compare and use movie recommenders on Ray. COMMAND --help describes a command.",
     COMMANDS,
+    invoke_without_command=True,
+    callback=_print_help_without_command,
     examples=("run --config configs/quickstart.toml", "recommend --user 42"),
 )
 

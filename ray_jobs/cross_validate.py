@@ -1,4 +1,4 @@
-"""Make the comparison on each of several splits, and a table and a comparison over all.
+"""Compare the models on each of several splits, and over the test rows of all of them.
 
 For published folds, such as u1 to u5 of ml-100k: ``cross_validate.folds`` names the files of each.
 Every fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows

@@ -1,4 +1,4 @@
-"""The main job, end to end: data, search, comparison, model, recommendations, report.
+"""Run the whole pipeline: data, search, comparison, final model, recommendations, report.
 
 ::
 

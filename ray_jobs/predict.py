@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from foundation.cli import Argument, main
+from foundation.cli import main
 from ray_jobs.cli import job
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ EXAMPLES: Final = ("--config configs/models/gaussian-process.toml PAIRS.CSV --ou
 
 
 PARAMETERS: Final = (
-    Argument(
-        "pairs",
+    click.Argument(
+        ["pairs"],
         metavar="PAIRS.CSV",
         type=click.Path(path_type=Path),
         help="CSV: userId, movieId, optionally timestamp (seconds since 1970 UTC, when the "

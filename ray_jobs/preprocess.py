@@ -1,4 +1,4 @@
-"""Bring the data in and prepare them: features, splits, weights."""
+"""Read the data and prepare them: features, splits, weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best unseen movies of every user, of one user, or of a new user; movies like one movie."""
+"""Recommend unseen movies to every user, one user or a new user; find movies like one movie."""
 
 from __future__ import annotations
 

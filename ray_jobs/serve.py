@@ -1,4 +1,4 @@
-"""A page to try the final model, and its API.
+"""Serve a page to try the final model, and its API.
 
 Uses the model that ``python -m ray_jobs.train`` made, and trains nothing. Search for
 films, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It

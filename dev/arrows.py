@@ -49,7 +49,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     ),
     "ray_jobs": (
         ("config", "errors"),
-        ("results",),
+        ("results", "configurations"),
         ("cluster",),
         ("training", "web"),
         ("search",),

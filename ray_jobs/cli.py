@@ -17,6 +17,7 @@ from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.cluster.session import LOGS
 from ray_jobs.config import JobConfig
+from ray_jobs.configurations import with_configurations
 from ray_jobs.search.samplers import check_sampler
 from ray_jobs.search.schedulers import check_scheduler
 
@@ -72,7 +73,8 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
         ConfigError: if it cannot be read or is invalid.
     """
     values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
-    config = build(JobConfig, values, ", ".join(paths) or "the command line")
+    origin = ", ".join(paths) or "the command line"
+    config = build(JobConfig, with_configurations(values, origin), origin)
     check_scheduler(config.tune.scheduler)
     check_sampler(config.tune.sampler)
     return config

@@ -22,6 +22,7 @@ METRICS = ("rmse", "mae", "r2")
 
 Kind = Literal["baseline", "model", "ensemble"]
 """An ensemble is the mean prediction of a model's seeds."""
+Split = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
@@ -56,38 +57,75 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Losses and baselines on the same test rows."""
+    """Models and baselines on the same rows."""
 
     entries: tuple[ModelResult, ...]
     scale: str
     """The scale that the models were trained on: ``stars``, or ``decayed`` in the original mode."""
     num_test: int
+    """Test rows; 0 if none was read."""
     trials_per_loss: int
     """Trials of the search that each loss had for itself; 0 if all share one configuration."""
     refitted: bool
     """Whether what was scored on the test rows was trained on the validation rows too."""
     model: str
-    """The loss that is looked at more closely: the best on the validation rows, or the first."""
+    """The model that is looked at more closely: the best on the validation rows, or the first."""
     baseline: str
     """The baseline that the models are measured against: the best on the validation rows, or on
     the test rows if there are no others."""
     assessment: Assessment
-    """Whether differences are more than chance, and where the models err."""
+    """Whether differences are more than chance, and where the models err; empty without test
+    errors."""
+    fixed: bool = False
+    """Whether fixed configurations are compared, instead of losses."""
+    against: tuple[str, ...] = ()
+    """Names that all others are compared with; none if models are compared with each other and with
+    ``baseline``."""
+    scored: Split = "test"
+    """The rows that the errors are of; ``validation`` in a comparison for choosing settings."""
+    num_validation: int = 0
+    """Validation rows."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Comparison:
         """Read what ``compare`` wrote."""
         return TypeAdapter(cls).validate_python(values)
 
+    @property
+    def num_scored(self) -> int:
+        """Rows that the errors are of."""
+        return self.num_test if self.scored == "test" else self.num_validation
 
-def pairs(entries: Sequence[ModelResult], baseline: str) -> list[tuple[str, str]]:
-    """Names of those whose errors are compared: losses and their ensembles with ``baseline``, and
-    losses with each other.
+    def num_seeds(self, entry: ModelResult) -> int:
+        """How many seeds the errors of an entry are the mean of."""
+        return len(entry.test if self.scored == "test" else entry.validation)
 
-    Ensembles are not compared with losses or with each other. That one errs less than its own seeds
-    do on average is sure for the RMSE and needs no test; and what other seeds would have given,
-    which matters between losses, is not known of an ensemble, as there is one alone.
+    def figure(
+        self, entry: ModelResult, metric: str, scale: str | None = None
+    ) -> tuple[float, float | None]:
+        """Mean over seeds of a metric on the scored rows, and its standard deviation."""
+        is_validation = self.scored == "validation"
+        return entry.figure(metric, scale or self.scale, validation=is_validation)
+
+
+def pairs(
+    entries: Sequence[ModelResult], baseline: str, against: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Names of those whose errors are compared.
+
+    All others with each one of ``against``; without any, models and their ensembles with
+    ``baseline``, and models with each other. In that case ensembles are not compared with models or
+    with each other. That one errs less than its own seeds do on average is certain for the RMSE and
+    needs no test; and what other seeds would have given, which matters between models, is not known
+    of an ensemble, as there is only one.
     """
+    if against:
+        return [
+            (entry.name, reference)
+            for number, reference in enumerate(against)
+            for entry in entries
+            if entry.name not in against[: number + 1]
+        ]
     models = [entry.name for entry in entries if entry.kind == "model"]
     ensembles = [entry.name for entry in entries if entry.kind == "ensemble"]
     return [*((name, baseline) for name in (*models, *ensembles)), *combinations(models, 2)]
@@ -102,12 +140,13 @@ def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np
 def table(comparison: Comparison) -> Table:
     """The comparison for the console."""
     scale = "rating in stars" if comparison.scale == "stars" else "rating x decay weight"
-    result = Table(title=f"Test errors, {scale}, {comparison.num_test:,} rows")
+    rows = f"{comparison.num_scored:,} rows"
+    result = Table(title=f"{comparison.scored.capitalize()} errors, {scale}, {rows}")
     for column in ("model", "seeds", "RMSE", "MAE", "R²"):
         result.add_column(column, justify="left" if column == "model" else "right")
     for entry in comparison.entries:
-        figures = [shown(*entry.figure(metric, comparison.scale)) for metric in METRICS]
-        result.add_row(entry.name, str(len(entry.test)), *figures)
+        figures = [shown(*comparison.figure(entry, metric)) for metric in METRICS]
+        result.add_row(entry.name, str(comparison.num_seeds(entry)), *figures)
     return result
 
 

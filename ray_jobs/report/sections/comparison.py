@@ -1,4 +1,4 @@
-"""Losses and baselines beside each other, and which differences are more than chance."""
+"""Models and baselines beside each other, and which differences are more than chance."""
 
 from __future__ import annotations
 
@@ -18,73 +18,117 @@ from ray_jobs.results.comparison import (
 
 
 def comparison_section(comparison: Comparison) -> ReportSection:
-    """Test errors on both scales, how each was fitted, and learning curves."""
-    original = comparison.scale == "decayed"
-    preprocessor = DataTable(
-        "How each was fitted",
-        ("model", "settings"),
-        tuple((e.name, e.detail) for e in comparison.entries),
-        words=(0, 1),
-    )
+    """Errors of all models, how each was fitted, and learning curves."""
     return ReportSection(
-        "Comparison of losses and baselines",
+        f"Comparison of {'models' if comparison.fixed else 'losses'} and baselines",
         (
-            Text(
-                f"Test errors on {comparison.num_test:,} rows; mean ± standard deviation over "
-                "seeds of the training."
-            ),
-            _entries_table(comparison, comparison.scale),
+            Text(_rows(comparison)),
+            _errors_table(comparison, comparison.scale),
             _errors_plot(comparison),
-            Text(
-                "What is scored was trained, or fitted, again on training and validation rows "
-                "together, for the number of epochs and with the settings that were best before."
-                if comparison.refitted
-                else "What is scored was trained on the training rows alone."
+            *_validation_errors(comparison),
+            Text(_training(comparison)),
+            Text(_settings(comparison)),
+            DataTable(
+                "How each was fitted",
+                ("model", "settings"),
+                tuple((e.name, e.detail) for e in comparison.entries),
+                words=(0, 1),
             ),
-            Text(
-                "Each loss runs with the settings of a search of its own, "
-                f"{comparison.trials_per_loss} trials each."
-                if comparison.trials_per_loss
-                else "All losses run with the same settings: if a search chose them, they suit the "
-                "loss of its winner best (compare.trials_per_loss gives each loss a search of its "
-                "own)."
-            ),
-            preprocessor,
-            Heading("In stars" if original else "On the scale rating × decay weight"),
-            Text(
-                "On the scale rating × decay weight, the original work's, most of the variance is "
-                "the age of the rating, which every row here knows: the global mean alone has a "
-                "high R² there. It says little about taste."
-            ),
-            _entries_table(comparison, "stars" if original else "decayed"),
+            *_other_scale(comparison),
             *_learning_curves(comparison),
         ),
     )
 
 
-def _entries_table(comparison: Comparison, scale: str) -> DataTable:
+def _rows(comparison: Comparison) -> str:
+    figures = "mean ± standard deviation over seeds of the training"
+    if comparison.scored == "test":
+        return f"Test errors on {comparison.num_test:,} rows; {figures}."
+    return (
+        f"Errors on {comparison.num_validation:,} validation rows; {figures}. No test row was read: "
+        "this comparison is for choosing settings. Epochs may have been chosen on the same rows, "
+        "so expect higher errors on the test rows."
+    )
+
+
+def _training(comparison: Comparison) -> str:
+    if comparison.refitted:
+        return (
+            "What is scored was trained, or fitted, again on training and validation rows "
+            "together, for the number of epochs and with the settings that were best before."
+        )
+    return "What is scored was trained on the training rows alone."
+
+
+def _settings(comparison: Comparison) -> str:
+    if comparison.fixed:
+        return "Each model has a fixed configuration; this comparison searched for nothing."
+    if comparison.trials_per_loss:
+        return (
+            "Each loss runs with the settings of a search of its own, "
+            f"{comparison.trials_per_loss} trials each."
+        )
+    return (
+        "All losses run with the same settings: if a search chose them, they suit the loss of its "
+        "winner best (compare.trials_per_loss gives each loss a search of its own)."
+    )
+
+
+def _errors_table(comparison: Comparison, scale: str) -> DataTable:
     def row(entry: ModelResult) -> tuple[str, ...]:
-        figures = (shown(*entry.figure(metric, scale)) for metric in METRICS)
-        return (entry.name, str(len(entry.test)), *figures)
+        figures = (shown(*comparison.figure(entry, metric, scale)) for metric in METRICS)
+        return (entry.name, str(comparison.num_seeds(entry)), *figures)
 
     unit = "stars" if scale == "stars" else "rating × decay weight"
     return DataTable(
-        f"Test errors in {unit}",
+        f"{comparison.scored.capitalize()} errors in {unit}",
         ("model", "seeds", "RMSE", "MAE", "R²"),
         tuple(row(e) for e in comparison.entries),
     )
 
 
 def _errors_plot(comparison: Comparison) -> Plot:
-    values = {e.name: e.figure("rmse", comparison.scale) for e in comparison.entries}
+    values = {e.name: comparison.figure(e, "rmse") for e in comparison.entries}
     described = "; ".join(f"{name} {shown(*value)}" for name, value in values.items())
+    metric = f"{comparison.scored} RMSE"
     return Plot(
         "comparison",
-        "Test RMSE of every baseline and loss; the line is one standard deviation over seeds to "
-        "each side.",
-        f"Dots for the test RMSE of each model: {described}",
-        plots.dots(values, "test RMSE"),
+        f"{comparison.scored.capitalize()} RMSE of every baseline and model; the line is one "
+        "standard deviation over seeds to each side.",
+        f"Dots for the {metric} of each model: {described}",
+        plots.dots(values, metric),
     )
+
+
+def _validation_errors(comparison: Comparison) -> Iterator[DataTable]:
+    """What fixed configurations were chosen by, beside their test errors."""
+    entries = [e for e in comparison.entries if e.validation]
+    if comparison.fixed and comparison.scored == "test" and entries:
+        rows = (
+            tuple(
+                shown(*e.figure(metric, comparison.scale, validation=True)) for metric in METRICS
+            )
+            for e in entries
+        )
+        yield DataTable(
+            "Validation errors, of models trained on the training rows alone",
+            ("model", "RMSE", "MAE", "R²"),
+            tuple((e.name, *figures) for e, figures in zip(entries, rows, strict=True)),
+        )
+
+
+def _other_scale(comparison: Comparison) -> Iterator[Block]:
+    """The errors on the scale that the models were not trained on."""
+    if comparison.scored == "validation":
+        return  # the weights of validation rows may differ between configurations
+    original = comparison.scale == "decayed"
+    yield Heading("In stars" if original else "On the scale rating × decay weight")
+    yield Text(
+        "On the scale rating × decay weight, the original work's, most of the variance is "
+        "the age of the rating, which every row here knows: the global mean alone has a "
+        "high R² there. It says little about taste."
+    )
+    yield _errors_table(comparison, "stars" if original else "decayed")
 
 
 def _learning_curves(comparison: Comparison) -> Iterator[Heading | Plot]:
@@ -112,11 +156,18 @@ def differences_section(comparison: Comparison) -> ReportSection:
     """Differences between models with intervals, and what may be said of them."""
     differences = comparison.assessment.differences
     blocks = differences_blocks(differences, comparison.entries, comparison.assessment.num_users)
-    baseline = Text(
+    return ReportSection(
+        "Which differences are more than chance", (*blocks, Text(_compared_with(comparison)))
+    )
+
+
+def _compared_with(comparison: Comparison) -> str:
+    if comparison.against:
+        return f"All others are compared with {' and with '.join(comparison.against)}."
+    return (
         f"The baseline, {comparison.baseline}, is the one that is best on the validation rows, if "
         "there are any."
     )
-    return ReportSection("Which differences are more than chance", (*blocks, baseline))
 
 
 def differences_blocks(

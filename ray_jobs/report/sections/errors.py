@@ -8,6 +8,7 @@ from itertools import groupby
 from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.calibration import Calibration
 from ncf.evaluation.residuals import Residuals, by_popularity, by_rating, by_time, residuals
+from ncf.evaluation.slices import Slice
 from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.results.comparison import Comparison, predicted
@@ -16,31 +17,39 @@ from ray_jobs.train import FinalModel
 
 
 def slices_section(comparison: Comparison) -> ReportSection:
-    """Errors of the model and the baseline by kind of row."""
-    pair = (comparison.model, comparison.baseline)
-    tables = []
+    """Errors by kind of row, of the model and the baseline or of all compared configurations."""
+    tables: list[DataTable] = []
     for name, parts in groupby(comparison.assessment.slices, key=lambda part: part.name):
-        rows = [
+        tables += _slices_tables(name, tuple(parts))
+    whose = (
+        "the compared models"
+        if comparison.fixed
+        else f"{comparison.model} and of the baseline {comparison.baseline}"
+    )
+    return ReportSection(
+        "Where the errors are",
+        (Text(f"Test errors of {whose} by kind of row. Kinds with few rows say little."), *tables),
+    )
+
+
+def _slices_tables(name: str, parts: tuple[Slice, ...]) -> Iterator[DataTable]:
+    """RMSE and MAE by one way of dividing rows: together for two models, else a table each."""
+    models = [errors.model for errors in parts[0].errors]
+    metrics = {"RMSE": [[e.rmse for e in part.errors] for part in parts]}
+    metrics["MAE"] = [[e.mae for e in part.errors] for part in parts]
+    together = len(models) <= 2
+    for shown in (tuple(metrics),) if together else tuple((metric,) for metric in metrics):
+        header = tuple(f"{metric}, {model}" for metric in shown for model in models)
+        rows = tuple(
             (
                 part.label,
                 f"{part.num_rows:,}",
-                *(f"{errors.rmse:.4f}" for errors in part.errors),
-                *(f"{errors.mae:.4f}" for errors in part.errors),
+                *(f"{value:.4f}" for metric in shown for value in metrics[metric][number]),
             )
-            for part in parts
-        ]
-        header = (name, "rows", *(f"RMSE, {m}" for m in pair), *(f"MAE, {m}" for m in pair))
-        tables.append(DataTable(f"Test errors by: {name}", header, tuple(rows)))
-    return ReportSection(
-        "Where the errors are",
-        (
-            Text(
-                f"Test errors of {comparison.model} and of the baseline {comparison.baseline} by "
-                "kind of row. Kinds with few rows say little."
-            ),
-            *tables,
-        ),
-    )
+            for number, part in enumerate(parts)
+        )
+        caption = f"Test errors by: {name}" if together else f"Test {shown[0]} by: {name}"
+        yield DataTable(caption, (name, "rows", *header), rows)
 
 
 def residuals_section(

@@ -105,9 +105,7 @@ def _with_absolute_bases(values: Mapping[str, Any], path: Path) -> dict[str, Any
             files = base_files(value, path.parent, str(path))
             result[key] = [str(file.resolve()) for file in files]
         else:
-            result[key] = (
-                _with_absolute_bases(value, path) if isinstance(value, Mapping) else value
-            )
+            result[key] = _with_absolute_bases(value, path) if isinstance(value, Mapping) else value
     return result
 
 

@@ -8,18 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ray.exceptions import RayError
-from ray.tune import TuneError
-
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser
 from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
-from ray_jobs.cluster.session import LOGS
 from ray_jobs.config import JobConfig
 from ray_jobs.configurations import with_configurations
-from ray_jobs.search.samplers import check_sampler
-from ray_jobs.search.schedulers import check_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +69,9 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
     values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
     origin = ", ".join(paths) or "the command line"
     config = build(JobConfig, with_configurations(values, origin), origin)
+    from ray_jobs.search.samplers import check_sampler
+    from ray_jobs.search.schedulers import check_scheduler
+
     check_scheduler(config.tune.scheduler)
     check_sampler(config.tune.sampler)
     return config
@@ -116,14 +113,28 @@ def main(
     except OSError as error:
         logger.error(f"{error.strerror or error}: {error.filename or 'no file named'}")
         return FAILED
-    except (RayError, TuneError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        logger.error(f"Ray failed: {reason}. Its logs are in {LOGS}.")
-        return FAILED
     except KeyboardInterrupt:
         logger.error(when_interrupted)
         return INTERRUPTED
+    except Exception as error:
+        if not _is_from_ray(error):
+            raise
+        from ray_jobs.cluster.session import LOGS
+
+        reason = str(error).strip().splitlines()[-1]
+        logger.error(f"Ray failed: {reason}. Its logs are in {LOGS}.")
+        return FAILED
     return DONE
+
+
+def _is_from_ray(error: Exception) -> bool:
+    """Whether Ray raised it; a program that has not loaded Ray need not load it to tell."""
+    if "ray" not in sys.modules:
+        return False
+    from ray.exceptions import RayError
+    from ray.tune import TuneError
+
+    return isinstance(error, RayError | TuneError)
 
 
 def _prog(run: Run) -> str:

@@ -80,3 +80,17 @@ def _refuse_other_rows(
                     f"{expected!r}. All models of a comparison are scored on the same rows: set "
                     f"{section}.{key} of the comparison, or leave this configuration out"
                 )
+
+
+def require_test_errors(config: JobConfig, reason: str) -> None:
+    """Refuse ``compare.score_test = false`` for a command that scores test rows.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    if not config.compare.score_test:
+        raise ConfigError(
+            "compare.score_test = false reads no test row, but this command scores the test rows: "
+            f"{reason}. Choose settings with python -m ray_jobs.compare, then run this command "
+            "without compare.score_test = false"
+        )

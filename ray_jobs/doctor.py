@@ -7,16 +7,16 @@ them and nothing else. It exits with 1 if one failed.
 from __future__ import annotations
 
 import argparse
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
 from foundation.console import show
 from ray_jobs.cli import main
-from ray_jobs.cluster.preflight import examine
-from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
-from ray_jobs.results.run import Workspace
+
+if TYPE_CHECKING:
+    from ray_jobs.config import JobConfig
 
 EXAMPLES: Final = (
     "--config configs/protocols/losses.toml",
@@ -28,6 +28,9 @@ _MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Run every check and print the findings."""
+    from ray_jobs.cluster.preflight import examine
+    from ray_jobs.results.run import Workspace
+
     findings = list(examine(Workspace(config, options.force)))
     table = Table(box=None)
     for column in ("check", "", "found"):

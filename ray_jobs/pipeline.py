@@ -5,7 +5,7 @@
     ingest      MovieLens files + TMDb (async, concurrent, resumable)   -> raw/<data set>/
     preprocess  Ray Data: join, impute, de-skew, encode, split, weight  -> prepared/<hash>/
     tune        Ray Tune + Optuna over losses, layer sizes, ...         -> trials, best_config
-    compare     each loss, several seeds, TorchTrainer; baselines       -> comparison.json
+    compare     losses or configurations, several seeds; baselines      -> comparison.json
     train       best configuration on train + validation, TorchTrainer  -> checkpoint/, metrics.json
     recommend   top-N for every user, Ray Data batch inference          -> recommendations.parquet
     report      tables and plots                                        -> report.html, report.md
@@ -16,22 +16,28 @@ A stage is skipped when its inputs and its part of the configuration are unchang
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from foundation.console import heading
 from ray_jobs.cli import main
-from ray_jobs.cluster import preflight
-from ray_jobs.compare import compare
-from ray_jobs.config import JobConfig
-from ray_jobs.preprocess import ingest, preprocess
-from ray_jobs.recommend import recommend
-from ray_jobs.report.pipeline import write_report
-from ray_jobs.results.run import Workspace
-from ray_jobs.train import train
-from ray_jobs.tune import check_search, search
+from ray_jobs.configurations import require_test_errors
+
+if TYPE_CHECKING:
+    from ray_jobs.config import JobConfig
 
 
 def run(config: JobConfig, options: argparse.Namespace) -> None:
     """Every stage, each on what the earlier ones made."""
+    from ray_jobs.cluster import preflight
+    from ray_jobs.report.pipeline import write_report
+    from ray_jobs.results.run import Workspace
+    from ray_jobs.stages.comparison import compare
+    from ray_jobs.stages.preparation import ingest, preprocess
+    from ray_jobs.stages.recommendation import recommend
+    from ray_jobs.stages.training import train
+    from ray_jobs.stages.tuning import check_search, search
+
+    require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
     workspace = Workspace(config, options.force)
     with preflight.job(workspace):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_jobs.config import JobConfig
-from ray_jobs.cross_validate import fold_config
+from ray_jobs.stages.cross_validation import fold_config
 from tests.support import run_module
 
 SETTINGS = (

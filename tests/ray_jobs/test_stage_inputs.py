@@ -12,12 +12,12 @@ from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.config import ExperimentConfig, SplitConfig, TrainConfig
 from ncf.data.dataset import Manifest, PreparedDataset
-from ray_jobs.compare import CompareInputs, LossSettings
 from ray_jobs.config import CompareConfig, RecommendConfig
-from ray_jobs.recommend import RecommendInputs
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.stage import key_of
-from ray_jobs.train import FinalModel, TrainInputs
+from ray_jobs.stages.comparison import CompareInputs, LossSettings
+from ray_jobs.stages.recommendation import RecommendInputs
+from ray_jobs.stages.training import FinalModel, TrainInputs
 from tests.ray_jobs.made import METRICS
 
 PLACE = Storage.at("a")

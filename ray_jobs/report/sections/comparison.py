@@ -45,8 +45,8 @@ def _rows(comparison: Comparison) -> str:
     if comparison.scored == "test":
         return f"Test errors on {comparison.num_test:,} rows; {figures}."
     return (
-        f"Errors on {comparison.num_validation:,} validation rows; {figures}. No test row was read: "
-        "this comparison is for choosing settings. Epochs may have been chosen on the same rows, "
+        f"Errors on {comparison.num_validation:,} validation rows; {figures}. No test row was "
+        "read: this comparison is for choosing settings. Epochs may have been chosen on the same rows, "
         "so expect higher errors on the test rows."
     )
 
@@ -105,9 +105,7 @@ def _validation_errors(comparison: Comparison) -> Iterator[DataTable]:
     entries = [e for e in comparison.entries if e.validation]
     if comparison.fixed and comparison.scored == "test" and entries:
         rows = (
-            tuple(
-                shown(*e.figure(metric, comparison.scale, validation=True)) for metric in METRICS
-            )
+            tuple(shown(*e.figure(metric, comparison.scale, validation=True)) for metric in METRICS)
             for e in entries
         )
         yield DataTable(

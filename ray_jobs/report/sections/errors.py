@@ -13,7 +13,7 @@ from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.results.comparison import Comparison, predicted
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import FinalModel
+from ray_jobs.stages.training import FinalModel
 
 
 def slices_section(comparison: Comparison) -> ReportSection:

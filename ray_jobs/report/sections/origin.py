@@ -10,8 +10,8 @@ from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Listing, ReportSection, Text
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import FinalModel
-from ray_jobs.tune import BestTrial
+from ray_jobs.stages.training import FinalModel
+from ray_jobs.stages.tuning import BestTrial
 
 ATTRIBUTIONS: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
 

@@ -12,9 +12,9 @@ from foundation.storage import Storage
 from ncf.evaluation.assessment import Assessment
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.significance import UserErrors, differences
-from ray_jobs.cross_validate import Summary, of_folds
 from ray_jobs.results.across_folds import Fold, missing, pool, scale_of
 from ray_jobs.results.comparison import Comparison, Kind, ModelResult
+from ray_jobs.stages.cross_validation import Summary, of_folds
 
 Errors = dict[str, list[list[float]]]
 KINDS: dict[str, Kind] = {"model": "model", "ensemble": "ensemble"}

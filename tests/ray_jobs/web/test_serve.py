@@ -30,6 +30,7 @@ from ray_jobs.web.about import describe
 from ray_jobs.web.app import LARGEST_BODY, PAGE, make_app
 from ray_jobs.web.middleware import HEADERS, Waiting
 from ray_jobs.web.search import TitleSearch
+from ray_jobs.web.server import allowed_hosts
 from tests.ray_jobs.made import (
     CLOSED,
     FITTED,
@@ -273,7 +274,7 @@ def test_the_address_that_is_announced_is_answered(
     listening: str, named: str, status: int, workspace: Workspace, model: Recommender
 ) -> None:
     about = describe(workspace.run / "checkpoint", model.checkpoint)
-    app = make_app(model, about, serve.allowed_hosts(listening, is_loopback=True))
+    app = make_app(model, about, allowed_hosts(listening, is_loopback=True))
     client = TestClient(app, base_url=f"http://{named}:8000")
     assert client.get("/api/health").status_code == status
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from ray.train import Checkpoint
 
@@ -108,7 +107,9 @@ def configurations_to_compare(
         DataError: if these data do not have the rows of the comparison.
     """
     config = workspace.config
-    known = {_preparation(ComparedConfig(features=config.features, time_decay=config.time_decay)): data}
+    known = {
+        _preparation(ComparedConfig(features=config.features, time_decay=config.time_decay)): data
+    }
     for name, settings in config.compare.configurations.items():
         own = _preparation(settings)
         if own not in known:
@@ -191,7 +192,7 @@ def train_models(
 def _again(
     tasks: Sequence[TrainingTask], results: Sequence[TaskResult], finals: Sequence[PreparedDataset]
 ) -> list[TrainingTask]:
-    """The same tasks on the rows that include the validation rows, for the best number of epochs."""
+    """The same tasks on the rows that include the validation rows, for the best epochs."""
     return [
         replace(
             task,

@@ -1,4 +1,4 @@
-"""The stages before a model is trained, brought up to date when their results are asked for."""
+"""The stages before the final model, brought up to date when their results are asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from functools import cached_property
 
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.preprocess import ingest, preprocess
+from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
-from ray_jobs.tune import BestTrial, search
+from ray_jobs.stages.comparison import compare
+from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.stages.tuning import BestTrial, search
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,10 @@ class Stages:
     def best_trial(self) -> BestTrial:
         """Search: the configuration to train."""
         return search(self.workspace, self.prepared)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Comparison: models and baselines; fixed configurations need no search."""
+        is_fixed = bool(self.workspace.config.compare.configurations)
+        best_trial = None if is_fixed else self.best_trial
+        return compare(self.workspace, self.raw, self.prepared, best_trial)

@@ -93,9 +93,7 @@ class CompareInputs:
     def model_key(self, model: ComparedModel) -> str:
         """Fingerprint of everything that the result of one model depends on."""
         compare = self.compare
-        return key_of(
-            [model, self.data.final, compare.seeds, compare.score_test, self.num_workers]
-        )
+        return key_of([model, self.data.final, compare.seeds, compare.score_test, self.num_workers])
 
     def baseline(self, spec: BaselineSpec[Any]) -> BaselineInputs:
         """Everything that the result of one baseline depends on."""

@@ -71,7 +71,9 @@ def baseline_result(
         else (),
         predictions=tuple(
             write_predictions(name, _predict(baseline, data), data, folder)
-            for name, baseline in zip(_of_seeds(spec.name, inputs.seeds, len(scored)), scored, strict=True)
+            for name, baseline in zip(
+                _of_seeds(spec.name, inputs.seeds, len(scored)), scored, strict=True
+            )
         ),
     )
 

@@ -1,0 +1,80 @@
+"""Bring the data in and prepare them: features, splits, weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from foundation.console import heading
+from ingest import dataset as ingest_stage
+from ingest.dataset import RawData
+from ncf.data import prepare
+from ncf.data.dataset import PreparedDataset
+from ncf.data.prepare import PreparationConfig
+from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+def ingest(workspace: Workspace) -> RawData:
+    """MovieLens and TMDb -> raw tables; what is already there is not fetched again."""
+    config, started = workspace.config, time.monotonic()
+    with heading("ingest"):
+        raw = ingest_stage.ingest(
+            config.data,
+            config.tmdb,
+            workspace.storage,
+            say=lambda line: logger.info("   %s", line),
+            force=workspace.force,
+        )
+        for notice in raw.notices:
+            logger.info(f"   NOTE: {notice}")
+    workspace.took("ingest", raw.fingerprint, time.monotonic() - started)
+    return raw
+
+
+def preprocess(
+    workspace: Workspace, raw: RawData, *, train_on_validation: bool = False
+) -> PreparedDataset:
+    """Join, impute, de-skew, encode, split and weight, unless it was done before.
+
+    ``train_on_validation`` makes the data of the final model, whose vocabularies and scalers are
+    fitted on training and validation rows together.
+    """
+    config = workspace.config
+    preparation = PreparationConfig(
+        config.split,
+        config.features,
+        config.time_decay,
+        train_on_validation,
+        use_tmdb=bool(raw.tmdb_coverage),
+        split_folder=config.data.path,
+    )
+    key = fingerprint(raw.fingerprint, preparation.as_dict())
+    folder = workspace.prepared(key)
+    manifest = folder / "manifest.json"
+    name = "preprocess (training + validation)" if train_on_validation else "preprocess"
+    if manifest.exists() and not workspace.force:
+        logger.info(f"── {name}: unchanged since it was last done, skipped")
+        return PreparedDataset.open(folder.filesystem, folder.path)
+    started = time.monotonic()
+    with heading(name):
+        ensure_ray(config)
+        # Without a manifest the folder is what an interrupted run left.
+        folder.delete()
+        folder.make_folder()
+        prepared = prepare.prepare(
+            (raw.folder.filesystem, raw.folder.path),
+            (folder.filesystem, folder.path),
+            preparation,
+            key,
+        )
+        counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
+        logger.info(
+            f"   {counts} ratings; features: {', '.join(prepared.preprocessor.numeric_names)}"
+        )
+    record = "preprocess-refit" if train_on_validation else "preprocess"
+    workspace.took(record, key, time.monotonic() - started)
+    return prepared

@@ -46,8 +46,8 @@ def _rows(comparison: Comparison) -> str:
         return f"Test errors on {comparison.num_test:,} rows; {figures}."
     return (
         f"Errors on {comparison.num_validation:,} validation rows; {figures}. No test row was "
-        "read: this comparison is for choosing settings. Epochs may have been chosen on the same rows, "
-        "so expect higher errors on the test rows."
+        "read: this comparison is for choosing settings. Epochs may have been chosen on the same "
+        "rows, so expect higher errors on the test rows."
     )
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray.train import Checkpoint
 
 from foundation.storage import Storage
@@ -258,8 +257,8 @@ def with_weights_of(common: ComparedData, result: ModelResult, folder: Storage) 
     test = []
     for figures, name in zip(result.test, result.predictions, strict=True):
         table = (folder / name).read_table()
-        stars = Predictions.from_arrow(table).stars
-        predictions = Predictions(stars, (torch.from_numpy(stars) * common.test.weights).numpy())
+        stars = Predictions.from_arrow(table).stars.copy()  # tensors need memory of their own
+        predictions = Predictions(stars, stars * common.test.weights.numpy())
         test.append({**figures, "decayed": predictions.score(common.test).as_dict()["decayed"]})
         (folder / name).write_table(predictions.to_arrow(table["row"].to_numpy()))
     return replace(result, test=tuple(test))

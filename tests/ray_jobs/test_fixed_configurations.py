@@ -14,6 +14,7 @@ from ray_jobs.report.comparison import write_comparison_report
 from ray_jobs.results.comparison import Comparison, ModelResult
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import Stages
+from ray_jobs.stages.preparation import preprocess
 from tests.ray_jobs.small import job
 
 NAMES = ("plain", "year alone", "fading")
@@ -101,8 +102,6 @@ def assert_weights_are_those_of_the_comparison(of_all: Stages, found: Comparison
 
 def refitted_data(found: Stages) -> str:
     """Folder of the comparison's own data without validation rows."""
-    from ray_jobs.stages.preparation import preprocess
-
     workspace = Workspace(found.workspace.config)
     return preprocess(workspace, found.raw, train_on_validation=True).folder
 

@@ -12,7 +12,7 @@ from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
 from ray_jobs.report.writing import write
-from ray_jobs.results.across_folds import in_all
+from ray_jobs.results.across_folds import AcrossFolds, in_all
 from ray_jobs.results.comparison import METRICS, differences_table
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.stages.cross_validation import FoldErrors, Summary
@@ -84,11 +84,19 @@ def _differences_section(summary: Summary) -> ReportSection:
             *differences_blocks(pooled.differences, entries, pooled.num_users),
             Text(
                 "A user who is drawn brings the rows of all folds along. What other training rows "
-                "would have given is not accounted for: folds share most of theirs. The baseline, "
-                f"{pooled.baseline}, is the one with the lowest mean over folds of the RMSE on the "
-                "validation rows, if there are any."
+                "would have given is not accounted for: folds share most of theirs. "
+                f"{_compared_with(pooled)}"
             ),
         ),
+    )
+
+
+def _compared_with(pooled: AcrossFolds) -> str:
+    if pooled.against:
+        return f"All others are compared with {' and with '.join(pooled.against)}."
+    return (
+        f"The baseline, {pooled.baseline}, is the one with the lowest mean over folds of the RMSE "
+        "on the validation rows, if there are any."
     )
 
 

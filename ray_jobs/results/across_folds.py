@@ -60,7 +60,9 @@ class AcrossFolds:
     num_users: int
     """Users that have test rows in any fold."""
     differences: tuple[Difference, ...]
-    """RMSE and MAE of each pair; none if there is one user alone."""
+    """RMSE and MAE of each pair; none if there is only one user."""
+    against: tuple[str, ...] = ()
+    """Names that all others are compared with, as in the comparison of each fold."""
 
 
 def scale_of(comparisons: Sequence[Comparison]) -> str:
@@ -88,6 +90,8 @@ def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
     comparisons = [fold.comparison for fold in folds]
     scale, entries = scale_of(comparisons), in_all(comparisons)
     baseline = _best_baseline(comparisons, entries, scale)
+    names_in_all = [entry.name for entry in entries]
+    against = tuple(name for name in comparisons[0].against if name in names_in_all)
     users = [fold.integers("user_id") for fold in folds]
     rows = np.concatenate([fold.integers("row") for fold in folds])
     known = np.unique(np.concatenate(users))
@@ -98,12 +102,13 @@ def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
         num_rows=len(rows),
         num_repeated=len(rows) - len(np.unique(rows)),
         num_users=len(known),
-        # As in a comparison: the question is which loss is better, not which of its models.
+        # As in a comparison: the question is which method is better, not which of its models.
         differences=differences(
-            sums, pairs(entries, baseline), num_resamples=num_resamples, vary_seeds=True
+            sums, pairs(entries, baseline, against), num_resamples=num_resamples, vary_seeds=True
         )
         if sums
         else (),
+        against=against,
     )
 
 

@@ -164,7 +164,9 @@ def test_the_models_of_the_published_tables_are_those_of_their_files(path: Path)
     """What the tables call by the same name is the same model in every protocol."""
     found = load_config([str(path)], []).compare.configurations
     for name, settings in found.items():
+        if "decay" in path.stem:
+            continue  # changes of whatever configuration is named before it
         history = settings.model.history
         assert ("gaussian-process" in history.encoders) == name.startswith("Gaussian process")
         assert history.use_times == ("times" in name) or not history.encoders
-        assert settings.time_decay.apply_to == "none" or "years" in name
+        assert settings.time_decay.apply_to == "none"

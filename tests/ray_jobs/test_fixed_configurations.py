@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ray_jobs.results.comparison import Comparison, ModelResult
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import Stages
 from ray_jobs.stages.preparation import preprocess
-from tests.ray_jobs.small import job
+from tests.ray_jobs.small import DATA, job
+from tests.support import run_module
 
 NAMES = ("plain", "year alone", "fading")
 CONFIGURATIONS = {
@@ -219,3 +221,56 @@ def test_names_that_are_taken_or_unknown_are_refused(storage: Path) -> None:
         _ = Stages(taken).comparison
     with pytest.raises(ConfigError, match=r"against names 'bias', expected .*: global mean; damp"):
         _ = stages(storage, "plain", against=["bias"]).comparison
+
+
+def test_a_protocol_is_compared_by_its_command(tmp_path: Path) -> None:
+    """Files that extend others, as a user runs them, and the report that the command leaves."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "small.toml").write_text(
+        """
+        [model]
+        embedding_dim = 4
+        hidden_dims = [8]
+        [train]
+        epochs = 2
+        """
+    )
+    protocol = tmp_path / "protocol.toml"
+    protocol.write_text(
+        """
+        name = "protocol"
+        [compare]
+        seeds = [0]
+        baselines = []
+        resamples = 100
+        [compare.configurations]
+        "small" = { extends = "models/small.toml" }
+        "small, with biases" = { extends = "models/small.toml", model.biases = ["user", "movie"] }
+        """
+    )
+    data = DATA.model_dump(mode="json")["synthetic"]
+    settings = ["data.source=synthetic", "tmdb.enabled=false", f"storage={tmp_path / 'out'}"]
+    settings += [f"data.synthetic.{key}={value}" for key, value in data.items()]
+
+    done = run_module("ray_jobs.compare", settings, "--config", str(protocol))
+
+    assert done.code == 0, done.out + done.err
+    run = tmp_path / "out" / "runs" / "protocol"
+    found = Comparison.from_json(json.loads((run / "comparison.json").read_text()))
+    assert [e.name for e in found.entries] == ["global mean", "small", "small, with biases"]
+    # Without references, models are compared with the best baseline and with each other.
+    assert [(d.first, d.second) for d in found.assessment.differences if d.metric == "mae"] == [
+        ("small", "global mean"),
+        ("small, with biases", "global mean"),
+        ("small", "small, with biases"),
+    ]
+    # No search was made, although tune.num_trials has its default.
+    assert "tune" not in done.out
+    text = (run / "comparison.md").read_text()
+    value, _ = found.figure(found.entries[2], "rmse")
+    assert f"| small, with biases | 1 | {value:.4f} |" in text
+    assert "Each model has a fixed configuration" in text
+    assert (run / "plots" / "comparison.png").is_file()
+    refused = run_module("ray_jobs.pipeline", [*settings, "compare.score_test=false"])
+    assert refused.code == 2
+    assert "the report is on the final model's errors there" in refused.err

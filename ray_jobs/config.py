@@ -392,7 +392,7 @@ class JobConfig(Section):
         except ValidationError as error:
             reasons = "; ".join(problems(ExperimentConfig, error))
             is_a_rule = any(detail["type"] == "value_error" for detail in error.errors())
-            # What other keys may draw is not looked at: most such draws would be wasted trials.
+            # Combinations with other keys are not checked: most of such trials would be wasted.
             hint = (
                 f". A choice that is a table sets what belongs together: {{ {json.dumps(key)} = "
                 f'{json.dumps(value)}, "..." = ... }}'

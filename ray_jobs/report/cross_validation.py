@@ -57,7 +57,7 @@ def _errors_section(summary: Summary) -> ReportSection:
             Text(
                 "Each figure is the mean over training seeds; the last column is the mean "
                 "over folds, and their standard deviation. Folds share training rows, so "
-                "that deviation says how different they are, and is no error of the mean."
+                "that deviation shows how much folds differ; it is not an error of the mean."
             ),
             *(fold_table(folds, summary.errors, metric) for metric in METRICS),
         ),
@@ -74,7 +74,7 @@ def _differences_section(summary: Summary) -> ReportSection:
     )
     entries = in_all(list(summary.folds.values()))
     return ReportSection(
-        "Which differences are more than chance, over all folds",
+        "Significance of differences over all folds",
         (
             Text(
                 f"All {pooled.num_rows:,} test rows of all folds together, each predicted by the "
@@ -83,8 +83,8 @@ def _differences_section(summary: Summary) -> ReportSection:
             ),
             *differences_blocks(pooled.differences, entries, pooled.num_users),
             Text(
-                "A user who is drawn brings the rows of all folds along. What other training rows "
-                "would have given is not accounted for: folds share most of theirs. "
+                "The bootstrap draws a user with the user's rows of all folds. The variation "
+                "between training sets is not included, because folds share most of their rows. "
                 f"{_compared_with(pooled)}"
             ),
         ),

@@ -1,4 +1,4 @@
-"""The outcome of a comparison: what was scored, how well it did, and tables of it."""
+"""The result of a comparison: errors of every model, and tables of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ModelResult:
     detail: str
     kind: Kind
     test: tuple[dict[str, Any], ...]
-    """Test metrics of each seed; one for a baseline that draws nothing at random."""
+    """Test metrics of each seed; of a baseline without randomness, only one."""
     validation: tuple[dict[str, Any], ...]
     """Validation metrics of each seed; empty without a validation split."""
     best_epochs: tuple[int, ...] = ()
@@ -47,7 +47,7 @@ class ModelResult:
     ) -> tuple[float, float | None]:
         """Mean over seeds of a test metric, and its standard deviation if there are several.
 
-        ``scale`` is ``stars`` or ``decayed``; ``validation`` asks for the metric on the validation
+        ``scale`` is ``stars`` or ``decayed``. With ``validation``, the metric on the validation
         rows, if there are any.
         """
         of_seeds = (self.validation if validation else ()) or self.test
@@ -65,17 +65,16 @@ class Comparison:
     num_test: int
     """Test rows; 0 if none was read."""
     trials_per_loss: int
-    """Trials of the search that each loss had for itself; 0 if all share one configuration."""
+    """Trials of each loss's own search; 0 if all losses share one configuration."""
     refitted: bool
-    """Whether what was scored on the test rows was trained on the validation rows too."""
+    """Whether the models were trained again on the validation rows too before they were scored."""
     model: str
-    """The model that is looked at more closely: the best on the validation rows, or the first."""
+    """The model that the report shows in detail: the best on the validation rows, or the first."""
     baseline: str
-    """The baseline that the models are measured against: the best on the validation rows, or on
-    the test rows if there are no others."""
+    """The baseline that models are compared with: the best on the validation rows, or on the test
+    rows if there are no validation rows."""
     assessment: Assessment
-    """Whether differences are more than chance, and where the models err; empty without test
-    errors."""
+    """Differences with intervals, errors by slice and calibration; empty without test errors."""
     fixed: bool = False
     """Whether fixed configurations are compared, instead of losses."""
     against: tuple[str, ...] = ()
@@ -132,7 +131,7 @@ def pairs(
 
 
 def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
-    """``[S, N]`` predictions of each seed for the test rows, from the run's ``folder`` of them."""
+    """``[S, N]`` predictions of each seed for the test rows, read from the run's ``folder``."""
     tables = ((folder / name).read_table() for name in entry.predictions)
     return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
 
@@ -151,7 +150,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
-    """The differences of the RMSE for the console; those of the MAE are in the report."""
+    """Differences of the RMSE for the console; the report has those of the MAE."""
     result = Table(
         title="Differences of the RMSE; intervals and p corrected for "
         f"{len(differences)} comparisons, those of the MAE among them"

@@ -266,7 +266,7 @@ def _assessed(
     """The comparison, with what the predictions in ``folder`` tell about the models."""
     scale, compare, counts = inputs.scale, inputs.compare, inputs.data.selection.manifest.counts
     models = [entry for entry in entries if entry.kind == "model"]
-    # Without validation rows the first model is looked at: test rows must not choose among models.
+    # Without validation rows take the first model: test rows must not choose among models.
     model = _best(models, scale) if models[0].validation else models[0]
     baseline = _best([entry for entry in entries if entry.kind == "baseline"], scale)
     return Comparison(

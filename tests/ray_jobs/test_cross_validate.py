@@ -108,7 +108,8 @@ def test_fixed_configurations_are_compared_on_every_fold(
 ) -> None:
     files = "{" + ", ".join(f'{f}={{train=["{f}.train"], test=["{f}.test"]}}' for f in "ab") + "}"
     storage = tmp_path / "out"
-    configurations = '{small={model.embedding_dim=4}, "no year"={features.numeric=["train_ratings"]}}'
+    other = "features.numeric=['train_ratings']"
+    configurations = f'{{small={{model.embedding_dim=4}}, "no year"={{{other}}}}}'
 
     done = run_module(
         "ray_jobs.cross_validate",

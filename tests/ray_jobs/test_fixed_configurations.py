@@ -11,6 +11,8 @@ import pytest
 
 from foundation.errors import ConfigError
 from ncf.data.dataset import PreparedDataset
+from ray_jobs.config import JobConfig
+from ray_jobs.configurations import with_configurations
 from ray_jobs.report.comparison import write_comparison_report
 from ray_jobs.results.comparison import Comparison, ModelResult
 from ray_jobs.results.run import Workspace
@@ -43,8 +45,10 @@ COMPARE: dict[str, Any] = {
 
 def stages(storage: Path, *names: str, **compare: Any) -> Stages:
     """The stages of the comparison of these configurations, or of losses if there are none."""
-    sections = {"configurations": {n: CONFIGURATIONS[n] for n in names}, **COMPARE, **compare}
-    return Stages(Workspace(job(storage, **SETTINGS, compare=sections)))
+    values = job(storage, **SETTINGS, compare=COMPARE | compare).model_dump()
+    values["compare"]["configurations"] = {name: CONFIGURATIONS[name] for name in names}
+    config = JobConfig.model_validate(with_configurations(values, "a test"))
+    return Stages(Workspace(config))
 
 
 def named(comparison: Comparison, name: str) -> ModelResult:
@@ -53,11 +57,10 @@ def named(comparison: Comparison, name: str) -> ModelResult:
 
 
 def predictions(found: Stages, entry: ModelResult) -> np.ndarray:
-    """``[S, N]`` stars."""
+    """``[S, N]`` stars, in double precision as the scores are summed."""
     folder = found.workspace.paths.predictions
-    return np.stack(
-        [(folder / name).read_table()["stars"].to_numpy() for name in entry.predictions]
-    )
+    tables = [(folder / name).read_table() for name in entry.predictions]
+    return np.stack([table["stars"].to_numpy() for table in tables]).astype(np.float64)
 
 
 def test_configurations_are_compared_with_data_of_their_own(storage: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the model errs: on which rows, in which direction, and whether it means what it says."""
+"""Errors by kind of row, residuals and calibration."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _slices_tables(name: str, parts: tuple[Slice, ...]) -> Iterator[DataTable]:
 def residuals_section(
     workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, model: FinalModel
 ) -> ReportSection:
-    """Prediction minus truth of the model that is looked at closely, from its kept predictions."""
+    """Prediction minus rating of the comparison's best model, from its stored predictions."""
     learned_from = model.prepared if comparison.refitted else prepared
     columns = ["movie_index", "rating", "weight", "timestamp"]
     rows = learned_from.table("test", columns)
@@ -73,7 +73,7 @@ def residuals_section(
     blocks: list[Block] = [
         Text(
             f"Predictions minus ratings of {comparison.model} on the test rows, over all its "
-            f"training seeds, in {_unit(comparison)}: above 0 where it predicts too much."
+            f"training seeds, in {_unit(comparison)}: above 0 where predictions are too high."
         )
     ]
     for title, (way, remark) in ways.items():
@@ -84,11 +84,10 @@ def residuals_section(
 
 
 _REGRESSION = (
-    "The slope is regression to the mean, and no defect: a prediction is the mean of what such a "
-    "user may give to such a movie, so a rating that came out low was mostly expected to be "
-    "higher, and one that came out high, lower. It would be gone only if ratings could be "
-    "predicted without any error. Whether predictions mean what they say is told by their "
-    "calibration, which asks the other way round."
+    "The slope is regression to the mean and not a defect: a prediction is an expected rating, so "
+    "low ratings were mostly expected to be higher, and high ones lower. Only predictions without "
+    "any error would have no slope. Calibration, the mean rating given the prediction, shows "
+    "whether predictions are biased."
 )
 
 
@@ -118,7 +117,7 @@ def _residuals_of(
 
 
 def calibration_section(comparison: Comparison) -> ReportSection:
-    """Whether ratings come out as high as predicted."""
+    """Mean ratings given the predictions."""
     unit, calibrations = _unit(comparison), comparison.assessment.calibrations
     closer = {
         c.model: c for c in calibrations if c.model in (comparison.model, comparison.baseline)
@@ -127,10 +126,9 @@ def calibration_section(comparison: Comparison) -> ReportSection:
         "Calibration",
         (
             Text(
-                f"Test predictions by tenths of their height, in {unit}: do ratings come out as "
-                "high as predicted? The expected error is the mean distance between the two; slope "
-                "and intercept are those of the line through ratings over predictions, 1 and 0 at "
-                "best."
+                f"Test predictions by tenths of their size, in {unit}, with the mean rating of "
+                "each tenth. The expected error is the mean distance between the two. Slope and "
+                "intercept are those of the regression of ratings on predictions, 1 and 0 at best."
             ),
             _calibration_plot(closer, unit),
             _calibration_table(calibrations),

@@ -81,12 +81,12 @@ def test_the_report_says_for_how_many_comparisons_it_corrects() -> None:
 
     assert "for all 10 comparisons at once (Bonferroni)" in text
     assert text.count("| l1, mean − bias |") == 2
-    assert "The mean of seeds counts as the one model that it is" in text
-    assert "what other training seeds might have given comes on top" in text
+    assert "A mean of seeds counts as one model" in text
+    assert "the variation between training seeds is included" in text
     alone = tuple(replace(e, test=e.test[:1]) for e in ENTRIES[:3])
     text = told(alone, pairs(alone, "bias"))
     assert "for all 2 comparisons at once" in text
-    assert "The mean of seeds" not in text
+    assert "A mean of seeds" not in text
     assert "With one training seed each" in text
 
 
@@ -94,5 +94,5 @@ def test_without_differences_nothing_is_claimed() -> None:
     blocks = tuple(differences_blocks((), ENTRIES, 1))
 
     text = Report("A run", (), (), (ReportSection("Differences", blocks),)).markdown("plots")
-    assert "one user alone in the test rows: nothing can be said" in text
+    assert "The test rows have only one user, so differences cannot be tested" in text
     assert "Bonferroni" not in text

@@ -39,7 +39,7 @@ from ingest.config import DataConfig, TmdbConfig  # noqa: E402
 from ingest.dataset import prepare_tables  # noqa: E402
 from ingest.tmdb.crawl import crawl  # noqa: E402
 from ingest.tmdb.credentials import Credentials  # noqa: E402
-from ingest.tmdb.progress import PlainView  # noqa: E402
+from ingest.tmdb.progress import LogView  # noqa: E402
 from ingest.tmdb.shards import Shards  # noqa: E402
 
 SHARED: Final = REPOSITORY.parent / "shared"
@@ -49,10 +49,6 @@ CONCURRENCY: Final = 32
 TURNS: Final = 5
 RATE: Final = 40.0
 Result = dict[str, Any]
-
-
-def silent(_: str) -> None:
-    """Print nothing."""
 
 
 @contextlib.contextmanager
@@ -102,15 +98,14 @@ def some_movies(folder: Path, count: int | None) -> Path:
 def crawl_all(url: str, source: Path, folder: Path, rate: float) -> Result:
     """Crawl ``source``, then merge; wall and CPU seconds of each."""
     config = TmdbConfig(base_url=url, requests_per_second=rate, concurrency=CONCURRENCY)
-    tables, _ = prepare_tables(DataConfig(path=str(source)), Storage.at(folder) / "raw", silent)
-    target = Storage.at(folder) / "raw" / tables.name
+    target = prepare_tables(DataConfig(path=str(source)), Storage.at(folder) / "raw").folder
     links = (target / "links.parquet").read_table()
     ids = links["movie_id"].to_numpy()
     shards = Shards(target)
     credentials = Credentials.from_environ(ENVIRON)
     assert credentials is not None
     started = time.perf_counter(), time.process_time()
-    summary = asyncio.run(crawl(links, ids, shards, config, credentials, PlainView(silent)))
+    summary = asyncio.run(crawl(links, ids, shards, config, credentials, LogView()))
     crawled = time.perf_counter(), time.process_time()
     shards.merge(ids)
     merged = time.perf_counter(), time.process_time()

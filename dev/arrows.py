@@ -31,7 +31,9 @@ PACKAGES: Final = tuple(BELOW)
 
 LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "ingest": (
-        ("config", "errors"),
+        ("errors", "releases"),
+        ("registry",),
+        ("config",),
         ("manifest", "progress"),
         ("sources", "tmdb"),
         ("loopback",),

@@ -1,6 +1,6 @@
 """What ``ingest``, ``ncf`` and ``ray_jobs`` share: storage, configuration files, the command line,
-the console, errors, the Parquet contract, hashing and locks. It imports none of them, and neither
-Ray nor PyTorch."""
+the console, errors, the Parquet contract, registries, hashing and locks. It imports none of them,
+and neither Ray nor PyTorch."""
 
 __all__ = [
     "cli",
@@ -9,6 +9,7 @@ __all__ = [
     "errors",
     "hashing",
     "lock",
+    "registry",
     "schemas",
     "storage",
 ]

@@ -50,6 +50,24 @@ def log_to_console() -> None:
         logger.propagate = False
 
 
+@contextmanager
+def log_to_stderr(name: str) -> Iterator[None]:
+    """Print what a package logs from level INFO up to stderr, as it is, and nowhere else.
+
+    For programs whose result is what they print to stdout. At the end of the block the logger is as
+    before.
+    """
+    logger = logging.getLogger(name)
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [logging.StreamHandler()], False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
+
+
 def has_colours() -> bool:
     """Whether stdout and stderr are terminals, and the user has not set ``NO_COLOR``."""
     return all(console.is_terminal and not console.no_color for console in (_out, _err))

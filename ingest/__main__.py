@@ -1,9 +1,10 @@
-"""Command line of the ingester: ``python -m ingest movielens | tmdb | synthetic``."""
+"""Command line of the ingester: ``python -m ingest ratings | tmdb | synthetic``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +15,23 @@ import pyarrow as pa
 
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser, nearest, positive
 from foundation.config import Section, apply_overrides, build, keys, read_configs
+from foundation.console import log_to_stderr
 from foundation.errors import ConfigError, MovieRatingsError
 from foundation.storage import Storage
 from ingest import dataset
 from ingest.config import DataConfig, TmdbConfig
 from ingest.dataset import RawData
-from ingest.manifest import TablesManifest, read_tables_manifest
-from ingest.progress import Say
-from ingest.sources import registry
+from ingest.manifest import read_tables_manifest
+from ingest.registry import SYNTHETIC, meanings
+from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.crawl import CrawlSummary
 from ingest.tmdb.shards import Shards
 
 _PROG: Final = "python -m ingest"
+_PACKAGE: Final = "ingest"
+
+# By name, because the name of this module is __main__ when it is run.
+logger = logging.getLogger(_PACKAGE)
 
 
 class Settings(Section):
@@ -38,32 +44,28 @@ class Settings(Section):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did: for people, for programs, and for the shell."""
+    """What a command did: as text, as JSON, and as an exit code."""
 
     lines: tuple[str, ...]
     values: dict[str, Any]
     code: int = DONE
 
 
-def main(
-    argv: Sequence[str] | None = None,
-    environ: Mapping[str, str] = os.environ,
-    say: Say = dataset.say_on_stderr,
-) -> int:
-    """Run one command; the exit code."""
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command; the exit code. The result goes to stdout, everything else to stderr."""
     options = parser().parse_args(argv)
-    try:
-        settings = load_settings(options)
-        outcome = _run(options, settings, environ, say)
-    except ConfigError as error:
-        say(f"ingest: {error}")
-        return WRONG_USAGE
-    except MovieRatingsError as error:
-        say(f"ingest: {error}")
-        return FAILED
-    except KeyboardInterrupt:
-        say("ingest: interrupted. What was fetched is kept; run again to go on.")
-        return INTERRUPTED
+    with log_to_stderr(_PACKAGE):
+        try:
+            outcome = _run(options, load_settings(options), environ)
+        except ConfigError as error:
+            logger.error("ingest: %s", error)
+            return WRONG_USAGE
+        except MovieRatingsError as error:
+            logger.error("ingest: %s", error)
+            return FAILED
+        except KeyboardInterrupt:
+            logger.error("ingest: interrupted. What was fetched is kept; run again to continue.")
+            return INTERRUPTED
     text = json.dumps(outcome.values, indent=2) if options.json else "\n".join(outcome.lines)
     sys.stdout.write(f"{text}\n")
     return outcome.code
@@ -90,33 +92,29 @@ def load_settings(options: argparse.Namespace) -> Settings:
     if options.storage:
         values["storage"] = options.storage
     if options.command == "synthetic":
-        values["data"] = {**values.get("data", {}), "source": registry.SYNTHETIC}
+        values["data"] = {**values.get("data", {}), "source": SYNTHETIC}
     return build(Settings, values, ", ".join(options.config) or "the command line")
 
 
-def _run(
-    options: argparse.Namespace, settings: Settings, environ: Mapping[str, str], say: Say
-) -> Outcome:
+def _run(options: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> Outcome:
     storage = Storage.at(settings.storage)
     if getattr(options, "purge", False):
         return _purge(storage, dry_run=options.dry_run)
     if options.dry_run:
         return _dry_run(options, settings, storage)
-    if options.command == "movielens":
-        return _movielens(options, settings, storage, say)
     if options.command == "tmdb":
-        return _tmdb(options, settings, storage, environ, say)
-    return _synthetic(options, settings, storage, say)
+        return _tmdb(options, settings, storage, environ)
+    return _ratings(options, settings, storage)
 
 
-def _movielens(
-    options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
-) -> Outcome:
-    tables, notices = dataset.prepare_tables(
-        settings.data, storage / "raw", say, force=options.force
-    )
-    folder = storage / "raw" / tables.name
-    return _described(dataset.finish(folder, tables, settings.tmdb, notices))
+def _ratings(options: argparse.Namespace, settings: Settings, storage: Storage) -> Outcome:
+    """Read the tables, and the TMDb records of a source that brings its own."""
+    tables = dataset.prepare_tables(settings.data, storage / "raw", force=options.force)
+    summary: CrawlSummary | None = None
+    notices: tuple[str, ...] = ()
+    if dataset.uses_tmdb(tables, settings.tmdb, None):
+        summary, notices = dataset.crawl_dataset(tables, settings.tmdb, None)
+    return _described(dataset.finish(tables, settings.tmdb, notices), summary)
 
 
 def _tmdb(
@@ -124,31 +122,15 @@ def _tmdb(
     settings: Settings,
     storage: Storage,
     environ: Mapping[str, str],
-    say: Say,
 ) -> Outcome:
-    """Crawl; the tables are brought in first if they are not there."""
+    """Fetch TMDb's records; the tables are read first if they are missing."""
     wanted = settings.tmdb.model_copy(update={"enabled": True})
     credentials = dataset.credentials_for(settings.data, wanted, environ)
-    tables, notices = dataset.prepare_tables(settings.data, storage / "raw", say)
-    folder = storage / "raw" / tables.name
-    summary, found = dataset.crawl_dataset(
-        folder, tables, wanted, credentials, say, limit=options.limit, refetch=options.force
+    tables = dataset.prepare_tables(settings.data, storage / "raw")
+    summary, notices = dataset.crawl_dataset(
+        tables, wanted, credentials, limit=options.limit, refetch=options.force
     )
-    return _described(dataset.finish(folder, tables, wanted, notices + found), summary)
-
-
-def _synthetic(
-    options: argparse.Namespace, settings: Settings, storage: Storage, say: Say
-) -> Outcome:
-    tables, notices = dataset.prepare_tables(
-        settings.data, storage / "raw", say, force=options.force
-    )
-    folder = storage / "raw" / tables.name
-    summary = None
-    if dataset.uses_tmdb(tables, settings.tmdb, None):
-        summary, found = dataset.crawl_dataset(folder, tables, settings.tmdb, None, say)
-        notices += found
-    return _described(dataset.finish(folder, tables, settings.tmdb, notices), summary)
+    return _described(dataset.finish(tables, wanted, notices), summary)
 
 
 def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
@@ -162,6 +144,8 @@ def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
         "movies": data.num_movies,
         "tmdb": data.tmdb_coverage,
         "fingerprint": data.fingerprint,
+        "licence": data.licence,
+        "attribution": list(data.attribution),
         "notices": list(data.notices),
         "crawl": asdict(summary) if summary else None,
         "failures": Shards(data.folder).failures(),
@@ -172,6 +156,7 @@ def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
         f"ratings    {data.num_ratings:,} by {data.num_users:,} users",
         f"movies     {data.num_movies:,}",
         f"TMDb       {coverage or 'no records'}",
+        f"licence    {data.licence}",
         *(f"note       {notice}" for notice in data.notices),
     )
     failed = summary is not None and summary.failed > 0
@@ -179,8 +164,8 @@ def _described(data: RawData, summary: CrawlSummary | None = None) -> Outcome:
 
 
 def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) -> Outcome:
-    """What would be done, without asking anybody and without writing."""
-    name = registry.name_of(settings.data)
+    """What would be done, without requests and without writing."""
+    name = name_of(settings.data)
     folder = storage / "raw" / name
     tables = read_tables_manifest(folder)
     values: dict[str, Any] = {
@@ -191,7 +176,7 @@ def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) 
     }
     lines = [f"data set   {name} in {folder}", f"tables     {values['tables']}"]
     if tables and options.command == "tmdb":
-        pending = _pending(options, settings, folder, tables)
+        pending = _pending(options, settings, folder)
         values["tmdb"] = pending
         lines += [f"{key:<10} {value:,}" for key, value in pending.items()]
     elif options.command == "tmdb":
@@ -199,19 +184,19 @@ def _dry_run(options: argparse.Namespace, settings: Settings, storage: Storage) 
     return Outcome(tuple(lines), values)
 
 
-def _pending(
-    options: argparse.Namespace, settings: Settings, folder: Storage, tables: TablesManifest
-) -> dict[str, int]:
+def _pending(options: argparse.Namespace, settings: Settings, folder: Storage) -> dict[str, int]:
+    """Movies by the state of their TMDb records, and how many would be fetched."""
     standing = dataset.standing(folder, settings.tmdb, refetch=options.force)
     to_fetch = len(standing.pending[: options.limit])
     rate = settings.tmdb.requests_per_second
+    is_local = selected_class(settings.data).has_tmdb_records
     return {
         "fresh": len(standing.fresh),
         "stale": len(standing.stale),
         "failed": len(standing.failed),
         "untried": len(standing.untried),
         "to_fetch": to_fetch,
-        "seconds": 0 if tables.synthetic else round(to_fetch / rate),
+        "seconds": 0 if is_local else round(to_fetch / rate),
     }
 
 
@@ -223,8 +208,8 @@ def _purge(storage: Storage, *, dry_run: bool) -> Outcome:
     lines = lines or [f"no TMDb records under {storage / 'raw'}"]
     if purged:
         lines.append(
-            "Prepared data, checkpoints and reports made from them are not touched; remove them "
-            "yourself if TMDb's terms ask you to."
+            "Prepared data, checkpoints and reports made from them are kept; delete them yourself "
+            "if TMDb's terms require it."
         )
     return Outcome(tuple(lines), {"purged": purged, "dry_run": dry_run})
 
@@ -236,25 +221,27 @@ def parser() -> Parser:
     """The command line."""
     result = Parser(
         _PROG,
-        "Bring MovieLens ratings and TMDb records into Parquet. COMMAND --help lists the options "
+        "Read ratings and TMDb records and write them as Parquet. COMMAND --help lists the options "
         "of a command.",
-        ("movielens --config configs/protocols/losses.toml", "tmdb --dry-run", "synthetic --json"),
+        ("ratings --config configs/protocols/losses.toml", "tmdb --dry-run", "synthetic --json"),
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _command(
         commands.add_parser,
-        "movielens",
-        "read a MovieLens release, downloaded if need be, or a folder of your own",
+        "ratings",
+        "read the ratings of a data source, downloaded if necessary",
         (
             "--config configs/protocols/losses.toml",
             "--set data.source=ml-1m --set data.path=FOLDER",
         ),
         force="read the files again even if they have not changed",
+        details=f"data.source is one of these: {meanings()}.",
+        aliases=("movielens",),
     )
     tmdb = _command(
         commands.add_parser,
         "tmdb",
-        "fetch the TMDb record of each movie, going on where it stopped",
+        "fetch the TMDb record of each movie, continuing an earlier crawl",
         ("--dry-run", "--limit 100 --set tmdb.requests_per_second=20", "--purge"),
         force="fetch every record again, whatever its age",
     )
@@ -267,7 +254,7 @@ def parser() -> Parser:
     _command(
         commands.add_parser,
         "synthetic",
-        "generate a MovieLens- and TMDb-shaped data set whose truth is known",
+        "generate a MovieLens- and TMDb-shaped data set whose true model is known",
         ("", "--storage FOLDER --set data.synthetic.num_ratings=100000"),
         force="generate the data again even if the settings have not changed",
     )
@@ -281,13 +268,16 @@ def _command(
     examples: tuple[str, ...],
     *,
     force: str,
+    details: str = "",
+    aliases: tuple[str, ...] = (),
 ) -> Parser:
-    """A command with the options that all have."""
+    """A command with the options that all commands have."""
     result = add_parser(
         name,
         help=purpose,
-        purpose=f"{purpose[0].upper()}{purpose[1:]}.",
+        purpose=f"{purpose[0].upper()}{purpose[1:]}. {details}",
         examples=examples,
+        aliases=aliases,
     )
     result.add_argument(
         "--config",
@@ -309,7 +299,7 @@ def _command(
     )
     result.add_argument("--force", action="store_true", help=force)
     result.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
     )
     result.add_argument("--json", action="store_true", help="print the summary as JSON")
     return result

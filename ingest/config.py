@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from foundation.config import Section
+from ingest.registry import AUTO, SOURCES, meanings
 
-Source = Literal[
-    "auto",
-    "synthetic",
-    "folder",
-    "ml-latest-small",
-    "ml-latest",
-    "ml-32m",
-    "ml-25m",
-    "ml-20m",
-    "ml-10m",
-    "ml-1m",
-    "ml-100k",
-]
+if TYPE_CHECKING:
+    SourceName = str
+else:
+    # Names are checked, and listed in messages, as those of any other choice.
+    SourceName = Literal[(AUTO, *SOURCES)]
+
+_SOURCE: Final = f"Where the ratings come from. {meanings()}."
 
 
 class SyntheticConfig(Section):
@@ -43,23 +38,20 @@ class SyntheticConfig(Section):
 class DataConfig(Section):
     """Which ratings to train on."""
 
-    source: Source = "auto"
-    """A MovieLens release, ``folder`` (one's own ratings.csv and movies.csv in ``path``),
-    ``synthetic``, or ``auto``: ml-latest-small from ``path`` if that is set, else downloaded, else
-    synthetic."""
+    source: Annotated[SourceName, Field(description=_SOURCE)] = AUTO
     path: str = ""
-    """Local folder that holds the release's files; nothing is downloaded if it is set."""
+    """Local folder, or zip archive, with the files of the source; nothing is downloaded if it is
+    set."""
     download_url: str = "https://files.grouplens.org/datasets/movielens"
-    """Where releases are downloaded from, without the final slash and file name."""
+    """Where MovieLens releases are downloaded from, without the final slash and file name."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """Shape of the generated data set."""
 
     @model_validator(mode="after")
-    def _a_folder_is_named(self) -> Self:
-        if self.source == "folder" and not self.path:
-            raise ValueError(
-                'source = "folder" needs data.path, the folder with ratings.csv and movies.csv'
-            )
+    def _a_path_is_set(self) -> Self:
+        entry = SOURCES.get(self.source)
+        if entry is not None and entry.path is not None and not self.path:
+            raise ValueError(f'source = "{self.source}" needs data.path, {entry.path}')
         return self
 
 
@@ -73,21 +65,21 @@ class TmdbConfig(Section):
     requests_per_second: Annotated[float, Field(gt=0)] = 40.0
     """Pace of requests; TMDb documents a ceiling around 40."""
     concurrency: Annotated[int, Field(ge=1)] = 32
-    """Requests under way at once."""
+    """Largest number of simultaneous requests."""
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
-    """Longest wait for one answer, body included."""
+    """Longest time until an answer is complete, body included."""
     max_attempts: Annotated[int, Field(ge=1)] = 6
-    """Tries for one record before it is set down as failed."""
+    """Tries for one record before it is recorded as failed."""
     give_up_after_s: Annotated[float, Field(gt=0)] = 120.0
-    """A run ends when TMDb has not answered usefully for this long, or asks for a longer pause."""
+    """A crawl ends when no request has succeeded for this long, or TMDb asks for a longer pause."""
     find_by_imdb_id: bool = True
     """Look a movie up by its IMDb id where its TMDb id is absent or unknown to TMDb."""
     max_age_days: Annotated[float, Field(gt=0)] = 180.0
     """Records older than this are fetched again; TMDb's terms allow six months."""
     part_size: Annotated[int, Field(ge=1)] = 1000
-    """Records that are held in memory, at most, before they are written."""
+    """Largest number of records that are held in memory before they are written."""
     part_interval_s: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds after which they are written even if they are fewer: what a crash can lose."""
+    """Longest time between writes, however few records wait: a crash loses no more than this."""
 
     @property
     def is_unencrypted(self) -> bool:

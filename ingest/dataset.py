@@ -1,14 +1,14 @@
-"""The ingest stage: MovieLens tables and TMDb records of one data set, in one raw folder.
+"""The ingest stage: the tables and TMDb records of one data set, in one raw folder.
 
-``ingest`` is what the training jobs call; the steps are separate for the command line. Each step is
-skipped if its result is there and its inputs have not changed, and none harms an older result
-before the new one is whole.
+``ingest`` is what the training jobs call; the command line calls its steps one by one. A step is
+skipped if its result exists and its inputs have not changed, and replaces an older result only once
+the new one is complete.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,27 +25,28 @@ from foundation.lock import locked
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS, TMDB
 from foundation.storage import Storage
 from ingest import loopback
-from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
+from ingest.config import DataConfig, TmdbConfig
 from ingest.manifest import (
     DATASET_FILE,
-    MOVIELENS_CITATION,
     TABLES_FILE,
     TMDB_ATTRIBUTION,
     DatasetManifest,
     TablesManifest,
     read_tables_manifest,
 )
-from ingest.progress import Say
-from ingest.sources import registry
-from ingest.sources.registry import Source
-from ingest.sources.synthetic import SyntheticData, SyntheticTmdb
+from ingest.releases import Size
+from ingest.sources.base import Source, Written
+from ingest.sources.selection import open_source, selected_class
 from ingest.tmdb import aio, progress
 from ingest.tmdb.crawl import CrawlSummary, crawl
 from ingest.tmdb.credentials import HOW_TO_GET_A_TOKEN, Credentials
 from ingest.tmdb.shards import TABLE, Shards, Standing, utc_now
 
+logger = logging.getLogger(__name__)
+
 _TABLES = {"ratings": RATINGS, "movies": MOVIES, "links": LINKS, "tags": TAGS}
-_LOOPBACK_RATE = 1e6  # requests per second: no limit, on one's own machine
+_ROWS_AT_A_TIME = 1_000_000
+_LOOPBACK_RATE = 1e6  # requests per second: no limit on this machine
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,34 @@ class RawData:
     """A raw data set on disk."""
 
     folder: Storage
-    """``raw/<name>/``, with the files that ``schemas`` describes."""
+    """``raw/<name>/``, with the files that ``foundation.schemas`` describes."""
     name: str
     synthetic: bool
     fingerprint: str
-    """SHA-256 over the content of all tables; when TMDb records were fetched does not count."""
+    """SHA-256 of the content of all tables, without the times at which records were fetched."""
     num_ratings: int
     num_users: int
     num_movies: int
     tmdb_coverage: dict[str, int]
     """Movies by status (ok, missing, failed); empty if TMDb was not used."""
     notices: tuple[str, ...]
+    """What the user must be told, ``attribution`` last."""
+    attribution: tuple[str, ...]
+    """Texts that must be shown wherever the data are used: those of the source, and TMDb's."""
+    licence: str
+    """The terms of the ratings."""
+
+
+@dataclass(frozen=True)
+class RawTables:
+    """The four tables of a source on disk."""
+
+    folder: Storage
+    """``raw/<name>/``."""
+    source: Source
+    manifest: TablesManifest
+    notices: tuple[str, ...]
     """What the user must be told."""
-
-
-def say_on_stderr(text: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def ingest(
@@ -79,10 +90,9 @@ def ingest(
     storage: Storage,
     *,
     environ: Mapping[str, str] = os.environ,
-    say: Say = say_on_stderr,
     force: bool = False,
 ) -> RawData:
-    """Bring one data set into ``storage``/raw/<name>/.
+    """Write one data set to ``storage``/raw/<name>/.
 
     ``force`` reads or generates the tables again even if nothing has changed; TMDb records stay.
 
@@ -90,80 +100,85 @@ def ingest(
         MovieRatingsError: with a message for the user.
     """
     credentials = credentials_for(data, tmdb, environ)
-    tables, notices = prepare_tables(data, storage / "raw", say, force=force)
-    folder = storage / "raw" / tables.name
+    tables = prepare_tables(data, storage / "raw", force=force)
+    notices: tuple[str, ...] = ()
     if uses_tmdb(tables, tmdb, credentials):
-        _, found = crawl_dataset(folder, tables, tmdb, credentials, say)
-        notices += found
-    return finish(folder, tables, tmdb, notices)
+        _, notices = crawl_dataset(tables, tmdb, credentials)
+    return finish(tables, tmdb, notices)
 
 
 def credentials_for(
     data: DataConfig, tmdb: TmdbConfig, environ: Mapping[str, str]
 ) -> Credentials | None:
-    """The user's TMDb credential, if it is wanted and there is one.
+    """The user's TMDb credential, if it is needed and set.
 
     Raises:
-        ConfigError: if TMDb is switched on but there is none, or it is in the wrong variable.
+        ConfigError: if TMDb is switched on but no credential is set, or it is in the wrong
+            variable.
     """
-    if tmdb.enabled is False or data.source == registry.SYNTHETIC:
+    if tmdb.enabled is False or selected_class(data).has_tmdb_records:
         return None
     credentials = Credentials.from_environ(environ)
     if tmdb.enabled is True and credentials is None:
         raise ConfigError(
             "tmdb.enabled is true, but there is no TMDb token in the environment. "
-            f"{HOW_TO_GET_A_TOKEN} Or go without with --set tmdb.enabled=false."
+            f"{HOW_TO_GET_A_TOKEN} Or do without TMDb: --set tmdb.enabled=false."
         )
     return credentials
 
 
-def uses_tmdb(tables: TablesManifest, tmdb: TmdbConfig, credentials: Credentials | None) -> bool:
+def uses_tmdb(tables: RawTables, tmdb: TmdbConfig, credentials: Credentials | None) -> bool:
     """Whether records are to be fetched."""
-    return tmdb.enabled is not False and (tables.synthetic or credentials is not None)
+    return tmdb.enabled is not False and (tables.source.has_tmdb_records or credentials is not None)
 
 
-# -- MovieLens -------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
-def prepare_tables(
-    data: DataConfig, raw: Storage, say: Say, *, force: bool = False
-) -> tuple[TablesManifest, tuple[str, ...]]:
-    """Write the MovieLens tables, unless those on disk are current; what to tell the user.
+def prepare_tables(data: DataConfig, raw: Storage, *, force: bool = False) -> RawTables:
+    """Write the four tables, unless those on disk are current.
 
     Raises:
-        MovieRatingsError: if they cannot be had; what was on disk before is untouched then.
+        MovieRatingsError: if they cannot be read; older tables on disk are then untouched.
     """
-    source, notices = registry.choose(data, raw, say)
+    source, notices = open_source(data, raw)
     folder = raw / source.name
-    stamp = source.stamp
+    version = source.version
     current = read_tables_manifest(folder)
-    if current is not None and current.source == stamp and not force and _complete(folder):
-        say(f"{source.name}: {current.num_ratings:,} ratings, unchanged")
-        return current, notices + current.notices
-    say(f"{source.name}: reading the ratings")
+    if current is not None and current.source == version and not force and _complete(folder):
+        logger.info("%s: %s ratings, unchanged", source.name, f"{current.num_ratings:,}")
+        return _tables(folder, source, current, notices)
+    logger.info("%s: reading the ratings", source.name)
     with locked(folder):
-        tables = _write_tables(source, stamp, folder)
-    say(
-        f"{tables.name}: {tables.num_ratings:,} ratings by {tables.num_users:,} users of "
-        f"{tables.num_movies:,} movies"
+        written = _write_tables(source, version, folder)
+    logger.info(
+        f"{written.name}: {written.num_ratings:,} ratings by {written.num_users:,} users of "
+        f"{written.num_movies:,} movies"
     )
-    return tables, notices + tables.notices
+    return _tables(folder, source, written, notices)
+
+
+def _tables(
+    folder: Storage, source: Source, manifest: TablesManifest, notices: tuple[str, ...]
+) -> RawTables:
+    size = Size(manifest.num_ratings, manifest.num_users, manifest.num_movies)
+    return RawTables(folder, source.identified(size), manifest, notices + manifest.notices)
 
 
 def _complete(folder: Storage) -> bool:
     return all((folder / f"{name}.parquet").exists() for name in _TABLES)
 
 
-def _write_tables(source: Source, stamp: dict[str, object], folder: Storage) -> TablesManifest:
-    """Write all tables aside, then put them in place."""
+def _write_tables(source: Source, version: dict[str, object], folder: Storage) -> TablesManifest:
+    """Write all tables to a folder of their own, then move them into place."""
     staging = folder / ".staging"
     staging.delete()
     staging.make_folder()
     try:
         written = source.write(staging)
-        manifest = _describe(source, stamp, staging, written)
-        _forget_outdated_records(folder, staging, synthetic=manifest.synthetic)
-        # From here to the new manifests the folder counts as not ingested.
+        manifest = _describe(source, version, staging, written)
+        _forget_outdated_records(folder, staging, all_of_them=source.has_tmdb_records)
+        # From here until the new manifests are written, the folder counts as not ingested.
         for file in (DATASET_FILE, TABLES_FILE):
             (folder / file).delete()
         for name in _TABLES:
@@ -175,19 +190,19 @@ def _write_tables(source: Source, stamp: dict[str, object], folder: Storage) -> 
 
 
 def _describe(
-    source: Source, stamp: dict[str, object], folder: Storage, written: registry.Written
+    source: Source, version: dict[str, object], folder: Storage, written: Written
 ) -> TablesManifest:
     parts = {
         name: hashing.of_file(folder / f"{name}.parquet", schema.names)
         for name, schema in _TABLES.items()
     }
-    users = (folder / "ratings.parquet").read_table(["user_id"])["user_id"]
+    num_ratings, num_users = _count_ratings(folder / "ratings.parquet")
     return TablesManifest(
         name=source.name,
-        source=stamp,
-        synthetic=isinstance(source, registry.SyntheticSource),
-        num_ratings=len(users),
-        num_users=pc.count_distinct(users).as_py(),
+        source=version,
+        synthetic=source.is_synthetic,
+        num_ratings=num_ratings,
+        num_users=num_users,
         num_movies=_count_rows(folder / "movies.parquet"),
         num_tags=_count_rows(folder / "tags.parquet"),
         fingerprint=hashing.combined(parts),
@@ -196,19 +211,29 @@ def _describe(
     )
 
 
+def _count_ratings(file: Storage) -> tuple[int, int]:
+    """Number of ratings and of distinct users, read in batches."""
+    users = pa.array([], pa.int64())
+    with file.filesystem.open_input_file(file.path) as stream:
+        parquet = pq.ParquetFile(stream)
+        for batch in parquet.iter_batches(_ROWS_AT_A_TIME, columns=["user_id"]):
+            users = pc.unique(pa.chunked_array([users, pc.unique(batch.column(0))]))
+        return parquet.metadata.num_rows, len(users)
+
+
 def _count_rows(file: Storage) -> int:
     return int(pq.read_metadata(file.path, filesystem=file.filesystem).num_rows)
 
 
-def _forget_outdated_records(folder: Storage, staging: Storage, *, synthetic: bool) -> None:
-    """Drop TMDb records that belong to other ids, or another synthetic world, than the new tables.
+def _forget_outdated_records(folder: Storage, staging: Storage, *, all_of_them: bool) -> None:
+    """Delete TMDb records whose ids differ from those of the new tables, or all of them.
 
-    It happens before the new tables are in place: after a crash the comparison is simply repeated.
+    This happens before the new tables are in place, so that a crash only repeats the comparison.
     """
     shards = Shards(folder)
     if not shards.files():
         return
-    if synthetic:
+    if all_of_them:
         shards.purge()
         return
     old_file = folder / "links.parquet"
@@ -229,9 +254,9 @@ def _links_by_movie(file: Storage) -> dict[int, tuple[str | None, int | None]]:
 
 
 def standing(folder: Storage, tmdb: TmdbConfig, *, refetch: bool = False) -> Standing:
-    """How the movies of the data set in ``folder`` stand with TMDb.
+    """Which movies of the data set in ``folder`` have current, old, failed or no TMDb records.
 
-    ``refetch`` takes every record for stale.
+    ``refetch`` counts every record as too old.
     """
     return Shards(folder).standing(
         _movie_ids(folder),
@@ -242,25 +267,26 @@ def standing(folder: Storage, tmdb: TmdbConfig, *, refetch: bool = False) -> Sta
 
 
 def crawl_dataset(
-    folder: Storage,
-    tables: TablesManifest,
+    tables: RawTables,
     tmdb: TmdbConfig,
     credentials: Credentials | None,
-    say: Say,
     *,
     limit: int | None = None,
     refetch: bool = False,
 ) -> tuple[CrawlSummary | None, tuple[str, ...]]:
-    """Fetch what is missing, failed or stale; at most ``limit`` movies.
+    """Fetch missing, failed and old records; at most ``limit`` movies.
 
     Returns:
-        What was done (``None`` if there was nothing to do) and what to tell the user.
+        What was done (None if there was nothing to do) and what to tell the user.
 
     Raises:
-        CrawlLockedError: if another crawl is at work in this folder.
-        TmdbError: if the whole crawl had to stop; what was fetched is kept.
+        LockedError: if another crawl is at work in this folder.
+        TmdbError: if the crawl had to stop; records fetched before are kept.
     """
+    folder = tables.folder
     shards = Shards(folder)
+    if not _has_links(folder):
+        return None, ()
     if not len(standing(folder, tmdb, refetch=refetch).pending) and not shards.has_parts():
         return None, _crawl_notices(shards, None)
     with locked(folder):
@@ -269,17 +295,18 @@ def crawl_dataset(
         summary = None
         if len(pending):
             links = (folder / "links.parquet").read_table()
-            if tables.synthetic:
-                summary = aio.run(_crawl_loopback(tables, links, pending, shards, tmdb, say))
+            if tables.source.has_tmdb_records:
+                summary = aio.run(_crawl_loopback(tables.source, links, pending, shards, tmdb))
             else:
-                assert credentials is not None  # uses_tmdb saw to that
+                assert credentials is not None  # see uses_tmdb
                 if tmdb.is_unencrypted:
-                    say(
-                        f"TMDb: {tmdb.base_url} is not encrypted, so others on the way there can "
-                        "read your token. Write https in tmdb.base_url unless it is a test server."
+                    logger.warning(
+                        "TMDb: %s is not encrypted, so others on the network can read your token. "
+                        "Use https in tmdb.base_url unless it is a test server.",
+                        tmdb.base_url,
                     )
-                summary = aio.run(_crawl(links, pending, shards, tmdb, credentials, say))
-            say(_report(summary))
+                summary = aio.run(_crawl(links, pending, shards, tmdb, credentials))
+            logger.info(_report(summary))
         if shards.has_parts():
             shards.merge(_movie_ids(folder))
     return summary, _crawl_notices(shards, summary)
@@ -291,28 +318,30 @@ async def _crawl(
     shards: Shards,
     tmdb: TmdbConfig,
     credentials: Credentials,
-    say: Say,
 ) -> CrawlSummary:
-    with progress.view(say) as view:
+    with progress.view() as view:
         return await crawl(links, pending, shards, tmdb, credentials, view)
 
 
 async def _crawl_loopback(
-    tables: TablesManifest,
+    source: Source,
     links: pa.Table,
     pending: npt.NDArray[np.int64],
     shards: Shards,
     tmdb: TmdbConfig,
-    say: Say,
 ) -> CrawlSummary:
-    """Crawl the synthetic records from a server of our own."""
-    config = SyntheticConfig.model_validate(tables.source["synthetic"])
-    records = SyntheticTmdb.of(SyntheticData.generate(config))
-    async with loopback.serving(records) as base_url:
+    """Crawl the records of the source, from a server in this process."""
+    async with loopback.serving(source.tmdb_records()) as base_url:
         changed = tmdb.model_copy(
             update={"base_url": base_url, "requests_per_second": _LOOPBACK_RATE}
         )
-        return await _crawl(links, pending, shards, changed, loopback.CREDENTIALS, say)
+        return await _crawl(links, pending, shards, changed, loopback.CREDENTIALS)
+
+
+def _has_links(folder: Storage) -> bool:
+    """Whether any movie has an id by which TMDb can be asked for it."""
+    links = (folder / "links.parquet").read_table(["imdb_id", "tmdb_id"])
+    return any(column.null_count < links.num_rows for column in links.columns)
 
 
 def _movie_ids(folder: Storage) -> npt.NDArray[np.int64]:
@@ -348,7 +377,7 @@ def purge(storage: Storage, *, dry_run: bool = False) -> dict[str, int]:
     """Remove the TMDb records of every raw data set; the number of files by data set.
 
     Raises:
-        CrawlLockedError: if a crawl is at work.
+        LockedError: if a crawl is at work.
     """
     purged = {}
     for folder in (storage / "raw").list_folders():
@@ -357,59 +386,80 @@ def purge(storage: Storage, *, dry_run: bool = False) -> dict[str, int]:
             purged[folder.name] = count
             if not dry_run:
                 with locked(folder):
-                    # The manifest vouches for records; the next run writes a new one.
+                    # The manifest lists the records; the next run writes a new one.
                     (folder / DATASET_FILE).delete()
                     shards.purge()
     return purged
 
 
-# -- the whole -------------------------------------------------------------------------------------
+# -- the data set ----------------------------------------------------------------------------------
 
 
-def finish(
-    folder: Storage, tables: TablesManifest, tmdb: TmdbConfig, notices: tuple[str, ...]
-) -> RawData:
-    """Write the manifest of the whole data set, last of all, and describe it."""
-    used = tmdb.enabled is not False and (folder / TABLE).exists()
-    coverage: dict[str, int] = {}
-    parts = {"tables": tables.fingerprint}
-    attribution: tuple[str, ...] = () if tables.synthetic else (MOVIELENS_CITATION,)
+def finish(tables: RawTables, tmdb: TmdbConfig, notices: tuple[str, ...] = ()) -> RawData:
+    """Write the manifest of the data set, after all other files, and describe it.
+
+    ``notices`` are those of the crawl.
+    """
+    folder, source, written = tables.folder, tables.source, tables.manifest
     shards = Shards(folder)
-    if used:
-        coverage = shards.coverage()
-        columns = [name for name in TMDB.names if name != "fetched_at"]
-        parts["tmdb"] = hashing.of_file(folder / TABLE, columns)
-        notices += _age_notice(shards, tmdb)
-        if not tables.synthetic:
-            attribution += (TMDB_ATTRIBUTION,)
-    if tmdb.enabled is not False and shards.has_parts():
-        tried = sum(shards.coverage().values())
-        notices += (
-            f"TMDb: {tried:,} movies have been tried; the records can be used once all have. Run "
-            "the crawl again to go on.",
-        )
-    elif tmdb.enabled is not False and not used and not tables.synthetic:
-        notices += (f"TMDb features are missing. {HOW_TO_GET_A_TOKEN}",)
+    used = tmdb.enabled is not False and (folder / TABLE).exists()
+    coverage = shards.coverage() if used else {}
+    attribution = source.attribution
+    if used and not source.has_tmdb_records:
+        attribution += (TMDB_ATTRIBUTION,)
+    notices = tables.notices + notices
+    if tmdb.enabled is not False:
+        notices += _tmdb_notices(tables, tmdb, used=used)
     manifest = DatasetManifest(
-        **tables.model_dump(exclude={"fingerprint", "notices"}),
+        **written.model_dump(exclude={"fingerprint", "notices"}),
         tmdb_coverage=coverage,
-        fingerprint=hashing.combined(parts),
+        fingerprint=_fingerprint(tables, used=used),
         attribution=attribution,
+        licence=source.licence,
     )
     content = manifest.model_dump(mode="json")
     if not (folder / DATASET_FILE).exists() or (folder / DATASET_FILE).read_json() != content:
         (folder / DATASET_FILE).write_json(content)
     return RawData(
         folder=folder,
-        name=tables.name,
-        synthetic=tables.synthetic,
+        name=written.name,
+        synthetic=written.synthetic,
         fingerprint=manifest.fingerprint,
-        num_ratings=tables.num_ratings,
-        num_users=tables.num_users,
-        num_movies=tables.num_movies,
+        num_ratings=written.num_ratings,
+        num_users=written.num_users,
+        num_movies=written.num_movies,
         tmdb_coverage=coverage,
         notices=notices + attribution,
+        attribution=attribution,
+        licence=source.licence,
     )
+
+
+def _fingerprint(tables: RawTables, *, used: bool) -> str:
+    """Of the tables and, if they are used, of TMDb's records."""
+    parts = {"tables": tables.manifest.fingerprint}
+    if used:
+        columns = [name for name in TMDB.names if name != "fetched_at"]
+        parts["tmdb"] = hashing.of_file(tables.folder / TABLE, columns)
+    return hashing.combined(parts)
+
+
+def _tmdb_notices(tables: RawTables, tmdb: TmdbConfig, *, used: bool) -> tuple[str, ...]:
+    """What the user should know about TMDb's records: their age, or why there are none."""
+    shards = Shards(tables.folder)
+    notices = _age_notice(shards, tmdb) if used else ()
+    if shards.has_parts():
+        tried = sum(shards.coverage().values())
+        return (
+            *notices,
+            f"TMDb: {tried:,} movies have been tried; the records can be used once all have. Run "
+            "the crawl again to continue.",
+        )
+    if used or tables.source.has_tmdb_records:
+        return notices
+    if not _has_links(tables.folder):
+        return (f"TMDb features are missing: {tables.source.name} has no TMDb or IMDb ids.",)
+    return (f"TMDb features are missing. {HOW_TO_GET_A_TOKEN}",)
 
 
 def _age_notice(shards: Shards, tmdb: TmdbConfig) -> tuple[str, ...]:

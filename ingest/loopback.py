@@ -1,4 +1,4 @@
-"""An HTTP server on this machine that answers like TMDb, for the synthetic data set."""
+"""An HTTP server on this machine that answers like TMDb, for sources with their own records."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ingest.sources.synthetic import SyntheticTmdb
+from ingest.sources.base import TmdbRecords
 from ingest.tmdb.credentials import TOKEN_VARIABLE, Credentials
 
 CREDENTIALS: Final = Credentials(TOKEN_VARIABLE, "synthetic")
-"""What the server accepts; the user's own credential is never sent to it."""
+"""The credential that the server accepts; the user's own is never sent to it."""
 
 
 @asynccontextmanager
-async def serving(tmdb: SyntheticTmdb) -> AsyncIterator[str]:
-    """Serve ``tmdb`` for the length of the block; yields the base URL."""
+async def serving(records: TmdbRecords) -> AsyncIterator[str]:
+    """Serve ``records`` for the length of the block; yields the base URL."""
     app = web.Application(middlewares=[_authenticated])
-    app[_TMDB] = tmdb
+    app[_RECORDS] = records
     app.router.add_get("/3/movie/{tmdb_id}", _movie)
     app.router.add_get("/3/find/{imdb_id}", _find)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -31,7 +31,7 @@ async def serving(tmdb: SyntheticTmdb) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-_TMDB: Final = web.AppKey("tmdb", SyntheticTmdb)
+_RECORDS: Final = web.AppKey("records", TmdbRecords)
 
 
 @web.middleware
@@ -44,15 +44,15 @@ async def _authenticated(request: web.Request, handler: Any) -> web.StreamRespon
 
 async def _movie(request: web.Request) -> web.Response:
     tmdb_id = request.match_info["tmdb_id"]
-    movie = request.app[_TMDB].movies.get(int(tmdb_id)) if tmdb_id.isdigit() else None
+    movie = request.app[_RECORDS].movies.get(int(tmdb_id)) if tmdb_id.isdigit() else None
     if movie is None:
         return _error(404, 34, "The resource you requested could not be found.")
     return web.json_response(movie)
 
 
 async def _find(request: web.Request) -> web.Response:
-    tmdb = request.app[_TMDB]
-    tmdb_id = tmdb.by_imdb_id.get(request.match_info["imdb_id"])
+    records = request.app[_RECORDS]
+    tmdb_id = records.by_imdb_id.get(request.match_info["imdb_id"])
     results = [] if tmdb_id is None else [{"id": tmdb_id}]
     return web.json_response({"movie_results": results, "tv_results": [], "person_results": []})
 

@@ -1,4 +1,5 @@
-"""``dataset.json``: what a raw data set is, where it came from and what must be said about it."""
+"""``tables.json`` and ``dataset.json``: contents, source, licence and attribution of a raw data
+set."""
 
 from __future__ import annotations
 
@@ -12,10 +13,6 @@ from foundation.storage import Storage
 DATASET_FILE: Final = "dataset.json"
 TABLES_FILE: Final = "tables.json"
 
-MOVIELENS_CITATION: Final = (
-    "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
-    "ACM Transactions on Interactive Intelligent Systems 5, 4. https://doi.org/10.1145/2827872"
-)
 TMDB_ATTRIBUTION: Final = (
     "This product uses the TMDB API but is not endorsed or certified by TMDB "
     "(https://www.themoviedb.org)."
@@ -29,11 +26,11 @@ class _Document(BaseModel):
 
 
 class TablesManifest(_Document):
-    """``tables.json``: the MovieLens part, written as soon as its four tables are."""
+    """``tables.json``: the four tables of the source, written as soon as they are."""
 
     name: str
     source: dict[str, Any]
-    """Where the tables come from, in a form that changes if and only if they may have."""
+    """The source's version: it stays the same if and only if the tables do."""
     synthetic: bool
     num_ratings: int
     num_users: int
@@ -41,12 +38,12 @@ class TablesManifest(_Document):
     num_tags: int
     fingerprint: str
     noise_floor_rmse: float | None = None
-    """RMSE of the planted, noiseless prediction against the ratings; synthetic data only."""
+    """RMSE of the true, noiseless prediction on the ratings; synthetic data only."""
     notices: tuple[str, ...] = ()
 
 
 class DatasetManifest(_Document):
-    """``dataset.json``: the whole data set, written last."""
+    """``dataset.json``: the complete data set, written last."""
 
     name: str
     source: dict[str, Any]
@@ -59,6 +56,9 @@ class DatasetManifest(_Document):
     tmdb_coverage: dict[str, int]
     fingerprint: str
     attribution: tuple[str, ...]
+    """Texts that must be shown wherever the data are used: those of the source, and TMDb's."""
+    licence: str
+    """The terms of the ratings."""
 
 
 def read_tables_manifest(folder: Storage) -> TablesManifest | None:

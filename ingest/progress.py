@@ -1,10 +1,8 @@
-"""How the ingester reports what it is doing."""
+"""How often long operations report their progress."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Final
 
-Say = Callable[[str], None]
-
-
-PLAIN_INTERVAL_S = 5.0
+LOG_INTERVAL_S: Final = 5.0
+"""Seconds between two lines on the same download or crawl."""

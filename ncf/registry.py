@@ -7,8 +7,11 @@ reading a configuration does not import torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from foundation.registry import implementation
+
+__all__ = ["BRANCHES", "LOSSES", "LossEntry", "implementation"]
 
 BRANCHES: Final[dict[str, str]] = {
     "user": "ncf.models.branches.entities:UserEmbedding",
@@ -43,9 +46,3 @@ LOSSES: Final[dict[str, LossEntry]] = {
     "nll": LossEntry("ncf.training.losses:nll", compares="distribution"),
 }
 """Values of ``train.loss``."""
-
-
-def implementation(path: str) -> Any:
-    """What ``path``, a ``module:name``, refers to; imports the module."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)

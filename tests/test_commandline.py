@@ -183,14 +183,15 @@ def test_an_option_after_two_dashes_or_below_zero_is_a_value(tmp_path: Path) -> 
     assert seen == [("x", -2.5, ["--unknown"])]
 
 
-def test_the_ingester_is_interrupted_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ingester_is_interrupted_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ingest, "_run", interrupted)
-    said: list[str] = []
-    assert ingest.main(["synthetic"], {}, said.append) == 130
-    assert "run again to go on" in said[0]
+    assert ingest.main(["synthetic"], {}) == 130
+    assert "run again to continue" in capsys.readouterr().err
 
 
 PROGRAM = """

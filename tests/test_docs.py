@@ -244,7 +244,7 @@ def test_commands_of_the_ingester_that_need_no_network_are_run(
     elif not offline:
         arguments.append("--dry-run")
 
-    assert ingest.main(arguments, {}, lambda line: None) == 0
+    assert ingest.main(arguments, {}) == 0
 
     told = capsys.readouterr().out
     if "--json" in words:

@@ -1,13 +1,20 @@
-"""Data sets of ratings: where they come from and how their files are read into the four raw tables.
-May import ``ingest.config``, ``ingest.errors``, ``ingest.progress`` and ``foundation``; knows
-nothing of TMDb."""
+"""Data sources: how the files of each are found, downloaded and read into the four raw tables. A
+source is a subclass of ``base.Source`` and an entry in ``ingest.registry.SOURCES``. May import
+``ingest.config``, ``ingest.errors``, ``ingest.progress``, ``ingest.registry``, ``ingest.releases``
+and ``foundation``; knows nothing of TMDb's API."""
 
 __all__ = [
     "archive",
+    "base",
     "download",
+    "files",
+    "folder",
+    "locate",
     "movielens",
+    "netflix",
     "parsing",
-    "registry",
-    "releases",
+    "reader",
+    "selection",
     "synthetic",
+    "tables",
 ]

@@ -1,4 +1,4 @@
-"""Unpacking a zip archive that may not be trusted."""
+"""Unpack a zip archive that may not be trusted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def extract(archive: Path, target: Path) -> None:
     """Unpack ``archive`` into the folder ``target``.
 
     Raises:
-        DatasetError: if it is no zip archive, is damaged, or holds a member that would lie outside
-            ``target`` or is a link; nothing is unpacked in that last case.
+        DatasetError: if it is not a zip archive, is damaged, or has a member that is a link or
+            would be written outside ``target``; nothing is unpacked in that last case.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -24,14 +24,18 @@ def extract(archive: Path, target: Path) -> None:
             opened.extractall(target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DatasetError(
-            f"{archive} is not a whole zip archive: {error}. Download it again."
+            f"{archive} is not a complete zip archive: {error}. Download or create it again."
         ) from error
     except OSError as error:
         raise DatasetError(f"cannot unpack {archive}: {error.strerror or error}") from error
 
 
 def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
-    """Refuse what ``extractall`` would quietly rename, and links."""
+    """Refuse links, and paths that ``extractall`` would rename without a message.
+
+    Raises:
+        DatasetError: naming the member.
+    """
     name = member.filename
     windows = PureWindowsPath(name)
     outside = (
@@ -41,7 +45,7 @@ def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
     )
     if outside or stat.S_ISLNK(member.external_attr >> 16):
         raise DatasetError(
-            f"{archive} holds {name!r}, which would lie outside the folder it is unpacked into. "
-            "This is no MovieLens release; download it again from "
-            "https://grouplens.org/datasets/movielens/."
+            f"{archive} holds {name!r}, which would be written outside the folder it is unpacked "
+            "into. Expected files and folders with relative paths; download or create the archive "
+            "again."
         )

@@ -1,12 +1,14 @@
-"""Downloading a MovieLens release: quick to give up, resumable, and used only if its MD5 is right.
+"""Download a MovieLens release, resume an interrupted download, and verify its MD5.
 
-An unfinished download is ``<release>.zip.partial``; it takes its final name after the check.
+An unfinished download is ``<release>.zip.partial``; it is renamed once its MD5 has been verified.
+Without a network the download fails within seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import re
 import socket
 import threading
@@ -19,8 +21,10 @@ from typing import BinaryIO, Final
 
 from foundation.errors import ConfigError
 from ingest.errors import DownloadError
-from ingest.progress import PLAIN_INTERVAL_S, Say
-from ingest.sources.releases import MD5
+from ingest.progress import LOG_INTERVAL_S
+from ingest.releases import RELEASES
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
@@ -28,39 +32,39 @@ _CHUNK: Final = 1 << 20
 _NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)  # URLError is an OSError
 
 
-def download(release: str, base_url: str, folder: Path, say: Say) -> Path:
+def download(release: str, base_url: str, folder: Path) -> Path:
     """The archive of ``release``, from ``folder`` if it is there already, else downloaded.
 
     Raises:
-        DownloadError: if it cannot be had whole, or its MD5 is not the published one.
+        DownloadError: if it cannot be downloaded, or its MD5 is not the published one.
         ConfigError: if the URL is not an http or https URL.
     """
     archive = folder / f"{release}.zip"
     url = f"{base_url.rstrip('/')}/{archive.name}"
     _check_url(url)
-    # ml-latest and ml-latest-small are replaced from time to time, the others never.
-    if archive.is_file() and release in MD5 and _md5(archive) == MD5[release]:
+    known = RELEASES[release].md5
+    if archive.is_file() and known is not None and _md5(archive) == known:
         return archive
     try:
         _check_reachable(url)
-        expected = MD5.get(release) or _published_md5(url)
+        expected = known or _published_md5(url)
     except DownloadError:
         if not archive.is_file():
             raise
-        # It took this name only after its checksum was found right.
-        say(f"no network: {archive} is used as it was downloaded before")
+        # It has this name only because its checksum was verified.
+        logger.info("no network: %s is used as it was downloaded before", archive)
         return archive
     if archive.is_file() and _md5(archive) == expected:
         return archive
-    say(f"downloading {url}")
+    logger.info("downloading %s", url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = archive.with_name(f"{archive.name}.partial")
-        resumed = _fetch(url, partial, say)
+        resumed = _fetch(url, partial)
         if _md5(partial) != expected and resumed:
             # The release may have changed since the download began.
             partial.unlink()
-            _fetch(url, partial, say)
+            _fetch(url, partial)
         found = _md5(partial)
         if found != expected:
             partial.unlink()
@@ -97,10 +101,10 @@ def _check_url(url: str) -> None:
 
 
 def _check_reachable(url: str) -> None:
-    """Fail within seconds where there is no network; a name server can take much longer to say so.
+    """Fail within seconds where there is no network; resolving the name could take much longer.
 
     Raises:
-        DownloadError: if no connection comes about.
+        DownloadError: if no connection can be made.
     """
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
@@ -142,8 +146,8 @@ def _published_md5(url: str) -> str:
     return match.group().lower()
 
 
-def _fetch(url: str, partial: Path, say: Say) -> bool:
-    """Download into ``partial``, going on where it ends; whether something was there before."""
+def _fetch(url: str, partial: Path) -> bool:
+    """Download into ``partial``, continuing at its end; whether it existed before."""
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -152,25 +156,30 @@ def _fetch(url: str, partial: Path, say: Say) -> bool:
         error.close()
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
-        return True  # all of it is there, or it is another file: the checksum tells
+        return True  # it is complete, or another file: the checksum decides
     with answer:
-        # A server that knows no ranges sends everything, with status 200.
+        # A server without support for ranges sends everything, with status 200.
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         with partial.open("ab" if resumed else "wb") as stream:
-            _copy(answer, stream, say)
+            _copy(answer, stream)
     return start > 0
 
 
-def _copy(answer: http.client.HTTPResponse, stream: BinaryIO, say: Say) -> None:
-    """Copy the body; a body that ends too early is an error."""
+def _copy(answer: http.client.HTTPResponse, stream: BinaryIO) -> None:
+    """Copy the body.
+
+    Raises:
+        OSError: if the body is shorter than announced.
+    """
     length = answer.length
-    copied, said = 0, time.monotonic()
+    copied, logged_at = 0, time.monotonic()
     while chunk := answer.read(_CHUNK):
         stream.write(chunk)
         copied += len(chunk)
-        if time.monotonic() - said >= PLAIN_INTERVAL_S:
-            said = time.monotonic()
-            say(f"  {copied >> 20} MiB" + (f" of {length >> 20}" if length else ""))
+        if time.monotonic() - logged_at >= LOG_INTERVAL_S:
+            logged_at = time.monotonic()
+            total = f" of {length >> 20}" if length else ""
+            logger.info("  %d MiB%s", copied >> 20, total)
     if length is not None and copied < length:
         raise OSError(f"the connection broke after {copied:,} of {length:,} bytes")
 

@@ -1,7 +1,7 @@
-"""Delimited text files into typed columns, fast, with exact messages when something is wrong.
+"""Read delimited text files into typed columns, with messages that name the line of an error.
 
-Files are read by ``pyarrow.csv``. Only when that fails, or a value is refused, is the file read
-again line by line, to say which line it was.
+Files are read by ``pyarrow.csv``. Only if that fails, or a value is refused, the file is read again
+line by line to find the number of the line.
 """
 
 from __future__ import annotations
@@ -41,17 +41,16 @@ class Format:
 
 
 def require_file(path: Path) -> None:
-    """Check that a file is there.
+    """Check that a file exists.
 
     Raises:
-        DatasetError: if it is not.
+        DatasetError: if it does not.
     """
     if not path.is_file():
         siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise DatasetError(
             f"{path} is missing (the folder holds: {', '.join(siblings[:10]) or 'nothing'}). "
-            "Download the release again from https://grouplens.org/datasets/movielens/ or correct "
-            "data.path."
+            "Add the file, download the data set again, or correct data.path."
         )
 
 
@@ -132,10 +131,10 @@ def line_of(path: Path, form: Format, row: int) -> int:
 
 
 def parse_int(text: str, where: str, what: str) -> int:
-    """A whole number that fits 64 bits.
+    """A whole number that fits into 64 bits.
 
     Raises:
-        DatasetError: if it is none.
+        DatasetError: naming ``where`` and ``what``, if the text is not one.
     """
     if not _WHOLE.fullmatch(text.strip()) or int(text) not in _INT64:
         raise DatasetError(f"{where}: {what} is {text!r}, expected a whole number (64 bits)")
@@ -167,7 +166,7 @@ def _header(line: str, form: Format) -> list[str]:
 
 
 def _lines(path: Path, form: Format) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The column names, and an iterator of line numbers with fields; blank lines are left out."""
+    """The column names, and an iterator of line numbers with fields; blank lines are skipped."""
     numbered = _numbered(path, form)
     if not form.has_header:
         return list(form.columns), numbered
@@ -199,7 +198,7 @@ def _numbered(path: Path, form: Format) -> Iterator[tuple[int, list[str]]]:
 
 
 def _first_problem(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> str | None:
-    """What is wrong with the first line that is wrong."""
+    """A message on the first line that cannot be read, if there is one."""
     header, lines = _lines(path, form)
     checks = [(header.index(name), name, _checker(kind)) for name, kind in types.items()]
     for line, fields in lines:
@@ -224,7 +223,7 @@ def _wrong_width(path: Path, line: int, fields: list[str], header: list[str]) ->
 
 
 def _checker(kind: pa.DataType) -> Callable[[str], str | None]:
-    """A function that tells what was expected instead of a text, if the text is not right."""
+    """A function that returns what was expected if a text cannot be read as ``kind``."""
 
     def whole(text: str) -> str | None:
         right = _WHOLE.fullmatch(text.strip()) and int(text) in _INT64

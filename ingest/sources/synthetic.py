@@ -1,36 +1,47 @@
-"""A MovieLens-shaped data set whose truth is known.
+"""A generated, MovieLens-shaped data set whose true model is known.
 
 A rating is ``mean + user bias + movie quality + taste + drift + noise``, rounded to half stars and
 clipped to 0.5..5:
 
-- quality comes from the movie's genres, decade and director; the TMDb numbers show it, blurred;
-- taste is the product of user and movie factors; a movie's factors are mostly its genres';
-- drift is a linear trend over the years, another for each user.
+- quality depends on the movie's genres, decade and director; TMDb's numbers are noisy views of it;
+- taste is the product of user and movie factors; a movie's factors depend mostly on its genres;
+- drift is a linear trend over the years, with a slope for each user.
 
-So a model of users and movies beats their means, one that reads genres, people and numbers does
-better still on rarely rated movies, and nothing can beat the noise floor in ``dataset.json``.
-Everything follows from the seed.
+So a model of users and movies beats their means, a model with genres, people and numbers is better
+still on rarely rated movies, and no model can beat the noise floor in ``dataset.json``. The seed
+determines everything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from foundation.errors import ConfigError
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
-from ingest.config import SyntheticConfig
+from foundation.storage import Storage
+from ingest.config import DataConfig, SyntheticConfig
+from ingest.registry import SYNTHETIC
+from ingest.sources.base import Source, TmdbRecords, Written
+from ingest.sources.tables import Tables
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+SYNTHETIC_NOTICE: Final = (
+    "THIS IS SYNTHETIC DATA, not MovieLens: every user, movie and rating is made up, and figures "
+    "measured on it say nothing about real recommendations."
+)
+
 GENERATOR_VERSION: Final = 1
-"""Raised whenever the same configuration gives other data."""
+"""Incremented whenever the same configuration gives different data."""
 
 GENRES: Final = (
     "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama",
@@ -62,7 +73,7 @@ _FEWEST_PER_USER: Final = 20
 
 @dataclass(frozen=True)
 class World:
-    """What is planted: one entry a movie or user, in order of id."""
+    """The true model: one entry for each movie or user, in order of id."""
 
     movie_ids: Ints
     titles: list[str]
@@ -79,7 +90,7 @@ class World:
 
 @dataclass
 class NoiseFloor:
-    """Error of the planted, noiseless prediction against the ratings; a running sum."""
+    """Error of the true, noiseless prediction on the ratings; a running sum."""
 
     squares: float = 0.0
     count: int = 0
@@ -92,7 +103,7 @@ class NoiseFloor:
 
 @dataclass
 class SyntheticData:
-    """The tables of one synthetic data set; ratings come in batches, so that many fit."""
+    """The tables of one synthetic data set; ratings are generated in batches to bound memory."""
 
     config: SyntheticConfig
     world: World
@@ -101,10 +112,10 @@ class SyntheticData:
 
     @classmethod
     def generate(cls, config: SyntheticConfig) -> SyntheticData:
-        """Plant the world.
+        """Draw the true model.
 
         Raises:
-            ConfigError: if there are fewer (user, movie) pairs than ratings asked for.
+            ConfigError: if there are fewer (user, movie) pairs than the requested ratings.
         """
         pairs = config.num_users * config.num_movies
         if config.num_ratings > pairs:
@@ -182,7 +193,7 @@ class SyntheticData:
         return pa.record_batch(columns, schema=RATINGS)
 
     def _predict(self, users: Ints, movies: Ints, times: Ints) -> Floats:
-        """The planted rating without noise, before clipping."""
+        """The true rating without noise, before clipping."""
         world = self.world
         age = (times - _FIRST_TIME) / (_LAST_TIME - _FIRST_TIME) - 0.5
         taste = np.einsum("nk,nk->n", world.user_factors[users], world.movie_factors[movies])
@@ -197,7 +208,7 @@ def draw_pairs(rng: np.random.Generator, counts: Ints, popularity: Floats) -> tu
     Returns:
         Positions of users and of movies, sorted by user and movie.
     """
-    # Rejection is fast while a user sees a small part of all movies, and hopeless near all of them.
+    # Rejection is fast while a user rates a small part of all movies, and very slow near all.
     dense = counts > len(popularity) // 4
     parts = [
         _draw_by_rejection(rng, np.where(dense, 0, counts), popularity),
@@ -217,7 +228,7 @@ def _draw_by_rejection(rng: np.random.Generator, counts: Ints, popularity: Float
         drawn = np.searchsorted(cumulative, rng.random(len(owner)) * cumulative[-1])
         keys = np.concatenate([kept, owner * len(popularity) + drawn])
         _, first = np.unique(keys, return_index=True)
-        kept = keys[np.sort(first)]  # in the order drawn: what is cut off below is random
+        kept = keys[np.sort(first)]  # in the order drawn, so that the cut below is random
         kept = kept[np.argsort(kept // len(popularity), kind="stable")]
         owner = kept // len(popularity)
         rank = np.arange(len(kept)) - np.searchsorted(owner, owner)
@@ -237,7 +248,7 @@ def _draw_by_ranking(rng: np.random.Generator, counts: Ints, popularity: Floats)
 
 
 def _rng(config: SyntheticConfig, purpose: str) -> np.random.Generator:
-    """A generator of its own for each purpose, so that one does not shift another."""
+    """A separate generator for each purpose, so that a change in one does not affect others."""
     return np.random.default_rng([config.seed, *purpose.encode()])
 
 
@@ -271,7 +282,7 @@ def _plant(config: SyntheticConfig) -> World:
 
 
 def _plant_genres(rng: np.random.Generator, movies: int) -> npt.NDArray[np.bool_]:
-    """One to three genres a movie, some genres more often than others."""
+    """One to three genres for each movie, some genres more frequent than others."""
     frequency = np.log(1 / (1 + np.arange(len(GENRES))))[rng.permutation(len(GENRES))]
     ranking = np.argsort(-(frequency + rng.gumbel(size=(movies, len(GENRES)))), axis=1)
     genres = np.zeros((movies, len(GENRES)), bool)
@@ -285,9 +296,9 @@ def _plant_genres(rng: np.random.Generator, movies: int) -> npt.NDArray[np.bool_
 def _plant_quality(
     rng: np.random.Generator, genres: npt.NDArray[np.bool_], years: Ints, directors: Ints
 ) -> Floats:
-    """Stars above the mean, from genres, decade, director and chance in known proportions."""
+    """Stars above the mean, from genres, decade, director and noise in known proportions."""
     by_genre = genres @ rng.normal(0, 0.5, len(GENRES)) / genres.sum(axis=1)
-    by_decade = 0.15 * (2000 - years // 10 * 10) / 10  # what is still watched of old films is good
+    by_decade = 0.15 * (2000 - years // 10 * 10) / 10  # old movies that are still watched are good
     by_director = rng.normal(0, 0.6, directors.max() + 1)[directors]
     quality = by_genre + by_decade + by_director + rng.normal(0, 0.6, len(years))
     scaled: Floats = _QUALITY_STD * (quality - quality.mean()) / max(quality.std(), 1e-9)
@@ -295,13 +306,13 @@ def _plant_quality(
 
 
 def _ratings_per_user(config: SyntheticConfig) -> Ints:
-    """A long-tailed number of ratings a user, with the exact sum asked for."""
+    """A long-tailed number of ratings for each user, with the configured sum."""
     rng = _rng(config, "activity")
     activity = rng.lognormal(0.0, 1.0, config.num_users)
     fewest = min(_FEWEST_PER_USER, config.num_ratings // config.num_users, config.num_movies)
     counts = np.full(config.num_users, fewest, np.int64)
     while (rest := config.num_ratings - int(counts.sum())) > 0:
-        # Nobody rates more movies than there are; what does not fit goes to the others.
+        # A user rates each movie at most once; what exceeds that goes to other users.
         room = config.num_movies - counts
         share = np.where(room > 0, activity, 0.0)
         counts += np.minimum(rng.multinomial(rest, share / share.sum()), room)
@@ -309,7 +320,7 @@ def _ratings_per_user(config: SyntheticConfig) -> Ints:
 
 
 def _times(rng: np.random.Generator, users: Ints, years: Ints) -> Ints:
-    """Seconds since 1970: each user is active for days to years, nobody before a film's release."""
+    """Seconds since 1970: each user is active for days to years, after a movie's release."""
     distinct, position = np.unique(users, return_inverse=True)
     start = rng.uniform(_FIRST_TIME, _LAST_TIME, len(distinct))
     span = rng.lognormal(np.log(200 * 86_400), 1.5, len(distinct))
@@ -320,11 +331,10 @@ def _times(rng: np.random.Generator, users: Ints, years: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class SyntheticTmdb:
-    """TMDb-shaped records, with the gaps that TMDb's have.
+    """TMDb-shaped records, with gaps such as TMDb's.
 
-    One movie in fifty is served under another id than the links name, so that only its IMDb id
-    leads to it; one in a hundred has no TMDb id; one in a hundred is unknown altogether. Two movies
-    share an id.
+    One movie in fifty is served under another id than its link, so that only its IMDb id leads to
+    it; one in a hundred has no TMDb id; one in a hundred is unknown. Two movies share an id.
     """
 
     tmdb_ids: list[int | None]
@@ -359,7 +369,7 @@ class SyntheticTmdb:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The numbers in the records: blurred views of quality and popularity."""
+    """The numbers in the records: noisy views of quality and popularity."""
 
     vote_average: Floats
     vote_count: Ints
@@ -428,3 +438,79 @@ class _Numbers:
                 ]
             },
         }
+
+
+# -- the source ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SyntheticSource(Source):
+    """Generated data."""
+
+    config: SyntheticConfig
+
+    licence: ClassVar[str] = "The data are synthetic and bound to no licence."
+    is_synthetic: ClassVar[bool] = True
+    has_tmdb_records: ClassVar[bool] = True
+
+    @classmethod
+    def open(cls, config: DataConfig, downloads: Path) -> SyntheticSource:
+        """The data that ``data.synthetic`` describes."""
+        return cls(SYNTHETIC, config.synthetic)
+
+    @classmethod
+    def name_for(cls, config: DataConfig) -> str:
+        """Always ``synthetic``."""
+        return SYNTHETIC
+
+    @classmethod
+    def expected_ratings(cls, config: DataConfig) -> int:
+        """The configured number."""
+        return config.synthetic.num_ratings
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """The generator's version and configuration."""
+        return {"synthetic": self.config.model_dump(), "generator_version": GENERATOR_VERSION}
+
+    def read(self) -> Tables:
+        """Generate all tables in memory.
+
+        Raises:
+            ConfigError: if the configuration cannot be met.
+        """
+        data = SyntheticData.generate(self.config)
+        tmdb = SyntheticTmdb.of(data)
+        ratings = pa.Table.from_batches(data.rating_batches(), schema=RATINGS)
+        return Tables(
+            ratings=ratings,
+            movies=data.movies(),
+            links=data.links(tmdb.tmdb_ids, tmdb.imdb_ids),
+            tags=data.tags(),
+            notices=(SYNTHETIC_NOTICE,),
+            noise_floor_rmse=data.noise_floor.rmse,
+        )
+
+    def write(self, target: Storage) -> Written:
+        """Generate and write the ratings batch by batch, to bound memory.
+
+        Raises:
+            ConfigError: if the configuration cannot be met.
+        """
+        data = SyntheticData.generate(self.config)
+        tmdb = SyntheticTmdb.of(data)
+        with (
+            (target / "ratings.parquet").writing() as stream,
+            pq.ParquetWriter(stream, RATINGS, compression="zstd") as writer,
+        ):
+            for batch in data.rating_batches():
+                writer.write_batch(batch)
+        (target / "movies.parquet").write_table(data.movies())
+        (target / "links.parquet").write_table(data.links(tmdb.tmdb_ids, tmdb.imdb_ids))
+        (target / "tags.parquet").write_table(data.tags())
+        return Written(data.noise_floor.rmse, (SYNTHETIC_NOTICE,))
+
+    def tmdb_records(self) -> TmdbRecords:
+        """Generated records, which are served over HTTP like TMDb's."""
+        tmdb = SyntheticTmdb.of(SyntheticData.generate(self.config))
+        return TmdbRecords(tmdb.movies, tmdb.by_imdb_id)

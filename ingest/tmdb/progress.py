@@ -1,9 +1,10 @@
-"""Progress of a long crawl: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long crawl: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,8 +14,10 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ingest.progress import PLAIN_INTERVAL_S, Say
+from ingest.progress import LOG_INTERVAL_S
 from ingest.tmdb.records import Status
+
+logger = logging.getLogger(__name__)
 
 BAR_INTERVAL_S = 0.2
 
@@ -33,7 +36,7 @@ class Tally:
     started: float = field(default_factory=time.monotonic)
 
     def count(self, status: Status) -> None:
-        """Note the fate of one movie."""
+        """Count one movie."""
         if status == "ok":
             self.ok += 1
         elif status == "missing":
@@ -43,7 +46,7 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Movies whose fate is known."""
+        """Movies that have been counted."""
         return self.ok + self.missing + self.failed
 
     @property
@@ -58,11 +61,11 @@ class Tally:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds still to go at the mean pace, once there is one."""
+        """Seconds left at the mean pace; None before the first movie."""
         return self.elapsed_s / self.done * (self.total - self.done) if self.done else None
 
     def line(self) -> str:
-        """All of it in one line."""
+        """All counts in one line."""
         eta = "?" if self.eta_s is None else f"{self.eta_s:.0f} s"
         return (
             f"TMDb {self.done:,}/{self.total:,} movies, {self.rate:.1f} requests/s, {eta} left, "
@@ -72,25 +75,22 @@ class Tally:
 
 
 class View(Protocol):
-    """Something that shows a tally."""
+    """Shows a tally."""
 
     interval_s: float
 
     def show(self, tally: Tally) -> None:
-        """Show how things stand."""
+        """Show the counts."""
 
 
-class PlainView:
-    """One line every few seconds."""
+class LogView:
+    """One log line every few seconds."""
 
-    interval_s = PLAIN_INTERVAL_S
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    interval_s = LOG_INTERVAL_S
 
     def show(self, tally: Tally) -> None:
-        """Say the line."""
-        self._say(tally.line())
+        """Log the counts."""
+        logger.info(tally.line())
 
 
 class BarView:
@@ -112,11 +112,11 @@ class BarView:
 
 
 @contextlib.contextmanager
-def view(say: Say, console: Console | None = None) -> Iterator[View]:
-    """A bar if stderr is a terminal that can draw one, else plain lines through ``say``."""
+def view(console: Console | None = None) -> Iterator[View]:
+    """A bar if ``console``, by default stderr, is a terminal that can draw one, else log lines."""
     console = console or Console(file=sys.stderr)
     if not console.is_interactive:
-        yield PlainView(say)
+        yield LogView()
         return
     columns = (
         TextColumn("{task.description}"),

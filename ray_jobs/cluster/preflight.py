@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import ray
@@ -26,8 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from foundation.errors import MovieRatingsError, StorageError
 from foundation.storage import Storage
 from ingest.dataset import credentials_for
-from ingest.sources import registry
-from ingest.sources.releases import NUM_RATINGS
+from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.data.placement import BYTES_PER_TRAINING_ROW, free_on_machine
 from ray_jobs.cluster.resources import Resources
@@ -49,8 +47,6 @@ _BYTES_IN_MEMORY: Final = 50
 """Of a rating while it is prepared; same source."""
 _MEMORY_BESIDE: Final = 2 * GIB
 """Ray's processes; same source."""
-_BYTES_OF_A_CSV_LINE: Final = 24
-"""What a line of ratings.csv takes in MovieLens' releases."""
 _SECONDS_FOR_A_NODE: Final = 60.0
 """How long a node may take to start a worker and answer."""
 
@@ -134,11 +130,11 @@ def finding(name: str, check: Check, workspace: Workspace) -> Finding:
 def data(workspace: Workspace) -> str:
     """The configured data set exists or can be made."""
     config = workspace.config.data
-    name = registry.name_of(config)
+    source, name = selected_class(config), name_of(config)
+    if source.is_synthetic:
+        return f"{source.expected_ratings(config):,} synthetic ratings"
     if config.path:
         return f"{name}, from {config.path}"
-    if name == registry.SYNTHETIC:
-        return f"{config.synthetic.num_ratings:,} synthetic ratings"
     if (workspace.storage / "raw" / name).exists():
         return f"{name}, read before"
     return f"{name}, to be downloaded from {config.download_url}"
@@ -150,7 +146,7 @@ def token(workspace: Workspace) -> str:
     credentials = credentials_for(config.data, config.tmdb, os.environ)
     if credentials is not None:
         return f"{_kind(credentials)} in {credentials.variable}"
-    if config.data.source == registry.SYNTHETIC or config.tmdb.enabled is False:
+    if config.tmdb.enabled is False or selected_class(config.data).has_tmdb_records:
         return "not needed"
     return "none in the environment: features of TMDb are left out"
 
@@ -205,15 +201,8 @@ def memory(workspace: Workspace) -> str:
 
 
 def num_ratings(config: JobConfig) -> int:
-    """How many ratings there are, roughly for those of a folder."""
-    name = registry.name_of(config.data)
-    if name == registry.SYNTHETIC:
-        return config.data.synthetic.num_ratings
-    if name in NUM_RATINGS:
-        return NUM_RATINGS[name]
-    path = Path(config.data.path).expanduser()
-    files = list(path.rglob("ratings.*")) if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) // _BYTES_OF_A_CSV_LINE
+    """How many ratings there are; estimated for data that were not read yet."""
+    return selected_class(config.data).expected_ratings(config.data)
 
 
 def _gib(size: int) -> str:

@@ -55,6 +55,10 @@ class DataOrigin:
     """Movies by status; empty if TMDb was not used."""
     notices: tuple[str, ...]
     """Attributions, and other notices to the user."""
+    attribution: tuple[str, ...] | None = None
+    """Texts that must be shown wherever the model is used; None for a run of an earlier release."""
+    licence: str | None = None
+    """The terms of the ratings; None for a run of an earlier release."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,8 @@ def _(value: Section) -> Any:
 
 @canonical.register
 def _(value: RawData) -> Any:
-    return [value.name, value.fingerprint]
+    # metrics.json holds attribution and licence, so they are inputs like the data.
+    return [value.name, value.fingerprint, value.attribution, value.licence]
 
 
 @canonical.register

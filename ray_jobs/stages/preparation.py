@@ -19,14 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def ingest(workspace: Workspace) -> RawData:
-    """MovieLens and TMDb -> raw tables; what is already there is not fetched again."""
+    """Data source and TMDb -> raw tables; only what is missing or outdated is fetched."""
     config, started = workspace.config, time.monotonic()
     with heading("ingest"):
         raw = ingest_stage.ingest(
             config.data,
             config.tmdb,
             workspace.storage,
-            say=lambda line: logger.info("   %s", line),
             force=workspace.force,
         )
         for notice in raw.notices:

@@ -204,7 +204,12 @@ def _metrics(
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
         "hardware": hardware(),
-        "raw": {"tmdb_coverage": inputs.raw.tmdb_coverage, "notices": inputs.raw.notices},
+        "raw": {
+            "tmdb_coverage": inputs.raw.tmdb_coverage,
+            "notices": inputs.raw.notices,
+            "attribution": inputs.raw.attribution,
+            "licence": inputs.raw.licence,
+        },
         "ranking": ranking,
     }
     return RunMetrics.from_json(values)

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import gzip
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -23,6 +24,21 @@ from aiohttp import web
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN = "replay-read-access-token"
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Messages that the package logs during the test, from level INFO up."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("ingest")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

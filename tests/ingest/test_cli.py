@@ -21,11 +21,10 @@ class Cli:
     def __call__(
         self, *options: str, code: int = 0, environ: dict[str, str] | None = None
     ) -> tuple[str, str]:
-        said: list[str] = []
-        found = main([*options, "--storage", str(self.root)], environ or {}, said.append)
-        out = self._capsys.readouterr().out
-        assert found == code, (out, said)
-        return out, "\n".join(said)
+        found = main([*options, "--storage", str(self.root)], environ or {})
+        printed = self._capsys.readouterr()
+        assert found == code, printed
+        return printed.out, printed.err
 
 
 @pytest.fixture

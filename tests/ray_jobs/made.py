@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
+from ingest.manifest import TMDB_ATTRIBUTION
+from ingest.sources.movielens import MOVIELENS_CITATION
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import MovieTable, Preprocessor
@@ -81,7 +82,12 @@ METRICS: dict[str, Any] = {
     "versions": {"python": "3.11.9", "ray": "2.60.0"},
     "resources": {"CPU": 2.0},
     "hardware": {"processor": "Ä processor", "nodes": "1"},
-    "raw": {"tmdb_coverage": {}, "notices": ["a warning", MOVIELENS_CITATION, TMDB_ATTRIBUTION]},
+    "raw": {
+        "tmdb_coverage": {},
+        "notices": ["a warning", MOVIELENS_CITATION, TMDB_ATTRIBUTION],
+        "attribution": [MOVIELENS_CITATION, TMDB_ATTRIBUTION],
+        "licence": "terms of the data",
+    },
     "ranking": {
         "at": 10,
         "relevant_stars": 4.0,

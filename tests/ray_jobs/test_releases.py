@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.config import DataConfig, Source
+from ingest.config import DataConfig, SourceName
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.comparison import compare
@@ -60,13 +60,13 @@ def write_ml_100k(folder: Path) -> None:
     (folder / "u.item").write_text("".join(items), encoding="latin-1")
 
 
-RELEASES: dict[Source, Any] = {
+RELEASES: dict[SourceName, Any] = {
     "ml-1m": write_ml_1m,
     "ml-100k": write_ml_100k,
 }
 
 
-def start(storage: Path, source: Source, **sections: Any) -> Workspace:
+def start(storage: Path, source: SourceName, **sections: Any) -> Workspace:
     folder = storage / f"release-{source}"
     folder.mkdir(exist_ok=True)
     RELEASES[source](folder)
@@ -87,7 +87,7 @@ def expected_rows(rows: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("source", RELEASES)
-def test_every_release_is_prepared_and_compared(storage: Path, source: Source) -> None:
+def test_every_release_is_prepared_and_compared(storage: Path, source: SourceName) -> None:
     workspace = start(
         storage,
         source,

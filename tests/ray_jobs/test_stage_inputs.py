@@ -25,7 +25,7 @@ PLACE = Storage.at("a")
 COUNTS = {"train": 7, "validation": 1, "test": 2}
 DATA = PreparedDataset(PLACE.filesystem, "a", Manifest("f1", COUNTS, num_users=2, num_movies=3))
 OTHER = replace(DATA, manifest=replace(DATA.manifest, fingerprint="f2"))
-RAW = RawData(PLACE, "own", False, "r1", 10, 2, 3, {}, ("a notice",))
+RAW = RawData(PLACE, "own", False, "r1", 10, 2, 3, {}, ("a notice",), ("cite",), "terms")
 EXPERIMENT = ExperimentConfig()
 SLOWER = ExperimentConfig(train=TrainConfig(epochs=9))
 
@@ -44,6 +44,8 @@ RETRAINED = replace(RECOMMEND.model, metrics=RunMetrics.from_json(METRICS | {"co
 
 TRAIN_CHANGES: list[dict[str, Any]] = [
     {"raw": replace(RAW, fingerprint="r2")},
+    {"raw": replace(RAW, attribution=())},
+    {"raw": replace(RAW, licence="other terms")},
     {"split": SplitConfig(seed=43)},
     {"selection": OTHER},
     {"final": OTHER},

@@ -16,7 +16,6 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.features import TMDB_LISTS
 from ray_jobs.report import plots
 from ray_jobs.report.document import DataTable, Heading, Plot, ReportSection, Text
-from ray_jobs.report.sections.origin import ATTRIBUTIONS
 
 _QUANTILES: Final = {
     "fewest": 0.0,
@@ -36,7 +35,7 @@ def data_section(
     place = raw.folder.filesystem, raw.folder.path
     counts = RatingCounts.of(*place)
     fields = coverage(*place, counts, use_tmdb=bool(raw.tmdb_coverage))
-    notices = (Text(notice) for notice in raw.notices if notice not in ATTRIBUTIONS)
+    notices = (Text(notice) for notice in raw.notices if notice not in raw.attribution)
     return ReportSection(
         "Data",
         (

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from ingest.dataset import RawData
-from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Listing, ReportSection, Text
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.training import FinalModel
 from ray_jobs.stages.tuning import BestTrial
-
-ATTRIBUTIONS: Final = (MOVIELENS_CITATION, TMDB_ATTRIBUTION)
 
 
 def run_section(workspace: Workspace, model: FinalModel, best_trial: BestTrial) -> ReportSection:
@@ -84,19 +80,12 @@ def _stages(config: JobConfig) -> Iterator[str]:
 
 
 def licences_section(raw: RawData) -> ReportSection:
-    """Whose data these are, and what must be said of them."""
-    used = [notice for notice in ATTRIBUTIONS if notice in raw.notices]
-    data = (
-        "The data are synthetic and bound to no licence."
-        if raw.synthetic
-        else "The terms of MovieLens' releases are in their README files: research use, with the "
-        "citation below, and no redistribution or commercial use without GroupLens' permission."
-    )
+    """The terms of the data, and the texts that must be shown with them."""
     return ReportSection(
         "Licences and attribution",
         (
-            Text(data),
-            *map(Text, used),
+            Text(raw.licence),
+            *map(Text, raw.attribution),
             Text("The program that made this report is licensed under Apache 2.0."),
         ),
     )

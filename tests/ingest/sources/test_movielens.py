@@ -10,8 +10,9 @@ import pytest
 
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
 from ingest.errors import DatasetError
-from ingest.sources import movielens, releases
-from ingest.sources.movielens import Tables, title_year
+from ingest.sources import locate, reader
+from ingest.sources.reader import title_year
+from ingest.sources.tables import Tables
 
 CSV_RATINGS = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,0.5,964981247\n7,1,5,0\n"
 CSV_MOVIES = (
@@ -33,7 +34,7 @@ def write(folder: Path, **files: str | bytes) -> Path:
 
 
 def read(path: Path, release: str | None = None) -> Tables:
-    return movielens.read(*releases.locate(path, release))
+    return reader.read(*locate.locate(path, release))
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_ml_10m(tmp_path: Path) -> None:
     assert tables.movies["title"].to_pylist()[1] == "Star Wars: Episode I :: Très (1999)"
     assert tables.tags["tag"].to_pylist() == ["excellent!: 10::10"]
     assert tables.links["tmdb_id"].null_count == 2
-    assert releases.release_of(folder) == "ml-10m"
+    assert locate.release_of(folder) == "ml-10m"
 
 
 @pytest.mark.parametrize("release", ["ml-1m", None])
@@ -310,4 +311,4 @@ def test_a_path_without_data_says_what_is_expected(tmp_path: Path) -> None:
 def test_of_several_folders_the_named_one_is_read(tmp_path: Path) -> None:
     for name in ("ml-20m", "ml-25m"):
         write(tmp_path / name, ratings_csv=CSV_RATINGS, movies_csv=CSV_MOVIES)
-    assert releases.locate(tmp_path, "ml-25m")[0].name == "ml-25m"
+    assert locate.locate(tmp_path, "ml-25m")[0].name == "ml-25m"

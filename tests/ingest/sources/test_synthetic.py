@@ -18,7 +18,7 @@ from ingest.sources.synthetic import SyntheticData, SyntheticTmdb, draw_pairs
 
 def generate(folder: Path, **shape: Any) -> RawData:
     data = DataConfig(source="synthetic", synthetic=SyntheticConfig(**shape))
-    return ingest(data, TmdbConfig(), Storage.at(folder), environ={}, say=lambda _: None)
+    return ingest(data, TmdbConfig(), Storage.at(folder), environ={})
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from ingest.errors import TmdbAuthError, TmdbError
 from ingest.tmdb import aio
 from ingest.tmdb.crawl import ALL_UNKNOWN, CrawlSummary, crawl
 from ingest.tmdb.credentials import TOKEN_VARIABLE, Credentials
-from ingest.tmdb.progress import PlainView, Tally, view
+from ingest.tmdb.progress import LogView, Tally, view
 from ingest.tmdb.rate_limit import Backoff
 from ingest.tmdb.shards import Shards
 
@@ -33,9 +33,6 @@ CREDENTIALS = Credentials(TOKEN_VARIABLE, "replay-read-access-token")
 ENVIRON = {TOKEN_VARIABLE: CREDENTIALS.secret}
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 QUICK = Backoff(first_s=0.01, longest_s=0.05)
-
-
-def silent(_: str) -> None: ...
 
 
 @dataclass
@@ -52,7 +49,7 @@ class Crawler:
     def __call__(self, url: str, now: datetime = NOW, **settings: Any) -> CrawlSummary | None:
         """Fetch what is pending and merge, as ``crawl_dataset`` does."""
         config = TmdbConfig(**{"base_url": url, "requests_per_second": 1e6, **settings})
-        prepare_tables(DataConfig(path=str(self.source)), self.storage / "raw", silent)
+        prepare_tables(DataConfig(path=str(self.source)), self.storage / "raw")
         shards = Shards(self.folder)
         ids = (self.folder / "movies.parquet").read_table()["movie_id"].to_numpy()
         pending = shards.standing(
@@ -68,7 +65,7 @@ class Crawler:
                     shards,
                     config,
                     CREDENTIALS,
-                    PlainView(silent),
+                    LogView(),
                     now=lambda: now,
                     backoff=QUICK,
                 )
@@ -95,7 +92,7 @@ def test_all_of_ml_latest_small(
     server = replay("--rate", "0")
     tmdb = TmdbConfig(base_url=server.url, requests_per_second=1e6)
     data, storage = DataConfig(path=str(ml_latest_small)), Storage.at(tmp_path)
-    raw = ingest(data, tmdb, storage, environ=ENVIRON, say=silent)
+    raw = ingest(data, tmdb, storage, environ=ENVIRON)
     assert raw.tmdb_coverage == {"ok": 9628, "missing": 114, "failed": 0}
     table = (raw.folder / "tmdb.parquet").read_table()
     check_schema(table.schema, TMDB, "tmdb.parquet")
@@ -111,7 +108,7 @@ def test_all_of_ml_latest_small(
     assert stats["duplicates"] == 0
     assert stats["resources"]["attempts_max"] == 1
     assert stats["requests"] == 9733 + 120 + 6  # distinct ids, lookups, what these found
-    again = ingest(data, tmdb, storage, environ=ENVIRON, say=silent)
+    again = ingest(data, tmdb, storage, environ=ENVIRON)
     assert again.fingerprint == raw.fingerprint
     assert server.stats()["requests"] == stats["requests"]
 
@@ -323,33 +320,30 @@ def test_records_of_another_schema_version_are_refused(
 def test_a_second_crawl_in_the_same_folder_is_refused(dataset: Any, tmp_path: Path) -> None:
     storage = Storage.at(tmp_path / "artifacts")
     source = dataset((1, "0000001", 100))
-    tables, _ = prepare_tables(DataConfig(path=str(source)), storage / "raw", silent)
-    folder = storage / "raw" / tables.name
-    with locked(folder), pytest.raises(LockedError, match=r"process \d+ on .* is writing"):
-        crawl_dataset(folder, tables, TmdbConfig(), CREDENTIALS, silent)
+    tables = prepare_tables(DataConfig(path=str(source)), storage / "raw")
+    with locked(tables.folder), pytest.raises(LockedError, match=r"process \d+ on .* is writing"):
+        crawl_dataset(tables, TmdbConfig(), CREDENTIALS)
 
 
 def test_progress_is_a_bar_on_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
-    with view(silent, console) as shower:
+    with view(console) as shower:
         shower.show(Tally(total=10, ok=4, requests=7, retries=2, failed=1))
     assert "5/10" in screen.getvalue()
     assert "2 retries · 0 rate-limited · 1 failed" in screen.getvalue()
 
 
-def test_no_terminal_no_bar() -> None:
-    lines: list[str] = []
-    with view(lines.append, Console(file=io.StringIO())) as shower:
+def test_no_terminal_no_bar(logged: list[str]) -> None:
+    with view(Console(file=io.StringIO())) as shower:
         shower.show(Tally(total=10))
-    assert lines[0].startswith("TMDb 0/10 movies")
+    assert logged[0].startswith("TMDb 0/10 movies")
 
 
-def test_progress_is_told_in_plain_lines() -> None:
-    lines: list[str] = []
+def test_progress_is_logged(logged: list[str]) -> None:
     tally = Tally(total=10, ok=4, missing=1, requests=7, retries=2, refusals=1)
-    PlainView(lines.append).show(tally)
-    assert "5/10 movies" in lines[0]
-    assert "2 retries, 1 rate-limited, 1 missing, 0 failed" in lines[0]
+    LogView().show(tally)
+    assert "5/10 movies" in logged[0]
+    assert "2 retries, 1 rate-limited, 1 missing, 0 failed" in logged[0]
     assert tally.eta_s is not None
     assert math.isclose(tally.eta_s, tally.elapsed_s, rel_tol=0.5)

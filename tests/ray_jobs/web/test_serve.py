@@ -20,7 +20,8 @@ from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from ingest.manifest import MOVIELENS_CITATION, TMDB_ATTRIBUTION
+from ingest.manifest import TMDB_ATTRIBUTION
+from ingest.sources.movielens import MOVIELENS_CITATION
 from ncf.data.preprocessor import MovieTable
 from ncf.inference.recommender import Recommender
 from ray_jobs import serve

@@ -69,13 +69,15 @@ def rows_of(prepared: PreparedDataset, split: str) -> Batch:
     return rows
 
 
-def scored(workspace: Workspace, raw: RawData, prepared: PreparedDataset) -> PreparedDataset:
+def scored(
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, *, owner: str = ""
+) -> PreparedDataset:
     """The data on whose test rows models are scored: ``prepared``, or those with its validation
     rows among the training rows, if models are trained again on both."""
     compare = workspace.config.compare
     wanted = compare.refit_on_validation and compare.score_test
     if wanted and prepared.manifest.counts["validation"]:
-        return preprocess(workspace, raw, train_on_validation=True)
+        return preprocess(workspace, raw, train_on_validation=True, owner=owner)
     return prepared
 
 
@@ -112,7 +114,7 @@ def configurations_to_compare(
     for name, settings in config.compare.configurations.items():
         own = _preparation(settings)
         if own not in known:
-            known[own] = _prepared_for(settings, workspace, raw)
+            known[own] = _prepared_for(name, settings, workspace, raw)
             check_rows(name, known[own], data, with_test=config.compare.score_test)
         yield ComparedModel(name, name, known[own], settings.experiment, {})
 
@@ -123,11 +125,13 @@ def _preparation(settings: ComparedConfig) -> tuple[Any, ...]:
     return settings.features, decay.rate_per_day, decay.reference
 
 
-def _prepared_for(settings: ComparedConfig, workspace: Workspace, raw: RawData) -> ComparedData:
+def _prepared_for(
+    name: str, settings: ComparedConfig, workspace: Workspace, raw: RawData
+) -> ComparedData:
     changes = {"features": settings.features, "time_decay": settings.time_decay}
     own = replace(workspace, config=workspace.config.model_copy(update=changes))
-    selection = preprocess(own, raw)
-    return ComparedData(selection, scored(own, raw, selection))
+    selection = preprocess(own, raw, owner=name)
+    return ComparedData(selection, scored(own, raw, selection, owner=name))
 
 
 def check_rows(name: str, data: ComparedData, common: ComparedData, *, with_test: bool) -> None:

@@ -52,7 +52,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     ),
     "ray_jobs": (
         ("config", "errors"),
-        ("results",),
+        ("results", "configurations"),
         ("cluster",),
         ("training", "web"),
         ("search",),

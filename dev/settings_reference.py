@@ -16,6 +16,7 @@ import click
 
 from foundation import cli
 from foundation.cli import DONE, FAILED, Command
+from foundation.config import Section
 from foundation.console import complain
 from ray_jobs.config import Dimension, JobConfig
 
@@ -54,7 +55,11 @@ def reference() -> str:
 
 
 def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
-    """A section's heading, description and table, then its subsections."""
+    """A section's heading, description and table, then its subsections.
+
+    A section of the whole job that is part of another section too is not repeated there.
+    """
+    titles = {section.__name__ for section in _sections_of_the_job()}
     if name:
         yield f"## `[{name}]`\n\n{_prose(schema['description'])}\n"
     values, sections = [], []
@@ -82,7 +87,14 @@ def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
         if field.get("type") == "object" and field.get("default"):
             yield f"`{path}` is by default:\n\n```toml\n[{path}]\n{_toml(field['default'])}```\n"
     for place, inner in sections:
-        yield from _section(place, inner, definitions)
+        if not name or inner["title"] not in titles:
+            yield from _section(place, inner, definitions)
+
+
+def _sections_of_the_job() -> Iterator[type]:
+    for field in JobConfig.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield field.annotation
 
 
 def _inner(path: str, field: Schema, definitions: Schema) -> tuple[Schema | None, str]:

@@ -8,6 +8,7 @@ command line means.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,6 +71,18 @@ def _print_usage_error(error: click.UsageError) -> None:
     if error.ctx is not None:
         message = f"{error.ctx.get_usage()}\n{error.ctx.command_path}: {message}"
     sys.stderr.write(message)
+
+
+def enable_completion() -> None:
+    """Let bash and zsh add no space after a completed ``key=``.
+
+    Click completes for a program whose environment variable ``_<PROGRAM>_COMPLETE`` is set.
+    """
+    if not any(name.endswith("_COMPLETE") for name in os.environ):
+        return
+    from foundation import completion
+
+    completion.register()
 
 
 # -- Commands --------------------------------------------------------------------------------------
@@ -198,7 +211,8 @@ class Group(_Documented, click.Group):
             aliases: further names of subcommands, which the help leaves out.
             options: of ``click.Group``, and ``examples`` and ``environment``.
         """
-        super().__init__(name, purpose, subcommand_metavar="COMMAND ...", **options)
+        defaults = {"subcommand_metavar": "COMMAND ...", "no_args_is_help": False}
+        super().__init__(name, purpose, **(defaults | options))
         self._modules = dict(modules or {})
         self._aliases = dict(aliases or {})
 

@@ -44,6 +44,7 @@ command: Final = cli.Group(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    cli.enable_completion()
     return cli.main(command, arguments)
 
 

@@ -14,6 +14,7 @@ from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.config import JobConfig
+from ray_jobs.configurations import with_configurations
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
         ConfigError: if it cannot be read or is invalid.
     """
     values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
-    config = build(JobConfig, values, ", ".join(paths) or "the command line")
+    origin = ", ".join(paths) or "the command line"
+    config = build(JobConfig, with_configurations(values, origin), origin)
     from ray_jobs.search.samplers import check_sampler
     from ray_jobs.search.schedulers import check_scheduler
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from foundation.cli import main
 from foundation.errors import ConfigError
 from ray_jobs.cli import job
+from ray_jobs.configurations import require_test_errors
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 EXAMPLES: Final = (
     "--config configs/protocols/ml-100k.toml --set data.path=FOLDER",
-    "--config configs/protocols/ml-100k.toml --set model.history.use_times=false",
+    "--config configs/protocols/ml-100k.toml --set data.path=FOLDER --set compare.seeds=[0]",
 )
 
 
@@ -27,7 +28,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     """Compare the models on every fold, one after the other, and summarise.
 
     Raises:
-        ConfigError: if no fold is configured.
+        ConfigError: if no fold is configured, or test rows are not to be scored.
     """
     if not config.cross_validate.folds:
         raise ConfigError(
@@ -35,6 +36,7 @@ def command(config: JobConfig, *, force: bool) -> None:
             "configs/datasets/ml-100k.toml does: "
             '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\''
         )
+    require_test_errors(config, "its folds are published test rows")
     from ray_jobs.cluster import preflight
     from ray_jobs.report.cross_validation import write_folds_report
     from ray_jobs.results.run import Workspace

@@ -5,7 +5,7 @@
     ingest      MovieLens files + TMDb (async, concurrent, resumable)   -> raw/<data set>/
     preprocess  Ray Data: join, impute, de-skew, encode, split, weight  -> prepared/<hash>/
     tune        Ray Tune + Optuna over losses, layer sizes, ...         -> trials, best_config
-    compare     each loss, several seeds, TorchTrainer; baselines       -> comparison.json
+    compare     losses or configurations, several seeds; baselines      -> comparison.json
     train       best configuration on train + validation, TorchTrainer  -> checkpoint/, metrics.json
     recommend   top-N for every user, Ray Data batch inference          -> recommendations.parquet
     report      tables and plots                                        -> report.html, report.md
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from foundation.cli import main
 from foundation.console import heading, say
 from ray_jobs.cli import job
+from ray_jobs.configurations import require_test_errors
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -32,6 +33,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     from ray_jobs.stages.graph import stages_of
     from ray_jobs.stages.tuning import check_search
 
+    require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
     with stages_of(config, force=force) as stages:
         raw = stages.raw

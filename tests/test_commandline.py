@@ -34,7 +34,8 @@ def run(monkeypatch: pytest.MonkeyPatch, module: str, *arguments: str) -> int:
     """``python -m <module> <arguments>`` in this process; the exit code."""
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     # They are run a second time, under another name, if a test has imported them.
-    program = module if "." in module else f"{module}.__main__"
+    is_package = hasattr(importlib.import_module(module), "__path__")
+    program = f"{module}.__main__" if is_package else module
     monkeypatch.delitem(sys.modules, program, raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -211,10 +212,9 @@ def test_the_ingester_is_interrupted_with_130(
 
 
 PROGRAM = """
-import sys
 from rich.table import Table
 from ingest.tmdb.progress import Tally, view
-from foundation.console import complain, has_colours, say, show
+from foundation.console import complain, has_colours, log_to_stderr, say, show
 
 say("a line")
 say(f"Ray may use colours: {has_colours()}")
@@ -222,7 +222,7 @@ complain("a mistake")
 table = Table("column")
 table.add_row("cell")
 show(table)
-with view(lambda line: sys.stderr.write(line + chr(10))) as shown:
+with log_to_stderr("ingest"), view() as shown:
     shown.show(Tally(total=4, ok=1, requests=1))
 """
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foundation.cli import main
 from ray_jobs.cli import job
+from ray_jobs.configurations import require_test_errors
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -21,6 +22,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     from ray_jobs.stages.graph import stages_of
     from ray_jobs.stages.tuning import check_search
 
+    require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
     with stages_of(config, force=force) as stages:
         write_report(

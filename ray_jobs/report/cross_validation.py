@@ -12,7 +12,7 @@ from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
 from ray_jobs.report.writing import write
-from ray_jobs.results.across_folds import in_all
+from ray_jobs.results.across_folds import AcrossFolds, in_all
 from ray_jobs.results.comparison import METRICS, differences_table
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.stages.cross_validation import FoldErrors, Summary
@@ -57,7 +57,7 @@ def _errors_section(summary: Summary) -> ReportSection:
             Text(
                 "Each figure is the mean over training seeds; the last column is the mean "
                 "over folds, and their standard deviation. Folds share training rows, so "
-                "that deviation says how different they are, and is no error of the mean."
+                "that deviation shows how much folds differ; it is not an error of the mean."
             ),
             *(fold_table(folds, summary.errors, metric) for metric in METRICS),
         ),
@@ -74,7 +74,7 @@ def _differences_section(summary: Summary) -> ReportSection:
     )
     entries = in_all(list(summary.folds.values()))
     return ReportSection(
-        "Which differences are more than chance, over all folds",
+        "Significance of differences over all folds",
         (
             Text(
                 f"All {pooled.num_rows:,} test rows of all folds together, each predicted by the "
@@ -83,12 +83,20 @@ def _differences_section(summary: Summary) -> ReportSection:
             ),
             *differences_blocks(pooled.differences, entries, pooled.num_users),
             Text(
-                "A user who is drawn brings the rows of all folds along. What other training rows "
-                "would have given is not accounted for: folds share most of theirs. The baseline, "
-                f"{pooled.baseline}, is the one with the lowest mean over folds of the RMSE on the "
-                "validation rows, if there are any."
+                "The bootstrap draws a user with the user's rows of all folds. The variation "
+                "between training sets is not included, because folds share most of their rows. "
+                f"{_compared_with(pooled)}"
             ),
         ),
+    )
+
+
+def _compared_with(pooled: AcrossFolds) -> str:
+    if pooled.against:
+        return f"All others are compared with {' and with '.join(pooled.against)}."
+    return (
+        f"The baseline, {pooled.baseline}, is the one with the lowest mean over folds of the RMSE "
+        "on the validation rows, if there are any."
     )
 
 

@@ -2,6 +2,8 @@
 and below."""
 
 __all__ = [
+    "compared_baselines",
+    "compared_models",
     "comparison",
     "cross_validation",
     "graph",

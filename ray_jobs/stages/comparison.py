@@ -1,8 +1,8 @@
-"""Compare the losses, several seeds each, with each other and with the baselines.
+"""Compare losses, or fixed configurations, several seeds each, with each other and with baselines.
 
 All models are trained on the training rows, stopped early on the validation rows if there are any,
 and scored once on the test rows; with ``compare.refit_on_validation`` they are first trained again
-on both for as many epochs. All losses are scored on the same scales. A model is called better than
+on both for as many epochs. All models are scored on the same scales. A model is called better than
 another one only if their difference on the same rows is significant
 (``ncf.evaluation.significance``).
 """
@@ -10,26 +10,24 @@ another one only if their difference on the same rows is significant
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from ray.train import Checkpoint
-
 from foundation.console import show
+from foundation.errors import ConfigError
 from foundation.storage import Storage
 from ingest.dataset import RawData
-from ncf.baselines import Baseline, baseline_specs, fit_baseline
-from ncf.config import ExperimentConfig, LossName
-from ncf.data.batches import Batch
+from ncf.baselines import BaselineSpec, baseline_specs
 from ncf.data.dataset import PreparedDataset
-from ncf.evaluation.assessment import ScoredRows, assess
+from ncf.evaluation.assessment import Assessment, ScoredRows, assess
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.slices import slicings
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.cluster.session import claim_resources
-from ray_jobs.config import LOSS, CompareConfig, with_parameters
+from ray_jobs.config import CompareConfig
 from ray_jobs.results.comparison import (
     Comparison,
     ModelResult,
@@ -38,84 +36,104 @@ from ray_jobs.results.comparison import (
     predicted,
     table,
 )
-from ray_jobs.results.final_model import copy_checkpoint
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import Stage
-from ray_jobs.stages.preparation import preprocess
-from ray_jobs.stages.tuning import BestTrial, search
-from ray_jobs.training.progress import epoch_progress
-from ray_jobs.training.worker import (
-    PREDICTIONS,
-    TaskResult,
-    TrainingTask,
-    predictions_file,
-    train_tasks,
+from ray_jobs.results.stage import Stage, key_of
+from ray_jobs.results.stored_results import StoredResults
+from ray_jobs.stages.compared_baselines import (
+    BaselineInputs,
+    BaselineRows,
+    baseline_result,
+    write_predictions,
 )
+from ray_jobs.stages.compared_models import (
+    ComparedData,
+    ComparedModel,
+    configurations_to_compare,
+    copy_predictions,
+    has_weights_of,
+    losses_to_compare,
+    result_of,
+    rows_of,
+    scored,
+    train_models,
+    with_weights_of,
+)
+from ray_jobs.stages.tuning import BestTrial
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """The configuration that one loss is trained with."""
-
-    loss: LossName
-    experiment: ExperimentConfig
-    parameters: dict[str, Any]
-    """The settings of ``experiment`` that a search chose."""
 
 
 @dataclass(frozen=True)
 class CompareInputs:
     """Everything that a comparison depends on."""
 
-    selection: PreparedDataset
-    """Models learn from its training rows and are chosen on its validation rows."""
-    final: PreparedDataset
-    """What is scored on its test rows was trained on its training rows. The same data, or those
-    whose training rows include the validation rows."""
-    losses: tuple[LossSettings, ...]
+    data: ComparedData
+    """The rows that all models are scored on; baselines learn from them too."""
+    models: tuple[ComparedModel, ...]
     compare: CompareConfig
     num_workers: int
 
     @property
-    def refit(self) -> bool:
-        """Whether models are trained again before they are scored."""
-        return self.selection is not self.final
-
-    @cached_property
-    def test(self) -> Batch:
-        """``[N]`` rows that are scored."""
-        return _rows(self.final, "test")
+    def scale(self) -> str:
+        """The scale that the models are trained on: ``decayed`` if all are, with the weights of the
+        scored rows, else ``stars``."""
+        targets = [model.experiment.time_decay.apply_to for model in self.models]
+        if any(target != "target" for target in targets):
+            return "stars"
+        same = all(has_weights_of(model.data, self.data) for model in self.models)
+        return "decayed" if same else "stars"
 
     @property
-    def scale(self) -> str:
-        """The scale that the models are trained on: ``decayed`` if all are, else ``stars``."""
-        targets = [settings.experiment.time_decay.apply_to for settings in self.losses]
-        return "decayed" if all(target == "target" for target in targets) else "stars"
+    def specs(self) -> tuple[BaselineSpec[Any], ...]:
+        """The baselines."""
+        num_rows = self.data.selection.manifest.counts["train"]
+        return baseline_specs(num_rows, self.compare.baselines)
 
+    def model_key(self, model: ComparedModel) -> str:
+        """Fingerprint of everything that the result of one model depends on."""
+        compare = self.compare
+        return key_of([model, self.data.final, compare.seeds, compare.score_test, self.num_workers])
 
-def _rows(prepared: PreparedDataset, split: str) -> Batch:
-    rows = prepared.rows(split)
-    assert rows is not None
-    return rows
+    def baseline(self, spec: BaselineSpec[Any]) -> BaselineInputs:
+        """Everything that the result of one baseline depends on."""
+        compare = self.compare
+        return BaselineInputs(
+            spec.name, self.data, compare.seeds, compare.trials_per_baseline, compare.score_test
+        )
 
 
 def compare(
-    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial | None
 ) -> Comparison:
-    """Train every loss with every seed in one worker group, and score them with the baselines."""
+    """Train every model with every seed in one worker group, and score them with the baselines.
+
+    Args:
+        workspace: the run.
+        raw: the data set.
+        prepared: its prepared rows.
+        best_trial: the configuration that losses are compared with; not used, and may be None, if
+            ``compare.configurations`` are.
+
+    Raises:
+        ConfigError: if two models have the same name, or ``compare.against`` names none of them.
+        DataError: if a configuration's data do not have the rows of the comparison.
+    """
     config, paths = workspace.config, workspace.paths
-    losses = tuple(_settings(workspace, prepared, best_trial))
-    inputs = CompareInputs(
-        selection=prepared,
-        final=scored(workspace, raw, prepared),
-        losses=losses,
-        compare=config.compare,
-        num_workers=config.scaling.num_workers,
+    data = ComparedData(prepared, scored(workspace, raw, prepared))
+    if config.compare.configurations:
+        models = tuple(configurations_to_compare(workspace, raw, data))
+    else:
+        assert best_trial is not None
+        models = tuple(losses_to_compare(workspace, data, best_trial))
+    inputs = CompareInputs(data, models, config.compare, config.scaling.num_workers)
+    _check_names(inputs)
+    work = partial(
+        _compare,
+        paths=paths,
+        resources=partial(claim_resources, config),
+        afresh=workspace.force,
     )
-    work = partial(_compare, paths=paths, resources=partial(claim_resources, config))
     workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
     comparison = Comparison.from_json(paths.comparison.read_json())
     show(table(comparison))
@@ -124,203 +142,170 @@ def compare(
     return comparison
 
 
-def _compare(inputs: CompareInputs, paths: RunPaths, resources: Callable[[], Resources]) -> None:
-    """The work of the stage, written to ``paths``."""
-    where, folder = paths.ray("compare"), paths.predictions
-    where.delete()
-    results, checkpoint = _train(inputs, resources(), where)
-    copy_checkpoint(checkpoint, PREDICTIONS, folder)
-    models = tuple(_by_loss(inputs.losses, results))
-    ensembles = _ensembles(models, inputs, folder) if inputs.compare.ensembles else ()
-    entries = (*_baselines(inputs, folder), *models, *ensembles)
-    paths.comparison.write_json(asdict(_assessed(inputs, entries, folder)))
-    where.delete()  # all of it is in the comparison and the predictions
+def _check_names(inputs: CompareInputs) -> None:
+    """Refuse names that several models have, and references that none has."""
+    names = [model.name for model in inputs.models]
+    ensembles = [_ensemble_name(name, len(inputs.compare.seeds)) for name in names]
+    known = [*(spec.name for spec in inputs.specs), *names]
+    known += ensembles if _has_ensembles(inputs.compare) else []
+    for name, count in Counter(known).items():
+        if count > 1:
+            raise ConfigError(
+                f"compare.configurations.{name} has the name of a baseline or of a mean of seeds. "
+                "Rename it"
+            )
+    for name in inputs.compare.against:
+        if name not in known:
+            raise ConfigError(
+                f"compare.against names {name!r}, expected names of this comparison: "
+                f"{'; '.join(known)}"
+            )
 
 
-def _settings(
-    workspace: Workspace, prepared: PreparedDataset, best_trial: BestTrial
-) -> Iterator[LossSettings]:
-    """Each loss with the settings of the best trial, or of the best one of its own search."""
-    compare = workspace.config.compare
-    for loss in compare.losses:
-        if compare.trials_per_loss:
-            best = search(workspace, prepared, loss)
-            yield LossSettings(loss, best.experiment, best.parameters)
-        else:
-            experiment = with_parameters(best_trial.experiment, {LOSS: loss})
-            yield LossSettings(loss, experiment, best_trial.parameters)
+def _compare(
+    inputs: CompareInputs,
+    paths: RunPaths,
+    resources: Callable[[], Resources],
+    *,
+    afresh: bool,
+) -> None:
+    """The work of the stage.
+
+    Args:
+        inputs: what the comparison depends on.
+        paths: where it goes.
+        resources: what to train on.
+        afresh: do not use results of single models that an earlier comparison has stored.
+    """
+    stored = StoredResults(paths.compared, paths.predictions)
+    paths.comparison.delete()
+    paths.predictions.make_folder()
+    stored.keep_only({} if afresh else _keys(inputs))
+    models = _models(inputs, stored, paths, resources)
+    baselines = _baselines(inputs, stored)
+    ensembles = _ensembles(models, inputs, paths.predictions)
+    entries = (*baselines, *models, *ensembles)
+    paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
 
 
-def scored(workspace: Workspace, raw: RawData, prepared: PreparedDataset) -> PreparedDataset:
-    """The data on whose test rows models are scored: ``prepared``, or those with its validation
-    rows among the training rows, if models are trained again on both."""
-    wanted = workspace.config.compare.refit_on_validation
-    if wanted and prepared.manifest.counts["validation"]:
-        return preprocess(workspace, raw, train_on_validation=True)
-    return prepared
+def _keys(inputs: CompareInputs) -> dict[str, str]:
+    models = {model.name: inputs.model_key(model) for model in inputs.models}
+    return models | {spec.name: key_of(inputs.baseline(spec)) for spec in inputs.specs}
 
 
-def _train(
-    inputs: CompareInputs, resources: Resources, where: Storage
-) -> tuple[list[TaskResult], Checkpoint]:
-    """Every loss and seed; the checkpoint holds the predictions for the test rows."""
-    tasks = [
-        TrainingTask(
-            f"{settings.loss} seed {seed}",
-            inputs.selection,
-            with_parameters(settings.experiment, {"train.seed": seed}),
-            score_test=not inputs.refit,
-            keep_predictions=not inputs.refit,
-        )
-        for settings in inputs.losses
-        for seed in inputs.compare.seeds
-    ]
-    with epoch_progress() as lines:
-        results, checkpoint = train_tasks(tasks, resources, where / "selection", [lines])
-    if not inputs.refit:
-        return results, checkpoint
-    again = [
-        replace(
-            task,
-            prepared=inputs.final,
-            experiment=with_parameters(task.experiment, {"train.stop_after": result.best_epoch}),
-            score_test=True,
-            keep_predictions=True,
-        )
-        for task, result in zip(tasks, results, strict=True)
-    ]
-    with epoch_progress() as lines:
-        finals, checkpoint = train_tasks(again, resources, where / "refit", [lines])
-    both = zip(results, finals, strict=True)
-    return [replace(r, test=f.test, predictions=f.predictions) for r, f in both], checkpoint
+def _models(
+    inputs: CompareInputs,
+    stored: StoredResults,
+    paths: RunPaths,
+    resources: Callable[[], Resources],
+) -> list[ModelResult]:
+    """The results of all models; those that are not stored are trained."""
+    keys = _keys(inputs)
+    found = {model.name: stored.find(model.name, keys[model.name]) for model in inputs.models}
+    missing = [model for model in inputs.models if not found[model.name]]
+    if len(missing) < len(inputs.models):
+        logger.info(f"   {len(inputs.models) - len(missing)} model(s) are unchanged")
+    if missing:
+        where = paths.ray("compare")
+        where.delete()
+        results, checkpoint = train_models(missing, inputs.compare, resources(), where)
+        for model, of_seeds in zip(missing, results, strict=True):
+            result = result_of(model, of_seeds)
+            copy_predictions(checkpoint, result.predictions, paths.predictions)
+            if not has_weights_of(model.data, inputs.data):
+                result = with_weights_of(inputs.data, result, paths.predictions)
+            stored.store(keys[model.name], result)
+            found[model.name] = result
+        where.delete()  # all of it is in the results and the predictions
+    return [result for result in found.values() if result]
 
 
-def _by_loss(
-    losses: Sequence[LossSettings], results: Sequence[TaskResult]
-) -> Iterator[ModelResult]:
-    for settings in losses:
-        of_loss = [r for r in results if r.name.startswith(f"{settings.loss} ")]
-        yield ModelResult(
-            name=f"NCF, {settings.loss}",
-            detail=_detail(settings.parameters, of_loss),
-            kind="model",
-            test=tuple(r.test for r in of_loss if r.test),
-            validation=tuple(r.validation for r in of_loss if r.validation),
-            best_epochs=tuple(r.best_epoch for r in of_loss),
-            curves=tuple(tuple(r.epochs) for r in of_loss),
-            predictions=tuple(r.predictions for r in of_loss if r.predictions),
-        )
+def _baselines(inputs: CompareInputs, stored: StoredResults) -> Iterator[ModelResult]:
+    """The results of all baselines; those that are not stored are fitted."""
+    rows = BaselineRows(inputs.data)
+    for spec in inputs.specs:
+        of_spec = inputs.baseline(spec)
+        key = key_of(of_spec)
+        result = stored.find(spec.name, key)
+        if result is None:
+            result = baseline_result(spec, of_spec, rows, stored.predictions)
+            stored.store(key, result)
+        yield result
 
 
-def _detail(parameters: Mapping[str, Any], results: Sequence[TaskResult]) -> str:
-    """Seeds, and what a search chose."""
-    settings = {key: value for key, value in parameters.items() if key != LOSS}
-    parts = [f"seeds {', '.join(str(result.seed) for result in results)}"]
-    parts += [
-        f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}"
-        for key, value in settings.items()
-    ]
-    return "; ".join(parts)
+def _has_ensembles(compare: CompareConfig) -> bool:
+    # Of one seed it would be the model itself.
+    return compare.ensembles and compare.score_test and len(compare.seeds) > 1
+
+
+def _ensemble_name(name: str, num_seeds: int) -> str:
+    return f"{name}, mean of {num_seeds} seeds"
 
 
 def _ensembles(
     models: Sequence[ModelResult], inputs: CompareInputs, folder: Storage
 ) -> Iterator[ModelResult]:
     """The mean prediction of each model's seeds, with its predictions written into ``folder``."""
-    for model in models:
-        if len(model.predictions) < 2:
-            continue  # it would be the model itself
+    for model in models if _has_ensembles(inputs.compare) else ():
         of_seeds = [Predictions.from_arrow((folder / f).read_table()) for f in model.predictions]
-        name = f"{model.name}, mean of {len(of_seeds)} seeds"
+        name = _ensemble_name(model.name, len(of_seeds))
         predictions = Predictions.mean(of_seeds)
         yield ModelResult(
             name=name,
             detail="mean prediction",
             kind="ensemble",
-            test=(predictions.score(inputs.test).as_dict(),),
+            test=(predictions.score(inputs.data.test).as_dict(),),
             validation=(),
-            predictions=(_write(name, predictions, inputs, folder),),
+            predictions=(write_predictions(name, predictions, inputs.data, folder),),
         )
-
-
-def _baselines(inputs: CompareInputs, folder: Storage) -> Iterator[ModelResult]:
-    """The baselines, with their predictions for the test rows written into ``folder``."""
-    selection, final, seeds = inputs.selection, inputs.final, inputs.compare.seeds
-    train, validation = _rows(selection, "train"), selection.rows("validation")
-    final_train = _rows(final, "train") if inputs.refit else train
-    for spec in baseline_specs(len(train), inputs.compare.baselines):
-        logger.info(f"   baseline {spec.name}")
-        fitted = fit_baseline(
-            spec, train, validation, selection.preprocessor, inputs.compare.trials_per_baseline
-        )
-        finals = (
-            fitted.refit(final_train, final.preprocessor, seeds)
-            if inputs.refit or fitted.is_seeded
-            else (fitted.baseline,)
-        )
-        name = fitted.baseline.name
-        files = zip(_of_seeds(name, seeds[: len(finals)]), finals, strict=True)
-        yield ModelResult(
-            name=name,
-            detail=finals[0].detail,
-            kind="baseline",
-            test=tuple(b.score(inputs.test, final.preprocessor).as_dict() for b in finals),
-            validation=(fitted.baseline.score(validation, selection.preprocessor).as_dict(),)
-            if validation
-            else (),
-            predictions=tuple(
-                _write(file, _predict(baseline, inputs), inputs, folder) for file, baseline in files
-            ),
-        )
-
-
-def _of_seeds(name: str, seeds: Sequence[int]) -> Sequence[str]:
-    return [name] if len(seeds) == 1 else [f"{name} seed {seed}" for seed in seeds]
-
-
-def _predict(baseline: Baseline, inputs: CompareInputs) -> Predictions:
-    """Predictions as the scores take them: clipped as the models' are."""
-    low, high = inputs.final.preprocessor.rating_min, inputs.final.preprocessor.rating_max
-    stars = baseline.predict(inputs.test).clamp(low, high).float()
-    return Predictions(stars.numpy(), (stars * inputs.test.weights).numpy())
-
-
-def _write(name: str, predictions: Predictions, inputs: CompareInputs, folder: Storage) -> str:
-    """Write predictions for the test rows; returns the file's name."""
-    rows = inputs.final.table("test", ["row"])["row"].to_numpy()
-    file = predictions_file(name)
-    (folder / file).write_table(predictions.to_arrow(rows))
-    return file
 
 
 def _assessed(
     inputs: CompareInputs, entries: tuple[ModelResult, ...], folder: Storage
 ) -> Comparison:
     """The comparison, with what the predictions in ``folder`` tell about the models."""
-    scale, compare = inputs.scale, inputs.compare
+    scale, compare, counts = inputs.scale, inputs.compare, inputs.data.selection.manifest.counts
     models = [entry for entry in entries if entry.kind == "model"]
-    # Without validation rows the first loss is looked at: test rows must not choose among models.
+    # Without validation rows take the first model: test rows must not choose among models.
     model = _best(models, scale) if models[0].validation else models[0]
     baseline = _best([entry for entry in entries if entry.kind == "baseline"], scale)
-    logger.info(
-        f"   differences of {len(entries)} models on {len(inputs.test):,} test rows, "
-        f"{compare.resamples:,} resamples"
-    )
     return Comparison(
         entries=entries,
         scale=scale,
-        num_test=len(inputs.test),
+        num_test=counts["test"] if compare.score_test else 0,
         trials_per_loss=compare.trials_per_loss,
-        refitted=inputs.refit,
+        refitted=inputs.data.refit,
         model=model.name,
         baseline=baseline.name,
-        assessment=assess(
-            _test_rows(inputs),
-            ((entry.name, predicted(entry, scale, folder)) for entry in entries),
-            pairs(entries, baseline.name),
-            [model.name, baseline.name],
-            compare.resamples,
-        ),
+        assessment=_assessment(inputs, entries, model.name, baseline.name, folder)
+        if compare.score_test
+        else Assessment(0, (), (), ()),
+        fixed=bool(compare.configurations),
+        against=compare.against,
+        scored="test" if compare.score_test else "validation",
+        num_validation=counts["validation"],
+    )
+
+
+def _assessment(
+    inputs: CompareInputs,
+    entries: Sequence[ModelResult],
+    model: str,
+    baseline: str,
+    folder: Storage,
+) -> Assessment:
+    compare = inputs.compare
+    logger.info(
+        f"   differences of {len(entries)} models on {len(inputs.data.test):,} test rows, "
+        f"{compare.resamples:,} resamples"
+    )
+    single = [entry.name for entry in entries if entry.kind != "ensemble"]
+    return assess(
+        _test_rows(inputs),
+        ((entry.name, predicted(entry, inputs.scale, folder)) for entry in entries),
+        pairs(entries, baseline, compare.against),
+        single if compare.configurations else [model, baseline],
+        compare.resamples,
     )
 
 
@@ -333,9 +318,10 @@ def _best(entries: Sequence[ModelResult], scale: str) -> ModelResult:
 
 
 def _test_rows(inputs: CompareInputs) -> ScoredRows:
-    weights = inputs.test.weights if inputs.scale == "decayed" else 1.0
+    final, test = inputs.data.final, inputs.data.test
+    weights = test.weights if inputs.scale == "decayed" else 1.0
     return ScoredRows(
-        users=inputs.final.table("test", ["user_id"])["user_id"].to_numpy(),
-        actual=(inputs.test.ratings * weights).numpy(),
-        slicings=slicings(_rows(inputs.final, "train"), inputs.test, inputs.final.preprocessor),
+        users=final.table("test", ["user_id"])["user_id"].to_numpy(),
+        actual=(test.ratings * weights).numpy(),
+        slicings=slicings(rows_of(final, "train"), test, final.preprocessor),
     )

@@ -21,7 +21,7 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison
 from ray_jobs.results.run import Workspace
-from ray_jobs.stages.comparison import scored
+from ray_jobs.stages.compared_models import scored
 from ray_jobs.stages.graph import Stages
 
 

@@ -47,8 +47,10 @@ class Stages:
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Comparison: models and baselines."""
-        return compare(self.workspace, self.raw, self.prepared, self.best_trial)
+        """Comparison: models and baselines; fixed configurations need no search."""
+        is_fixed = bool(self.workspace.config.compare.configurations)
+        best_trial = None if is_fixed else self.best_trial
+        return compare(self.workspace, self.raw, self.prepared, best_trial)
 
     @cached_property
     def final_model(self) -> FinalModel:

@@ -35,12 +35,16 @@ def ingest(workspace: Workspace) -> RawData:
 
 
 def preprocess(
-    workspace: Workspace, raw: RawData, *, train_on_validation: bool = False
+    workspace: Workspace, raw: RawData, *, train_on_validation: bool = False, owner: str = ""
 ) -> PreparedDataset:
     """Join, impute, de-skew, encode, split and weight, unless it was done before.
 
-    ``train_on_validation`` makes the data of the final model, whose vocabularies and scalers are
-    fitted on training and validation rows together.
+    Args:
+        workspace: the run.
+        raw: the data set.
+        train_on_validation: make the data of the final model, whose vocabularies and scalers are
+            fitted on training and validation rows together.
+        owner: the configuration of a comparison that these data are for; empty for the run's own.
     """
     config = workspace.config
     preparation = PreparationConfig(
@@ -55,6 +59,7 @@ def preprocess(
     folder = workspace.prepared(key)
     manifest = folder / "manifest.json"
     name = "preprocess (training + validation)" if train_on_validation else "preprocess"
+    name += f" for {owner}" if owner else ""
     if manifest.exists() and not workspace.force:
         logger.info(f"── {name}: unchanged since it was last done, skipped")
         return PreparedDataset.open(folder.filesystem, folder.path)
@@ -74,6 +79,7 @@ def preprocess(
         logger.info(
             f"   {counts} ratings; features: {', '.join(prepared.preprocessor.numeric_names)}"
         )
-    record = "preprocess-refit" if train_on_validation else "preprocess"
-    workspace.took(record, key, time.monotonic() - started)
+    if not owner:
+        record = "preprocess-refit" if train_on_validation else "preprocess"
+        workspace.took(record, key, time.monotonic() - started)
     return prepared

@@ -15,7 +15,8 @@ from ncf.data.dataset import Manifest, PreparedDataset
 from ray_jobs.config import CompareConfig, RecommendConfig
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.stage import key_of
-from ray_jobs.stages.comparison import CompareInputs, LossSettings
+from ray_jobs.stages.compared_models import ComparedData, ComparedModel
+from ray_jobs.stages.comparison import CompareInputs
 from ray_jobs.stages.recommendation import RecommendInputs
 from ray_jobs.stages.training import FinalModel, TrainInputs
 from tests.ray_jobs.made import METRICS
@@ -29,8 +30,12 @@ EXPERIMENT = ExperimentConfig()
 SLOWER = ExperimentConfig(train=TrainConfig(epochs=9))
 
 TRAIN = TrainInputs(RAW, SplitConfig(), DATA, DATA, EXPERIMENT, {"train.loss": "l1"}, 1)
-LOSSES = (LossSettings("mse", EXPERIMENT, {}), LossSettings("l1", EXPERIMENT, {}))
-COMPARE = CompareInputs(DATA, DATA, LOSSES, CompareConfig(), 1)
+BOTH = ComparedData(DATA, DATA)
+MODELS = (
+    ComparedModel("NCF, mse", "mse", BOTH, EXPERIMENT, {}),
+    ComparedModel("NCF, l1", "l1", BOTH, EXPERIMENT, {}),
+)
+COMPARE = CompareInputs(BOTH, MODELS, CompareConfig(), 1)
 RECOMMEND = RecommendInputs(
     FinalModel(PLACE, RunMetrics.from_json(METRICS), DATA), RecommendConfig()
 )
@@ -52,11 +57,15 @@ TRAIN_CHANGES: list[dict[str, Any]] = [
     {"relevant_stars": 3.0},
 ]
 COMPARE_CHANGES: list[dict[str, Any]] = [
-    {"selection": OTHER},
-    {"final": OTHER},
-    {"losses": LOSSES[::-1]},
-    {"losses": (replace(LOSSES[0], experiment=SLOWER), LOSSES[1])},
+    {"data": replace(BOTH, selection=OTHER)},
+    {"data": replace(BOTH, final=OTHER)},
+    {"models": MODELS[::-1]},
+    {"models": (replace(MODELS[0], experiment=SLOWER), MODELS[1])},
+    {"models": (replace(MODELS[0], name="other"), MODELS[1])},
+    {"models": (replace(MODELS[0], data=replace(BOTH, selection=OTHER)), MODELS[1])},
     {"compare": CompareConfig(resamples=500)},
+    {"compare": CompareConfig(score_test=False)},
+    {"compare": CompareConfig(against=("NCF, mse",))},
     {"num_workers": 2},
 ]
 
@@ -78,4 +87,28 @@ def test_where_the_data_lie_does_not_count(tmp_path: Path) -> None:
     moved = replace(RAW, folder=Storage.at(str(tmp_path)))
     there = replace(DATA, folder=str(tmp_path))
     assert key_of(replace(TRAIN, raw=moved, selection=there, final=there)) == key_of(TRAIN)
-    assert key_of(replace(COMPARE, selection=there, final=there)) == key_of(COMPARE)
+    data = ComparedData(there, there)
+    models = tuple(replace(model, data=data) for model in MODELS)
+    assert key_of(replace(COMPARE, data=data, models=models)) == key_of(COMPARE)
+    assert COMPARE.model_key(models[0]) == COMPARE.model_key(MODELS[0])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(MODELS[0], experiment=SLOWER),
+        replace(MODELS[0], data=replace(BOTH, selection=OTHER)),
+        replace(MODELS[0], data=replace(BOTH, final=OTHER)),
+        replace(MODELS[0], parameters={"train.loss": "l1"}),
+    ],
+)
+def test_the_stored_result_of_a_model_depends_on_the_model_alone(changed: ComparedModel) -> None:
+    key = COMPARE.model_key(MODELS[0])
+
+    assert COMPARE.model_key(changed) != key
+    for compare in (CompareConfig(seeds=(0,)), CompareConfig(score_test=False)):
+        assert replace(COMPARE, compare=compare).model_key(MODELS[0]) != key
+    others = (CompareConfig(resamples=500), CompareConfig(against=("NCF, mse",)))
+    for compare in (*others, CompareConfig(baselines=("damped-bias",))):
+        fewer = replace(COMPARE, compare=compare, models=MODELS[:1])
+        assert fewer.model_key(MODELS[0]) == key

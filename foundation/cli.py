@@ -211,7 +211,7 @@ class Group(_Documented, click.Group):
             aliases: further names of subcommands, which the help leaves out.
             options: of ``click.Group``, and ``examples`` and ``environment``.
         """
-        defaults = {"subcommand_metavar": "COMMAND ...", "no_args_is_help": False}
+        defaults: dict[str, Any] = {"subcommand_metavar": "COMMAND ...", "no_args_is_help": False}
         super().__init__(name, purpose, **(defaults | options))
         self._modules = dict(modules or {})
         self._aliases = dict(aliases or {})

@@ -341,7 +341,7 @@ def test_what_is_noted_of_a_model_is_told(metrics: dict[str, Any] | None, tmp_pa
     assert about["notices"][-2:] == [MOVIELENS_CITATION, TMDB_ATTRIBUTION]
     if metrics is None:
         assert (about["name"], about["dataset"], about["test"]) == ("checkpoint", None, None)
-        assert about["notices"][0].startswith("What this model was trained on is not noted")
+        assert about["notices"][0].startswith("The training data of this model is not recorded")
     else:
         assert (about["name"], about["dataset"]) == ("made", "ml-latest-small")
         assert about["test"] == {"rmse": 0.79, "mae": 0.6, "r2": 0.43, "numRatings": 20_168}

@@ -69,7 +69,9 @@ class Workspace:
         return self.storage / "prepared" / key[:16]
 
     def open(self) -> None:
-        """Make the run's folder and set down the configuration, failing early if that cannot be.
+        """Make the run's folder and write the configuration into it.
+
+        An unwritable place fails here, before any stage has run.
 
         Raises:
             StorageError: if the place is not writable.

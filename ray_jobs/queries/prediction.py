@@ -25,7 +25,7 @@ from ray_jobs.results.user_csv import read_pairs
 logger = logging.getLogger(__name__)
 
 _BLOCK: Final = EVALUATION_CHUNK
-"""Rows predicted between two checks of the time: whole chunks of the model, so that its chunks do not
+"""Rows predicted between two checks of the time: whole chunks of the model, so that these do not
 depend on it."""
 _SECONDS_BETWEEN_LINES: Final = 5.0
 

@@ -29,9 +29,9 @@ from ncf.data.dataset import PreparedDataset  # noqa: E402
 from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.cluster.resources import Resources  # noqa: E402
 from ray_jobs.cluster.session import ensure_ray, leave_ray  # noqa: E402
-from ray_jobs.preprocess import ingest, preprocess  # noqa: E402
 from ray_jobs.results.run import Workspace  # noqa: E402
-from ray_jobs.tune import search  # noqa: E402
+from ray_jobs.stages.preparation import ingest, preprocess  # noqa: E402
+from ray_jobs.stages.tuning import search  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
 Result = dict[str, Any]

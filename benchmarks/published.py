@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,17 +25,43 @@ from pyarrow import fs
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.accuracy import one_to_choose_on  # noqa: E402
 from ncf.baselines.base import fit_baseline  # noqa: E402
 from ncf.baselines.bias import DAMPED_BIAS, Dampings  # noqa: E402
 from ncf.baselines.matrix_factorization import MATRIX_FACTORIZATION, FactorSettings  # noqa: E402
 from ncf.baselines.neighbours import NEAREST_NEIGHBOURS, NeighbourSettings  # noqa: E402
 from ncf.data.batches import concatenated  # noqa: E402
 from ncf.data.dataset import PreparedDataset  # noqa: E402
+from ncf.errors import DataError  # noqa: E402
 
 COLUMNS: Final = ["user_id", "movie_index", "rating"]
 
 Stars = npt.NDArray[np.float64]
+
+
+def open_with_validation(folders: Sequence[str]) -> PreparedDataset:
+    """Open the only one of several prepared folders that has validation rows.
+
+    Exits if there is none, or more than one.
+    """
+    opened = {folder: _open(folder) for folder in folders}
+    found = [prepared for prepared in opened.values() if prepared.manifest.counts["validation"]]
+    if len(found) == 1:
+        return found[0]
+    listed = "".join(
+        f"\n  {folder}: " + ", ".join(f"{n:,} {split}" for split, n in each.manifest.counts.items())
+        for folder, each in opened.items()
+    )
+    raise SystemExit(
+        f"{len(found)} of these folders have validation rows, expected one. Name the one that "
+        f"python -m ray_jobs.preprocess prints with the same options:{listed}"
+    )
+
+
+def _open(folder: str) -> PreparedDataset:
+    try:
+        return PreparedDataset.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+    except DataError as error:
+        raise SystemExit(str(error)) from error
 
 
 def surprise_predictions(algorithm: Any, train: pd.DataFrame, test: pd.DataFrame) -> Stars:
@@ -114,8 +141,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = one_to_choose_on(options.prepared)
-    prepared = PreparedDataset.open(fs.LocalFileSystem(), str(Path(folder).resolve()))
+    prepared = open_with_validation(options.prepared)
     train, validation, test = (prepared.rows(s) for s in ("train", "validation", "test"))
     assert train is not None
     assert test is not None

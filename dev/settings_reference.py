@@ -6,14 +6,17 @@ that it cannot differ from the code.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.cli import DONE, FAILED, Parser
+import click
+
+from foundation import cli
+from foundation.cli import DONE, FAILED, Command
+from foundation.config import Section
 from foundation.console import complain
 from ray_jobs.config import Dimension, JobConfig
 
@@ -28,7 +31,7 @@ validated. Every setting has a default; a TOML file overrides settings, and `--s
 settings of the file:
 
 ```
-python -m ray_jobs.pipeline --config configs/quickstart.toml --set train.epochs=9
+movie-ratings run --config configs/quickstart.toml --set train.epochs=9
 ```
 
 A value is written as in TOML (`3`, `true`, `[64, 32]`, `{a = 1}`); anything else is read as
@@ -52,7 +55,11 @@ def reference() -> str:
 
 
 def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
-    """A section's heading, description and table, then its subsections."""
+    """A section's heading, description and table, then its subsections.
+
+    A section of the whole job that is part of another section too is not repeated there.
+    """
+    titles = {section.__name__ for section in _sections_of_the_job()}
     if name:
         yield f"## `[{name}]`\n\n{_prose(schema['description'])}\n"
     values, sections = [], []
@@ -80,7 +87,14 @@ def _section(name: str, schema: Schema, definitions: Schema) -> Iterator[str]:
         if field.get("type") == "object" and field.get("default"):
             yield f"`{path}` is by default:\n\n```toml\n[{path}]\n{_toml(field['default'])}```\n"
     for place, inner in sections:
-        yield from _section(place, inner, definitions)
+        if not name or inner["title"] not in titles:
+            yield from _section(place, inner, definitions)
+
+
+def _sections_of_the_job() -> Iterator[type]:
+    for field in JobConfig.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield field.annotation
 
 
 def _inner(path: str, field: Schema, definitions: Schema) -> tuple[Schema | None, str]:
@@ -146,22 +160,38 @@ def _prose(text: str) -> str:
     return " ".join(text.replace("``", "`").split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _write(out: Path | None) -> int:
     """Write the page; the exit code."""
-    parser = Parser(
-        "python -m dev.settings_reference", __doc__.partition("\n\n")[0], ("", "--out FILE")
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a file instead of the terminal")
-    options: argparse.Namespace = parser.parse_args(arguments)
-    if options.out:
-        try:
-            options.out.write_text(reference(), encoding="utf-8")
-        except OSError as error:
-            complain(f"cannot write {options.out}: {error.strerror}")
-            return FAILED
-    else:
+    if out is None:
         sys.stdout.write(reference())
+        return DONE
+    try:
+        out.write_text(reference(), encoding="utf-8")
+    except OSError as error:
+        complain(f"cannot write {out}: {error.strerror}")
+        return FAILED
     return DONE
+
+
+command: Final = Command(
+    "settings_reference",
+    (__doc__ or "").partition("\n\n")[0],
+    params=[
+        click.Option(
+            ["--out"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="a file instead of the terminal",
+        )
+    ],
+    callback=_write,
+    examples=("", "--out FILE"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    return cli.main(command, arguments)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from foundation.cli import nearest
 from foundation.errors import ConfigError, without_secrets
+from foundation.spelling import nearest
 
 
 class Section(BaseModel):
@@ -53,7 +53,8 @@ def read_configs(paths: Sequence[str | Path], model: type[BaseModel]) -> dict[st
 
     A file may say ``extends = "other.toml"``, or a list of such paths relative to itself: it is
     read as if these came before it. Tables are merged key by key, except for tables whose keys the
-    user chooses, such as ``tune.space``: there a later one replaces an earlier one.
+    user chooses, such as ``tune.space``: there a later one replaces an earlier one. An ``extends``
+    in a table is kept for the reader of that table, as a list of absolute paths.
 
     Raises:
         ConfigError: if a file is missing or not TOML, or files extend each other in a circle.
@@ -70,21 +71,49 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...], model: type[BaseModel]
         circle = " extends ".join(str(p) for p in (*chain[chain.index(path.resolve()) :], path))
         raise ConfigError(f"configuration files extend each other in a circle: {circle}")
     values = read_toml(path)
-    bases = values.pop("extends", [])
+    bases = base_files(values.pop("extends", []), path.parent, str(path))
+    result: dict[str, Any] = {}
+    for base in bases:
+        base_values = _read_with_bases(base, (*chain, path.resolve()), model)
+        result = _merged(result, base_values, model, [])
+    return _merged(result, _with_absolute_bases(values, path), model, [])
+
+
+def base_files(bases: Any, folder: Path, origin: str) -> list[Path]:
+    """The files that ``extends = bases`` names, relative to ``folder``.
+
+    Raises:
+        ConfigError: if it is neither a path nor a list of paths, or a file is missing.
+    """
     names = [bases] if isinstance(bases, str) else bases
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            f"{path}: extends = {bases!r}, expected the path of a file, relative to {path.parent}, "
+            f"{origin}: extends = {bases!r}, expected the path of a file, relative to {folder}, "
             'such as extends = "../datasets/ml-latest-small.toml", or a list of paths'
         )
-    result: dict[str, Any] = {}
     for name in names:
-        base = path.parent / name
-        if not base.is_file():
-            raise ConfigError(f"{path} extends {name!r}, but there is no file {base}")
-        base_values = _read_with_bases(base, (*chain, path.resolve()), model)
-        result = _merged(result, base_values, model, [])
-    return _merged(result, values, model, [])
+        if not (folder / name).is_file():
+            raise ConfigError(f"{origin} extends {name!r}, but there is no file {folder / name}")
+    return [folder / name for name in names]
+
+
+def _with_absolute_bases(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The values of the file ``path`` with absolute paths in the ``extends`` of its tables."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "extends":
+            files = base_files(value, path.parent, str(path))
+            result[key] = [str(file.resolve()) for file in files]
+        else:
+            result[key] = _with_absolute_bases(value, path) if isinstance(value, Mapping) else value
+    return result
+
+
+def merge(
+    base: Mapping[str, Any], top: Mapping[str, Any], model: type[BaseModel]
+) -> dict[str, Any]:
+    """``base`` with the values of ``top`` put in, merged as ``read_configs`` merges files."""
+    return _merged(base, top, model, [])
 
 
 def _merged(

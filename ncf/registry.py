@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from foundation.registry import implementation
 
-__all__ = ["BRANCHES", "LOSSES", "LossEntry", "implementation"]
+__all__ = ["BASELINES", "BRANCHES", "LOSSES", "BaselineEntry", "LossEntry", "implementation"]
 
 BRANCHES: Final[dict[str, str]] = {
     "user": "ncf.models.branches.entities:UserEmbedding",

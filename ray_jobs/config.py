@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from ncf.config import (
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FoldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([^\n]*[^\s])?$")]
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
 Choice = Value | dict[str, Value]
@@ -209,13 +211,32 @@ class TuneConfig(Section):
         return self
 
 
+class ComparedConfig(ExperimentConfig):
+    """A fixed configuration that a comparison trains. ``extends`` names configuration files; of
+    them, and of this table, the sections ``features``, ``time_decay``, ``model`` and ``train``
+    count. A section that neither has is that of the comparison's own configuration."""
+
+    features: FeaturesConfig = FeaturesConfig()
+    """Movie features, in a prepared data set of its own if they differ from the comparison's."""
+
+    @property
+    def experiment(self) -> ExperimentConfig:
+        """The parts that one trained model depends on, apart from the data."""
+        return ExperimentConfig(model=self.model, train=self.train, time_decay=self.time_decay)
+
+
 class CompareConfig(Section):
-    """The comparison of losses."""
+    """The comparison of losses, or of fixed configurations."""
 
     renamed_values: ClassVar = {"baselines": {"factors": "matrix-factorization"}}
 
     losses: Annotated[tuple[LossName, ...], Field(min_length=1)] = ("mse", "l1", "smooth_l1")
-    """Losses, each trained with every seed."""
+    """Losses, each trained with every seed. Not used with ``configurations``."""
+    configurations: dict[ModelName, ComparedConfig] = Field(default_factory=dict)
+    """Fixed configurations to compare instead of losses, by their names in tables:
+    ``"Gaussian process" = { extends = "../models/gaussian-process.toml", train.epochs = 4 }``.
+    Nothing is searched. Paths are relative to the file that has them. A file that sets ``data``,
+    ``tmdb`` or ``split`` otherwise than the comparison is refused."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds of initial weights, shuffling and dropout."""
     trials_per_loss: Annotated[int, Field(ge=0)] = 0
@@ -224,8 +245,14 @@ class CompareConfig(Section):
     refit_on_validation: bool = False
     """Train each model, and each baseline, again on training and validation rows before it is
     scored, for the number of epochs and with the settings that were best."""
+    score_test: bool = True
+    """Score on the test rows. ``false`` is for choosing settings: it reads no test row, removes
+    test errors that the same run had before, and reports errors on the validation rows."""
     ensembles: bool = False
-    """Score the mean prediction of each loss's seeds too, and compare it with the baseline."""
+    """Score the mean prediction of each model's seeds too, and compare it with the baseline."""
+    against: tuple[str, ...] = ()
+    """Names of models or baselines, as in the table of errors, that all others are compared with.
+    By default models are compared with each other and with the best baseline."""
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
     """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
     ``neighbours`` (item-based), ``matrix-factorization`` (matrix factorisation), ``boosting``
@@ -233,14 +260,35 @@ class CompareConfig(Section):
     time)."""
     trials_per_baseline: Annotated[int, Field(ge=1)] = 24
     """Settings tried of ``matrix-factorization`` and of each ``boosting``, by Optuna as the models'
-    are; for a fair comparison as many as a loss has, which is not seen to. Of the others a grid of
-    32 or 36 is tried, which takes less time."""
+    are. For a fair comparison set as many as a model had; this is not checked. For the others a
+    grid of 32 or 36 is tried, which takes less time."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the bootstrap over users that tells differences between models from chance."""
 
+    @model_validator(mode="after")
+    def _names_of_files_differ(self) -> Self:
+        names: dict[str, str] = {}
+        for name in self.configurations:
+            other = names.setdefault(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), name)
+            if other != name:
+                raise ValueError(
+                    f"configurations {other!r} and {name!r} differ in case or punctuation alone, "
+                    "which names of files do not tell apart: rename one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_fixed_configuration_is_not_searched(self) -> Self:
+        if self.configurations and self.trials_per_loss:
+            raise ValueError(
+                f"trials_per_loss = {self.trials_per_loss} searches for each of compare.losses, "
+                "which configurations replace: set trials_per_loss = 0"
+            )
+        return self
+
 
 class CrossValidateConfig(Section):
-    """Several splits of the same ratings, for ``python -m ray_jobs.cross_validate``."""
+    """Several splits of the same ratings, for ``movie-ratings cross-validate``."""
 
     folds: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and
@@ -262,7 +310,7 @@ class RecommendConfig(Section):
 
 
 class ServeConfig(Section):
-    """The page and API of ``python -m ray_jobs.serve``."""
+    """The page and API of ``movie-ratings serve``."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
     """Processes that hold the model, each with one CPU and one torch thread; each answers one
@@ -313,7 +361,13 @@ class JobConfig(Section):
                 "tune.num_trials > 0 chooses on validation rows, but split.validation is 0: "
                 "set tune.num_trials = 0 or give split.validation a share"
             )
-        self._refuse_impossible_losses()
+        if not self.compare.score_test and not self.split.validation:
+            raise ValueError(
+                "compare.score_test = false scores on validation rows, but split.validation is 0: "
+                "give it a share"
+            )
+        if not self.compare.configurations:
+            self._refuse_impossible_losses()
         if self.compare.trials_per_loss:
             self._refuse_empty_search_of_a_loss()
         if self.tune.num_trials and not self.tune.space:
@@ -338,7 +392,7 @@ class JobConfig(Section):
         except ValidationError as error:
             reasons = "; ".join(problems(ExperimentConfig, error))
             is_a_rule = any(detail["type"] == "value_error" for detail in error.errors())
-            # What other keys may draw is not looked at: most such draws would be wasted trials.
+            # Combinations with other keys are not checked: most of such trials would be wasted.
             hint = (
                 f". A choice that is a table sets what belongs together: {{ {json.dumps(key)} = "
                 f'{json.dumps(value)}, "..." = ... }}'

@@ -6,17 +6,17 @@ them and nothing else. It exits with 1 if one failed.
 
 from __future__ import annotations
 
-import argparse
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
+from foundation.cli import main
 from foundation.console import show
-from ray_jobs.cli import main
-from ray_jobs.cluster.preflight import examine
-from ray_jobs.config import JobConfig
+from ray_jobs.cli import job
 from ray_jobs.errors import ClusterError
-from ray_jobs.results.run import Workspace
+
+if TYPE_CHECKING:
+    from ray_jobs.config import JobConfig
 
 EXAMPLES: Final = (
     "--config configs/protocols/losses.toml",
@@ -26,9 +26,13 @@ EXAMPLES: Final = (
 _MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
+@job("doctor", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
     """Run every check and print the findings."""
-    findings = list(examine(Workspace(config, options.force)))
+    from ray_jobs.cluster.preflight import examine
+    from ray_jobs.results.run import Workspace
+
+    findings = list(examine(Workspace(config, force)))
     table = Table(box=None)
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")
@@ -41,4 +45,4 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

@@ -1,6 +1,6 @@
 """Predict ratings for a CSV of (user, movie) pairs with the final model of a run.
 
-Uses the model that ``python -m ray_jobs.train`` made; trains nothing and does not start Ray. The
+Uses the model that ``movie-ratings train`` made; trains nothing and does not start Ray. The
 CSV has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC), the time
 that the prediction is for. Only models that use times read it; without it, the prediction is for
 the day from which the ages of ratings count, that of the newest training rating.
@@ -8,122 +8,50 @@ the day from which the ages of ratings count, that of the newest training rating
 
 from __future__ import annotations
 
-import argparse
-import errno
-import logging
-import tempfile
-import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import pyarrow as pa
-from pyarrow import csv
+import click
 
-from foundation.errors import StorageError
-from foundation.storage import Storage
-from ncf.data.preprocessor import UNKNOWN
-from ncf.evaluation.predictions import EVALUATION_CHUNK
-from ncf.inference.recommender import Recommender
-from ray_jobs.cli import main
-from ray_jobs.config import JobConfig
-from ray_jobs.results.final_model import final_model, load_model
-from ray_jobs.results.run import Workspace
-from ray_jobs.results.user_csv import read_pairs
+from foundation.cli import main
+from ray_jobs.cli import job
 
-logger = logging.getLogger(__name__)
-
-_BLOCK: Final = EVALUATION_CHUNK
-"""Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
-_SECONDS_BETWEEN_LINES: Final = 5.0
+if TYPE_CHECKING:
+    from ray_jobs.config import JobConfig
 
 EXAMPLES: Final = ("--config configs/models/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
 
-def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
-    """Write the rows of ``pairs`` to ``out``, a CSV too, with the column ``prediction`` (stars).
-
-    Raises:
-        NoModelError: if the run has no checkpoint.
-        DatasetError: if ``pairs`` cannot be used.
-        StorageError: if ``out`` cannot be written.
-    """
-    recommender = Recommender(load_model(final_model(workspace)))
-    table = read_pairs(pairs, recommender)
-    _refuse_unwritable(out)
-    logger.info(f"{len(table):,} rows to predict")
-    predictions = _predictions(recommender, table)
-    users = table["userId"].to_numpy()
-    with out.writing() as stream:
-        csv.write_csv(table.append_column("prediction", pa.array(predictions)), stream)
-    unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
-    logger.info(f"{len(table):,} predictions: {out}")
-    if unknown:
-        logger.info(
-            f"note: {unknown:,} rows have a user without a training rating; their predictions rest "
-            "on the movie alone"
-        )
-
-
-def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
-    """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
-    predictions = np.empty(len(table), np.float32)
-    told = time.monotonic()
-    for start in range(0, len(table), _BLOCK):
-        rows = table.slice(start, _BLOCK)
-        users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
-        times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
-        end = start + len(rows)
-        predictions[start:end] = recommender.predict(users, movies, times)
-        if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
-            logger.info(f"   {end:,} of {len(table):,} rows predicted")
-            told = time.monotonic()
-    return predictions
-
-
-def _refuse_unwritable(out: Storage) -> None:
-    """Tell before the work that no file can be written there; makes its folder, but none above."""
-    if not out.is_local:
-        return
-    file = Path(out.path)
-    try:
-        if file.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        if not file.parent.exists():
-            file.parent.mkdir()
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {out}: {error.strerror}. Name a file in a folder that is there and "
-            "writable with --out."
-        ) from error
-
-
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """This stage alone."""
-    predict(Workspace(config), Path(options.pairs), Storage.at(options.out))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of this command alone."""
-    parser.add_argument(
-        "pairs",
+PARAMETERS: Final = (
+    click.Argument(
+        ["pairs"],
         metavar="PAIRS.CSV",
+        type=click.Path(path_type=Path),
         help="CSV: userId, movieId, optionally timestamp (seconds since 1970 UTC, when the "
         "prediction is for; by default the day of the newest training rating)",
-    )
-    parser.add_argument("--out", metavar="FILE", required=True, help="CSV to write")
+    ),
+    click.Option(
+        ["--out"], type=click.Path(), metavar="FILE", required=True, help="CSV to write (required)"
+    ),
+)
+
+
+@job(
+    "predict",
+    __doc__,
+    PARAMETERS,
+    EXAMPLES,
+    when_interrupted="interrupted; nothing was written",
+    runs_stages=False,
+)
+def command(config: JobConfig, *, pairs: Path, out: str) -> None:
+    """Predict with the final model as it is; no stage is run."""
+    from foundation.storage import Storage
+    from ray_jobs.queries.prediction import predict
+    from ray_jobs.results.run import Workspace
+
+    predict(Workspace(config), pairs, Storage.at(out))
 
 
 if __name__ == "__main__":
-    raise SystemExit(
-        main(
-            __doc__ or "",
-            run,
-            add_options=add_options,
-            examples=EXAMPLES,
-            when_interrupted="interrupted; nothing was written",
-            has_stages=False,
-        )
-    )
+    raise SystemExit(main(command))

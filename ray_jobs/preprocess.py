@@ -1,26 +1,15 @@
-"""Bring the data in and prepare them: features, splits, weights."""
+"""Read the data and prepare them: features, splits, weights."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from foundation.console import heading
-from ingest import dataset as ingest_stage
-from ingest.dataset import RawData
-from ncf.data import prepare
-from ncf.data.dataset import PreparedDataset
-from ncf.data.prepare import PreparationConfig
-from ray_jobs.cli import main
-from ray_jobs.cluster import preflight
-from ray_jobs.cluster.session import ensure_ray
-from ray_jobs.config import JobConfig
-from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import fingerprint
+from foundation.cli import main
+from foundation.console import say
+from ray_jobs.cli import job
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ray_jobs.config import JobConfig
 
 EXAMPLES: Final = (
     "--config configs/protocols/losses.toml",
@@ -28,74 +17,14 @@ EXAMPLES: Final = (
 )
 
 
-def ingest(workspace: Workspace) -> RawData:
-    """Data source and TMDb -> raw tables; only what is missing or outdated is fetched."""
-    config, started = workspace.config, time.monotonic()
-    with heading("ingest"):
-        raw = ingest_stage.ingest(
-            config.data,
-            config.tmdb,
-            workspace.storage,
-            force=workspace.force,
-        )
-        for notice in raw.notices:
-            logger.info(f"   NOTE: {notice}")
-    workspace.took("ingest", raw.fingerprint, time.monotonic() - started)
-    return raw
+@job("preprocess", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
+    """Run the stages up to this one, as far as they are not up to date."""
+    from ray_jobs.stages.graph import stages_of
 
-
-def preprocess(
-    workspace: Workspace, raw: RawData, *, train_on_validation: bool = False
-) -> PreparedDataset:
-    """Join, impute, de-skew, encode, split and weight, unless it was done before.
-
-    ``train_on_validation`` makes the data of the final model, whose vocabularies and scalers are
-    fitted on training and validation rows together.
-    """
-    config = workspace.config
-    preparation = PreparationConfig(
-        config.split,
-        config.features,
-        config.time_decay,
-        train_on_validation,
-        use_tmdb=bool(raw.tmdb_coverage),
-        split_folder=config.data.path,
-    )
-    key = fingerprint(raw.fingerprint, preparation.as_dict())
-    folder = workspace.prepared(key)
-    manifest = folder / "manifest.json"
-    name = "preprocess (training + validation)" if train_on_validation else "preprocess"
-    if manifest.exists() and not workspace.force:
-        logger.info(f"── {name}: unchanged since it was last done, skipped")
-        return PreparedDataset.open(folder.filesystem, folder.path)
-    started = time.monotonic()
-    with heading(name):
-        ensure_ray(config)
-        # Without a manifest the folder is what an interrupted run left.
-        folder.delete()
-        folder.make_folder()
-        prepared = prepare.prepare(
-            (raw.folder.filesystem, raw.folder.path),
-            (folder.filesystem, folder.path),
-            preparation,
-            key,
-        )
-        counts = ", ".join(f"{n:,} {split}" for split, n in prepared.manifest.counts.items())
-        logger.info(
-            f"   {counts} ratings; features: {', '.join(prepared.preprocessor.numeric_names)}"
-        )
-    record = "preprocess-refit" if train_on_validation else "preprocess"
-    workspace.took(record, key, time.monotonic() - started)
-    return prepared
-
-
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Bring the stages up to this one up to date."""
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        prepared = preprocess(workspace, ingest(workspace))
-        logger.info(f"prepared data: {prepared.folder}")
+    with stages_of(config, force=force) as stages:
+        say(f"prepared data: {stages.prepared.folder}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

@@ -18,8 +18,8 @@ from ray_jobs.report.sections.search import search_section
 from ray_jobs.report.writing import write
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import FinalModel
-from ray_jobs.tune import BestTrial
+from ray_jobs.stages.training import FinalModel
+from ray_jobs.stages.tuning import BestTrial
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
-"""Which differences between models are more than chance, over the test rows of several folds.
+"""Significance of differences between models over the test rows of several folds.
 
-All rows of all folds count as one set, a row that several folds test once for each of them. Users
-are drawn with all their rows of all folds, as a user's rows resemble each other in whatever fold
-they are.
+All rows of all folds count as one set; a row that several folds test counts once for each. The
+bootstrap draws a user with all of the user's rows of all folds, because these are correlated.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from ray_jobs.results.comparison import Comparison, ModelResult, pairs, predicte
 Integers = npt.NDArray[np.int64]
 
 COLUMNS: Final = ("row", "user_id", "rating", "weight")
-"""Of prepared rows, what the comparison looks at."""
+"""Columns of prepared rows that a comparison over folds needs."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """The comparison that was made on one fold, and what it was made on."""
+    """The comparison on one fold, with its test rows."""
 
     comparison: Comparison
     rows: pa.Table
     """``COLUMNS`` of its N test rows."""
     predictions: Storage
-    """Folder of the predictions for them, in the same order."""
+    """Folder with predictions for these rows, in the same order."""
 
     def actual(self, scale: str) -> npt.NDArray[np.floating]:
-        """``[N]`` what was to be predicted, on the scale ``stars`` or ``decayed``."""
+        """``[N]`` true values, on the scale ``stars`` or ``decayed``."""
         ratings: npt.NDArray[np.floating] = self.rows["rating"].to_numpy()
         return ratings * self.rows["weight"].to_numpy() if scale == "decayed" else ratings
 
     def integers(self, column: str) -> Integers:
-        """``[N]`` a whole number of each test row, such as its user's id."""
+        """``[N]`` an integer column of the test rows, such as user ids."""
         return np.asarray(self.rows[column].to_numpy(), dtype=np.int64)
 
 
@@ -51,20 +50,22 @@ class AcrossFolds:
     """Models compared over the test rows of all folds together."""
 
     baseline: str
-    """What losses and ensembles are measured against: on the validation rows, the lowest mean over
-    folds of the RMSE; on the test rows if there are no others."""
+    """The baseline with the lowest mean RMSE over folds on the validation rows, or on the test rows
+    if there are no validation rows. Models and ensembles are compared with it."""
     num_rows: int
-    """Test rows of all folds, each as often as folds have it."""
+    """Test rows of all folds; a row of several folds counts several times."""
     num_repeated: int
-    """How many of them there would be less if each counted once."""
+    """``num_rows`` minus the number of different rows."""
     num_users: int
-    """Users that have test rows in any fold."""
+    """Users with test rows in any fold."""
     differences: tuple[Difference, ...]
-    """RMSE and MAE of each pair; none if there is one user alone."""
+    """RMSE and MAE of each pair; none if there is only one user."""
+    against: tuple[str, ...] = ()
+    """Names that all others are compared with, as in the comparison of each fold."""
 
 
 def scale_of(comparisons: Sequence[Comparison]) -> str:
-    """The scale that all folds can be measured on."""
+    """The scale that all folds are scored on."""
     return "decayed" if all(c.scale == "decayed" for c in comparisons) else "stars"
 
 
@@ -75,19 +76,21 @@ def in_all(comparisons: Sequence[Comparison]) -> tuple[ModelResult, ...]:
 
 
 def missing(comparisons: Mapping[str, Comparison]) -> dict[str, tuple[str, ...]]:
-    """Models that only some folds have, each with the names of the folds that lack it."""
+    """Models that some folds lack, with the names of these folds."""
     folds = {fold: {entry.name for entry in c.entries} for fold, c in comparisons.items()}
-    # Of a dictionary, since a set has no order.
+    # A dictionary keeps the order; a set would not.
     names = dict.fromkeys(entry.name for c in comparisons.values() for entry in c.entries)
     lacking = {name: tuple(f for f, has in folds.items() if name not in has) for name in names}
     return {name: without for name, without in lacking.items() if without}
 
 
 def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
-    """Compare the models that every fold has, by ``num_resamples`` draws of the bootstrap."""
+    """Compare the models that every fold has, with ``num_resamples`` draws of the bootstrap."""
     comparisons = [fold.comparison for fold in folds]
     scale, entries = scale_of(comparisons), in_all(comparisons)
     baseline = _best_baseline(comparisons, entries, scale)
+    names_in_all = [entry.name for entry in entries]
+    against = tuple(name for name in comparisons[0].against if name in names_in_all)
     users = [fold.integers("user_id") for fold in folds]
     rows = np.concatenate([fold.integers("row") for fold in folds])
     known = np.unique(np.concatenate(users))
@@ -98,12 +101,13 @@ def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
         num_rows=len(rows),
         num_repeated=len(rows) - len(np.unique(rows)),
         num_users=len(known),
-        # As in a comparison: the question is which loss is better, not which of its models.
+        # As in a comparison: the question is which method is better, not which of its models.
         differences=differences(
-            sums, pairs(entries, baseline), num_resamples=num_resamples, vary_seeds=True
+            sums, pairs(entries, baseline, against), num_resamples=num_resamples, vary_seeds=True
         )
         if sums
         else (),
+        against=against,
     )
 
 

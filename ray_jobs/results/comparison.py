@@ -1,4 +1,4 @@
-"""The outcome of a comparison: what was scored, how well it did, and tables of it."""
+"""The result of a comparison: errors of every model, and tables of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ METRICS = ("rmse", "mae", "r2")
 
 Kind = Literal["baseline", "model", "ensemble"]
 """An ensemble is the mean prediction of a model's seeds."""
+Split = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ModelResult:
     detail: str
     kind: Kind
     test: tuple[dict[str, Any], ...]
-    """Test metrics of each seed; one for a baseline that draws nothing at random."""
+    """Test metrics of each seed; of a baseline without randomness, only one."""
     validation: tuple[dict[str, Any], ...]
     """Validation metrics of each seed; empty without a validation split."""
     best_epochs: tuple[int, ...] = ()
@@ -46,7 +47,7 @@ class ModelResult:
     ) -> tuple[float, float | None]:
         """Mean over seeds of a test metric, and its standard deviation if there are several.
 
-        ``scale`` is ``stars`` or ``decayed``; ``validation`` asks for the metric on the validation
+        ``scale`` is ``stars`` or ``decayed``. With ``validation``, the metric on the validation
         rows, if there are any.
         """
         of_seeds = (self.validation if validation else ()) or self.test
@@ -56,45 +57,81 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Losses and baselines on the same test rows."""
+    """Models and baselines on the same rows."""
 
     entries: tuple[ModelResult, ...]
     scale: str
     """The scale that the models were trained on: ``stars``, or ``decayed`` in the original mode."""
     num_test: int
+    """Test rows; 0 if none was read."""
     trials_per_loss: int
-    """Trials of the search that each loss had for itself; 0 if all share one configuration."""
+    """Trials of each loss's own search; 0 if all losses share one configuration."""
     refitted: bool
-    """Whether what was scored on the test rows was trained on the validation rows too."""
+    """Whether the models were trained again on the validation rows too before they were scored."""
     model: str
-    """The loss that is looked at more closely: the best on the validation rows, or the first."""
+    """The model that the report shows in detail: the best on the validation rows, or the first."""
     baseline: str
-    """The baseline that the models are measured against: the best on the validation rows, or on
-    the test rows if there are no others."""
+    """The baseline that models are compared with: the best on the validation rows, or on the test
+    rows if there are no validation rows."""
     assessment: Assessment
-    """Whether differences are more than chance, and where the models err."""
+    """Differences with intervals, errors by slice and calibration; empty without test errors."""
+    fixed: bool = False
+    """Whether fixed configurations are compared, instead of losses."""
+    against: tuple[str, ...] = ()
+    """Names that all others are compared with; none if models are compared with each other and with
+    ``baseline``."""
+    scored: Split = "test"
+    """The rows that the errors are of; ``validation`` in a comparison for choosing settings."""
+    num_validation: int = 0
+    """Validation rows."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Comparison:
         """Read what ``compare`` wrote."""
         return TypeAdapter(cls).validate_python(values)
 
+    @property
+    def num_scored(self) -> int:
+        """Rows that the errors are of."""
+        return self.num_test if self.scored == "test" else self.num_validation
 
-def pairs(entries: Sequence[ModelResult], baseline: str) -> list[tuple[str, str]]:
-    """Names of those whose errors are compared: losses and their ensembles with ``baseline``, and
-    losses with each other.
+    def num_seeds(self, entry: ModelResult) -> int:
+        """How many seeds the errors of an entry are the mean of."""
+        return len(entry.test if self.scored == "test" else entry.validation)
 
-    Ensembles are not compared with losses or with each other. That one errs less than its own seeds
-    do on average is sure for the RMSE and needs no test; and what other seeds would have given,
-    which matters between losses, is not known of an ensemble, as there is one alone.
+    def figure(
+        self, entry: ModelResult, metric: str, scale: str | None = None
+    ) -> tuple[float, float | None]:
+        """Mean over seeds of a metric on the scored rows, and its standard deviation."""
+        is_validation = self.scored == "validation"
+        return entry.figure(metric, scale or self.scale, validation=is_validation)
+
+
+def pairs(
+    entries: Sequence[ModelResult], baseline: str, against: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Names of those whose errors are compared.
+
+    All others with each one of ``against``; without any, models and their ensembles with
+    ``baseline``, and models with each other. In that case ensembles are not compared with models or
+    with each other. That one errs less than its own seeds do on average is certain for the RMSE and
+    needs no test; and what other seeds would have given, which matters between models, is not known
+    of an ensemble, as there is only one.
     """
+    if against:
+        return [
+            (entry.name, reference)
+            for number, reference in enumerate(against)
+            for entry in entries
+            if entry.name not in against[: number + 1]
+        ]
     models = [entry.name for entry in entries if entry.kind == "model"]
     ensembles = [entry.name for entry in entries if entry.kind == "ensemble"]
     return [*((name, baseline) for name in (*models, *ensembles)), *combinations(models, 2)]
 
 
 def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
-    """``[S, N]`` predictions of each seed for the test rows, from the run's ``folder`` of them."""
+    """``[S, N]`` predictions of each seed for the test rows, read from the run's ``folder``."""
     tables = ((folder / name).read_table() for name in entry.predictions)
     return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
 
@@ -102,17 +139,18 @@ def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np
 def table(comparison: Comparison) -> Table:
     """The comparison for the console."""
     scale = "rating in stars" if comparison.scale == "stars" else "rating x decay weight"
-    result = Table(title=f"Test errors, {scale}, {comparison.num_test:,} rows")
+    rows = f"{comparison.num_scored:,} rows"
+    result = Table(title=f"{comparison.scored.capitalize()} errors, {scale}, {rows}")
     for column in ("model", "seeds", "RMSE", "MAE", "R²"):
         result.add_column(column, justify="left" if column == "model" else "right")
     for entry in comparison.entries:
-        figures = [shown(*entry.figure(metric, comparison.scale)) for metric in METRICS]
-        result.add_row(entry.name, str(len(entry.test)), *figures)
+        figures = [shown(*comparison.figure(entry, metric)) for metric in METRICS]
+        result.add_row(entry.name, str(comparison.num_seeds(entry)), *figures)
     return result
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
-    """The differences of the RMSE for the console; those of the MAE are in the report."""
+    """Differences of the RMSE for the console; the report has those of the MAE."""
     result = Table(
         title="Differences of the RMSE; intervals and p corrected for "
         f"{len(differences)} comparisons, those of the MAE among them"

@@ -64,6 +64,11 @@ class RunPaths:
         return self.folder / "predictions"
 
     @property
+    def compared(self) -> Storage:
+        """Folder with the result of each compared model, for comparisons that are continued."""
+        return self.folder / "compared"
+
+    @property
     def checkpoint(self) -> Storage:
         """Folder of the final model."""
         return self.folder / "checkpoint"
@@ -87,6 +92,16 @@ class RunPaths:
     def report_markdown(self) -> Storage:
         """The report as Markdown, with pictures from ``plots``."""
         return self.folder / "report.md"
+
+    @property
+    def comparison_html(self) -> Storage:
+        """The report on the comparison alone as one page."""
+        return self.folder / "comparison.html"
+
+    @property
+    def comparison_markdown(self) -> Storage:
+        """The report on the comparison alone as Markdown."""
+        return self.folder / "comparison.md"
 
     @property
     def plots(self) -> Storage:

@@ -32,6 +32,7 @@ def write_prepared(
         table = pa.table(
             {
                 "row": np.arange(len(rows)),
+                "user_id": np.r_[0, preprocessor.user_ids][rows.users.numpy()],
                 "user_index": rows.users.numpy(),
                 "movie_index": rows.movies.numpy(),
                 "rating": rows.ratings.numpy(),

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster.session import ensure_ray, leave_ray
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.preparation import ingest, preprocess
 from tests.ray_jobs.small import job
 from tests.support import TINY, Done, run_module
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_jobs.config import JobConfig
-from ray_jobs.cross_validate import fold_config
+from ray_jobs.stages.cross_validation import fold_config
 from tests.support import run_module
 
 SETTINGS = (
@@ -103,6 +103,40 @@ def test_every_fold_is_a_run_and_the_table_holds_them_all(
     assert "over all folds" in (storage / "runs" / "folds" / "report.html").read_text()
 
 
+def test_fixed_configurations_are_compared_on_every_fold(
+    tmp_path: Path, ratings: np.ndarray
+) -> None:
+    files = "{" + ", ".join(f'{f}={{train=["{f}.train"], test=["{f}.test"]}}' for f in "ab") + "}"
+    storage = tmp_path / "out"
+    other = "features.numeric=['train_ratings']"
+    configurations = f'{{small={{model.embedding_dim=4}}, "no year"={{{other}}}}}'
+
+    done = run_module(
+        "ray_jobs.cross_validate",
+        (
+            *SETTINGS,
+            f"data.path={tmp_path}",
+            f"storage={storage}",
+            f"cross_validate.folds={files}",
+            f"compare.configurations={configurations}",
+            "compare.against=['small']",
+        ),
+    )
+
+    assert done.code == 0, done.out + done.err
+    found = json.loads((storage / "runs" / "folds" / "folds.json").read_text())
+    assert [model["model"] for model in found["models"]] == ["global mean", "small", "no year"]
+    assert found["pooled"]["against"] == ["small"]
+    errors = {name: errors_of(storage, name, ratings) for name in ("global mean", "small")}
+    difference = found["pooled"]["differences"][0]
+    assert (difference["first"], difference["second"]) == ("global mean", "small")
+    of_mean, of_model = (root_mean_square(errors[name]) for name in ("global mean", "small"))
+    assert difference["value"] == pytest.approx(of_mean - of_model, rel=1e-4)
+    text = (storage / "runs" / "folds" / "report.md").read_text()
+    assert "All others are compared with small." in text
+    assert f"| no year | {found['models'][2]['rmse'][0]:.4f} |" in text
+
+
 def errors_of(storage: Path, name: str, ratings: np.ndarray) -> np.ndarray:
     """Prediction minus rating of all rows of both folds, from the kept predictions."""
     found = []
@@ -131,6 +165,16 @@ def test_without_folds_it_is_said_what_is_missing(tmp_path: Path) -> None:
     assert "Traceback" not in done.err
 
 
+def test_a_comparison_without_test_rows_is_refused(tmp_path: Path) -> None:
+    folds = "cross_validate.folds={a={train=['a.train'], test=['a.test']}}"
+    settings = (f"storage={tmp_path}", folds, "compare.score_test=false")
+
+    done = run_module("ray_jobs.cross_validate", settings)
+
+    assert done.code == 2
+    assert "its folds are published test rows" in done.err
+
+
 def test_a_fold_keeps_every_other_setting() -> None:
     files = {"train": ["u1.base"], "test": ["u1.test"]}
     config = JobConfig.model_validate(
@@ -139,6 +183,7 @@ def test_a_fold_keeps_every_other_setting() -> None:
             "split": {"validation": 0.05, "seed": 7},
             "cross_validate": {"folds": {"u1": files}},
             "train": {"epochs": 4},
+            "compare": {"configurations": {"small": {"model": {"embedding_dim": 4}}}},
         }
     )
 
@@ -149,3 +194,4 @@ def test_a_fold_keeps_every_other_setting() -> None:
     assert found.split.files is not None
     assert found.split.files.test == ("u1.test",)
     assert found.train == config.train
+    assert found.compare == config.compare

@@ -19,12 +19,12 @@ from ncf.baselines import ALL
 from ncf.config import LossName
 from ncf.data.dataset import PreparedDataset
 from ncf.data.splits import TEST, Labels, assign_at_random
-from ray_jobs.compare import compare
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.comparison import compare
+from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.stages.tuning import search
 from ray_jobs.training.tasks import PREDICTIONS
-from ray_jobs.tune import search
 from tests.planted import Columns, permuted
 from tests.ray_jobs import small
 

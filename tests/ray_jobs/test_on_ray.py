@@ -29,18 +29,18 @@ from foundation.console import log_to_console
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
 from ray_jobs.cluster.resources import Resources
-from ray_jobs.compare import compare
 from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.report.document import Report, ReportSection
 from ray_jobs.report.sections.search import search_blocks
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import train
+from ray_jobs.stages.comparison import compare
+from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.stages.training import train
+from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.tasks import PREDICTIONS, TaskResult, TrainingTask
 from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.torch_trainers import train_tasks
-from ray_jobs.tune import open_records, search
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from ingest.config import DataConfig, SourceName
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.compare import compare
-from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.results.run import Workspace
-from ray_jobs.tune import search
+from ray_jobs.stages.comparison import compare
+from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.stages.tuning import search
 from tests.ray_jobs.small import job
 
 NUM_USERS, NUM_MOVIES, NUM_RATINGS = 30, 40, 600

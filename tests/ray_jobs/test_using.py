@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,14 @@ import numpy as np
 import pytest
 import ray
 
+from foundation.cli import main
 from ncf.config import ModelConfig
 from ncf.errors import UnknownIdError
 from ray_jobs import predict, recommend
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 from ray_jobs.config import JobConfig
-from ray_jobs.recommend import show_one
+from ray_jobs.queries import prediction
+from ray_jobs.queries.recommendation import Query, show_one
 from ray_jobs.results.run import Workspace
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, kept, recommender
@@ -26,7 +27,7 @@ def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
     (folder / "pairs.csv").write_text(pairs)
     files = [str(folder / "pairs.csv"), "--out", str(folder / out)]
     settings = ["--set", f"storage={folder}", "--set", "name=made"]
-    return main("predict", predict.run, [*settings, *files], predict.add_options)
+    return main(predict.command, [*settings, *files])
 
 
 @pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["Gaussian process", "plain"])
@@ -62,8 +63,8 @@ def test_how_far_the_predictions_are_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
-    monkeypatch.setattr(predict, "_BLOCK", 2)
-    monkeypatch.setattr(predict, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(prediction, "_BLOCK", 2)
+    monkeypatch.setattr(prediction, "_SECONDS_BETWEEN_LINES", 0.0)
     rows = [(10, 20, 6), (20, 6, 7), (10, 30, 8), (999, 1, 9), (20, 40, 10)]
     lines = "".join(f"{user},{movie},{time}\n" for user, movie, time in rows)
     assert predicting(tmp_path, f"userId,movieId,timestamp\n{lines}") == 0
@@ -130,19 +131,17 @@ def test_without_a_model_the_command_that_makes_it_is_named(
     assert "Make it with python -m ray_jobs.train" in capsys.readouterr().err
 
 
-def recommending(workspace: Workspace, folder: Path, *arguments: str) -> None:
-    parser = argparse.ArgumentParser()
-    recommend.add_options(parser)
+def recommending(workspace: Workspace, folder: Path, query: Query) -> None:
     splits = {"train": ROWS, "validation": ROWS[:0], "test": ROWS[:0]}
     prepared = write_prepared(folder / "prepared", splits, FITTED)
-    show_one(workspace, prepared, parser.parse_args(arguments))
+    show_one(workspace, prepared, query)
 
 
 def test_like_movies_are_shown_but_not_the_movie_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
-    recommending(workspace, tmp_path, "--movie", "toy story")
+    recommending(workspace, tmp_path, Query(movie="toy story"))
     head, _, rows = capsys.readouterr().out.partition("┡")
     assert "Like Toy Story (1995)" in head
     assert TITLES[0] not in rows
@@ -164,7 +163,7 @@ def test_somebody_new_gets_what_the_ratings_say_with_reasons(
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
     (tmp_path / "mine.csv").write_text(ratings)
-    recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--reasons", "1")
+    recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
     out = capsys.readouterr().out
     theirs = recommender(workspace).fold_in([1, 20], [5.0, 0.5])
     best = theirs.recommend(0)
@@ -181,7 +180,7 @@ def test_only_the_strongest_ratings_are_named_and_the_rest_summed_up(
     workspace = kept(tmp_path, CLOSED)
     ratings = "movieId,rating\n1,5\n6,4.5\n20,5\n30,5\n"
     (tmp_path / "mine.csv").write_text(ratings)
-    recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--reasons", "1")
+    recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
     out = capsys.readouterr().out
     theirs = recommender(workspace).fold_in([1, 6, 20, 30], [5.0, 4.5, 5.0, 5.0])
     (why,) = theirs.explain(0, [40])
@@ -213,17 +212,18 @@ def test_wrong_ratings_are_refused_with_their_line(
     workspace = kept(tmp_path, CLOSED)
     (tmp_path / "mine.csv").write_text(ratings)
 
-    def run(config: JobConfig, options: argparse.Namespace) -> None:
-        recommending(workspace, tmp_path, "--new-user", str(tmp_path / "mine.csv"))
+    @job("recommend", "Recommend.")
+    def command(config: JobConfig, force: bool) -> None:
+        recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv"))
 
-    assert main("recommend", run, []) == 1
+    assert main(command, []) == 1
     assert told in capsys.readouterr().err
 
 
 def test_a_training_users_recommendations_leave_out_what_was_rated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recommending(kept(tmp_path, PLAIN), tmp_path, "--user", "10", "--reasons")
+    recommending(kept(tmp_path, PLAIN), tmp_path, Query(user=10, num_reasons=3))
     out = capsys.readouterr().out
     assert "only for a model with the Gaussian process" in out
     assert TITLES[0] not in out
@@ -238,13 +238,11 @@ def test_no_movie_is_meant_by_an_empty_title(
     preprocessor = replace(FITTED, movies=replace(FITTED.movies, titles=titles))
     with pytest.raises(UnknownIdError, match="no movie has the title ''"):
         recommender(kept(tmp_path, CLOSED, preprocessor)).find("")
-    with pytest.raises(SystemExit) as ended:
-        main("recommend", recommend.run, ["--movie", " "], recommend.add_options)
-    assert ended.value.code == 2
-    assert "argument --movie: the title is empty" in capsys.readouterr().err
+    assert main(recommend.command, ["--movie", " "]) == 2
+    assert "Invalid value for '--movie': the title is empty" in capsys.readouterr().err
 
 
 def test_reasons_need_somebody(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--movie", "Heat", "--reasons"]
-    assert main("recommend", recommend.run, arguments, recommend.add_options) == 2
+    assert main(recommend.command, arguments) == 2
     assert "--reasons needs --user or --new-user" in capsys.readouterr().err

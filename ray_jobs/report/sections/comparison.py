@@ -1,4 +1,4 @@
-"""Losses and baselines beside each other, and which differences are more than chance."""
+"""Errors of models and baselines, and the significance of their differences."""
 
 from __future__ import annotations
 
@@ -18,73 +18,115 @@ from ray_jobs.results.comparison import (
 
 
 def comparison_section(comparison: Comparison) -> ReportSection:
-    """Test errors on both scales, how each was fitted, and learning curves."""
-    original = comparison.scale == "decayed"
-    preprocessor = DataTable(
-        "How each was fitted",
-        ("model", "settings"),
-        tuple((e.name, e.detail) for e in comparison.entries),
-        words=(0, 1),
-    )
+    """Errors of all models, how each was fitted, and learning curves."""
     return ReportSection(
-        "Comparison of losses and baselines",
+        f"Comparison of {'models' if comparison.fixed else 'losses'} and baselines",
         (
-            Text(
-                f"Test errors on {comparison.num_test:,} rows; mean ± standard deviation over "
-                "seeds of the training."
-            ),
-            _entries_table(comparison, comparison.scale),
+            Text(_rows(comparison)),
+            _errors_table(comparison, comparison.scale),
             _errors_plot(comparison),
-            Text(
-                "What is scored was trained, or fitted, again on training and validation rows "
-                "together, for the number of epochs and with the settings that were best before."
-                if comparison.refitted
-                else "What is scored was trained on the training rows alone."
+            *_validation_errors(comparison),
+            Text(_training(comparison)),
+            Text(_settings(comparison)),
+            DataTable(
+                "How each was fitted",
+                ("model", "settings"),
+                tuple((e.name, e.detail) for e in comparison.entries),
+                words=(0, 1),
             ),
-            Text(
-                "Each loss runs with the settings of a search of its own, "
-                f"{comparison.trials_per_loss} trials each."
-                if comparison.trials_per_loss
-                else "All losses run with the same settings: if a search chose them, they suit the "
-                "loss of its winner best (compare.trials_per_loss gives each loss a search of its "
-                "own)."
-            ),
-            preprocessor,
-            Heading("In stars" if original else "On the scale rating × decay weight"),
-            Text(
-                "On the scale rating × decay weight, the original work's, most of the variance is "
-                "the age of the rating, which every row here knows: the global mean alone has a "
-                "high R² there. It says little about taste."
-            ),
-            _entries_table(comparison, "stars" if original else "decayed"),
+            *_other_scale(comparison),
             *_learning_curves(comparison),
         ),
     )
 
 
-def _entries_table(comparison: Comparison, scale: str) -> DataTable:
+def _rows(comparison: Comparison) -> str:
+    figures = "mean ± standard deviation over seeds of the training"
+    if comparison.scored == "test":
+        return f"Test errors on {comparison.num_test:,} rows; {figures}."
+    return (
+        f"Errors on {comparison.num_validation:,} validation rows; {figures}. No test row was "
+        "read: this comparison is for choosing settings. Epochs may have been chosen on the same "
+        "rows, so expect higher errors on the test rows."
+    )
+
+
+def _training(comparison: Comparison) -> str:
+    if comparison.refitted:
+        return (
+            "The scored models were trained, or fitted, again on training and validation rows "
+            "together, with the best number of epochs and the best settings."
+        )
+    return "The scored models were trained on the training rows only."
+
+
+def _settings(comparison: Comparison) -> str:
+    if comparison.fixed:
+        return "Each model has a fixed configuration; this comparison searched for nothing."
+    if comparison.trials_per_loss:
+        return (
+            "Each loss has the best settings of its own search, "
+            f"{comparison.trials_per_loss} trials each."
+        )
+    return (
+        "All losses have the same settings. If a search chose them, they suit the loss of its best "
+        "trial most (compare.trials_per_loss gives each loss its own search)."
+    )
+
+
+def _errors_table(comparison: Comparison, scale: str) -> DataTable:
     def row(entry: ModelResult) -> tuple[str, ...]:
-        figures = (shown(*entry.figure(metric, scale)) for metric in METRICS)
-        return (entry.name, str(len(entry.test)), *figures)
+        figures = (shown(*comparison.figure(entry, metric, scale)) for metric in METRICS)
+        return (entry.name, str(comparison.num_seeds(entry)), *figures)
 
     unit = "stars" if scale == "stars" else "rating × decay weight"
     return DataTable(
-        f"Test errors in {unit}",
+        f"{comparison.scored.capitalize()} errors in {unit}",
         ("model", "seeds", "RMSE", "MAE", "R²"),
         tuple(row(e) for e in comparison.entries),
     )
 
 
 def _errors_plot(comparison: Comparison) -> Plot:
-    values = {e.name: e.figure("rmse", comparison.scale) for e in comparison.entries}
+    values = {e.name: comparison.figure(e, "rmse") for e in comparison.entries}
     described = "; ".join(f"{name} {shown(*value)}" for name, value in values.items())
+    metric = f"{comparison.scored} RMSE"
     return Plot(
         "comparison",
-        "Test RMSE of every baseline and loss; the line is one standard deviation over seeds to "
-        "each side.",
-        f"Dots for the test RMSE of each model: {described}",
-        plots.dots(values, "test RMSE"),
+        f"{comparison.scored.capitalize()} RMSE of every baseline and model; the line is one "
+        "standard deviation over seeds to each side.",
+        f"Dots for the {metric} of each model: {described}",
+        plots.dots(values, metric),
     )
+
+
+def _validation_errors(comparison: Comparison) -> Iterator[DataTable]:
+    """What fixed configurations were chosen by, beside their test errors."""
+    entries = [e for e in comparison.entries if e.validation]
+    if comparison.fixed and comparison.scored == "test" and entries:
+        rows = (
+            tuple(shown(*e.figure(metric, comparison.scale, validation=True)) for metric in METRICS)
+            for e in entries
+        )
+        yield DataTable(
+            "Validation errors, of models trained on the training rows alone",
+            ("model", "RMSE", "MAE", "R²"),
+            tuple((e.name, *figures) for e, figures in zip(entries, rows, strict=True)),
+        )
+
+
+def _other_scale(comparison: Comparison) -> Iterator[Block]:
+    """The errors on the scale that the models were not trained on."""
+    if comparison.scored == "validation":
+        return  # the weights of validation rows may differ between configurations
+    original = comparison.scale == "decayed"
+    yield Heading("In stars" if original else "On the scale rating × decay weight")
+    yield Text(
+        "On the scale rating × decay weight, the original work's, most of the variance is due to "
+        "the age of the rating, which is known for every row: the global mean alone has a high R². "
+        "Errors on this scale say little about taste."
+    )
+    yield _errors_table(comparison, "stars" if original else "decayed")
 
 
 def _learning_curves(comparison: Comparison) -> Iterator[Heading | Plot]:
@@ -109,25 +151,30 @@ def _learning_curves(comparison: Comparison) -> Iterator[Heading | Plot]:
 
 
 def differences_section(comparison: Comparison) -> ReportSection:
-    """Differences between models with intervals, and what may be said of them."""
+    """Differences between models with intervals, and a conclusion."""
     differences = comparison.assessment.differences
     blocks = differences_blocks(differences, comparison.entries, comparison.assessment.num_users)
-    baseline = Text(
+    return ReportSection("Significance of differences", (*blocks, Text(_compared_with(comparison))))
+
+
+def _compared_with(comparison: Comparison) -> str:
+    if comparison.against:
+        return f"All others are compared with {' and with '.join(comparison.against)}."
+    return (
         f"The baseline, {comparison.baseline}, is the one that is best on the validation rows, if "
         "there are any."
     )
-    return ReportSection("Which differences are more than chance", (*blocks, baseline))
 
 
 def differences_blocks(
     differences: Sequence[Difference], entries: Sequence[ModelResult], num_users: int
 ) -> Iterator[Block]:
-    """What may be said, the differences as a picture and as tables, and how they were made.
+    """A conclusion, the differences as a plot and as tables, and the method.
 
     Args:
         differences: of RMSE and MAE of one family; empty if nothing could be compared.
-        entries: what was compared, and possibly more.
-        num_users: that were drawn from.
+        entries: the compared models, and possibly others.
+        num_users: users with test rows.
     """
     yield Text(_verdict(differences))
     if not differences:
@@ -149,21 +196,21 @@ def _how(num_comparisons: int, entries: Sequence[ModelResult], num_users: int) -
         f"A paired bootstrap: the {num_users:,} users of the test rows are "
         "drawn with replacement, the same ones for all models"
         + (
-            "; what other training seeds might have given comes on top, with a spread that is "
+            "; the variation between training seeds is included, with a standard deviation "
             "estimated from all of the compared models together. "
             if several_seeds
-            else ". With one training seed each, what other seeds would have given is unknown and "
-            "not accounted for. "
+            else ". With one training seed each, the variation between seeds is unknown and not "
+            "included. "
         )
         + (
-            "The mean of seeds counts as the one model that it is: what the mean of other seeds "
-            "would have given is not accounted for. "
+            "A mean of seeds counts as one model: the variation between means of other seeds is "
+            "not included. "
             if any(entry.kind == "ensemble" for entry in entries)
             else ""
         )
-        + f"The intervals hold with 95 % for all {num_comparisons} comparisons at once "
-        "(Bonferroni), RMSE and MAE counted one by one; p is corrected for as many by Holm's "
-        "method. A model is called better only if both say so."
+        + f"The 95 % intervals are corrected for all {num_comparisons} comparisons at once "
+        "(Bonferroni), RMSE and MAE counted separately; p is corrected for as many by Holm's "
+        "method. A model is called better only if both agree."
     )
 
 
@@ -175,8 +222,7 @@ def _differences_plot(differences: Sequence[Difference]) -> Plot:
     )
     return Plot(
         "differences",
-        "Differences of the test RMSE with their intervals; grey where the interval holds 0, which "
-        "is no difference.",
+        "Differences of the test RMSE with their intervals; grey where the interval includes 0.",
         f"Dots with intervals for differences of the test RMSE: {described}",
         plots.intervals(
             {name: (d.value, d.corrected_low, d.corrected_high) for name, d in rmse.items()},
@@ -186,19 +232,19 @@ def _differences_plot(differences: Sequence[Difference]) -> Plot:
 
 
 def _verdict(differences: Sequence[Difference]) -> str:
-    """What may be said, in a sentence."""
+    """The conclusion in a sentence."""
     if not differences:
-        return "There is one user alone in the test rows: nothing can be said."
+        return "The test rows have only one user, so differences cannot be tested."
     metrics: dict[tuple[str, str], list[str]] = {}
     for d in differences:
         if d.better:
             metrics.setdefault((d.better, _other(d)), []).append(d.metric.upper())
-    sure = [
+    significant = [
         f"{better} has a lower {' and '.join(names)} than {other}"
         for (better, other), names in metrics.items()
     ]
     undecided = sum(not d.better for d in differences)
-    return ("; ".join(sure) if sure else "No difference is more than chance may have made") + (
+    return ("; ".join(significant) if significant else "No difference is significant") + (
         f"; {undecided} of {len(differences)} comparisons are undecided." if undecided else "."
     )
 

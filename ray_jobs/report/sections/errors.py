@@ -1,4 +1,4 @@
-"""Where the model errs: on which rows, in which direction, and whether it means what it says."""
+"""Errors by kind of row, residuals and calibration."""
 
 from __future__ import annotations
 
@@ -8,45 +8,54 @@ from itertools import groupby
 from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.calibration import Calibration
 from ncf.evaluation.residuals import Residuals, by_popularity, by_rating, by_time, residuals
+from ncf.evaluation.slices import Slice
 from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.results.comparison import Comparison, predicted
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import FinalModel
+from ray_jobs.stages.training import FinalModel
 
 
 def slices_section(comparison: Comparison) -> ReportSection:
-    """Errors of the model and the baseline by kind of row."""
-    pair = (comparison.model, comparison.baseline)
-    tables = []
+    """Errors by kind of row, of the model and the baseline or of all compared configurations."""
+    tables: list[DataTable] = []
     for name, parts in groupby(comparison.assessment.slices, key=lambda part: part.name):
-        rows = [
+        tables += _slices_tables(name, tuple(parts))
+    whose = (
+        "the compared models"
+        if comparison.fixed
+        else f"{comparison.model} and of the baseline {comparison.baseline}"
+    )
+    return ReportSection(
+        "Where the errors are",
+        (Text(f"Test errors of {whose} by kind of row. Kinds with few rows say little."), *tables),
+    )
+
+
+def _slices_tables(name: str, parts: tuple[Slice, ...]) -> Iterator[DataTable]:
+    """RMSE and MAE by one way of dividing rows: together for two models, else a table each."""
+    models = [errors.model for errors in parts[0].errors]
+    metrics = {"RMSE": [[e.rmse for e in part.errors] for part in parts]}
+    metrics["MAE"] = [[e.mae for e in part.errors] for part in parts]
+    together = len(models) <= 2
+    for shown in (tuple(metrics),) if together else tuple((metric,) for metric in metrics):
+        header = tuple(f"{metric}, {model}" for metric in shown for model in models)
+        rows = tuple(
             (
                 part.label,
                 f"{part.num_rows:,}",
-                *(f"{errors.rmse:.4f}" for errors in part.errors),
-                *(f"{errors.mae:.4f}" for errors in part.errors),
+                *(f"{value:.4f}" for metric in shown for value in metrics[metric][number]),
             )
-            for part in parts
-        ]
-        header = (name, "rows", *(f"RMSE, {m}" for m in pair), *(f"MAE, {m}" for m in pair))
-        tables.append(DataTable(f"Test errors by: {name}", header, tuple(rows)))
-    return ReportSection(
-        "Where the errors are",
-        (
-            Text(
-                f"Test errors of {comparison.model} and of the baseline {comparison.baseline} by "
-                "kind of row. Kinds with few rows say little."
-            ),
-            *tables,
-        ),
-    )
+            for number, part in enumerate(parts)
+        )
+        caption = f"Test errors by: {name}" if together else f"Test {shown[0]} by: {name}"
+        yield DataTable(caption, (name, "rows", *header), rows)
 
 
 def residuals_section(
     workspace: Workspace, comparison: Comparison, prepared: PreparedDataset, model: FinalModel
 ) -> ReportSection:
-    """Prediction minus truth of the model that is looked at closely, from its kept predictions."""
+    """Prediction minus rating of the comparison's best model, from its stored predictions."""
     learned_from = model.prepared if comparison.refitted else prepared
     columns = ["movie_index", "rating", "weight", "timestamp"]
     rows = learned_from.table("test", columns)
@@ -64,7 +73,7 @@ def residuals_section(
     blocks: list[Block] = [
         Text(
             f"Predictions minus ratings of {comparison.model} on the test rows, over all its "
-            f"training seeds, in {_unit(comparison)}: above 0 where it predicts too much."
+            f"training seeds, in {_unit(comparison)}: above 0 where predictions are too high."
         )
     ]
     for title, (way, remark) in ways.items():
@@ -75,11 +84,10 @@ def residuals_section(
 
 
 _REGRESSION = (
-    "The slope is regression to the mean, and no defect: a prediction is the mean of what such a "
-    "user may give to such a movie, so a rating that came out low was mostly expected to be "
-    "higher, and one that came out high, lower. It would be gone only if ratings could be "
-    "predicted without any error. Whether predictions mean what they say is told by their "
-    "calibration, which asks the other way round."
+    "The slope is regression to the mean and not a defect: a prediction is an expected rating, so "
+    "low ratings were mostly expected to be higher, and high ones lower. Only predictions without "
+    "any error would have no slope. Calibration, the mean rating given the prediction, shows "
+    "whether predictions are biased."
 )
 
 
@@ -109,7 +117,7 @@ def _residuals_of(
 
 
 def calibration_section(comparison: Comparison) -> ReportSection:
-    """Whether ratings come out as high as predicted."""
+    """Mean ratings given the predictions."""
     unit, calibrations = _unit(comparison), comparison.assessment.calibrations
     closer = {
         c.model: c for c in calibrations if c.model in (comparison.model, comparison.baseline)
@@ -118,10 +126,9 @@ def calibration_section(comparison: Comparison) -> ReportSection:
         "Calibration",
         (
             Text(
-                f"Test predictions by tenths of their height, in {unit}: do ratings come out as "
-                "high as predicted? The expected error is the mean distance between the two; slope "
-                "and intercept are those of the line through ratings over predictions, 1 and 0 at "
-                "best."
+                f"Test predictions by tenths of their size, in {unit}, with the mean rating of "
+                "each tenth. The expected error is the mean distance between the two. Slope and "
+                "intercept are those of the regression of ratings on predictions, 1 and 0 at best."
             ),
             _calibration_plot(closer, unit),
             _calibration_table(calibrations),

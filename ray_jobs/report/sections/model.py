@@ -14,8 +14,8 @@ from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, ReportSection, Text
 from ray_jobs.report.sections.search import short
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import FinalModel
-from ray_jobs.tune import BestTrial
+from ray_jobs.stages.training import FinalModel
+from ray_jobs.stages.tuning import BestTrial
 
 _EXAMPLE_USERS: Final = 3
 _EXAMPLE_MOVIES: Final = 5

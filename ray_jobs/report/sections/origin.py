@@ -8,8 +8,8 @@ from ingest.dataset import RawData
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Listing, ReportSection, Text
 from ray_jobs.results.run import Workspace
-from ray_jobs.train import FinalModel
-from ray_jobs.tune import BestTrial
+from ray_jobs.stages.training import FinalModel
+from ray_jobs.stages.tuning import BestTrial
 
 
 def run_section(workspace: Workspace, model: FinalModel, best_trial: BestTrial) -> ReportSection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from foundation.storage import Storage
 from ncf.evaluation.assessment import Assessment
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.significance import UserErrors, differences
-from ray_jobs.cross_validate import Summary, of_folds
 from ray_jobs.results.across_folds import Fold, missing, pool, scale_of
 from ray_jobs.results.comparison import Comparison, Kind, ModelResult
+from ray_jobs.stages.cross_validation import Summary, of_folds
 
 Errors = dict[str, list[list[float]]]
 KINDS: dict[str, Kind] = {"model": "model", "ensemble": "ensemble"}
@@ -165,6 +166,21 @@ def test_the_baseline_is_the_best_on_the_validation_rows_of_all_folds(make: Make
     assert [(d.first, d.second) for d in found.differences] == [
         *[("model", "bias")] * 2,
         *[("ensemble", "bias")] * 2,
+    ]
+
+
+def test_references_are_those_of_the_folds(make: Maker) -> None:
+    errors: Errors = {"mean": [[0.1, 0.2]], "bias": [[0.9, 0.3]], "model": [[0.5, 0.1]]}
+    folds = [make([1, 2], errors), make([2, 3], errors)]
+    folds = [replace(f, comparison=replace(f.comparison, against=("bias", "trees"))) for f in folds]
+
+    found = pool(folds, 100)
+
+    # One that some fold lacks cannot be compared with.
+    assert found.against == ("bias",)
+    assert [(d.first, d.second) for d in found.differences if d.metric == "mae"] == [
+        ("mean", "bias"),
+        ("model", "bias"),
     ]
 
 

@@ -19,8 +19,8 @@ from ray_jobs.report.document import Report, ReportSection
 from ray_jobs.report.sections.search import search_blocks
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.space import decoded, domains, encoded
+from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.telemetry import METRIC
-from ray_jobs.tune import open_records, search
 
 FAMILY = Path(__file__).resolve().parents[3] / "configs" / "protocols" / "family.toml"
 TABLE = {"train.loss": "nll", "model.head": "ordinal"}

@@ -26,9 +26,9 @@ from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.stages.tuning import search
 from ray_jobs.training.trial_queue import Over, TrialQueue
 from ray_jobs.training.worker_pool import persistent_workers
-from ray_jobs.tune import search
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}

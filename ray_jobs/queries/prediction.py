@@ -1,0 +1,90 @@
+"""Predict ratings for a CSV of (user, movie) pairs, with the final model of a run."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from foundation.errors import StorageError
+from foundation.storage import Storage
+from ncf.data.preprocessor import UNKNOWN
+from ncf.evaluation.predictions import EVALUATION_CHUNK
+from ncf.inference.recommender import Recommender
+from ray_jobs.results.final_model import final_model, load_model
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.user_csv import read_pairs
+
+logger = logging.getLogger(__name__)
+
+_BLOCK: Final = EVALUATION_CHUNK
+"""Rows predicted between two checks of the time: whole chunks of the model, so that these do not
+depend on it."""
+_SECONDS_BETWEEN_LINES: Final = 5.0
+
+
+def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
+    """Write the rows of ``pairs`` to ``out``, a CSV too, with the column ``prediction`` (stars).
+
+    Raises:
+        NoModelError: if the run has no checkpoint.
+        DatasetError: if ``pairs`` cannot be used.
+        StorageError: if ``out`` cannot be written.
+    """
+    recommender = Recommender(load_model(final_model(workspace)))
+    table = read_pairs(pairs, recommender)
+    _refuse_unwritable(out)
+    logger.info(f"{len(table):,} rows to predict")
+    predictions = _predictions(recommender, table)
+    users = table["userId"].to_numpy()
+    with out.writing() as stream:
+        csv.write_csv(table.append_column("prediction", pa.array(predictions)), stream)
+    unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
+    logger.info(f"{len(table):,} predictions: {out}")
+    if unknown:
+        logger.info(
+            f"note: {unknown:,} rows have a user without a training rating; their predictions rest "
+            "on the movie alone"
+        )
+
+
+def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
+    """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
+    predictions = np.empty(len(table), np.float32)
+    logged = time.monotonic()
+    for start in range(0, len(table), _BLOCK):
+        rows = table.slice(start, _BLOCK)
+        users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
+        times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
+        end = start + len(rows)
+        predictions[start:end] = recommender.predict(users, movies, times)
+        if end < len(table) and time.monotonic() - logged >= _SECONDS_BETWEEN_LINES:
+            logger.info(f"   {end:,} of {len(table):,} rows predicted")
+            logged = time.monotonic()
+    return predictions
+
+
+def _refuse_unwritable(out: Storage) -> None:
+    """Tell before the work that no file can be written there; makes its folder, but none above."""
+    if not out.is_local:
+        return
+    file = Path(out.path)
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not file.parent.exists():
+            file.parent.mkdir()
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror}. Name a file in a folder that is there and "
+            "writable with --out."
+        ) from error

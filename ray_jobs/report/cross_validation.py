@@ -1,0 +1,109 @@
+"""The report of a cross-validation: the errors of each fold, and the differences over all."""
+
+from __future__ import annotations
+
+import logging
+from statistics import mean, stdev
+
+from rich.table import Table
+
+from foundation.console import show
+from ray_jobs.config import JobConfig
+from ray_jobs.report.document import DataTable, Report, ReportSection, Text
+from ray_jobs.report.sections.comparison import differences_blocks
+from ray_jobs.report.writing import write
+from ray_jobs.results.across_folds import AcrossFolds, in_all
+from ray_jobs.results.comparison import METRICS, differences_table
+from ray_jobs.results.paths import RunPaths
+from ray_jobs.stages.cross_validation import FoldErrors, Summary
+
+logger = logging.getLogger(__name__)
+
+
+def write_folds_report(summary: Summary, config: JobConfig, paths: RunPaths) -> None:
+    """Print the tables of a cross-validation, and write its report into its run's folder."""
+    report = Report(
+        title=f"{len(summary.folds)} folds of {config.data.source}: run {config.name}",
+        warnings=summary.warnings,
+        key_figures=(),
+        sections=(_errors_section(summary), _differences_section(summary)),
+    )
+    write(report, paths)
+    show(_console(fold_table(tuple(summary.folds), summary.errors, METRICS[0])))
+    if summary.pooled.differences:
+        show(differences_table(summary.pooled.differences))
+    for warning in summary.warnings:
+        logger.info(f"   note: {warning}")
+    logger.info(f"report: {paths.report_html}")
+
+
+def fold_table(folds: tuple[str, ...], errors: tuple[FoldErrors, ...], metric: str) -> DataTable:
+    """One metric: a row for each model, a column for each fold, mean and standard deviation."""
+    rows = []
+    for model in errors:
+        values = model.of(metric)
+        spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+        figures = (f"{value:.4f}" for value in values)
+        rows.append((model.model, *figures, f"{mean(values):.4f}{spread}"))
+    name = metric.upper().replace("R2", "R²")
+    return DataTable(f"{name} of each fold", (name, *folds, "mean"), tuple(rows))
+
+
+def _errors_section(summary: Summary) -> ReportSection:
+    folds = tuple(summary.folds)
+    return ReportSection(
+        "Test errors of each fold",
+        (
+            Text(
+                "Each figure is the mean over training seeds; the last column is the mean "
+                "over folds, and their standard deviation. Folds share training rows, so "
+                "that deviation shows how much folds differ; it is not an error of the mean."
+            ),
+            *(fold_table(folds, summary.errors, metric) for metric in METRICS),
+        ),
+    )
+
+
+def _differences_section(summary: Summary) -> ReportSection:
+    pooled = summary.pooled
+    repeated = (
+        f" Of them {pooled.num_repeated:,} are test rows of another fold too, and count once for "
+        "each."
+        if pooled.num_repeated
+        else ""
+    )
+    entries = in_all(list(summary.folds.values()))
+    return ReportSection(
+        "Significance of differences over all folds",
+        (
+            Text(
+                f"All {pooled.num_rows:,} test rows of all folds together, each predicted by the "
+                f"models of its fold.{repeated} So the RMSE is that of all rows, which is not the "
+                "mean of the folds' RMSEs."
+            ),
+            *differences_blocks(pooled.differences, entries, pooled.num_users),
+            Text(
+                "The bootstrap draws a user with the user's rows of all folds. The variation "
+                "between training sets is not included, because folds share most of their rows. "
+                f"{_compared_with(pooled)}"
+            ),
+        ),
+    )
+
+
+def _compared_with(pooled: AcrossFolds) -> str:
+    if pooled.against:
+        return f"All others are compared with {' and with '.join(pooled.against)}."
+    return (
+        f"The baseline, {pooled.baseline}, is the one with the lowest mean over folds of the RMSE "
+        "on the validation rows, if there are any."
+    )
+
+
+def _console(table: DataTable) -> Table:
+    result = Table(title="Test errors of each fold")
+    for number, column in enumerate(table.header):
+        result.add_column(column, justify="right" if number else "left")
+    for row in table.rows:
+        result.add_row(*row)
+    return result

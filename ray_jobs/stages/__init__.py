@@ -1,0 +1,14 @@
+"""The stages of a run, and ``graph``, which brings them up to date. May import ``ray_jobs.search``
+and below."""
+
+__all__ = [
+    "compared_baselines",
+    "compared_models",
+    "comparison",
+    "cross_validation",
+    "graph",
+    "preparation",
+    "recommendation",
+    "training",
+    "tuning",
+]

@@ -1,0 +1,108 @@
+"""The baselines of a comparison: tuned, fitted and scored on the same rows as the models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from foundation.storage import Storage
+from ncf.baselines import Baseline, BaselineSpec, FittedBaseline, fit_baseline
+from ncf.data.batches import Batch
+from ncf.evaluation.predictions import Predictions
+from ray_jobs.results.comparison import ModelResult
+from ray_jobs.stages.compared_models import ComparedData, rows_of
+from ray_jobs.training.tasks import predictions_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BaselineInputs:
+    """Everything that the result of one baseline depends on."""
+
+    name: str
+    data: ComparedData
+    seeds: tuple[int, ...]
+    trials: int
+    score_test: bool
+
+
+@dataclass(frozen=True)
+class BaselineRows:
+    """Rows that baselines learn from, read when the first one is fitted."""
+
+    data: ComparedData
+
+    @cached_property
+    def train(self) -> Batch:
+        """Training rows for choosing settings."""
+        return rows_of(self.data.selection, "train")
+
+    @cached_property
+    def validation(self) -> Batch | None:
+        """Validation rows, if there are any."""
+        return self.data.selection.rows("validation")
+
+    @cached_property
+    def final(self) -> Batch:
+        """Training rows of what is scored on the test rows."""
+        return rows_of(self.data.final, "train") if self.data.refit else self.train
+
+
+def baseline_result(
+    spec: BaselineSpec[Any], inputs: BaselineInputs, rows: BaselineRows, folder: Storage
+) -> ModelResult:
+    """Tune and fit a baseline, and write its predictions for the test rows into ``folder``."""
+    logger.info(f"   baseline {spec.name}")
+    data = inputs.data
+    preprocessor = data.selection.preprocessor
+    fitted = fit_baseline(spec, rows.train, rows.validation, preprocessor, inputs.trials)
+    scored = _scored(fitted, inputs, rows) if inputs.score_test else ()
+    return ModelResult(
+        name=fitted.baseline.name,
+        detail=(scored or (fitted.baseline,))[0].detail,
+        kind="baseline",
+        test=tuple(b.score(data.test, data.final.preprocessor).as_dict() for b in scored),
+        validation=(fitted.baseline.score(rows.validation, preprocessor).as_dict(),)
+        if rows.validation
+        else (),
+        predictions=tuple(
+            write_predictions(name, _predict(baseline, data), data, folder)
+            for name, baseline in zip(
+                _of_seeds(spec.name, inputs.seeds, len(scored)), scored, strict=True
+            )
+        ),
+    )
+
+
+def _scored(
+    fitted: FittedBaseline[Any], inputs: BaselineInputs, rows: BaselineRows
+) -> tuple[Baseline, ...]:
+    """What is scored on the test rows: one for each seed if anything is drawn at random."""
+    if inputs.data.refit or fitted.is_seeded:
+        return fitted.refit(rows.final, inputs.data.final.preprocessor, inputs.seeds)
+    return (fitted.baseline,)
+
+
+def _of_seeds(name: str, seeds: Sequence[int], count: int) -> Sequence[str]:
+    return [name] if count == 1 else [f"{name} seed {seed}" for seed in seeds[:count]]
+
+
+def _predict(baseline: Baseline, data: ComparedData) -> Predictions:
+    """Predictions as the scores take them: clipped as the models' are."""
+    low, high = data.final.preprocessor.rating_min, data.final.preprocessor.rating_max
+    stars = baseline.predict(data.test).clamp(low, high).float()
+    return Predictions(stars.numpy(), (stars * data.test.weights).numpy())
+
+
+def write_predictions(
+    name: str, predictions: Predictions, data: ComparedData, folder: Storage
+) -> str:
+    """Write predictions for the test rows; returns the file's name."""
+    rows = data.final.table("test", ["row"])["row"].to_numpy()
+    file = predictions_file(name)
+    (folder / file).write_table(predictions.to_arrow(rows))
+    return file

@@ -1,0 +1,341 @@
+"""Compare losses, or fixed configurations, several seeds each, with each other and with baselines.
+
+All models are trained on the training rows, stopped early on the validation rows if there are any,
+and scored once on the test rows; with ``compare.refit_on_validation`` they are first trained again
+on both for as many epochs. All models are scored on the same scales. A model is called better than
+another one only if their difference on the same rows is significant
+(``ncf.evaluation.significance``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from foundation.console import show
+from foundation.errors import ConfigError
+from foundation.storage import Storage
+from ingest.dataset import RawData
+from ncf.baselines import BaselineSpec, baseline_specs
+from ncf.data.dataset import PreparedDataset
+from ncf.evaluation.assessment import Assessment, ScoredRows, assess
+from ncf.evaluation.predictions import Predictions
+from ncf.evaluation.slices import slicings
+from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.session import claim_resources
+from ray_jobs.config import CompareConfig
+from ray_jobs.results.comparison import (
+    Comparison,
+    ModelResult,
+    differences_table,
+    pairs,
+    predicted,
+    table,
+)
+from ray_jobs.results.paths import RunPaths
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import Stage, key_of
+from ray_jobs.results.stored_results import StoredResults
+from ray_jobs.stages.compared_baselines import (
+    BaselineInputs,
+    BaselineRows,
+    baseline_result,
+    write_predictions,
+)
+from ray_jobs.stages.compared_models import (
+    ComparedData,
+    ComparedModel,
+    configurations_to_compare,
+    copy_predictions,
+    has_weights_of,
+    losses_to_compare,
+    result_of,
+    rows_of,
+    scored,
+    train_models,
+    with_weights_of,
+)
+from ray_jobs.stages.tuning import BestTrial
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareInputs:
+    """Everything that a comparison depends on."""
+
+    data: ComparedData
+    """The rows that all models are scored on; baselines learn from them too."""
+    models: tuple[ComparedModel, ...]
+    compare: CompareConfig
+    num_workers: int
+    metric: str = "rmse"
+    """Name of the metric that chooses the best epoch."""
+
+    @property
+    def scale(self) -> str:
+        """The scale that the models are trained on: ``decayed`` if all are, with the weights of the
+        scored rows, else ``stars``."""
+        targets = [model.experiment.time_decay.apply_to for model in self.models]
+        if any(target != "target" for target in targets):
+            return "stars"
+        same = all(has_weights_of(model.data, self.data) for model in self.models)
+        return "decayed" if same else "stars"
+
+    @property
+    def specs(self) -> tuple[BaselineSpec[Any], ...]:
+        """The baselines."""
+        num_rows = self.data.selection.manifest.counts["train"]
+        return baseline_specs(num_rows, self.compare.baselines)
+
+    def model_key(self, model: ComparedModel) -> str:
+        """Fingerprint of everything that the result of one model depends on."""
+        compare, scored = self.compare, self.data.final
+        key = [model, scored, compare.seeds, compare.score_test, self.num_workers, self.metric]
+        return key_of(key)
+                self.data.final,
+                compare.seeds,
+                compare.score_test,
+                self.num_workers,
+                self.metric,
+            ]
+        )
+
+    def baseline(self, spec: BaselineSpec[Any]) -> BaselineInputs:
+        """Everything that the result of one baseline depends on."""
+        compare = self.compare
+        return BaselineInputs(
+            spec.name, self.data, compare.seeds, compare.trials_per_baseline, compare.score_test
+        )
+
+
+def compare(
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial | None
+) -> Comparison:
+    """Train every model with every seed in one worker group, and score them with the baselines.
+
+    Args:
+        workspace: the run.
+        raw: the data set.
+        prepared: its prepared rows.
+        best_trial: the configuration that losses are compared with; not used, and may be None, if
+            ``compare.configurations`` are.
+
+    Raises:
+        ConfigError: if two models have the same name, or ``compare.against`` names none of them.
+        DataError: if a configuration's data do not have the rows of the comparison.
+    """
+    config, paths = workspace.config, workspace.paths
+    data = ComparedData(prepared, scored(workspace, raw, prepared))
+    if config.compare.configurations:
+        models = tuple(configurations_to_compare(workspace, raw, data))
+    else:
+        assert best_trial is not None
+        models = tuple(losses_to_compare(workspace, data, best_trial))
+    inputs = CompareInputs(
+        data, models, config.compare, config.scaling.num_workers, config.tune.metric
+    )
+    _check_names(inputs)
+    work = partial(
+        _compare,
+        paths=paths,
+        resources=partial(claim_resources, config),
+        afresh=workspace.force,
+    )
+    workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
+    comparison = Comparison.from_json(paths.comparison.read_json())
+    show(table(comparison))
+    if comparison.assessment.differences:
+        show(differences_table(comparison.assessment.differences))
+    return comparison
+
+
+def _check_names(inputs: CompareInputs) -> None:
+    """Refuse names that several models have, and references that none has."""
+    names = [model.name for model in inputs.models]
+    ensembles = [_ensemble_name(name, len(inputs.compare.seeds)) for name in names]
+    known = [*(spec.name for spec in inputs.specs), *names]
+    known += ensembles if _has_ensembles(inputs.compare) else []
+    for name, count in Counter(known).items():
+        if count > 1:
+            raise ConfigError(
+                f"compare.configurations.{name} has the name of a baseline or of a mean of seeds. "
+                "Rename it"
+            )
+    for name in inputs.compare.against:
+        if name not in known:
+            raise ConfigError(
+                f"compare.against names {name!r}, expected names of this comparison: "
+                f"{'; '.join(known)}"
+            )
+
+
+def _compare(
+    inputs: CompareInputs,
+    paths: RunPaths,
+    resources: Callable[[], Resources],
+    *,
+    afresh: bool,
+) -> None:
+    """The work of the stage.
+
+    Args:
+        inputs: what the comparison depends on.
+        paths: where it goes.
+        resources: what to train on.
+        afresh: do not use results of single models that an earlier comparison has stored.
+    """
+    stored = StoredResults(paths.compared, paths.predictions)
+    paths.comparison.delete()
+    paths.predictions.make_folder()
+    stored.keep_only({} if afresh else _keys(inputs))
+    models = _models(inputs, stored, paths, resources)
+    baselines = _baselines(inputs, stored)
+    ensembles = _ensembles(models, inputs, paths.predictions)
+    entries = (*baselines, *models, *ensembles)
+    paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
+
+
+def _keys(inputs: CompareInputs) -> dict[str, str]:
+    models = {model.name: inputs.model_key(model) for model in inputs.models}
+    return models | {spec.name: key_of(inputs.baseline(spec)) for spec in inputs.specs}
+
+
+def _models(
+    inputs: CompareInputs,
+    stored: StoredResults,
+    paths: RunPaths,
+    resources: Callable[[], Resources],
+) -> list[ModelResult]:
+    """The results of all models; those that are not stored are trained."""
+    keys = _keys(inputs)
+    found = {model.name: stored.find(model.name, keys[model.name]) for model in inputs.models}
+    missing = [model for model in inputs.models if not found[model.name]]
+    if len(missing) < len(inputs.models):
+        logger.info(f"   {len(inputs.models) - len(missing)} model(s) are unchanged")
+    if missing:
+        where = paths.ray("compare")
+        where.delete()
+        results, checkpoint = train_models(
+            missing, inputs.compare, inputs.metric, resources(), where
+        )
+        for model, of_seeds in zip(missing, results, strict=True):
+            result = result_of(model, of_seeds)
+            copy_predictions(checkpoint, result.predictions, paths.predictions)
+            if not has_weights_of(model.data, inputs.data):
+                result = with_weights_of(inputs.data, result, paths.predictions)
+            stored.store(keys[model.name], result)
+            found[model.name] = result
+        where.delete()  # all of it is in the results and the predictions
+    return [result for result in found.values() if result]
+
+
+def _baselines(inputs: CompareInputs, stored: StoredResults) -> Iterator[ModelResult]:
+    """The results of all baselines; those that are not stored are fitted."""
+    rows = BaselineRows(inputs.data)
+    for spec in inputs.specs:
+        of_spec = inputs.baseline(spec)
+        key = key_of(of_spec)
+        result = stored.find(spec.name, key)
+        if result is None:
+            result = baseline_result(spec, of_spec, rows, stored.predictions)
+            stored.store(key, result)
+        yield result
+
+
+def _has_ensembles(compare: CompareConfig) -> bool:
+    # Of one seed it would be the model itself.
+    return compare.ensembles and compare.score_test and len(compare.seeds) > 1
+
+
+def _ensemble_name(name: str, num_seeds: int) -> str:
+    return f"{name}, mean of {num_seeds} seeds"
+
+
+def _ensembles(
+    models: Sequence[ModelResult], inputs: CompareInputs, folder: Storage
+) -> Iterator[ModelResult]:
+    """The mean prediction of each model's seeds, with its predictions written into ``folder``."""
+    for model in models if _has_ensembles(inputs.compare) else ():
+        of_seeds = [Predictions.from_arrow((folder / f).read_table()) for f in model.predictions]
+        name = _ensemble_name(model.name, len(of_seeds))
+        predictions = Predictions.mean(of_seeds)
+        yield ModelResult(
+            name=name,
+            detail="mean prediction",
+            kind="ensemble",
+            test=(predictions.score(inputs.data.test).as_dict(),),
+            validation=(),
+            predictions=(write_predictions(name, predictions, inputs.data, folder),),
+        )
+
+
+def _assessed(
+    inputs: CompareInputs, entries: tuple[ModelResult, ...], folder: Storage
+) -> Comparison:
+    """The comparison, with an assessment of the predictions in ``folder``."""
+    scale, compare, counts = inputs.scale, inputs.compare, inputs.data.selection.manifest.counts
+    models = [entry for entry in entries if entry.kind == "model"]
+    # Without validation rows take the first model: test rows must not choose among models.
+    model = _best(models, scale) if models[0].validation else models[0]
+    baseline = _best([entry for entry in entries if entry.kind == "baseline"], scale)
+    return Comparison(
+        entries=entries,
+        scale=scale,
+        num_test=counts["test"] if compare.score_test else 0,
+        trials_per_loss=compare.trials_per_loss,
+        refitted=inputs.data.refit,
+        model=model.name,
+        baseline=baseline.name,
+        assessment=_assessment(inputs, entries, model.name, baseline.name, folder)
+        if compare.score_test
+        else Assessment(0, (), (), ()),
+        fixed=bool(compare.configurations),
+        against=compare.against,
+        scored="test" if compare.score_test else "validation",
+        num_validation=counts["validation"],
+    )
+
+
+def _assessment(
+    inputs: CompareInputs,
+    entries: Sequence[ModelResult],
+    model: str,
+    baseline: str,
+    folder: Storage,
+) -> Assessment:
+    compare = inputs.compare
+    logger.info(
+        f"   differences of {len(entries)} models on {len(inputs.data.test):,} test rows, "
+        f"{compare.resamples:,} resamples"
+    )
+    single = [entry.name for entry in entries if entry.kind != "ensemble"]
+    return assess(
+        _test_rows(inputs),
+        ((entry.name, predicted(entry, inputs.scale, folder)) for entry in entries),
+        pairs(entries, baseline, compare.against),
+        single if compare.configurations else [model, baseline],
+        compare.resamples,
+    )
+
+
+def _best(entries: Sequence[ModelResult], scale: str) -> ModelResult:
+    """The lowest RMSE on the validation rows; without any, on the test rows.
+
+    Choosing the baseline on the test rows can only favour the baseline over the models.
+    """
+    return min(entries, key=lambda entry: entry.figure("rmse", scale, validation=True)[0])
+
+
+def _test_rows(inputs: CompareInputs) -> ScoredRows:
+    final, test = inputs.data.final, inputs.data.test
+    weights = test.weights if inputs.scale == "decayed" else 1.0
+    return ScoredRows(
+        users=final.table("test", ["user_id"])["user_id"].to_numpy(),
+        actual=(test.ratings * weights).numpy(),
+        slicings=slicings(rows_of(final, "train"), test, final.preprocessor),
+    )

@@ -1,0 +1,128 @@
+"""Make the comparison on each of several splits, and one over the test rows of all.
+
+Every fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows
+that are drawn from its training rows, so that no choice depends on the test rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray_jobs.config import JobConfig
+from ray_jobs.results.across_folds import (
+    COLUMNS,
+    AcrossFolds,
+    Fold,
+    in_all,
+    missing,
+    pool,
+    scale_of,
+)
+from ray_jobs.results.comparison import METRICS, Comparison
+from ray_jobs.results.run import Workspace
+from ray_jobs.stages.compared_models import scored
+from ray_jobs.stages.graph import Stages
+
+
+@dataclass(frozen=True)
+class FoldErrors:
+    """One model's test errors on every fold, each the mean over its seeds."""
+
+    model: str
+    rmse: tuple[float, ...]
+    mae: tuple[float, ...]
+    r2: tuple[float, ...]
+
+    def of(self, metric: str) -> tuple[float, ...]:
+        """The errors of one metric, fold by fold."""
+        values: tuple[float, ...] = getattr(self, metric)
+        return values
+
+
+def of_folds(comparisons: dict[str, Comparison]) -> tuple[FoldErrors, ...]:
+    """The errors of every model that all folds have, in the first one's order."""
+    folds = [{entry.name: entry for entry in c.entries} for c in comparisons.values()]
+    compared = list(comparisons.values())
+    scale = scale_of(compared)
+    return tuple(
+        FoldErrors(
+            name,
+            *(tuple(fold[name].figure(metric, scale)[0] for fold in folds) for metric in METRICS),
+        )
+        for name in (entry.name for entry in in_all(compared))
+    )
+
+
+def fold_config(config: JobConfig, fold: str) -> JobConfig:
+    """The configuration of one fold's run."""
+    split = {
+        "kind": "files",
+        "files": config.cross_validate.folds[fold],
+        "validation": config.split.validation,
+        "seed": config.split.seed,
+    }
+    values = config.model_dump() | {"name": f"{config.name}.{fold}", "split": split}
+    return JobConfig.model_validate(values)
+
+
+def cross_validate(workspace: Workspace) -> Summary:
+    """Compare the models on every fold, one after the other; writes ``folds.json``."""
+    config = workspace.config
+    folds = {
+        fold: _compare(fold_config(config, fold), workspace.force)
+        for fold in config.cross_validate.folds
+    }
+    summary = Summary.of(folds, config.compare.resamples)
+    workspace.paths.folds.write_json(summary.to_json())
+    return summary
+
+
+def _compare(config: JobConfig, force: bool) -> Fold:
+    workspace = Workspace(config, force)
+    workspace.open()
+    stages = Stages(workspace)
+    comparison = stages.comparison
+    # Without force: read the rows that were compared instead of preparing them again.
+    rows = scored(Workspace(config), stages.raw, stages.prepared).table("test", list(COLUMNS))
+    return Fold(comparison, rows, workspace.paths.predictions)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results over all folds."""
+
+    folds: dict[str, Comparison]
+    errors: tuple[FoldErrors, ...]
+    """Of the models that all folds have."""
+    missing: dict[str, tuple[str, ...]]
+    """Models that only some folds have, each with the folds that lack it."""
+    pooled: AcrossFolds
+
+    @classmethod
+    def of(cls, folds: dict[str, Fold], num_resamples: int) -> Summary:
+        """Look at what was compared on each fold."""
+        comparisons = {name: fold.comparison for name, fold in folds.items()}
+        return cls(
+            comparisons,
+            of_folds(comparisons),
+            missing(comparisons),
+            pool(list(folds.values()), num_resamples),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``folds.json``."""
+        return {
+            "folds": tuple(self.folds),
+            "models": [asdict(errors) for errors in self.errors],
+            "missing": self.missing,
+            "pooled": asdict(self.pooled),
+        }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is left out of tables and comparison, a sentence each."""
+        return tuple(
+            f"{model} is left out: it is missing in {', '.join(folds)}"
+            for model, folds in self.missing.items()
+        )

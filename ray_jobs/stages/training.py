@@ -1,0 +1,228 @@
+"""Train the final model with the best configuration.
+
+First on the training rows, with the best epoch chosen on the validation rows; then, unless
+``final.refit_on_validation`` is false, again on both for that many epochs. The test rows are read
+once, to score the final model.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import ray
+
+from foundation.storage import Storage
+from ingest.dataset import RawData
+from ncf.config import ExperimentConfig, SplitConfig
+from ncf.data.dataset import PreparedDataset
+from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
+from ncf.inference import checkpoint
+from ncf.inference.top_k import score_rankings
+from ray_jobs.cluster.hardware import hardware
+from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.session import claim_resources
+from ray_jobs.config import with_parameters
+from ray_jobs.results.final_model import copy_checkpoint, load_model, rated_movies
+from ray_jobs.results.metrics import RunMetrics
+from ray_jobs.results.paths import RunPaths
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import Stage, canonical, key_of
+from ray_jobs.stages.preparation import preprocess
+from ray_jobs.stages.tuning import BestTrial
+from ray_jobs.training.progress import epoch_progress
+from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.torch_trainers import train_tasks
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """The model of a run, which predictions and recommendations come from."""
+
+    checkpoint: Storage
+    metrics: RunMetrics
+    prepared: PreparedDataset
+    """The data whose vocabularies it uses."""
+
+
+@canonical.register
+def _(value: FinalModel) -> Any:
+    return value.metrics.config_hash
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """Everything that the final model and its metrics depend on."""
+
+    raw: RawData
+    split: SplitConfig
+    selection: PreparedDataset
+    """Its validation rows choose the best epoch."""
+    final: PreparedDataset
+    """The same data, or those whose training rows include the validation rows."""
+    experiment: ExperimentConfig
+    tuned_parameters: dict[str, Any]
+    """The settings of ``experiment`` that the search chose."""
+    num_workers: int
+    metric: str = "rmse"
+    """Name of the metric that chooses the best epoch."""
+    checkpoint_version: int = checkpoint.FORMAT_VERSION
+    length_of_rankings: int = RANKED
+    relevant_stars: float = RELEVANT_STARS
+
+    @property
+    def refit(self) -> bool:
+        """Whether the model is trained again on training and validation rows."""
+        return self.final is not self.selection
+
+
+def train(
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial
+) -> FinalModel:
+    """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``."""
+    config, paths = workspace.config, workspace.paths
+    refit = config.final.refit_on_validation and bool(prepared.manifest.counts["validation"])
+    final_data = preprocess(workspace, raw, train_on_validation=True) if refit else prepared
+    inputs = TrainInputs(
+        raw=raw,
+        split=config.split,
+        selection=prepared,
+        final=final_data,
+        experiment=best_trial.experiment,
+        tuned_parameters=best_trial.parameters,
+        num_workers=config.scaling.num_workers,
+        metric=config.tune.metric,
+    )
+    resources = partial(claim_resources, config)
+    work = partial(_train, paths=paths, resources=resources, afresh=workspace.force)
+    workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
+    model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
+    test = model.metrics.test
+    logger.info(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
+    return model
+
+
+def _train(
+    inputs: TrainInputs, paths: RunPaths, resources: Callable[[], Resources], *, afresh: bool
+) -> None:
+    """The work of the stage.
+
+    Args:
+        inputs: what the model depends on.
+        paths: where it goes.
+        resources: what to train on.
+        afresh: do not continue an interrupted training.
+    """
+    key = key_of(inputs)
+    runs = _TrainingRuns(paths, resources(), key[:16], afresh=afresh)
+    selection = final = runs.train(
+        TrainingTask(
+            "train",
+            inputs.selection,
+            inputs.experiment,
+            score_test=not inputs.refit,
+            save_models=True,
+            metric=inputs.metric,
+        )
+    )
+    runs.keep("train/best", paths.best_checkpoint)
+    runs.keep("train/last", paths.last_checkpoint)
+    if inputs.refit:
+        experiment = with_parameters(inputs.experiment, {"train.stop_after": selection.best_epoch})
+        final = runs.train(
+            TrainingTask("refit", inputs.final, experiment, score_test=True, save_models=True)
+        )
+        runs.keep("refit/last", paths.checkpoint)
+    else:
+        runs.keep("train/best", paths.checkpoint)
+    runs.clean_up()
+    logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
+    ranking = _ranking(paths.checkpoint, inputs)
+    paths.metrics.write_json(_metrics(inputs, key, selection, final, ranking).to_json())
+
+
+class _TrainingRuns:
+    """Training runs of this stage, one after the other."""
+
+    def __init__(self, paths: RunPaths, resources: Resources, key: str, *, afresh: bool) -> None:
+        self._key = key
+        self._resources = resources
+        self._afresh = afresh
+        self._folder = paths.ray("train")
+        self._checkpoint: Any = None
+        for folder in self._folder.list_folders():
+            if not folder.name.endswith(self._key):  # of other settings, never finished
+                folder.delete()
+
+    def train(self, task: TrainingTask) -> TaskResult:
+        """Train one task in a worker group of its own; an interrupted training is continued."""
+        where = self._folder / f"{task.name}-{self._key}"
+        if self._afresh:
+            where.delete()
+        with epoch_progress() as lines:
+            (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
+        return result
+
+    def keep(self, relative: str, folder: Storage) -> None:
+        """Copy a model of the latest run to ``folder``."""
+        copy_checkpoint(self._checkpoint, relative, folder)
+
+    def clean_up(self) -> None:
+        """Delete what Ray Train wrote; the models have been copied."""
+        self._folder.delete()
+
+
+def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:
+    """Rankings of what users had not rated in training and validation rows, by their test rows."""
+    return score_rankings(
+        load_model(model),
+        seen=rated_movies(inputs.final, ("train", "validation")),
+        relevant=rated_movies(inputs.final, ("test",), inputs.relevant_stars),
+    )
+
+
+def _metrics(
+    inputs: TrainInputs,
+    key: str,
+    selection: TaskResult,
+    final: TaskResult,
+    ranking: dict[str, Any],
+) -> RunMetrics:
+    seconds = selection.seconds + (final.seconds if inputs.refit else 0)
+    values = {
+        "dataset": inputs.raw.name,
+        "synthetic": inputs.raw.synthetic,
+        "split": inputs.split,
+        "seed": inputs.experiment.train.seed,
+        "config_hash": key,
+        "loss": inputs.experiment.train.loss,
+        "tuned_parameters": inputs.tuned_parameters,
+        "best_epoch": selection.best_epoch,
+        "refit_on_validation": inputs.refit,
+        "streamed": final.rows.streamed,
+        # Validation figures come from the run that was trained without the validation rows.
+        "validation": selection.validation,
+        "test": final.test,
+        "epochs": selection.epochs,
+        "wall_seconds": round(seconds, 3),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
+        "hardware": hardware(),
+        "raw": {
+            "tmdb_coverage": inputs.raw.tmdb_coverage,
+            "notices": inputs.raw.notices,
+            "attribution": inputs.raw.attribution,
+            "licence": inputs.raw.licence,
+        },
+        "ranking": ranking,
+    }
+    return RunMetrics.from_json(values)

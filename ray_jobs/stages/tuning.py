@@ -1,0 +1,347 @@
+"""Search by Ray Tune and Optuna over losses, layer sizes and more.
+
+Persistent worker groups train the trials (``tune.executor``), ``tune.sampler`` suggests them, and
+``tune.scheduler`` stops those that fall behind. They are compared by ``tune.metric`` on the
+validation rows, whatever loss they train with; no test row is read. A search that was killed
+continues from its records, and so does one with a larger number of trials than before: see
+``ray_jobs.search.trials`` and ``ray_jobs.search.resume``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+import pyarrow as pa
+import tomli_w
+from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
+
+from foundation.console import say
+from foundation.storage import Storage
+from ncf.config import ExperimentConfig, LossName
+from ncf.data.dataset import PreparedDataset
+from ray_jobs.cluster.resources import Resources, trial_groups
+from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.config import JobConfig, settings_of, with_parameters
+from ray_jobs.errors import TrainingError
+from ray_jobs.results.paths import SearchPaths
+from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import Stage, key_of
+from ray_jobs.results.trackers import mlflow_callbacks
+from ray_jobs.search.progress import TrialProgress, trial_table
+from ray_jobs.search.resume import (
+    Recorder,
+    ResumableSampler,
+    ResumableScheduler,
+    optuna_search,
+)
+from ray_jobs.search.samplers import check_sampler, sampler
+from ray_jobs.search.schedulers import SchedulerSettings, check_scheduler, scheduler
+from ray_jobs.search.space import encoded
+from ray_jobs.search.telemetry import TrialMetrics
+from ray_jobs.search.trainables import TrainableSpec, executor
+from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.search.trials import TrialRecord, TrialRecords
+from ray_jobs.training.telemetry import SEARCH_METRICS
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The configuration that the later stages use."""
+
+    experiment: ExperimentConfig
+    parameters: dict[str, Any]
+    """The settings that the search chose; empty if there was none."""
+    result: float | None
+    """``tune.metric`` of the best trial on the validation rows; None without a search."""
+    num_trials: int
+    """Trials that the choice was made from."""
+
+
+_CHANGES_NO_TRIAL: Final = frozenset(
+    {
+        "num_trials",
+        "max_concurrent_trials",
+        "also_on_cpus",
+        "executor",
+        "keep_models",
+        "live_table",
+        "mlflow_uri",
+    }
+)
+"""Settings of a search that say how many trials there are or what runs them."""
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """Everything that the trials of a search depend on."""
+
+    prepared: PreparedDataset
+    experiment: ExperimentConfig
+    tune: dict[str, Any]
+    """The settings of the search that change its trials."""
+    num_workers: int
+
+    @classmethod
+    def of(cls, config: JobConfig, prepared: PreparedDataset) -> TrialInputs:
+        """Those of the search of ``config``."""
+        tune = config.tune.model_dump(mode="json", exclude=set(_CHANGES_NO_TRIAL))
+        return cls(prepared, config.experiment, tune, config.scaling.num_workers)
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """Everything that the result of a search depends on."""
+
+    trials: TrialInputs
+    num_trials: int
+
+
+def search(
+    workspace: Workspace, prepared: PreparedDataset, loss: LossName | None = None
+) -> BestTrial:
+    """The best configuration by ``tune.metric``, from this search or from the same one before.
+
+    Args:
+        workspace: where the search's results go.
+        prepared: the data.
+        loss: make the search of ``compare.trials_per_loss`` for this loss alone, with results in a
+            folder of its own.
+
+    Raises:
+        ConfigError: if the sampler or the scheduler is unknown, or a package is missing.
+        TrainingError: if every trial failed, with the first reason.
+        ResourceError: if not even one trial fits the cluster.
+    """
+    config = workspace.config.of_loss(loss) if loss else workspace.config
+    if not config.tune.num_trials:
+        return BestTrial(config.experiment, {}, None, 0)
+    name = f"tune-{loss}" if loss else "tune"
+    paths = workspace.paths.search(loss)
+    best = paths.best_config
+    inputs = SearchInputs(TrialInputs.of(config, prepared), config.tune.num_trials)
+    work = partial(
+        _search,
+        config=config,
+        folder=paths.folder,
+        where=workspace.paths.ray(name),
+        afresh=workspace.force,
+    )
+    workspace.update(Stage(name, inputs, (best, paths.trials), work))
+    values = best.read_json()
+    return BestTrial(
+        experiment=with_parameters(config.experiment, values["parameters"]),
+        parameters=values["parameters"],
+        result=values[f"validation_{config.tune.metric}"],
+        num_trials=values["num_trials"],
+    )
+
+
+def _search(
+    inputs: SearchInputs, config: JobConfig, folder: Storage, where: Storage, *, afresh: bool
+) -> None:
+    """The work of the stage.
+
+    Args:
+        inputs: what the trials depend on.
+        config: of the same search; also says what to run it on.
+        folder: of the results.
+        where: folder for what Ray writes.
+        afresh: do not continue from records of earlier trials.
+    """
+    check_search(config)
+    prepared = inputs.trials.prepared
+    records = open_records(config, prepared, folder, afresh=afresh)
+    models = TrialModels(records.models_folder, config.tune.keep_models)
+    _run_missing_trials(config, prepared, records, models, where)
+    _write_results(records, models, config, folder)
+
+
+def check_search(config: JobConfig) -> None:
+    """Refuse a search that cannot run here, before any work is done for it.
+
+    Raises:
+        ConfigError: if the scheduler or the sampler is unknown.
+    """
+    if config.tune.num_trials or config.compare.trials_per_loss:
+        check_scheduler(config.tune.scheduler)
+        check_sampler(config.tune.sampler)
+
+
+def open_records(
+    config: JobConfig, prepared: PreparedDataset, folder: Storage, *, afresh: bool = False
+) -> TrialRecords:
+    """The records of a search in ``folder``; with ``afresh`` they are deleted first.
+
+    A search with other settings has its own records beside these, so that both can be continued.
+    """
+    metric = SEARCH_METRICS[config.tune.metric]
+    records = TrialRecords(
+        SearchPaths(folder).records(key_of(TrialInputs.of(config, prepared))), metric
+    )
+    if afresh:
+        records.delete()
+    return records
+
+
+def _run_missing_trials(
+    config: JobConfig,
+    prepared: PreparedDataset,
+    records: TrialRecords,
+    models: TrialModels,
+    where: Storage,
+) -> None:
+    """Train those of the search's trials that have not ended yet.
+
+    Args:
+        config: the search.
+        prepared: the data.
+        records: of earlier trials; new ones are added.
+        models: where trials put their weights.
+        where: folder for what Ray writes.
+    """
+    count = config.tune.num_trials
+    missing = len(records.missing(count))
+    if missing < count:
+        say(f"   {count - missing} of {count} trials are done already, with the same settings")
+    if not missing:
+        _prune(models, records, others=True)
+        return
+    ensure_ray(config)
+    groups = trial_groups(config)[:missing]
+    say(f"   {missing} trials, {len(groups)} at a time: {_devices(groups)}")
+    _clear(where, {record.trial_id for record in records.ended()})
+    with (
+        executor(config, prepared, groups, models, where) as chosen,
+        trial_table(records, wanted=config.tune.live_table) as table,
+    ):
+        logs = mlflow_callbacks(config, where.name)
+        chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs))
+        _tuner(config, chosen, len(groups), records, models, where).fit()
+    _prune(models, records, others=True)
+
+
+def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) -> None:
+    """Keep only the weights of the best trials; a failure to delete the others ends no search."""
+    try:
+        models.prune(records.ended(), others=others)
+    except OSError as error:
+        say(f"   note: weights of trials could not be deleted in {models.folder}: {error}")
+
+
+def _clear(where: Storage, kept: set[str]) -> None:
+    """Delete what Ray has left, except for its logs of the trials in ``kept``."""
+    for folder in where.list_folders():
+        if not any(f"_{trial_id}_" in folder.name for trial_id in kept):
+            folder.delete()
+    for file in where.list_files():
+        file.delete()
+
+
+def _tuner(
+    config: JobConfig,
+    chosen: TrainableSpec,
+    concurrent: int,
+    records: TrialRecords,
+    models: TrialModels,
+    where: Storage,
+) -> Tuner:
+    search, count = config.tune, config.tune.num_trials
+    metric = records.metric
+    settings = SchedulerSettings(
+        metric=metric,
+        epochs=config.train.epochs,
+        grace_epochs=search.grace_epochs,
+        reduction_factor=search.reduction_factor,
+        seed=search.seed,
+        number_of=lambda trial_id: records.of(trial_id).number,
+    )
+    stopping = ResumableScheduler(scheduler(search.scheduler, settings), records)
+    suggesting = optuna_search(search.space, sampler(search.sampler, search.seed), metric)
+    earlier = records.ended(count)
+    lines, metrics = TrialProgress(earlier, count), TrialMetrics(where.name, records, earlier)
+
+    def on_end(record: TrialRecord) -> None:
+        lines.ended(record)
+        metrics.ended(record)
+        _prune(models, records)
+
+    return Tuner(
+        chosen.trainable,
+        tune_config=TuneConfig(
+            num_samples=len(records.missing(count)),
+            max_concurrent_trials=concurrent,
+            reuse_actors=chosen.reuse_actors,
+            search_alg=ResumableSampler(suggesting, search.space, records, count),
+            scheduler=stopping,
+        ),
+        run_config=RunConfig(
+            name=where.name,
+            storage_path=where.parent.path,
+            storage_filesystem=where.filesystem,
+            verbose=0,
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials keep none
+            callbacks=[*chosen.callbacks, metrics, Recorder(records, stopping, on_end)],
+        ),
+    )
+
+
+def _devices(groups: Sequence[Resources]) -> str:
+    counts = Counter("GPU" if group.use_gpu else "CPU" for group in groups)
+    workers = groups[0].num_workers
+    return " and ".join(f"{n} with {workers} {kind} worker(s) each" for kind, n in counts.items())
+
+
+def _write_results(
+    records: TrialRecords, models: TrialModels, config: JobConfig, folder: Storage
+) -> None:
+    """``trials.parquet``, ``best_config.toml`` and ``best_config.json``, this one last.
+
+    Raises:
+        TrainingError: if every trial failed. The next call tries them again, because the reason may
+            lie outside the search.
+    """
+    paths, trials = SearchPaths(folder), records.ended(config.tune.num_trials)
+    paths.trials.write_table(pa.Table.from_pylist([_row(t) for t in trials]))
+    judged = [trial for trial in trials if trial.result is not None]
+    if not judged:
+        records.delete()
+        raise TrainingError(f"all {len(trials)} trials failed, the first with: {trials[0].error}")
+    best = min(judged, key=lambda trial: trial.cost)
+    parameters = settings_of(best.parameters)
+    experiment = with_parameters(config.experiment, parameters)
+    paths.best_experiment.write_text(
+        tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
+    )
+    kept = models.kept(best.trial_id)
+    paths.best_config.write_json(
+        {
+            "trial": best.number,
+            "models": kept.path.removeprefix(f"{folder.path}/") if kept else None,
+            "parameters": parameters,
+            f"validation_{best.metric.name}": best.result,
+            "best_epoch": best.best_epoch,
+            "num_trials": len(trials),
+            "num_failed": len(trials) - len(judged),
+            "seed": config.tune.seed,
+        }
+    )
+    result = f"validation {best.metric.title} {best.result:.4f}"
+    say(f"   best of {len(judged)}: {result} with {parameters}")
+
+
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    """A trial's row of ``trials.parquet``."""
+    return {
+        "trial": trial.number,
+        "trial_id": trial.trial_id,
+        "state": trial.state,
+        "error": trial.error,
+        trial.metric.key: trial.epochs[-1][trial.metric.key] if trial.epochs else None,
+        "best_epoch": trial.best_epoch,
+        "epochs": len(trial.epochs),
+        "seconds": trial.seconds,
+    } | {f"config.{key}": value for key, value in encoded(trial.parameters).items()}

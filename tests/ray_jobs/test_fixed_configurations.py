@@ -1,0 +1,280 @@
+"""Fixed configurations compared on a real Ray, and figures recomputed from what is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foundation.errors import ConfigError
+from ncf.data.dataset import PreparedDataset
+from ray_jobs.config import JobConfig
+from ray_jobs.configurations import with_configurations
+from ray_jobs.report.comparison import write_comparison_report
+from ray_jobs.results.comparison import Comparison, ModelResult
+from ray_jobs.results.run import Workspace
+from ray_jobs.stages.graph import Stages
+from ray_jobs.stages.preparation import preprocess
+from tests.ray_jobs.small import DATA, job
+from tests.support import run_module
+
+NAMES = ("plain", "year alone", "fading")
+CONFIGURATIONS = {
+    "plain": {},
+    "year alone": {"features": {"numeric": ["year"]}},
+    "fading": {"time_decay": {"rate_per_day": 0.01}},
+}
+SETTINGS: dict[str, Any] = {
+    "name": "fixed",
+    "model": {"embedding_dim": 4, "hidden_dims": [8]},
+    "train": {"epochs": 3, "batch_size": 512},
+    "tune": {"num_trials": 0},
+}
+COMPARE: dict[str, Any] = {
+    "seeds": [0, 1],
+    "refit_on_validation": True,
+    "ensembles": True,
+    "baselines": ["damped-bias"],
+    "against": ["damped bias"],
+    "resamples": 100,
+}
+
+
+def stages(storage: Path, *names: str, **compare: Any) -> Stages:
+    """The stages of the comparison of these configurations, or of losses if there are none."""
+    values = job(storage, **SETTINGS, compare=COMPARE | compare).model_dump()
+    values["compare"]["configurations"] = {name: CONFIGURATIONS[name] for name in names}
+    config = JobConfig.model_validate(with_configurations(values, "a test"))
+    return Stages(Workspace(config))
+
+
+def named(comparison: Comparison, name: str) -> ModelResult:
+    (entry,) = (entry for entry in comparison.entries if entry.name == name)
+    return entry
+
+
+def predictions(found: Stages, entry: ModelResult) -> np.ndarray:
+    """``[S, N]`` stars, in double precision as the scores are summed."""
+    folder = found.workspace.paths.predictions
+    tables = [(folder / name).read_table() for name in entry.predictions]
+    return np.stack([table["stars"].to_numpy() for table in tables]).astype(np.float64)
+
+
+def test_configurations_are_compared_with_data_of_their_own(storage: Path) -> None:
+    """Each figure is recomputed with NumPy from the stored predictions and the test rows."""
+    of_all = stages(storage, *NAMES)
+
+    found = of_all.comparison
+
+    ensembles = tuple(f"{name}, mean of 2 seeds" for name in NAMES)
+    assert [e.name for e in found.entries] == ["global mean", "damped bias", *NAMES, *ensembles]
+    assert (found.fixed, found.scale, found.scored, found.refitted) == (True, "stars", "test", True)
+    test = of_all.prepared.table("test", ["rating"])["rating"].to_numpy()
+    for name in NAMES:
+        entry, ensemble = named(found, name), named(found, f"{name}, mean of 2 seeds")
+        stars = predictions(of_all, entry)
+        rmse = np.sqrt(((stars - test) ** 2).mean(axis=1))
+        mae = np.abs(stars - test).mean(axis=1)
+        for metric, values in (("rmse", rmse), ("mae", mae)):
+            expected = (values.mean(), values.std(ddof=1))
+            assert found.figure(entry, metric) == pytest.approx(expected, abs=1e-6)
+        together = stars.mean(axis=0)
+        np.testing.assert_allclose(predictions(of_all, ensemble)[0], together, rtol=1e-6)
+        assert found.figure(ensemble, "rmse") == pytest.approx(
+            (np.sqrt(np.mean((together - test) ** 2)), None)
+        )
+        assert len(entry.validation) == 2
+    assert_weights_are_those_of_the_comparison(of_all, found)
+    assert_all_others_are_compared_with_the_reference(found)
+    assert_the_report_names_them(of_all, found)
+    # Two data sets each: with and without validation rows among the training rows.
+    assert len(list((storage / "prepared").iterdir())) == 6
+
+
+def assert_weights_are_those_of_the_comparison(of_all: Stages, found: Comparison) -> None:
+    """Also for the model that learned with other weights."""
+    entry = named(found, "fading")
+    final = PreparedDataset.open(of_all.prepared.filesystem, refitted_data(of_all)).table(
+        "test", ["rating", "weight"]
+    )
+    target = final["rating"].to_numpy() * final["weight"].to_numpy()
+    decayed = predictions(of_all, entry) * final["weight"].to_numpy()
+    rmse = np.sqrt(((decayed - target) ** 2).mean(axis=1))
+    assert found.figure(entry, "rmse", "decayed")[0] == pytest.approx(rmse.mean(), rel=1e-5)
+
+
+def refitted_data(found: Stages) -> str:
+    """Folder of the comparison's own data without validation rows."""
+    workspace = Workspace(found.workspace.config)
+    return preprocess(workspace, found.raw, train_on_validation=True).folder
+
+
+def assert_all_others_are_compared_with_the_reference(found: Comparison) -> None:
+    differences = found.assessment.differences
+    others = [entry.name for entry in found.entries if entry.name != "damped bias"]
+    assert [d.first for d in differences if d.metric == "rmse"] == others
+    assert {d.second for d in differences} == {"damped bias"}
+    by_name = {entry.name: entry for entry in found.entries}
+    for difference in differences:
+        first, second = (
+            found.figure(by_name[name], difference.metric)[0]
+            for name in (difference.first, difference.second)
+        )
+        assert difference.value == pytest.approx(first - second, rel=1e-4, abs=1e-6)
+    single = ["global mean", "damped bias", *NAMES]
+    assert all([e.model for e in part.errors] == single for part in found.assessment.slices)
+    assert len(found.assessment.calibrations) == len(found.entries)
+
+
+def assert_the_report_names_them(of_all: Stages, found: Comparison) -> None:
+    write_comparison_report(of_all.workspace, of_all.raw, found)
+
+    text = of_all.workspace.paths.comparison_markdown.read_bytes().decode()
+    assert "SYNTHETIC" in text
+    for entry in found.entries:
+        figures = [found.figure(entry, metric) for metric in ("rmse", "mae")]
+        cells = [f"{v:.4f}" + (f" ± {s:.4f}" if s is not None else "") for v, s in figures]
+        assert f"| {entry.name} | {len(entry.test)} | {' | '.join(cells)} |" in text
+    assert "All others are compared with damped bias." in text
+    assert "**Test RMSE by: training ratings of the user**" in text
+    header = "| rows | RMSE, global mean | RMSE, damped bias | RMSE, plain | RMSE, year alone |"
+    assert f"| training ratings of the user {header}" in text
+    for difference in found.assessment.differences:
+        assert f"{difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}" in text
+    page = of_all.workspace.paths.comparison_html.read_bytes().decode()
+    assert "Validation errors, of models trained on the training rows alone" in page
+
+
+def written(found: Stages, *names: str) -> dict[str, int]:
+    """When the predictions of models were written, in nanoseconds."""
+    folder = Path(found.workspace.paths.predictions.path)
+    return {n: (folder / f"{n}-seed-0.parquet").stat().st_mtime_ns for n in names}
+
+
+def test_only_what_is_missing_is_trained(storage: Path) -> None:
+    one = stages(storage, "plain")
+    first = one.comparison
+    before = written(one, "plain")
+    stamp = Path(one.workspace.paths.comparison.path).stat().st_mtime_ns
+
+    again = stages(storage, "plain").comparison
+
+    assert again == first
+    assert Path(one.workspace.paths.comparison.path).stat().st_mtime_ns == stamp
+    more = stages(storage, "plain", "fading", against=["plain"])
+    second = more.comparison
+    assert written(more, "plain") == before
+    assert named(second, "plain") == named(first, "plain")
+    assert {d.second for d in second.assessment.differences} == {"plain"}
+    # Of a model that is compared no longer, nothing is left.
+    only = stages(storage, "fading").comparison
+    assert not (Path(one.workspace.paths.predictions.path) / "plain-seed-0.parquet").exists()
+    assert named(only, "fading") == named(second, "fading")
+
+
+def test_a_fixed_configuration_and_its_loss_give_the_same_figures(storage: Path) -> None:
+    of_loss = stages(storage, losses=["mse"]).comparison
+    of_configuration = stages(storage, "plain").comparison
+
+    loss, configuration = named(of_loss, "NCF, mse"), named(of_configuration, "plain")
+    assert loss.test == configuration.test
+    assert loss.validation == configuration.validation
+    assert loss.curves == configuration.curves
+    assert not of_loss.fixed
+    assert len(of_loss.assessment.slices[0].errors) == 2
+
+
+def test_choosing_settings_reads_no_test_row(storage: Path) -> None:
+    scored = stages(storage, "plain", "year alone")
+    with_test = scored.comparison
+    own = [Path(folder) for folder in (storage / "prepared").iterdir()]
+    for folder in own:
+        (folder / "ratings" / "split=test").rename(folder / "aside")
+    try:
+        choosing = stages(storage, "plain", "year alone", score_test=False, against=[])
+        found = choosing.comparison
+        write_comparison_report(choosing.workspace, choosing.raw, found)
+    finally:
+        for folder in own:
+            (folder / "aside").rename(folder / "ratings" / "split=test")
+
+    assert [e.name for e in found.entries] == ["global mean", "damped bias", "plain", "year alone"]
+    assert (found.scored, found.num_test, found.refitted) == ("validation", 0, False)
+    assert all(not entry.test and not entry.predictions for entry in found.entries)
+    for name in ("plain", "year alone"):
+        # The same models, before they are trained again.
+        assert named(found, name).validation == named(with_test, name).validation
+        rmse = [figures["rmse"] for figures in named(found, name).validation]
+        assert found.figure(named(found, name), "rmse") == pytest.approx(
+            (np.mean(rmse), np.std(rmse, ddof=1))
+        )
+    # Nothing of the errors on test rows is left in the comparison of this run.
+    assert choosing.workspace.paths.predictions.list_files() == []
+    text = choosing.workspace.paths.comparison_markdown.read_bytes().decode()
+    assert "No test row was read" in text
+    assert "Validation errors in stars" in text
+    assert "Test errors" not in text
+
+
+def test_names_that_are_taken_or_unknown_are_refused(storage: Path) -> None:
+    taken = Workspace(job(storage, compare={"configurations": {"damped bias": {}}}))
+    with pytest.raises(ConfigError, match=r"configurations\.damped bias has the name of a base"):
+        _ = Stages(taken).comparison
+    with pytest.raises(ConfigError, match=r"against names 'bias', expected .*: global mean; damp"):
+        _ = stages(storage, "plain", against=["bias"]).comparison
+
+
+def test_a_protocol_is_compared_by_its_command(tmp_path: Path) -> None:
+    """Files that extend others, as a user runs them, and the report that the command leaves."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "small.toml").write_text(
+        """
+        [model]
+        embedding_dim = 4
+        hidden_dims = [8]
+        [train]
+        epochs = 2
+        """
+    )
+    protocol = tmp_path / "protocol.toml"
+    protocol.write_text(
+        """
+        name = "protocol"
+        [compare]
+        seeds = [0]
+        baselines = []
+        resamples = 100
+        [compare.configurations]
+        "small" = { extends = "models/small.toml" }
+        "small, with biases" = { extends = "models/small.toml", model.biases = ["user", "movie"] }
+        """
+    )
+    data = DATA.model_dump(mode="json")["synthetic"]
+    settings = ["data.source=synthetic", "tmdb.enabled=false", f"storage={tmp_path / 'out'}"]
+    settings += [f"data.synthetic.{key}={value}" for key, value in data.items()]
+
+    done = run_module("ray_jobs.compare", settings, "--config", str(protocol))
+
+    assert done.code == 0, done.out + done.err
+    run = tmp_path / "out" / "runs" / "protocol"
+    found = Comparison.from_json(json.loads((run / "comparison.json").read_text()))
+    assert [e.name for e in found.entries] == ["global mean", "small", "small, with biases"]
+    # Without references, models are compared with the best baseline and with each other.
+    assert [(d.first, d.second) for d in found.assessment.differences if d.metric == "mae"] == [
+        ("small", "global mean"),
+        ("small, with biases", "global mean"),
+        ("small", "small, with biases"),
+    ]
+    # No search was made, although tune.num_trials has its default.
+    assert "tune" not in done.out
+    text = (run / "comparison.md").read_text()
+    value, _ = found.figure(found.entries[2], "rmse")
+    assert f"| small, with biases | 1 | {value:.4f} |" in text
+    assert "Each model has a fixed configuration" in text
+    assert (run / "plots" / "comparison.png").is_file()
+    refused = run_module("ray_jobs.pipeline", [*settings, "compare.score_test=false"])
+    assert refused.code == 2
+    assert "the report is on the final model's errors there" in refused.err

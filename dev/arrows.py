@@ -38,6 +38,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("sources", "tmdb"),
         ("loopback",),
         ("dataset",),
+        ("commands",),
         ("__main__", "__init__"),
     ),
     "ncf": (
@@ -56,8 +57,8 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("training", "web"),
         ("search",),
         ("stages", "queries"),
-        ("report",),
         ("cli", "__init__"),
+        ("report",),
         (
             "preprocess",
             "tune",

@@ -6,14 +6,16 @@ that it cannot differ from the code.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.cli import DONE, FAILED, Parser
+import click
+
+from foundation import cli
+from foundation.cli import DONE, FAILED, Command
 from foundation.config import Section
 from foundation.console import complain
 from ray_jobs.config import Dimension, JobConfig
@@ -158,22 +160,38 @@ def _prose(text: str) -> str:
     return " ".join(text.replace("``", "`").split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _write(out: Path | None) -> int:
     """Write the page; the exit code."""
-    parser = Parser(
-        "python -m dev.settings_reference", __doc__.partition("\n\n")[0], ("", "--out FILE")
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a file instead of the terminal")
-    options: argparse.Namespace = parser.parse_args(arguments)
-    if options.out:
-        try:
-            options.out.write_text(reference(), encoding="utf-8")
-        except OSError as error:
-            complain(f"cannot write {options.out}: {error.strerror}")
-            return FAILED
-    else:
+    if out is None:
         sys.stdout.write(reference())
+        return DONE
+    try:
+        out.write_text(reference(), encoding="utf-8")
+    except OSError as error:
+        complain(f"cannot write {out}: {error.strerror}")
+        return FAILED
     return DONE
+
+
+command: Final = Command(
+    "settings_reference",
+    (__doc__ or "").partition("\n\n")[0],
+    params=[
+        click.Option(
+            ["--out"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="a file instead of the terminal",
+        )
+    ],
+    callback=_write,
+    examples=("", "--out FILE"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    return cli.main(command, arguments)
 
 
 if __name__ == "__main__":

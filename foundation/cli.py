@@ -1,19 +1,27 @@
-"""What every command line of the project has in common: its parser, and the ends of its help.
+"""What all command lines of the project share: help, usage errors, common options, exit codes.
 
-An unknown option is told with the nearest valid one, help fits into 80 columns, and options cannot
-be abbreviated, so that a new one never changes what an old command line means.
+Built on Click. An unknown option or command is answered with the nearest valid one, help fits into
+80 columns, and options cannot be abbreviated, so that a new option never changes what an old
+command line means.
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import importlib
+import os
 import re
-import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from foundation.spelling import nearest
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+    from pydantic import BaseModel
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -23,14 +31,12 @@ INTERRUPTED: Final = 130
 _PACKAGE: Final = "movielens-ray-tune"
 _WIDTH: Final = 80
 
-_NUMBER: Final = re.compile(r"-\.?\d")
-
 _ENVIRONMENT: Final = """\
 environment:
   TMDB_ACCESS_TOKEN   TMDb's "API Read Access Token" (v4), or
   TMDB_API_KEY        its "API Key" (v3); without one, TMDb is left out
 """
-_ENDS: Final = """\
+_EXIT_CODES: Final = """\
   NO_COLOR            if set, no colours; there are none outside of a terminal
 
 exit codes:
@@ -40,77 +46,221 @@ Every setting that --config and --set may hold: docs/configuration.md
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's parser with what the module describes.
+def main(
+    command: click.Command, arguments: Sequence[str] | None = None, context: object = None
+) -> int:
+    """Run a command; returns the exit code.
 
     Args:
-        prog: the command as a user writes it, such as ``python -m ingest``.
-        purpose: a sentence or two, which may be those of a docstring.
-        examples: what may stand after ``prog``.
-        environment: further lines for the environment's part of the help.
-        options: of argparse's parser.
+        command: its callback returns an exit code, or nothing for 0.
+        arguments: of the command line; None takes those of the program.
+        context: passed on to callbacks with ``click.pass_obj``.
     """
+    try:
+        code = command.main(arguments, standalone_mode=False, obj=context)
+    except click.UsageError as error:
+        _print_usage_error(error)
+        return WRONG_USAGE
+    except click.Abort:
+        return INTERRUPTED
+    return code if isinstance(code, int) else DONE
+
+
+def _print_usage_error(error: click.UsageError) -> None:
+    message = f"error: {error.format_message()}\n"
+    if error.ctx is not None:
+        message = f"{error.ctx.get_usage()}\n{error.ctx.command_path}: {message}"
+    sys.stderr.write(message)
+
+
+def enable_completion() -> None:
+    """Let bash and zsh add no space after a completed ``key=``.
+
+    Click completes for a program whose environment variable ``_<PROGRAM>_COMPLETE`` is set.
+    """
+    if not any(name.endswith("_COMPLETE") for name in os.environ):
+        return
+    from foundation import completion
+
+    completion.register()
+
+
+# -- Commands --------------------------------------------------------------------------------------
+
+
+class _Documented(click.Command):
+    """Help with examples, environment and exit codes; unknown options name the nearest one."""
 
     def __init__(
         self,
-        prog: str,
-        purpose: str = "",
+        name: str,
+        purpose: str,
+        *,
         examples: Sequence[str] = (),
         environment: str = "",
+        params: Iterable[click.Parameter] = (),
         **options: Any,
     ) -> None:
-        lines = "".join(_shell(f"{prog} {example}".rstrip()) for example in examples)
+        """Describe the command.
+
+        Args:
+            name: as it follows the name of the program.
+            purpose: a sentence or two, which may be those of a docstring.
+            examples: what may follow the name of the command.
+            environment: further lines for the environment's part of the help.
+            params: options and arguments, in the order of the help.
+            options: of ``click.Command``.
+        """
         super().__init__(
-            prog=prog,
-            description=" ".join(purpose.replace("``", "").split()),
-            epilog=(f"examples:\n{lines}\n" if lines else "") + _ENVIRONMENT + environment + _ENDS,
-            formatter_class=_Formatter,
-            allow_abbrev=False,
-            **options,
+            name=name,
+            help=" ".join(purpose.replace("``", "").split()),
+            params=[*params, _version_option(), _help_option()],
+            add_help_option=False,
+            **({"options_metavar": "[options]"} | options),
         )
-        self.add_argument("--version", action=_Version, help="print the version and stop")
+        self.context_settings = {"max_content_width": _WIDTH}
+        self._examples = examples
+        self._environment = environment
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but an unknown option is an error that names the nearest one."""
-        given = list(sys.argv[1:] if args is None else args)
-        if self._subparsers is None:
-            for text in given[: given.index("--") if "--" in given else None]:
-                self._refuse_unknown(text)
-        elif given:  # what comes after it may be options of a command
-            self._refuse_unknown(given[0])
-        return super().parse_known_args(given, namespace)
+    def option_names(self) -> list[str]:
+        """All options of the command."""
+        return [name for param in self.params if not _is_argument(param) for name in param.opts]
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but a configuration without ``--config`` is told so."""
-        parsed, rest = self.parse_known_args(args, namespace)
-        if rest:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As Click's, but an unknown option is an error that names the nearest one."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = next((a for a in given if a.startswith(error.option_name)), error.option_name)
+            raise click.UsageError(self._unknown(name.partition("=")[0]), ctx) from error
+
+    def _unknown(self, option: str) -> str:
+        close = nearest(option, self.option_names())
+        hint = f"did you mean {close}?" if close else "--help lists the valid ones"
+        return f"unknown option {option}; {hint}"
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the usage line."""
+        pieces = " ".join(self.collect_usage_pieces(ctx))
+        formatter.write_usage(ctx.command_path, pieces, prefix="usage: ")
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the whole help."""
+        self.format_usage(ctx, formatter)
+        formatter.write_paragraph()
+        formatter.write_text(self.help or "")
+        described = [
+            (param.metavar or param.name or "", param.help or "")
+            for param in self.params
+            if isinstance(param, click.Argument) and param.help
+        ]
+        if described:
+            with formatter.section("arguments"):
+                formatter.write_dl(described)
+        records = [param.get_help_record(ctx) for param in self.params if not _is_argument(param)]
+        with formatter.section("options"):
+            formatter.write_dl([record for record in records if record])
+        self.format_commands(ctx, formatter)
+        self._format_epilog(ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands, if the command has any."""
+
+    def _format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        if self._examples:
+            lines = (_shell(f"{ctx.command_path} {e}".rstrip()) for e in self._examples)
+            formatter.write(f"examples:\n{''.join(lines)}\n")
+        formatter.write(_ENVIRONMENT + self._environment + _EXIT_CODES)
+
+
+class Command(_Documented):
+    """A command without subcommands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As Click's, but a configuration that is given without ``--config`` is recognised."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
             file = next((text for text in rest if text.endswith(".toml")), None)
-            takes_one = "--config" in {*self._option_string_actions, *self._options_of_commands()}
+            takes_one = "--config" in self.option_names()
             hint = f"; did you mean --config {file}?" if file and takes_one else ""
-            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
-        return parsed
+            raise click.UsageError(f"unexpected arguments: {' '.join(rest)}{hint}", ctx)
+        return rest
 
-    def _options_of_commands(self) -> set[str]:
-        return {
-            name
-            for action in self._actions
-            if isinstance(action, argparse._SubParsersAction)
-            for command in action.choices.values()
-            for name in command._option_string_actions
-        }
 
-    def _refuse_unknown(self, text: str) -> None:
-        name = text.partition("=")[0]
-        if name in self._option_string_actions or not name.startswith("-") or name == "-":
-            return
-        # As argparse has it, what holds a space or is a number below zero is no option.
-        if " " in text or _NUMBER.match(text):
-            return
-        if name in self._options_of_commands():
-            self.error(f"options follow the command: {self.prog} COMMAND {name} ...")
-        close = nearest(name, self._option_string_actions)
-        hint = f"did you mean {close}?" if close else "--help lists those there are"
-        self.error(f"unknown option {name}; {hint}")
+class Group(_Documented, click.Group):
+    """A command with subcommands, each imported when it is used or listed."""
+
+    def __init__(
+        self,
+        name: str,
+        purpose: str,
+        modules: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Describe the group.
+
+        Args:
+            name: as it follows the name of the program.
+            purpose: a sentence or two.
+            modules: of subcommands by their names, in the order of the help; each holds the
+                subcommand as ``command``.
+            aliases: further names of subcommands, which the help leaves out.
+            options: of ``click.Group``, and ``examples`` and ``environment``.
+        """
+        defaults: dict[str, Any] = {"subcommand_metavar": "COMMAND ...", "no_args_is_help": False}
+        super().__init__(name, purpose, **(defaults | options))
+        self._modules = dict(modules or {})
+        self._aliases = dict(aliases or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands, in the order of the help."""
+        return [*self._modules, *self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand of that name, imported if need be; None if there is none."""
+        name = self._aliases.get(cmd_name, cmd_name)
+        if name not in self._modules:
+            return super().get_command(ctx, name)
+        command: click.Command = importlib.import_module(self._modules[name]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As Click's, but an unknown command is an error that names the nearest one."""
+        names = self.list_commands(ctx)
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            close = nearest(args[0], names)
+            hint = f"did you mean {close}?" if close else f"expected one of {', '.join(names)}"
+            raise click.UsageError(f"unknown command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands with what they do."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            aliases = [alias for alias, meant in self._aliases.items() if meant == name]
+            names = f"{name} ({', '.join(aliases)})" if aliases else name
+            rows.append((names, (command.short_help or command.help or "") if command else ""))
+        with formatter.section("commands"):
+            formatter.write_dl(rows)
+
+    def _unknown(self, option: str) -> str:
+        context = click.Context(self)
+        for name in self.list_commands(context):
+            command = self.get_command(context, name)
+            if isinstance(command, _Documented) and option in command.option_names():
+                return f"options follow the command: COMMAND {option} ..."
+        return super()._unknown(option)
+
+
+def _is_argument(param: click.Parameter) -> bool:
+    return isinstance(param, click.Argument)
 
 
 def _shell(command: str) -> str:
@@ -123,45 +273,103 @@ def _shell(command: str) -> str:
     return " " + " \\\n".join(lines) + "\n"
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help of at most 80 columns, on any terminal and in a file."""
-
-    def __init__(self, prog: str, **options: Any) -> None:
-        columns = min(_WIDTH, shutil.get_terminal_size().columns)
-        super().__init__(prog, **({"max_help_position": 26, "width": columns} | options))
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        # Lists are kept as they are, prose is filled.
-        return "\n\n".join(
-            super(_Formatter, self)._fill_text(part, width, indent)
-            if "\n" in part
-            else argparse.HelpFormatter._fill_text(self, part, width, indent)
-            for part in text.strip().split("\n\n")
-        )
+# -- Options and arguments -------------------------------------------------------------------------
 
 
-class _Version(argparse.Action):
-    """Looks the version up when it is asked for: code that a Ray job brings is not installed."""
+class PositiveInt(click.ParamType[int]):
+    """A whole number above 0."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+    name = "integer"
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        try:
-            found = version(_PACKAGE)
-        except PackageNotFoundError:
-            found = "(not installed)"
-        sys.stdout.write(f"{_PACKAGE} {found}\n")
-        parser.exit(DONE)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the number."""
+        if not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is not a whole number above 0", param, ctx)
+        return int(value)
 
 
-def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """The valid word that somebody who wrote ``word`` may have meant."""
-    return next(iter(difflib.get_close_matches(word, list(valid), n=1)), None)
+class _Override(click.ParamType[str]):
+    """``key=value``, completed with the keys of a configuration."""
+
+    name = "key=value"
+
+    def __init__(self, settings: Callable[[], type[BaseModel]]) -> None:
+        self._settings = settings
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Keys that begin with what has been typed."""
+        from click.shell_completion import CompletionItem
+
+        from foundation.config import keys
+
+        matching = (key for key in keys(self._settings()) if key.startswith(incomplete))
+        return [CompletionItem(f"{key}=") for key in matching]
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, as the ``type`` of an option."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def config_options(
+    settings: Callable[[], type[BaseModel]], example: str, remark: str = ""
+) -> tuple[click.Option, click.Option]:
+    """``--config``, as ``config_files``, and ``--set``, as ``overrides``.
+
+    Args:
+        settings: loads the class of the configuration, to complete its keys.
+        example: of a setting.
+        remark: follows the description of ``--config``.
+    """
+    config = click.Option(
+        ["--config", "config_files"],
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(),
+        help="configuration, TOML; may be given many times, later files taking precedence" + remark,
+    )
+    override = click.Option(
+        ["--set", "overrides"],
+        metavar="KEY=VALUE",
+        multiple=True,
+        type=_Override(settings),
+        help=f"change one setting, such as {example}; may be given many times",
+    )
+    return config, override
+
+
+def _version_option() -> click.Option:
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="print the version and exit",
+    )
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Look the version up only now: code that a Ray job brings is not installed."""
+    if not value or ctx.resilient_parsing:
+        return
+    try:
+        found = version(_PACKAGE)
+    except PackageNotFoundError:
+        found = "(not installed)"
+    sys.stdout.write(f"{_PACKAGE} {found}\n")
+    ctx.exit()
+
+
+def _help_option() -> click.Option:
+    return click.Option(
+        ["-h", "--help"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_help,
+        help="print this help and exit",
+    )
+
+
+def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        sys.stdout.write(f"{ctx.get_help()}\n")
+        ctx.exit()

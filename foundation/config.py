@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from foundation.cli import nearest
 from foundation.errors import ConfigError, without_secrets
+from foundation.spelling import nearest
 
 
 class Section(BaseModel):

@@ -95,3 +95,11 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class IngestConfig(Section):
+    """What the ingester reads of a configuration."""
+
+    storage: str = "./artifacts"
+    data: DataConfig = DataConfig()
+    tmdb: TmdbConfig = TmdbConfig()

@@ -45,7 +45,7 @@ from ingest.tmdb.shards import TABLE, Shards, Standing, utc_now
 logger = logging.getLogger(__name__)
 
 _TABLES = {"ratings": RATINGS, "movies": MOVIES, "links": LINKS, "tags": TAGS}
-_ROWS_AT_A_TIME = 1_000_000
+_ROWS_AT_A_TIME = 250_000
 _LOOPBACK_RATE = 1e6  # requests per second: no limit on this machine
 
 
@@ -215,7 +215,7 @@ def _count_ratings(file: Storage) -> tuple[int, int]:
     """Number of ratings and of distinct users, read in batches."""
     users = pa.array([], pa.int64())
     with file.filesystem.open_input_file(file.path) as stream:
-        parquet = pq.ParquetFile(stream)
+        parquet = pq.ParquetFile(stream, pre_buffer=False)
         for batch in parquet.iter_batches(_ROWS_AT_A_TIME, columns=["user_id"]):
             users = pc.unique(pa.chunked_array([users, pc.unique(batch.column(0))]))
         return parquet.metadata.num_rows, len(users)

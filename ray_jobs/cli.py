@@ -1,14 +1,15 @@
-"""What every main shares: options, configuration, and errors turned into exit codes."""
+"""What all jobs share: options, configuration, and exceptions turned into exit codes."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
-from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Parser
+import click
+
+from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Command, config_options
 from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
@@ -16,8 +17,6 @@ from ray_jobs.config import JobConfig
 from ray_jobs.configurations import with_configurations
 
 logger = logging.getLogger(__name__)
-
-Run = Callable[[JobConfig, argparse.Namespace], None]
 
 _EXAMPLES: Final = (
     "--config configs/protocols/losses.toml",
@@ -27,37 +26,63 @@ _ENVIRONMENT: Final = """\
   RAY_ADDRESS         Ray cluster to join, unless ray.address names one
 """
 
-_GOES_ON: Final = (
-    "interrupted; the same command goes on from the last finished stage, and in a search from the "
-    "last finished trial"
+_CONTINUES: Final = (
+    "interrupted; the same command continues from the last finished stage, and in a search from "
+    "the last finished trial"
 )
 
 
-def parser(
-    prog: str, purpose: str, examples: Sequence[str] = _EXAMPLES, *, has_stages: bool = True
-) -> Parser:
-    """A parser with the options that every job has, and those of one that makes stages."""
-    result = Parser(prog, purpose, examples, _ENVIRONMENT if has_stages else "")
-    result.add_argument(
-        "--config",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="configuration, TOML; may be given many times, later files taking precedence",
-    )
-    result.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="change one setting, such as train.epochs=3; may be given many times",
-    )
-    if has_stages:
-        result.add_argument(
-            "--force", action="store_true", help="do every stage again, though nothing changed"
+def job(
+    name: str,
+    description: str | None,
+    options: Iterable[click.Parameter] = (),
+    examples: Sequence[str] = _EXAMPLES,
+    when_interrupted: str = _CONTINUES,
+    usage: str = "[options]",
+    *,
+    runs_stages: bool = True,
+) -> Callable[[Callable[..., None]], Command]:
+    """Make a command of a function.
+
+    The function is called with the configuration, and with the command's options by their names.
+
+    Args:
+        name: of the command.
+        description: its first paragraph is what the help says of the command.
+        options: those of the command alone.
+        examples: arguments that the help shows.
+        when_interrupted: what is said after Ctrl-C.
+        usage: what follows the name of the command in its usage line.
+        runs_stages: whether it runs stages on a Ray that may be a cluster, and so takes --force.
+    """
+    params = [*config_options(lambda: JobConfig, "train.epochs=3")]
+    if runs_stages:
+        params.append(_force_option())
+
+    def decorate(function: Callable[..., None]) -> Command:
+        def callback(config_files: Sequence[str], overrides: Sequence[str], **others: Any) -> int:
+            def work() -> None:
+                function(load_config(config_files, overrides), **others)
+
+            return _exit_code(work, when_interrupted)
+
+        return Command(
+            name,
+            (description or "").partition("\n\n")[0],
+            examples=examples,
+            environment=_ENVIRONMENT if runs_stages else "",
+            params=[*params, *options],
+            callback=callback,
+            options_metavar=usage,
         )
-    return result
+
+    return decorate
+
+
+def _force_option() -> click.Option:
+    return click.Option(
+        ["--force"], is_flag=True, help="run every stage again, even if nothing changed"
+    )
 
 
 def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
@@ -77,33 +102,11 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
     return config
 
 
-def main(
-    description: str,
-    run: Run,
-    arguments: Sequence[str] | None = None,
-    add_options: Callable[[argparse.ArgumentParser], None] = lambda options: None,
-    examples: Sequence[str] = _EXAMPLES,
-    when_interrupted: str = _GOES_ON,
-    *,
-    has_stages: bool = True,
-) -> int:
-    """Parse, build, run: the body of every ``python -m ray_jobs.*``; returns the exit code.
-
-    Args:
-        description: its first paragraph is what the help says of the command.
-        run: what the command does; the module it is defined in is the command.
-        arguments: instead of those of the program.
-        add_options: adds options of the command alone.
-        examples: arguments that the help shows.
-        when_interrupted: what is said after Ctrl-C.
-        has_stages: whether it makes stages on a Ray that may be a cluster, and so takes --force.
-    """
-    options = parser(_prog(run), description.partition("\n\n")[0], examples, has_stages=has_stages)
-    add_options(options)
-    parsed = options.parse_args(arguments)
+def _exit_code(work: Callable[[], None], when_interrupted: str) -> int:
+    """Do the work of a job and print what it raises; returns the exit code."""
     log_to_console()
     try:
-        run(load_config(parsed.config, parsed.overrides), parsed)
+        work()
     except ConfigError as error:
         logger.error(str(error))
         return WRONG_USAGE
@@ -128,18 +131,10 @@ def main(
 
 
 def _is_from_ray(error: Exception) -> bool:
-    """Whether Ray raised it; a program that has not loaded Ray need not load it to tell."""
+    """Whether Ray raised it. Does not load Ray: what is not loaded has raised nothing."""
     if "ray" not in sys.modules:
         return False
     from ray.exceptions import RayError
     from ray.tune import TuneError
 
     return isinstance(error, RayError | TuneError)
-
-
-def _prog(run: Run) -> str:
-    """How the command is called."""
-    module = run.__module__
-    if module == "__main__" and (spec := sys.modules[module].__spec__):
-        module = spec.name.removesuffix(".__main__")
-    return f"python -m {module}"

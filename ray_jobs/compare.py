@@ -11,10 +11,10 @@ model is called better than another one only if their difference on the same row
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Final
 
-from ray_jobs.cli import main
+from foundation.cli import main
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -26,18 +26,15 @@ EXAMPLES: Final = (
 )
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Bring the stages up to this one up to date."""
-    from ray_jobs.cluster import preflight
+@job("compare", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
+    """Run the stages that a comparison needs, as far as they are not up to date; report it."""
     from ray_jobs.report.comparison import write_comparison_report
-    from ray_jobs.results.run import Workspace
-    from ray_jobs.stages.graph import Stages
+    from ray_jobs.stages.graph import stages_of
 
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        stages = Stages(workspace)
-        write_comparison_report(workspace, stages.raw, stages.comparison)
+    with stages_of(config, force=force) as stages:
+        write_comparison_report(stages.workspace, stages.raw, stages.comparison)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

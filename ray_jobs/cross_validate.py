@@ -1,4 +1,4 @@
-"""Make the comparison on each of several splits, and a table and a comparison over all.
+"""Compare the models on each of several splits, and over the test rows of all of them.
 
 For published folds, such as u1 to u5 of ml-100k: ``cross_validate.folds`` names the files of each.
 Every fold is a run of its own, ``runs/<name>.<fold>``, with a search of its own on validation rows
@@ -7,11 +7,11 @@ that are drawn from its training rows, so that no choice depends on the test row
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Final
 
+from foundation.cli import main
 from foundation.errors import ConfigError
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 from ray_jobs.configurations import require_test_errors
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ EXAMPLES: Final = (
 )
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
+@job("cross-validate", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
     """Compare the models on every fold, one after the other, and summarise.
 
     Raises:
@@ -41,10 +42,10 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
     from ray_jobs.results.run import Workspace
     from ray_jobs.stages.cross_validation import cross_validate
 
-    workspace = Workspace(config, options.force)
+    workspace = Workspace(config, force)
     with preflight.job(workspace):
         write_folds_report(cross_validate(workspace), config, workspace.paths)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

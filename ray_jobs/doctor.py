@@ -6,13 +6,13 @@ them and nothing else. It exits with 1 if one failed.
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
+from foundation.cli import main
 from foundation.console import show
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 from ray_jobs.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ EXAMPLES: Final = (
 _MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
+@job("doctor", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
     """Run every check and print the findings."""
     from ray_jobs.cluster.preflight import examine
     from ray_jobs.results.run import Workspace
 
-    findings = list(examine(Workspace(config, options.force)))
+    findings = list(examine(Workspace(config, force)))
     table = Table(box=None)
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")
@@ -44,4 +45,4 @@ def run(config: JobConfig, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

@@ -1,4 +1,4 @@
-"""The main job, end to end: data, search, comparison, model, recommendations, report.
+"""Run the whole pipeline: data, search, comparison, final model, recommendations, report.
 
 ::
 
@@ -15,41 +15,36 @@ A stage is skipped when its inputs and its part of the configuration are unchang
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
-from foundation.console import heading
-from ray_jobs.cli import main
+from foundation.cli import main
+from foundation.console import heading, say
+from ray_jobs.cli import job
 from ray_jobs.configurations import require_test_errors
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Every stage, each on what the earlier ones made."""
-    from ray_jobs.cluster import preflight
+@job("run", __doc__)
+def command(config: JobConfig, *, force: bool) -> None:
+    """Run every stage that is not up to date, in this order."""
     from ray_jobs.report.pipeline import write_report
-    from ray_jobs.results.run import Workspace
-    from ray_jobs.stages.comparison import compare
-    from ray_jobs.stages.preparation import ingest, preprocess
-    from ray_jobs.stages.recommendation import recommend
-    from ray_jobs.stages.training import train
-    from ray_jobs.stages.tuning import check_search, search
+    from ray_jobs.stages.graph import stages_of
+    from ray_jobs.stages.tuning import check_search
 
     require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        raw = ingest(workspace)
-        prepared = preprocess(workspace, raw)
-        best_trial = search(workspace, prepared)
-        comparison = compare(workspace, raw, prepared, best_trial)
-        final_model = train(workspace, raw, prepared, best_trial)
-        recommend(workspace, final_model)
+    with stages_of(config, force=force) as stages:
+        raw = stages.raw
+        prepared = stages.prepared
+        best_trial = stages.best_trial
+        comparison = stages.comparison
+        final_model = stages.final_model
+        say(f"recommendations of all users: {stages.recommendations}")
         with heading("report"):
-            write_report(workspace, raw, prepared, best_trial, comparison, final_model)
+            write_report(stages.workspace, raw, prepared, best_trial, comparison, final_model)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run))
+    raise SystemExit(main(command))

@@ -8,11 +8,13 @@ the day from which the ages of ratings count, that of the newest training rating
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ray_jobs.cli import main
+import click
+
+from foundation.cli import main
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -20,34 +22,36 @@ if TYPE_CHECKING:
 EXAMPLES: Final = ("--config configs/models/gaussian-process.toml PAIRS.CSV --out PREDICTIONS.CSV",)
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Predict with the model that there is; no stage is run."""
+PARAMETERS: Final = (
+    click.Argument(
+        ["pairs"],
+        metavar="PAIRS.CSV",
+        type=click.Path(path_type=Path),
+        help="CSV: userId, movieId, optionally timestamp (seconds since 1970 UTC, when the "
+        "prediction is for; by default the day of the newest training rating)",
+    ),
+    click.Option(
+        ["--out"], type=click.Path(), metavar="FILE", required=True, help="CSV to write (required)"
+    ),
+)
+
+
+@job(
+    "predict",
+    __doc__,
+    PARAMETERS,
+    EXAMPLES,
+    when_interrupted="interrupted; nothing was written",
+    runs_stages=False,
+)
+def command(config: JobConfig, *, pairs: Path, out: str) -> None:
+    """Predict with the final model as it is; no stage is run."""
     from foundation.storage import Storage
     from ray_jobs.queries.prediction import predict
     from ray_jobs.results.run import Workspace
 
-    predict(Workspace(config), Path(options.pairs), Storage.at(options.out))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of this command alone."""
-    parser.add_argument(
-        "pairs",
-        metavar="PAIRS.CSV",
-        help="CSV: userId, movieId, optionally timestamp (seconds since 1970 UTC, when the "
-        "prediction is for; by default the day of the newest training rating)",
-    )
-    parser.add_argument("--out", metavar="FILE", required=True, help="CSV to write")
+    predict(Workspace(config), pairs, Storage.at(out))
 
 
 if __name__ == "__main__":
-    raise SystemExit(
-        main(
-            __doc__ or "",
-            run,
-            add_options=add_options,
-            examples=EXAMPLES,
-            when_interrupted="interrupted; nothing was written",
-            has_stages=False,
-        )
-    )
+    raise SystemExit(main(command))

@@ -1,12 +1,12 @@
-"""Bring the data in and prepare them: features, splits, weights."""
+"""Read the data and prepare them: features, splits, weights."""
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Final
 
+from foundation.cli import main
 from foundation.console import say
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -17,16 +17,14 @@ EXAMPLES: Final = (
 )
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Bring the stages up to this one up to date."""
-    from ray_jobs.cluster import preflight
-    from ray_jobs.results.run import Workspace
-    from ray_jobs.stages.graph import Stages
+@job("preprocess", __doc__, examples=EXAMPLES)
+def command(config: JobConfig, *, force: bool) -> None:
+    """Run the stages up to this one, as far as they are not up to date."""
+    from ray_jobs.stages.graph import stages_of
 
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        say(f"prepared data: {Stages(workspace).prepared.folder}")
+    with stages_of(config, force=force) as stages:
+        say(f"prepared data: {stages.prepared.folder}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, examples=EXAMPLES))
+    raise SystemExit(main(command))

@@ -1,15 +1,16 @@
-"""The best unseen movies of every user, of one user, or of a new user; movies like one movie."""
+"""Recommend unseen movies to every user, one user or a new user; find movies like one movie."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from foundation.cli import positive
+import click
+
+from foundation.cli import PositiveInt, main
 from foundation.console import say
 from foundation.errors import ConfigError
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -19,78 +20,98 @@ EXAMPLES: Final = (
     "--config configs/models/gaussian-process.toml --user 42 --reasons",
     '--config configs/models/gaussian-process.toml --movie "Toy Story (1995)"',
 )
+USAGE: Final = "[options] [--all | --user ID | --new-user FILE | --movie TITLE] [--reasons [N]]"
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Bring the stages up to this one up to date, and print or write recommendations.
+def _subject(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse a second one of the options that say what to recommend for."""
+    if value in (None, False):
+        return value
+    first = ctx.meta.setdefault(f"{__name__}.subject", param.opts[0])
+    if first != param.opts[0]:
+        raise click.UsageError(f"{param.opts[0]} is not allowed with {first}", ctx)
+    return value
+
+
+def _title(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("the title is empty", ctx, param)
+    return _subject(ctx, param, value)
+
+
+OPTIONS: Final = (
+    click.Option(
+        ["--all", "all_users"],
+        is_flag=True,
+        callback=_subject,
+        help="write the recommendations of every user to a file and print its path; the default",
+    ),
+    click.Option(
+        ["--user"],
+        type=int,
+        metavar="ID",
+        callback=_subject,
+        help="print the recommendations of one user",
+    ),
+    click.Option(
+        ["--new-user"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        callback=_subject,
+        help="print recommendations for a user without training ratings, from a CSV of their "
+        "ratings: movieId or title, rating, and optionally timestamp",
+    ),
+    click.Option(
+        ["--movie"],
+        metavar="TITLE",
+        callback=_title,
+        help="print the movies that are most similar to one",
+    ),
+    click.Option(
+        ["--reasons"],
+        type=PositiveInt(),
+        is_flag=False,
+        flag_value="3",
+        metavar="[N]",
+        help="with --user or --new-user: explain each prediction, naming the N ratings (3) that "
+        "raised it most and the N that lowered it most",
+    ),
+)
+
+
+@job("recommend", __doc__, OPTIONS, EXAMPLES, usage=USAGE)
+def command(
+    config: JobConfig,
+    *,
+    force: bool,
+    all_users: bool,
+    user: int | None,
+    new_user: Path | None,
+    movie: str | None,
+    reasons: int | None,
+) -> None:
+    """Run the stages up to this one, and print or write recommendations.
 
     Raises:
-        ConfigError: if the options exclude each other.
+        ConfigError: if nobody is named whose recommendations to explain.
         DatasetError: if the file of ``--new-user`` cannot be used. What can be checked without a
             model is checked first.
     """
-    if options.reasons and (options.user, options.new_user) == (None, None):
+    if reasons and (user, new_user) == (None, None):
         raise ConfigError("--reasons needs --user or --new-user: whose recommendations to explain")
-    from ray_jobs.cluster import preflight
     from ray_jobs.queries.recommendation import Query, show_one
-    from ray_jobs.results.run import Workspace
     from ray_jobs.results.user_csv import check_ratings
-    from ray_jobs.stages.graph import Stages
-    from ray_jobs.stages.recommendation import recommend
-    from ray_jobs.stages.training import train
+    from ray_jobs.stages.graph import stages_of
 
-    new_user = None if options.new_user is None else Path(options.new_user)
     if new_user is not None:
         check_ratings(new_user)
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        stages = Stages(workspace)
-        model = train(workspace, stages.raw, stages.prepared, stages.best_trial)
-        if (options.user, new_user, options.movie) == (None, None, None):
-            say(f"recommendations of all users: {recommend(workspace, model)}")
+    with stages_of(config, force=force) as stages:
+        if (user, new_user, movie) == (None, None, None):
+            say(f"recommendations of all users: {stages.recommendations}")
         else:
-            query = Query(options.user, new_user, options.movie, options.reasons)
-            show_one(workspace, model.prepared, query)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of this command alone."""
-    parser.usage = (
-        "%(prog)s [options]\n"
-        "           [--all | --user ID | --new-user FILE | --movie TITLE] [--reasons [N]]"
-    )
-    about = parser.add_mutually_exclusive_group()
-    about.add_argument(
-        "--all",
-        action="store_true",
-        help="write those of every user to a file and say where; so without any of these, too",
-    )
-    about.add_argument("--user", type=int, metavar="ID", help="print one user's")
-    about.add_argument(
-        "--new-user",
-        metavar="FILE",
-        help="print those for somebody who was not in the training data, by a CSV of ratings: "
-        "movieId or title, rating, and optionally timestamp",
-    )
-    about.add_argument(
-        "--movie", type=_title, metavar="TITLE", help="print the movies most like one"
-    )
-    parser.add_argument(
-        "--reasons",
-        type=positive,
-        nargs="?",
-        const=3,
-        metavar="N",
-        help="with --user or --new-user: say what each prediction is made of, with the N ratings "
-        "(3) that raised it most and the N that lowered it most",
-    )
-
-
-def _title(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the title is empty")
-    return text
+            model = stages.final_model
+            show_one(stages.workspace, model.prepared, Query(user, new_user, movie, reasons))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run, add_options=add_options, examples=EXAMPLES))
+    raise SystemExit(main(command))

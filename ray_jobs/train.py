@@ -7,27 +7,24 @@ once, to score the final model.
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
-from ray_jobs.cli import main
+from foundation.cli import main
+from foundation.console import say
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Bring the stages up to this one up to date."""
-    from ray_jobs.cluster import preflight
-    from ray_jobs.results.run import Workspace
-    from ray_jobs.stages.graph import Stages
-    from ray_jobs.stages.training import train
+@job("train", __doc__)
+def command(config: JobConfig, *, force: bool) -> None:
+    """Run the stages up to this one, as far as they are not up to date."""
+    from ray_jobs.stages.graph import stages_of
 
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        stages = Stages(workspace)
-        train(workspace, stages.raw, stages.prepared, stages.best_trial)
+    with stages_of(config, force=force) as stages:
+        say(f"final model: {stages.final_model.checkpoint}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run))
+    raise SystemExit(main(command))

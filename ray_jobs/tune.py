@@ -8,27 +8,27 @@ continues from its records, and so does one with a larger number of trials than 
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
-from ray_jobs.cli import main
+from foundation.cli import main
+from foundation.console import say
+from ray_jobs.cli import job
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
-def run(config: JobConfig, options: argparse.Namespace) -> None:
-    """Bring the stages up to this one up to date."""
-    from ray_jobs.cluster import preflight
-    from ray_jobs.results.run import Workspace
-    from ray_jobs.stages.graph import Stages
+@job("tune", __doc__)
+def command(config: JobConfig, *, force: bool) -> None:
+    """Run the stages up to this one, as far as they are not up to date."""
+    from ray_jobs.stages.graph import stages_of
     from ray_jobs.stages.tuning import check_search
 
     check_search(config)
-    workspace = Workspace(config, options.force)
-    with preflight.job(workspace):
-        Stages(workspace).best_trial  # noqa: B018
+    with stages_of(config, force=force) as stages:
+        chosen = stages.best_trial.parameters
+        say(f"best configuration: {chosen or 'as configured, without a search'}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(__doc__ or "", run))
+    raise SystemExit(main(command))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ray_jobs.__main__ import COMMANDS
 from tests.support import ROOT
 
 DOCUMENTS = (
@@ -16,7 +17,7 @@ DOCUMENTS = (
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "dev" / "experiments.md",
 )
-PROGRAMS = ("python", ".venv/bin/python", "make", "ray", "pip", "tensorboard")
+PROGRAMS = ("movie-ratings", "python", ".venv/bin/python", "make", "ray", "pip", "tensorboard")
 """Code within a sentence that begins with one of these is a command too."""
 
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -61,6 +62,15 @@ def commands() -> list[tuple[str, ...]]:
         within = [span for span in spans(document) if span.split()[0] in PROGRAMS]
         found += [words for span in within if " " in span for words in _words(span)]
     return list(dict.fromkeys(found))
+
+
+def module_of(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | None:
+    """The module that a command runs, and its arguments; None if it runs none of the project."""
+    if words[0] == "movie-ratings" and words[1] in COMMANDS:
+        return COMMANDS[words[1]].removesuffix(".__main__"), words[2:]
+    if words[1:2] == ("-m",):
+        return words[2], words[3:]
+    return None
 
 
 def _is_drawing(block: Block) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
 import pty
 import re
@@ -11,16 +11,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from foundation import cli
 from ingest import __main__ as ingest
-from ray_jobs.__main__ import commands
-from ray_jobs.__main__ import main as list_commands
-from ray_jobs.cli import main
+from ingest import commands as ingest_commands
+from ray_jobs.__main__ import COMMANDS
+from ray_jobs.__main__ import main as movie_ratings
+from ray_jobs.cli import job
 from ray_jobs.config import JobConfig
 from tests.support import ROOT, environment
 
-JOBS = tuple(f"ray_jobs.{name}" for name in commands())
+JOBS = tuple(
+    module.removesuffix(".__main__") for module in COMMANDS.values() if module != "ingest.__main__"
+)
 ALL = ("ray_jobs", *JOBS, "ingest")
 COLOUR = re.compile(r"\x1b\[[0-9;]*[34]\d")
 
@@ -29,7 +34,8 @@ def run(monkeypatch: pytest.MonkeyPatch, module: str, *arguments: str) -> int:
     """``python -m <module> <arguments>`` in this process; the exit code."""
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     # They are run a second time, under another name, if a test has imported them.
-    program = module if "." in module else f"{module}.__main__"
+    is_package = hasattr(importlib.import_module(module), "__path__")
+    program = f"{module}.__main__" if is_package else module
     monkeypatch.delitem(sys.modules, program, raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -46,7 +52,9 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_is_a_command_for_every_stage() -> None:
     stages = {"preprocess", "tune", "compare", "train", "recommend", "pipeline"}
-    assert stages | {"predict", "cross_validate", "doctor"} <= set(commands())
+    others = {"predict", "cross_validate", "doctor", "report", "serve"}
+    assert {f"ray_jobs.{name}" for name in stages | others} == set(JOBS)
+    assert "ingest" in COMMANDS
 
 
 @pytest.mark.parametrize("module", [*ALL, "ingest tmdb", "ingest movielens", "ingest synthetic"])
@@ -73,11 +81,13 @@ def test_help_is_short_and_complete(
 def test_the_commands_are_listed_with_what_they_are_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert list_commands([]) == 0
+    assert movie_ratings([]) == 0
 
     told = " ".join(capsys.readouterr().out.split())
-    for name, purpose in commands().items():
-        assert f"ray_jobs.{name} {purpose}" in told
+    for name, module in COMMANDS.items():
+        described = importlib.import_module(module).command.help
+        assert described.partition(".")[0] in told
+        assert f" {name} " in told
 
 
 @pytest.mark.parametrize("module", ALL)
@@ -97,17 +107,22 @@ def test_the_version_is_that_of_the_package(
         ("ray_jobs.train -config configs/quickstart.toml", "did you mean --config?"),
         ("ray_jobs.predict --ot out.csv", "unknown option --ot; did you mean --out?"),
         ("ray_jobs.recommend --usr 3", "did you mean --user?"),
-        ("ray_jobs.recommend --all --user 3", "not allowed with argument --all"),
-        ("ray_jobs.recommend --user -7 --zzz", "unknown option --zzz; --help lists those"),
+        ("ray_jobs.recommend --all --user 3", "--user is not allowed with --all"),
+        ("ray_jobs.recommend --user -7 --zzz", "unknown option --zzz; --help lists the valid"),
         ("ray_jobs.recommend --user 3 --reasons 0", "'0' is not a whole number above 0"),
-        ("ray_jobs.doctor stray", "unrecognized arguments: stray"),
+        ("ray_jobs.doctor stray", "unexpected arguments: stray"),
         ("ray_jobs.doctor --config configs/quickstat.toml", "Did you mean configs/quickstart.toml"),
         ("ray_jobs.doctor --set train.epoch", "Did you mean train.epochs=...?"),
         ("ray_jobs.doctor --set epochs=3", "Did you mean 'train.epochs'?"),
         ("ray_jobs.doctor --set train.epohcs=3", "Did you mean 'epochs'?"),
         ("ray_jobs.doctor --set tune.epochs=3", "Did you mean 'train.epochs'?"),
         ("ray_jobs.cross_validate", "cross_validate.folds names no fold"),
-        ("ray_jobs recomend", "did you mean python -m ray_jobs.recommend?"),
+        ("ray_jobs recomend", "unknown command 'recomend'; did you mean recommend?"),
+        ("ray_jobs cross_validate", "did you mean cross-validate?"),
+        ("ray_jobs zzz", "expected one of run, ingest, preprocess, tune"),
+        ("ray_jobs train --confg x.toml", "did you mean --config?"),
+        ("ray_jobs ingest tmdb --limt 3", "did you mean --limit?"),
+        ("ray_jobs --config x.toml train", "options follow the command: COMMAND --config ..."),
         ("ray_jobs --versoin", "did you mean --version?"),
         ("ray_jobs.pipeline configs/quickstart.toml", "mean --config configs/quickstart.toml?"),
         ("ingest tmdb configs/quickstart.toml", "did you mean --config configs/quickstart.toml?"),
@@ -116,12 +131,15 @@ def test_the_version_is_that_of_the_package(
         ("ray_jobs.train --set storage=nonsense://x", "cannot open the storage"),
         ("ray_jobs.predict --force pairs.csv --out out.csv", "unknown option --force"),
         ("ray_jobs.serve --force", "unknown option --force"),
-        ("ingest --config configs/quickstart.toml movielens", "python -m ingest COMMAND --config"),
+        (
+            "ingest --config configs/quickstart.toml movielens",
+            "options follow the command: COMMAND --config ...",
+        ),
         ("ingest --help-me", "unknown option --help-me; did you mean --help?"),
         ("ingest synthetic --set storage=s3://", "names no bucket or folder"),
         ("ingest tmdb --purge --set storage=s3://", "names no bucket or folder"),
-        ("ingest", "the following arguments are required: COMMAND"),
-        ("ingest movielns", "invalid choice: 'movielns'"),
+        ("ingest", "Missing command."),
+        ("ingest movielns", "unknown command 'movielns'"),
         ("ingest tmdb --limt 3", "did you mean --limit?"),
         ("ingest tmdb --limit 0", "'0' is not a whole number above 0"),
         ("ingest movielens --set data.pth", "Did you mean data.path=...?"),
@@ -171,16 +189,15 @@ def test_a_job_that_fails_ends_with_1(
 def test_an_option_after_two_dashes_or_below_zero_is_a_value(tmp_path: Path) -> None:
     seen = []
 
-    def note(config: JobConfig, options: argparse.Namespace) -> None:
-        seen.append((config.name, options.number, options.rest))
+    options = (click.Option(["--number"], type=float), click.Argument(["rest"], nargs=-1))
 
-    def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--number", type=float)
-        parser.add_argument("rest", nargs="*")
+    @job("note", "Take note.", options)
+    def command(config: JobConfig, force: bool, number: float, rest: tuple[str, ...]) -> None:
+        seen.append((config.name, number, rest))
 
     arguments = ["--set=name=x", "--number", "-2.5", "--", "--unknown"]
-    assert main("Take note.", note, arguments, add) == 0
-    assert seen == [("x", -2.5, ["--unknown"])]
+    assert cli.main(command, arguments) == 0
+    assert seen == [("x", -2.5, ("--unknown",))]
 
 
 def test_the_ingester_is_interrupted_with_130(
@@ -189,16 +206,15 @@ def test_the_ingester_is_interrupted_with_130(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest, "_run", interrupted)
+    monkeypatch.setattr(ingest_commands, "_run", interrupted)
     assert ingest.main(["synthetic"], {}) == 130
     assert "run again to continue" in capsys.readouterr().err
 
 
 PROGRAM = """
-import sys
 from rich.table import Table
 from ingest.tmdb.progress import Tally, view
-from foundation.console import complain, has_colours, say, show
+from foundation.console import complain, has_colours, log_to_stderr, say, show
 
 say("a line")
 say(f"Ray may use colours: {has_colours()}")
@@ -206,7 +222,7 @@ complain("a mistake")
 table = Table("column")
 table.add_row("cell")
 show(table)
-with view(lambda line: sys.stderr.write(line + chr(10))) as shown:
+with log_to_stderr("ingest"), view() as shown:
     shown.show(Tally(total=4, ok=1, requests=1))
 """
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,12 +25,13 @@ from ray.scripts.scripts import cli
 from dev import arrows
 from foundation.config import build, keys
 from ingest import __main__ as ingest
-from ray_jobs.__main__ import commands as jobs
-from ray_jobs.__main__ import main as list_jobs
-from ray_jobs.cli import load_config, main
+from ingest.commands import Options, load_settings
+from ray_jobs.__main__ import COMMANDS
+from ray_jobs.__main__ import main as movie_ratings
+from ray_jobs.cli import load_config
 from ray_jobs.config import JobConfig
 from ray_jobs.web.models import PredictionsRequest, RecommendationsRequest
-from tests.documents import DOCUMENTS, blocks, commands, prose, spans
+from tests.documents import DOCUMENTS, blocks, commands, module_of, prose, spans
 from tests.support import ROOT
 
 RUN_ELSEWHERE = {
@@ -100,7 +102,11 @@ def test_every_command_is_one_that_its_program_takes(
 
 def check(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     program, *arguments = words
-    if program in ("python", ".venv/bin/python"):
+    if found := module_of(words):
+        check_module(*found)
+    elif program == "movie-ratings":
+        assert movie_ratings(arguments) == 0
+    elif program in ("python", ".venv/bin/python"):
         check_python(arguments, monkeypatch)
     elif program == "make":
         check_make(arguments)
@@ -118,17 +124,25 @@ def check(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    if arguments[0] == "-m" and arguments[1] == "ray_jobs":
-        assert list_jobs(arguments[2:]) == 0
-    elif arguments[0] == "-m" and arguments[1] == "ingest":
-        options = ingest.parser().parse_args(arguments[2:])
-        ingest.load_settings(options)
-    elif arguments == ["-m", "dev.arrows"]:
+    check_benchmark(arguments, monkeypatch)
+
+
+def check_module(module: str, arguments: Sequence[str]) -> None:
+    """Parsed by the command's own parser; the configuration is read, changed and validated."""
+    if module == "ray_jobs":
+        assert movie_ratings(arguments) == 0
+    elif module == "dev.arrows":
         assert arrows.main() == 0
-    elif arguments[0] == "-m":
-        check_job(arguments[1].removeprefix("ray_jobs."), arguments[2:])
+    elif module == "ingest":
+        name, *rest = arguments
+        command = ingest.command.get_command(click.Context(ingest.command), name)
+        assert command is not None
+        load_settings(Options(name, **command.make_context(name, rest).params))
     else:
-        check_benchmark(arguments, monkeypatch)
+        assert {module, f"{module}.__main__"} & set(COMMANDS.values())
+        command = importlib.import_module(module).command
+        given = command.make_context(module, list(arguments)).params
+        load_config(given["config_files"], given["overrides"])
 
 
 def check_request(arguments: list[str]) -> None:
@@ -143,21 +157,6 @@ def check_request(arguments: list[str]) -> None:
     else:
         assert path == "predictions"
         PredictionsRequest.model_validate_json(body)
-
-
-def check_job(name: str, arguments: list[str]) -> None:
-    """ParsedError by the command's own parser; the configuration is read, changed and validated."""
-    assert name in jobs()
-    module: Any = importlib.import_module(f"ray_jobs.{name}")
-    seen = []
-
-    def note(config: JobConfig, options: argparse.Namespace) -> None:
-        seen.append(config)
-
-    add_options = getattr(module, "add_options", lambda parser: None)
-    assert callable(module.run)
-    assert main("", note, arguments, add_options) == 0
-    assert len(seen) == 1
 
 
 def check_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,12 +213,14 @@ def check_ray(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_tests_that_run_commands_are_there(command: str, test: str) -> None:
     file, _, name = test.partition("::")
     assert f"def {name}" in (ROOT / "tests" / "ray_jobs" / file).read_text()
-    assert any(command in " ".join(words) for words in commands()), "no document has it any more"
+    named = any(command in " ".join(words) for words in commands())
+    modules = {found[0] for found in map(module_of, commands()) if found}
+    assert named or command in modules, "no document has it any more"
 
 
 def test_every_job_of_a_document_is_run_by_some_test() -> None:
-    named = {words[2] for words in commands() if words[1:2] == ("-m",)} - {"ray_jobs", "ingest"}
-    unknown = named - set(RUN_ELSEWHERE)
+    named = {found[0] for found in map(module_of, commands()) if found}
+    unknown = named - set(RUN_ELSEWHERE) - {"ray_jobs", "ingest"}
     # Of those that are not listed above, some test must speak.
     for module in unknown:
         name = module.removeprefix("ray_jobs.")
@@ -229,13 +230,13 @@ def test_every_job_of_a_document_is_run_by_some_test() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [w for w in commands() if w[:3] == ("python", "-m", "ingest")],
+    [found[1] for found in map(module_of, commands()) if found and found[0] == "ingest"],
     ids=" ".join,
 )
 def test_commands_of_the_ingester_that_need_no_network_are_run(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*words[3:], "--storage", str(tmp_path)]
+    arguments = [*words, "--storage", str(tmp_path)]
     offline = "synthetic" in words or "--dry-run" in words or "--purge" in words
     if "FOLDER" in " ".join(words):
         (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.5,9\n")

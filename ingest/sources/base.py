@@ -13,7 +13,7 @@ from foundation.storage import Storage
 from ingest.config import DataConfig
 from ingest.registry import SOURCES
 from ingest.releases import Size
-from ingest.sources.tables import Tables
+from ingest.sources.tables import Tables, check
 
 BYTES_PER_RATING: Final = 24
 """What a line of MovieLens' ratings.csv takes; other formats are close."""
@@ -113,6 +113,7 @@ class Source(ABC):
             DatasetError: as ``read``.
         """
         tables = self.read()
+        check(tables, self.name)
         (target / "ratings.parquet").write_table(tables.ratings)
         (target / "movies.parquet").write_table(tables.movies)
         (target / "links.parquet").write_table(tables.links)

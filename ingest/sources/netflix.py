@@ -32,8 +32,13 @@ from ingest.config import DataConfig
 from ingest.errors import DatasetError
 from ingest.sources.base import Source, Written, file_version, size_of
 from ingest.sources.parsing import parse_int, read_text
-from ingest.sources.reader import first_repeated_pair
-from ingest.sources.tables import Tables, links_table, movies_table, no_tags
+from ingest.sources.tables import (
+    Tables,
+    first_repeated_pair,
+    links_table,
+    movies_table,
+    no_tags,
+)
 
 NETFLIX_CITATION: Final = (
     "James Bennett and Stan Lanning. 2007. The Netflix Prize. In Proceedings of KDD Cup and "
@@ -46,7 +51,7 @@ READER_VERSION: Final = 1
 YEARS: Final = range(1870, 2101)
 """Years of release that are taken as given; others count as unknown."""
 
-_BLOCK_BYTES: Final = 16 << 20
+_BLOCK_BYTES: Final = 4 << 20
 """Bytes of a ratings file that are parsed at a time."""
 _ROWS_AT_A_TIME: Final = 1_000_000
 """Smallest number of ratings in a row group of the table, except for the last one."""
@@ -392,7 +397,9 @@ def _blocks(file: Path) -> Iterator[pa.Array]:
             return
         with arrow_csv.open_csv(
             file,
-            arrow_csv.ReadOptions(column_names=["line"], block_size=_BLOCK_BYTES),
+            arrow_csv.ReadOptions(
+                column_names=["line"], block_size=_BLOCK_BYTES, use_threads=False
+            ),
             arrow_csv.ParseOptions(
                 delimiter=_SEPARATOR, quote_char=False, ignore_empty_lines=False
             ),

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from foundation.schemas import TAGS
 from ingest.errors import DatasetError
 from ingest.releases import Layout
 from ingest.sources.parsing import Format, line_of, parse_int, read_columns, read_records, read_text
-from ingest.sources.tables import Tables, links_table, movies_table, no_tags, ratings_table
+from ingest.sources.tables import (
+    Tables,
+    first_repeated_pair,
+    links_table,
+    movies_table,
+    no_tags,
+    ratings_table,
+)
 
 RATINGS_CSV: Final = Format()
 # One colon as the delimiter leaves an empty column between each two: "1::122::5::838985046".
@@ -122,35 +128,6 @@ def _check_ratings(ratings: pa.Table, file: Path, form: Format, layout: Layout) 
             f"{file}, line {line_of(file, form, second)}: user {user} rates movie {movie} a second "
             f"time (first on line {line_of(file, form, first)}). Keep one of the two lines."
         )
-
-
-def first_repeated_pair(
-    users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
-) -> tuple[int, int] | None:
-    """The rows of the first pair of a user and a movie that occurs twice, if there is one."""
-    keys = _pair_keys(users, movies)
-    if (np.diff(keys) > 0).all():  # releases are sorted by user and movie
-        return None
-    ordered = np.sort(keys)
-    if (np.diff(ordered) > 0).all():
-        return None
-    order = np.argsort(keys, kind="stable")
-    repeats = np.flatnonzero(np.diff(keys[order]) == 0)
-    earliest = repeats[np.argmin(order[repeats + 1])]
-    return int(order[earliest]), int(order[earliest + 1])
-
-
-def _pair_keys(
-    users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """One number for each pair, distinct for distinct pairs; ids may be any 64-bit numbers."""
-    span = int(movies.max()) - int(movies.min()) + 1
-    if (int(users.max()) - int(users.min()) + 1) * span < 2**63:
-        return (users - users.min()) * span + (movies - movies.min())
-    _, user_codes = np.unique(users, return_inverse=True)
-    codes, movie_codes = np.unique(movies, return_inverse=True)
-    keys: npt.NDArray[np.int64] = user_codes.astype(np.int64) * len(codes) + movie_codes
-    return keys
 
 
 # -- movies ----------------------------------------------------------------------------------------

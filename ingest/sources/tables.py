@@ -1,4 +1,4 @@
-"""The four tables of a data set, and functions that build them from columns."""
+"""The four tables of a data set, and functions that build them from columns and check them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
+from ingest.errors import DatasetError
+
+LOWEST, HIGHEST = 0.5, 5.0
+"""Range of ratings, in stars."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,68 @@ def links_table(
 def no_tags() -> pa.Table:
     """TAGS without rows."""
     return TAGS.empty_table()
+
+
+def check(tables: Tables, source: str) -> None:
+    """Refuse tables that the rest of the program cannot use, whatever their source.
+
+    Sources check their files line by line, so that messages name the line; this names rows, counted
+    from 0.
+
+    Raises:
+        DatasetError: if there is no rating, or ratings are out of range, without a movie, of a
+            negative time, or of a pair of a user and a movie that has one already.
+    """
+    ratings = tables.ratings
+    if not ratings.num_rows:
+        raise DatasetError(f"{source} holds no rating; expected at least one")
+    stars = ratings["rating"].to_numpy()
+    known = pc.is_in(ratings["movie_id"], tables.movies["movie_id"]).to_numpy()
+    for wrong, expected in (
+        (~((stars >= LOWEST) & (stars <= HIGHEST)), f"{LOWEST:g} to {HIGHEST:g} stars"),
+        (ratings["timestamp"].to_numpy() < 0, "a time of 0 or more seconds since 1970-01-01"),
+        (~known, "a movie that is in the table of movies"),
+    ):
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            found = ratings.slice(row, 1).to_pylist()[0]
+            raise DatasetError(f"{source}, row {row}: found {found}, expected {expected}")
+    pair = first_repeated_pair(ratings["user_id"].to_numpy(), ratings["movie_id"].to_numpy())
+    if pair is not None:
+        user, movie = (ratings[name][pair[0]].as_py() for name in ("user_id", "movie_id"))
+        raise DatasetError(
+            f"{source}, row {pair[1]}: user {user} rates movie {movie} a second time (first in row "
+            f"{pair[0]}). Expected one rating for each user and movie."
+        )
+
+
+def first_repeated_pair(
+    users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
+) -> tuple[int, int] | None:
+    """The rows of the first pair of a user and a movie that occurs twice, if there is one."""
+    keys = _pair_keys(users, movies)
+    if (np.diff(keys) > 0).all():  # releases are sorted by user and movie
+        return None
+    ordered = np.sort(keys)
+    if (np.diff(ordered) > 0).all():
+        return None
+    order = np.argsort(keys, kind="stable")
+    repeats = np.flatnonzero(np.diff(keys[order]) == 0)
+    earliest = repeats[np.argmin(order[repeats + 1])]
+    return int(order[earliest]), int(order[earliest + 1])
+
+
+def _pair_keys(
+    users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """One number for each pair, distinct for distinct pairs; ids may be any 64-bit numbers."""
+    span = int(movies.max()) - int(movies.min()) + 1
+    if (int(users.max()) - int(users.min()) + 1) * span < 2**63:
+        return (users - users.min()) * span + (movies - movies.min())
+    _, user_codes = np.unique(users, return_inverse=True)
+    codes, movie_codes = np.unique(movies, return_inverse=True)
+    keys: npt.NDArray[np.int64] = user_codes.astype(np.int64) * len(codes) + movie_codes
+    return keys
 
 
 def _arrays(columns: Iterable[Any], schema: pa.Schema) -> list[Any]:

@@ -1,16 +1,23 @@
-"""The stages before the final model, brought up to date when their results are asked for."""
+"""The stages of a run as a graph: each result is brought up to date after those that it needs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
+from ray_jobs.cluster import preflight
+from ray_jobs.config import JobConfig
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.stages.recommendation import recommend
+from ray_jobs.stages.training import FinalModel, train
 from ray_jobs.stages.tuning import BestTrial, search
 
 
@@ -44,3 +51,25 @@ class Stages:
         is_fixed = bool(self.workspace.config.compare.configurations)
         best_trial = None if is_fixed else self.best_trial
         return compare(self.workspace, self.raw, self.prepared, best_trial)
+
+    @cached_property
+    def final_model(self) -> FinalModel:
+        """Training: the model that the run keeps."""
+        return train(self.workspace, self.raw, self.prepared, self.best_trial)
+
+    @cached_property
+    def recommendations(self) -> Storage:
+        """Recommendation: the file with the best unseen movies of every user."""
+        return recommend(self.workspace, self.final_model)
+
+
+@contextmanager
+def stages_of(config: JobConfig, *, force: bool) -> Iterator[Stages]:
+    """The stages of a run, once its checks have passed, with a connection to Ray.
+
+    Raises:
+        MovieRatingsError: if a check fails, saying what to change.
+    """
+    workspace = Workspace(config, force)
+    with preflight.job(workspace):
+        yield Stages(workspace)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from foundation.console import heading
 from ingest import dataset as ingest_stage
@@ -13,9 +15,23 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.prepare import PreparationConfig
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import fingerprint
+from ray_jobs.results.stage import canonical, key_of
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparationInputs:
+    """Everything that prepared data depend on."""
+
+    raw: str
+    """Fingerprint of the raw data set."""
+    preparation: PreparationConfig
+
+
+@canonical.register
+def _(value: PreparationConfig) -> Any:
+    return value.as_dict()
 
 
 def ingest(workspace: Workspace) -> RawData:
@@ -55,7 +71,7 @@ def preprocess(
         use_tmdb=bool(raw.tmdb_coverage),
         split_folder=config.data.path,
     )
-    key = fingerprint(raw.fingerprint, preparation.as_dict())
+    key = key_of(PreparationInputs(raw.fingerprint, preparation))
     folder = workspace.prepared(key)
     manifest = folder / "manifest.json"
     name = "preprocess (training + validation)" if train_on_validation else "preprocess"

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import pyarrow as pa
 import tomli_w
@@ -28,7 +29,7 @@ from ray_jobs.config import JobConfig, settings_of, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.paths import SearchPaths
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import STAGE_VERSION, fingerprint
+from ray_jobs.results.stage import Stage, key_of
 from ray_jobs.results.trackers import mlflow_callbacks
 from ray_jobs.search.progress import TrialProgress, trial_table
 from ray_jobs.search.resume import (
@@ -60,6 +61,45 @@ class BestTrial:
     """Trials that the choice was made from."""
 
 
+_CHANGES_NO_TRIAL: Final = frozenset(
+    {
+        "num_trials",
+        "max_concurrent_trials",
+        "also_on_cpus",
+        "executor",
+        "keep_models",
+        "live_table",
+        "mlflow_uri",
+    }
+)
+"""Settings of a search that say how many trials there are or what runs them."""
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """Everything that the trials of a search depend on."""
+
+    prepared: PreparedDataset
+    experiment: ExperimentConfig
+    tune: dict[str, Any]
+    """The settings of the search that change its trials."""
+    num_workers: int
+
+    @classmethod
+    def of(cls, config: JobConfig, prepared: PreparedDataset) -> TrialInputs:
+        """Those of the search of ``config``."""
+        tune = config.tune.model_dump(mode="json", exclude=set(_CHANGES_NO_TRIAL))
+        return cls(prepared, config.experiment, tune, config.scaling.num_workers)
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """Everything that the result of a search depends on."""
+
+    trials: TrialInputs
+    num_trials: int
+
+
 def search(
     workspace: Workspace, prepared: PreparedDataset, loss: LossName | None = None
 ) -> BestTrial:
@@ -81,17 +121,16 @@ def search(
         return BestTrial(config.experiment, {}, None, 0)
     name = f"tune-{loss}" if loss else "tune"
     paths = workspace.paths.search(loss)
-    folder, best, trials = paths.folder, paths.best_config, paths.trials
-
-    def work() -> None:
-        check_search(config)
-        records = open_records(config, prepared, folder, afresh=workspace.force)
-        models = TrialModels(records.models_folder, config.tune.keep_models)
-        _run_missing_trials(config, prepared, records, models, workspace.paths.ray(name))
-        _write_results(records, models, config, folder)
-
-    key = fingerprint(_identity(config, prepared), config.tune.num_trials)
-    workspace.stage(name, key, [best, trials], work)
+    best = paths.best_config
+    inputs = SearchInputs(TrialInputs.of(config, prepared), config.tune.num_trials)
+    work = partial(
+        _search,
+        config=config,
+        folder=paths.folder,
+        where=workspace.paths.ray(name),
+        afresh=workspace.force,
+    )
+    workspace.update(Stage(name, inputs, (best, paths.trials), work))
     values = best.read_json()
     return BestTrial(
         experiment=with_parameters(config.experiment, values["parameters"]),
@@ -99,6 +138,26 @@ def search(
         result=values[f"validation_{config.tune.metric}"],
         num_trials=values["num_trials"],
     )
+
+
+def _search(
+    inputs: SearchInputs, config: JobConfig, folder: Storage, where: Storage, *, afresh: bool
+) -> None:
+    """The work of the stage.
+
+    Args:
+        inputs: what the trials depend on.
+        config: of the same search; also says what to run it on.
+        folder: of the results.
+        where: folder for what Ray writes.
+        afresh: do not continue from records of earlier trials.
+    """
+    check_search(config)
+    prepared = inputs.trials.prepared
+    records = open_records(config, prepared, folder, afresh=afresh)
+    models = TrialModels(records.models_folder, config.tune.keep_models)
+    _run_missing_trials(config, prepared, records, models, where)
+    _write_results(records, models, config, folder)
 
 
 def check_search(config: JobConfig) -> None:
@@ -120,31 +179,12 @@ def open_records(
     A search with other settings has its own records beside these, so that both can be continued.
     """
     metric = SEARCH_METRICS[config.tune.metric]
-    records = TrialRecords(SearchPaths(folder).records(_identity(config, prepared)), metric)
+    records = TrialRecords(
+        SearchPaths(folder).records(key_of(TrialInputs.of(config, prepared))), metric
+    )
     if afresh:
         records.delete()
     return records
-
-
-def _identity(config: JobConfig, prepared: PreparedDataset) -> str:
-    """A fingerprint of everything that determines the trials."""
-    # Neither the number of trials nor what runs them changes a trial.
-    others = {
-        "num_trials",
-        "max_concurrent_trials",
-        "also_on_cpus",
-        "executor",
-        "keep_models",
-        "live_table",
-        "mlflow_uri",
-    }
-    return fingerprint(
-        STAGE_VERSION,
-        prepared.manifest.fingerprint,
-        config.experiment.model_dump(mode="json"),
-        config.tune.model_dump(mode="json", exclude=others),
-        config.scaling.num_workers,
-    )
 
 
 def _run_missing_trials(

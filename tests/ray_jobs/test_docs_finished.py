@@ -13,15 +13,15 @@ import pytest
 import ray
 
 import ncf
-from ray_jobs.cli import main
-from tests.documents import blocks, commands
+from foundation.cli import main
+from tests.documents import blocks, commands, module_of
 from tests.ray_jobs.conftest import Finished
 
 PURPOSES = ("ray_jobs.predict", "ray_jobs.recommend", "ray_jobs.doctor")
 USING = [
-    words
-    for words in commands()
-    if words[:2] == ("python", "-m") and words[2] in PURPOSES and "--new-user" not in words
+    found
+    for found in dict.fromkeys(map(module_of, commands()))
+    if found and found[0] in PURPOSES and "--new-user" not in found[1]
 ]
 """Without those for somebody new, which take a model with history: see test_using.py."""
 
@@ -34,7 +34,7 @@ def arguments(words: tuple[str, ...], finished: Finished, title: str, folder: Pa
         "predictions.csv": str(folder / "predictions.csv"),
     }
     result = [part for setting in finished.settings for part in ("--set", setting)]
-    given = iter(words[3:])
+    given = iter(words)
     for word in given:
         if word in ("--config", "--set"):
             next(given)
@@ -43,8 +43,9 @@ def arguments(words: tuple[str, ...], finished: Finished, title: str, folder: Pa
     return result
 
 
-@pytest.mark.parametrize("words", USING, ids=" ".join)
+@pytest.mark.parametrize(("module", "words"), USING)
 def test_commands_that_use_a_model(
+    module: str,
     words: tuple[str, ...],
     finished: Finished,
     tmp_path: Path,
@@ -56,20 +57,18 @@ def test_commands_that_use_a_model(
     recommender = ncf.load(finished.run / "checkpoint")
     movie = int(recommender.checkpoint.preprocessor.movies.ids[3])
     (tmp_path / "pairs.csv").write_text(f"userId,movieId\n1,{movie}\n")
-    module: Any = importlib.import_module(words[2])
-    add_options = getattr(module, "add_options", lambda parser: None)
     given = arguments(words, finished, recommender.title(movie), tmp_path)
 
-    assert main("", module.run, given, add_options) == 0
+    assert main(importlib.import_module(module).command, given) == 0
 
     told = capsys.readouterr().out
     assert not ray.is_initialized()
-    if words[2] == "ray_jobs.predict":
+    if module == "ray_jobs.predict":
         (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
         assert float(row["prediction"]) == pytest.approx(
             recommender.predict(1, movie).item(), rel=1e-5
         )
-    elif words[2] == "ray_jobs.doctor":
+    elif module == "ray_jobs.doctor":
         assert "FAILED" not in told
     elif "--movie" in words:
         assert recommender.similar(movie, 1).titles[0] in told

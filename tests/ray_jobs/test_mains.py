@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from foundation.cli import main
 from ray_jobs import pipeline, recommend
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 
 MODULES = ("preprocess", "tune", "compare", "train", "recommend", "pipeline")
 
@@ -23,7 +24,7 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*overrides: str) -> int:
     arguments = [part for override in overrides for part in ("--set", override)]
-    return main("pipeline", pipeline.run, arguments)
+    return main(pipeline.command, arguments)
 
 
 def own_data(folder: Path, ratings: str) -> list[str]:
@@ -103,25 +104,20 @@ def test_a_cluster_that_is_not_there_ends_with_1(
 
 
 def test_usage_errors_end_with_2() -> None:
-    with pytest.raises(SystemExit) as ended:
-        main("pipeline", pipeline.run, ["--nonsense"])
-
-    assert ended.value.code == 2
+    assert main(pipeline.command, ["--nonsense"]) == 2
 
 
 def test_an_interrupt_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(config: object, options: object) -> None:
+    @job("job", "Wait.")
+    def command(config: object, force: bool) -> None:
         raise KeyboardInterrupt
 
-    assert main("job", interrupted, []) == 130
-    assert "goes on" in capsys.readouterr().err
+    assert main(command, []) == 130
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def test_recommend_has_an_option_for_one_user(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main("x", recommend.run, ["--user", "me"], recommend.add_options)
-
-    assert ended.value.code == 2
+    assert main(recommend.command, ["--user", "me"]) == 2
     assert "--user" in capsys.readouterr().err
 
 
@@ -143,7 +139,7 @@ def test_ratings_of_somebody_new_are_read_before_anything_is_done(
     settings = ["--set", f"storage={tmp_path / 'out'}", "--set", "data.source=synthetic"]
     arguments = [*settings, "--new-user", str(tmp_path / "own.csv")]
 
-    assert main("recommend", recommend.run, arguments, recommend.add_options) == 1
+    assert main(recommend.command, arguments) == 1
 
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -10,15 +10,24 @@ import pytest
 
 from foundation.storage import Storage
 from ingest.dataset import RawData
-from ncf.config import ExperimentConfig, SplitConfig, TrainConfig
+from ncf.config import (
+    ExperimentConfig,
+    FeaturesConfig,
+    SplitConfig,
+    TimeDecayConfig,
+    TrainConfig,
+)
 from ncf.data.dataset import Manifest, PreparedDataset
-from ray_jobs.config import CompareConfig, RecommendConfig
+from ncf.data.prepare import PreparationConfig
+from ray_jobs.config import CompareConfig, JobConfig, RecommendConfig
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.stage import key_of
 from ray_jobs.stages.compared_models import ComparedData, ComparedModel
 from ray_jobs.stages.comparison import CompareInputs
+from ray_jobs.stages.preparation import PreparationInputs
 from ray_jobs.stages.recommendation import RecommendInputs
 from ray_jobs.stages.training import FinalModel, TrainInputs
+from ray_jobs.stages.tuning import SearchInputs, TrialInputs
 from tests.ray_jobs.made import METRICS
 
 PLACE = Storage.at("a")
@@ -40,6 +49,20 @@ RECOMMEND = RecommendInputs(
     FinalModel(PLACE, RunMetrics.from_json(METRICS), DATA), RecommendConfig()
 )
 RETRAINED = replace(RECOMMEND.model, metrics=RunMetrics.from_json(METRICS | {"config_hash": "1"}))
+
+
+PREPARE = PreparationInputs(
+    "r1", PreparationConfig(SplitConfig(), FeaturesConfig(), TimeDecayConfig())
+)
+PREPARE_CHANGES: list[dict[str, Any]] = [
+    {"raw": "r2"},
+    {"preparation": replace(PREPARE.preparation, split=SplitConfig(seed=43))},
+    {"preparation": replace(PREPARE.preparation, features=FeaturesConfig(transform="none"))},
+    {"preparation": replace(PREPARE.preparation, time_decay=TimeDecayConfig(rate_per_day=0.5))},
+    {"preparation": replace(PREPARE.preparation, train_on_validation=True)},
+    {"preparation": replace(PREPARE.preparation, use_tmdb=False)},
+]
+SEARCH = SearchInputs(TrialInputs.of(JobConfig(), DATA), 3)
 
 
 TRAIN_CHANGES: list[dict[str, Any]] = [
@@ -73,6 +96,10 @@ COMPARE_CHANGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     ("inputs", "changed"),
     [
+        *((PREPARE, change) for change in PREPARE_CHANGES),
+        (SEARCH, {"num_trials": 4}),
+        (SEARCH, {"trials": replace(SEARCH.trials, num_workers=2)}),
+        *((SEARCH.trials, change) for change in ({"prepared": OTHER}, {"experiment": SLOWER})),
         *((TRAIN, change) for change in TRAIN_CHANGES),
         *((COMPARE, change) for change in COMPARE_CHANGES),
         (RECOMMEND, {"model": RETRAINED}),
@@ -81,6 +108,32 @@ COMPARE_CHANGES: list[dict[str, Any]] = [
 )
 def test_every_input_counts(inputs: Any, changed: dict[str, Any]) -> None:
     assert key_of(replace(inputs, **changed)) != key_of(inputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"seed": 1}, True),
+        ({"metric": "mae"}, True),
+        ({"scheduler": "none"}, True),
+        ({"sampler": "random"}, True),
+        ({"grace_epochs": 4}, True),
+        ({"num_trials": 99}, False),
+        ({"max_concurrent_trials": 1}, False),
+        ({"executor": "isolated"}, False),
+        ({"keep_models": 0}, False),
+        ({"live_table": True}, False),
+    ],
+)
+def test_what_runs_the_trials_changes_none_of_them(change: dict[str, Any], counts: bool) -> None:
+    changed = JobConfig.model_validate({"tune": change})
+    assert changed != JobConfig()
+    assert (key_of(TrialInputs.of(changed, DATA)) != key_of(SEARCH.trials)) == counts
+
+
+def test_how_losses_are_weighted_changes_no_prepared_row() -> None:
+    other = replace(PREPARE.preparation, time_decay=TimeDecayConfig(apply_to="target"))
+    assert key_of(replace(PREPARE, preparation=other)) == key_of(PREPARE)
 
 
 def test_where_the_data_lie_does_not_count(tmp_path: Path) -> None:

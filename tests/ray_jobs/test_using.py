@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 import ray
 
+from foundation.cli import main
 from ncf.config import ModelConfig
 from ncf.errors import UnknownIdError
 from ray_jobs import predict, recommend
-from ray_jobs.cli import main
+from ray_jobs.cli import job
 from ray_jobs.config import JobConfig
 from ray_jobs.queries import prediction
 from ray_jobs.queries.recommendation import Query, show_one
@@ -27,7 +27,7 @@ def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
     (folder / "pairs.csv").write_text(pairs)
     files = [str(folder / "pairs.csv"), "--out", str(folder / out)]
     settings = ["--set", f"storage={folder}", "--set", "name=made"]
-    return main("predict", predict.run, [*settings, *files], predict.add_options)
+    return main(predict.command, [*settings, *files])
 
 
 @pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["Gaussian process", "plain"])
@@ -212,10 +212,11 @@ def test_wrong_ratings_are_refused_with_their_line(
     workspace = kept(tmp_path, CLOSED)
     (tmp_path / "mine.csv").write_text(ratings)
 
-    def run(config: JobConfig, options: argparse.Namespace) -> None:
+    @job("recommend", "Recommend.")
+    def command(config: JobConfig, force: bool) -> None:
         recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv"))
 
-    assert main("recommend", run, []) == 1
+    assert main(command, []) == 1
     assert told in capsys.readouterr().err
 
 
@@ -237,13 +238,11 @@ def test_no_movie_is_meant_by_an_empty_title(
     preprocessor = replace(FITTED, movies=replace(FITTED.movies, titles=titles))
     with pytest.raises(UnknownIdError, match="no movie has the title ''"):
         recommender(kept(tmp_path, CLOSED, preprocessor)).find("")
-    with pytest.raises(SystemExit) as ended:
-        main("recommend", recommend.run, ["--movie", " "], recommend.add_options)
-    assert ended.value.code == 2
-    assert "argument --movie: the title is empty" in capsys.readouterr().err
+    assert main(recommend.command, ["--movie", " "]) == 2
+    assert "Invalid value for '--movie': the title is empty" in capsys.readouterr().err
 
 
 def test_reasons_need_somebody(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--movie", "Heat", "--reasons"]
-    assert main("recommend", recommend.run, arguments, recommend.add_options) == 2
+    assert main(recommend.command, arguments) == 2
     assert "--reasons needs --user or --new-user" in capsys.readouterr().err

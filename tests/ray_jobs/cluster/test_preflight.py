@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from foundation.cli import main
 from foundation.errors import ConfigError, StorageError
 from ingest.errors import DatasetError
 from ray_jobs import doctor, pipeline
-from ray_jobs.cli import main
 from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
@@ -152,14 +152,14 @@ def test_doctor_lists_every_finding_and_what_failed(
     settings = ("data.source=synthetic", f"storage={tmp_path}", "scaling.num_workers=9999")
     arguments = [part for setting in settings for part in ("--set", setting)]
 
-    assert main("doctor", doctor.run, arguments) == 1
+    assert main(doctor.command, arguments) == 1
 
     told = capsys.readouterr()
     lines = {line.split()[0]: line for line in told.out.splitlines() if line.strip()}
     assert " ok " in lines["storage"]
     assert " FAILED " in lines["ray"]
     assert told.err.splitlines()[-1].endswith("fixed: ray")
-    assert main("doctor", doctor.run, arguments[:4]) == 0
+    assert main(doctor.command, arguments[:4]) == 0
 
 
 def test_a_job_is_refused_before_it_reads_anything(
@@ -169,7 +169,7 @@ def test_a_job_is_refused_before_it_reads_anything(
     settings.append(f"data.synthetic.num_ratings={10**15}")
     arguments = [part for setting in settings for part in ("--set", setting)]
 
-    assert main("pipeline", pipeline.run, arguments) == 1
+    assert main(pipeline.command, arguments) == 1
 
     assert "needed for 1,000,000,000,000,000 ratings" in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()

@@ -11,7 +11,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
-	$(BIN)/python -m ray_jobs.pipeline --config configs/quickstart.toml $(ARGS)
+	$(BIN)/movie-ratings run --config configs/quickstart.toml $(ARGS)
 
 # Two at a time, since those on Ray mostly wait.
 test: $(READY) ## the tests; more options in ARGS="-k ..."

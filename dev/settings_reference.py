@@ -31,7 +31,7 @@ validated. Every setting has a default; a TOML file overrides settings, and `--s
 settings of the file:
 
 ```
-python -m ray_jobs.pipeline --config configs/quickstart.toml --set train.epochs=9
+movie-ratings run --config configs/quickstart.toml --set train.epochs=9
 ```
 
 A value is written as in TOML (`3`, `true`, `[64, 32]`, `{a = 1}`); anything else is read as

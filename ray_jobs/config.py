@@ -288,7 +288,7 @@ class CompareConfig(Section):
 
 
 class CrossValidateConfig(Section):
-    """Several splits of the same ratings, for ``python -m ray_jobs.cross_validate``."""
+    """Several splits of the same ratings, for ``movie-ratings cross-validate``."""
 
     folds: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and
@@ -310,7 +310,7 @@ class RecommendConfig(Section):
 
 
 class ServeConfig(Section):
-    """The page and API of ``python -m ray_jobs.serve``."""
+    """The page and API of ``movie-ratings serve``."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
     """Processes that hold the model, each with one CPU and one torch thread; each answers one

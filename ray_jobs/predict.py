@@ -1,6 +1,6 @@
 """Predict ratings for a CSV of (user, movie) pairs with the final model of a run.
 
-Uses the model that ``python -m ray_jobs.train`` made; trains nothing and does not start Ray. The
+Uses the model that ``movie-ratings train`` made; trains nothing and does not start Ray. The
 CSV has the columns userId and movieId, and optionally timestamp (seconds since 1970 UTC), the time
 that the prediction is for. Only models that use times read it; without it, the prediction is for
 the day from which the ages of ratings count, that of the newest training rating.

@@ -93,7 +93,7 @@ def command(
     """Run the stages up to this one, and print or write recommendations.
 
     Raises:
-        ConfigError: if nobody is named whose recommendations to explain.
+        ConfigError: if ``--reasons`` is given without a user.
         DatasetError: if the file of ``--new-user`` cannot be used. What can be checked without a
             model is checked first.
     """

@@ -1,7 +1,7 @@
 """Serve a page to try the final model, and its API.
 
-Uses the model that ``python -m ray_jobs.train`` made, and trains nothing. Search for
-films, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It
+Uses the model that ``movie-ratings train`` made, and trains nothing. Search for
+movies, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It
 runs on a local Ray of its own until Ctrl-C, and only programs on this machine reach it, unless
 --host says otherwise.
 """

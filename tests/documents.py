@@ -66,7 +66,7 @@ def commands() -> list[tuple[str, ...]]:
 
 def module_of(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | None:
     """The module that a command runs, and its arguments; None if it runs none of the project."""
-    if words[0] == "movie-ratings" and words[1] in COMMANDS:
+    if words[0] == "movie-ratings" and len(words) > 1 and words[1] in COMMANDS:
         return COMMANDS[words[1]].removesuffix(".__main__"), words[2:]
     if words[1:2] == ("-m",):
         return words[2], words[3:]

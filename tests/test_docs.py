@@ -41,6 +41,7 @@ RUN_ELSEWHERE = {
     "ray_jobs.tune": "test_interrupt.py::test_an_interrupted_stage_ends_with_130",
     "ray_jobs.compare": "test_interrupt.py::test_an_interrupted_stage_ends_with_130",
     "ray_jobs.train": "test_train_resume.py::test_killed_workers_and_a_killed_job",
+    "ray_jobs.report": "test_pipeline.py::test_the_report_can_be_written_again",
     "ray_jobs.cross_validate": "test_cross_validate.py::test_every_fold_is_a_run_and_the_table",
     "ray_jobs.predict": "test_docs_finished.py::test_commands_that_use_a_model",
     "ray_jobs.recommend": "test_docs_finished.py::test_commands_that_use_a_model",
@@ -84,7 +85,7 @@ def test_documents_and_commands_are_found() -> None:
     for command in (
         "make run",
         "ray up cluster.yaml",
-        "python -m ingest tmdb --purge",
+        "movie-ratings ingest tmdb --purge",
         "ray job submit --working-dir . -- python -m ray_jobs.pipeline "
         "--config configs/protocols/losses.toml --set storage=s3://BUCKET/ratings",
     ):
@@ -139,8 +140,8 @@ def check_module(module: str, arguments: Sequence[str]) -> None:
         assert command is not None
         load_settings(Options(name, **command.make_context(name, rest).params))
     else:
-        assert {module, f"{module}.__main__"} & set(COMMANDS.values())
-        command = importlib.import_module(module).command
+        (found,) = {module, f"{module}.__main__"} & set(COMMANDS.values())
+        command = importlib.import_module(found).command
         given = command.make_context(module, list(arguments)).params
         load_config(given["config_files"], given["overrides"])
 

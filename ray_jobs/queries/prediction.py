@@ -25,7 +25,8 @@ from ray_jobs.results.user_csv import read_pairs
 logger = logging.getLogger(__name__)
 
 _BLOCK: Final = EVALUATION_CHUNK
-"""Rows between two looks at the clock; whole chunks of the model, so that it sees the same ones."""
+"""Rows predicted between two checks of the time: whole chunks of the model, so that these do not
+depend on it."""
 _SECONDS_BETWEEN_LINES: Final = 5.0
 
 
@@ -57,16 +58,16 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
 def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
     """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
     predictions = np.empty(len(table), np.float32)
-    told = time.monotonic()
+    logged = time.monotonic()
     for start in range(0, len(table), _BLOCK):
         rows = table.slice(start, _BLOCK)
         users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
         times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
         predictions[start:end] = recommender.predict(users, movies, times)
-        if end < len(table) and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
+        if end < len(table) and time.monotonic() - logged >= _SECONDS_BETWEEN_LINES:
             logger.info(f"   {end:,} of {len(table):,} rows predicted")
-            told = time.monotonic()
+            logged = time.monotonic()
     return predictions
 
 

@@ -72,7 +72,7 @@ def show_one(workspace: Workspace, prepared: PreparedDataset, query: Query) -> N
 def _show_similar(recommender: Recommender, title: str, top_n: int) -> None:
     movie = recommender.find(title)
     similar = recommender.similar(movie, top_n)
-    show(_movies(similar, f"Like {recommender.title(movie)}", "likeness"))
+    show(_movies(similar, f"Like {recommender.title(movie)}", "similarity"))
 
 
 def _show_best(
@@ -117,7 +117,7 @@ def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int)
     """For each movie the parts of its prediction, with the ratings that moved it most."""
     if recommender.checkpoint.model.gaussian_process is None:
         logger.info(
-            "note: what the user's ratings add can be told rating by rating only for a model with "
+            "note: the contribution of each of the user's ratings is known only for a model with "
             "the Gaussian process (model.history.encoders); for this one, the parts of the network "
             "that add up to the prediction"
         )

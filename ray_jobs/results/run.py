@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +37,7 @@ class Workspace:
 
     config: JobConfig
     force: bool = False
-    """Do every stage again."""
+    """Run every stage, even if it is up to date."""
 
     @cached_property
     def storage(self) -> Storage:
@@ -69,7 +68,9 @@ class Workspace:
         return self.storage / "prepared" / key[:16]
 
     def open(self) -> None:
-        """Make the run's folder and set down the configuration, failing early if that cannot be.
+        """Make the run's folder and write the configuration into it.
+
+        An unwritable place fails here, before any stage has run.
 
         Raises:
             StorageError: if the place is not writable.
@@ -80,29 +81,19 @@ class Workspace:
         self.paths.config.write_text(tomli_w.dumps(values))
 
     def update(self, stage: Stage[Inputs]) -> None:
-        """Do a stage unless it was done for the same inputs and all its outputs are there."""
-        self.stage(stage.name, stage.key, stage.outputs, stage.run)
+        """Run a stage unless it was run for the same inputs and all its outputs exist.
 
-    def stage(
-        self,
-        name: str,
-        key: str,
-        outputs: Iterable[Storage],
-        work: Callable[[], None],
-    ) -> None:
-        """Do ``work`` unless it was done for the same ``key`` and all ``outputs`` are there.
-
-        The record that it was done is written last, so an interrupted stage is done again.
+        The record that it was run is written last, so an interrupted stage is run again.
         """
-        record = self.paths.stage(name)
-        if not self.force and _done(record, key) and all(o.exists() for o in outputs):
-            logger.info(f"── {name}: unchanged since it was last done, skipped")
+        record = self.paths.stage(stage.name)
+        if not self.force and _done(record, stage.key) and all(o.exists() for o in stage.outputs):
+            logger.info(f"── {stage.name}: unchanged since it was last done, skipped")
             return
         record.delete()
         started = time.monotonic()
-        with heading(name):
-            work()
-        record.write_json({"key": key, "seconds": round(time.monotonic() - started, 3)})
+        with heading(stage.name):
+            stage.run()
+        record.write_json({"key": stage.key, "seconds": round(time.monotonic() - started, 3)})
 
     def took(self, name: str, key: str, seconds: float) -> None:
         """Record the seconds of a stage that decides by itself whether there is work to do.

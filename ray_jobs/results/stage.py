@@ -1,5 +1,5 @@
-"""A stage: work that depends on its declared inputs alone, so that a hash of them tells whether it
-must be done again.
+"""A stage: work that depends on its declared inputs alone, so that their hash decides whether it is
+up to date.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
 
 STAGE_VERSION: Final = 1
-"""Raised when a stage's code changes what it makes of the same inputs."""
+"""Increased when the code of a stage produces other outputs from the same inputs."""
 
 Inputs = TypeVar("Inputs")
 

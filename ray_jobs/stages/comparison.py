@@ -263,7 +263,7 @@ def _ensembles(
 def _assessed(
     inputs: CompareInputs, entries: tuple[ModelResult, ...], folder: Storage
 ) -> Comparison:
-    """The comparison, with what the predictions in ``folder`` tell about the models."""
+    """The comparison, with an assessment of the predictions in ``folder``."""
     scale, compare, counts = inputs.scale, inputs.compare, inputs.data.selection.manifest.counts
     models = [entry for entry in entries if entry.kind == "model"]
     # Without validation rows take the first model: test rows must not choose among models.

@@ -116,7 +116,7 @@ def _train(
         inputs: what the model depends on.
         paths: where it goes.
         resources: what to train on.
-        afresh: do not go on with an interrupted training.
+        afresh: do not continue an interrupted training.
     """
     key = key_of(inputs)
     runs = _TrainingRuns(paths, resources(), key[:16], afresh=afresh)
@@ -151,7 +151,7 @@ class _TrainingRuns:
                 folder.delete()
 
     def train(self, task: TrainingTask) -> TaskResult:
-        """Train one task in a worker group of its own, or go on where that was interrupted."""
+        """Train one task in a worker group of its own; an interrupted training is continued."""
         where = self._folder / f"{task.name}-{self._key}"
         if self._afresh:
             where.delete()

@@ -1,1 +1,1 @@
-"""The web page to try a model, and its API: ``python -m ray_jobs.serve``."""
+"""The web page to try a model, and its API: ``movie-ratings serve``."""

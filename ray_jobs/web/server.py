@@ -48,14 +48,14 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
             "the page is served by a Ray of its own on this machine: leave both empty"
         )
     stored = _stored(config, checkpoint)
-    about = describe(stored, load_model(stored))  # what is wrong with it is told before Ray starts
+    about = describe(stored, load_model(stored))  # fails before Ray starts
     is_loopback = _is_loopback(host)
     _refuse_taken_port(host, port)
     _refuse_too_many_replicas(config)
     logger.info(f"model: {stored}, {about.num_movies:,} movies")
     if not about.takes_ratings:
         logger.info(
-            "note: this model cannot use the ratings of somebody new, so the page offers search "
+            "note: this model cannot use the ratings of a new user, so the page offers search "
             "and similar movies alone; one with model.history.encoders can, such as that of "
             "configs/models/gaussian-process.toml"
         )

@@ -29,6 +29,6 @@ def test_an_interrupted_stage_ends_with_130_and_counts_as_not_done(
         said, _ = program.process.communicate(timeout=90)
 
         assert program.process.returncode == 130, said
-        assert "goes on from the last finished stage" in said
+        assert "continues from the last finished stage" in said
         assert not (tmp_path / "runs" / "tiny" / ".stages" / f"{stage}.json").exists()
         assert left_after(program.mark, 20) == {}

@@ -454,6 +454,18 @@ def test_the_effective_configuration_is_kept(finished: Finished) -> None:
     assert config["time_decay"]["apply_to"] == "loss"
 
 
+def test_the_report_can_be_written_again(finished: Finished) -> None:
+    before = (finished.run / "report.md").read_text()
+    (finished.run / "report.md").unlink()
+
+    done = run_module("ray_jobs.report", finished.settings)
+
+    assert done.code == 0, done.out + done.err
+    for stage in ("preprocess", "tune", "compare", "train"):
+        assert f"── {stage}: unchanged since it was last done, skipped" in done.out
+    assert (finished.run / "report.md").read_text() == before
+
+
 def test_a_rerun_does_nothing_again_and_starts_no_ray(finished: Finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.storage.rglob("*.parquet")}
 

@@ -7,7 +7,7 @@ import pytest
 from foundation.errors import StorageError
 from ray_jobs.config import JobConfig
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import fingerprint
+from ray_jobs.results.stage import Stage, fingerprint
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ class Work:
         self.output = workspace.run / "result.txt"
         self.times = 0
 
-    def __call__(self) -> None:
+    def __call__(self, inputs: str) -> None:
         self.times += 1
         self.output.write_text(str(self.times))
 
@@ -31,37 +31,39 @@ def test_a_stage_is_done_once_for_the_same_key(workspace: Workspace) -> None:
     work = Work(workspace)
 
     for _ in range(2):
-        workspace.stage("stage", "key", [work.output], work)
+        workspace.update(Stage("stage", "key", (work.output,), work))
 
     assert work.times == 1
 
 
 def test_another_key_or_a_lost_output_or_force_does_it_again(workspace: Workspace) -> None:
     work = Work(workspace)
-    workspace.stage("stage", "key", [work.output], work)
+    workspace.update(Stage("stage", "key", (work.output,), work))
 
-    workspace.stage("stage", "other key", [work.output], work)
+    workspace.update(Stage("stage", "other key", (work.output,), work))
     assert work.times == 2
 
     work.output.delete()
-    workspace.stage("stage", "other key", [work.output], work)
+    workspace.update(Stage("stage", "other key", (work.output,), work))
     assert work.times == 3
 
-    Workspace(workspace.config, force=True).stage("stage", "other key", [work.output], work)
+    Workspace(workspace.config, force=True).update(
+        Stage("stage", "other key", (work.output,), work)
+    )
     assert work.times == 4
 
 
 def test_an_interrupted_stage_is_done_again(workspace: Workspace) -> None:
     work = Work(workspace)
-    workspace.stage("stage", "key", [work.output], work)
+    workspace.update(Stage("stage", "key", (work.output,), work))
 
-    def interrupted() -> None:
-        work()
+    def interrupted(inputs: str) -> None:
+        work(inputs)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        workspace.stage("stage", "new key", [work.output], interrupted)
-    workspace.stage("stage", "key", [work.output], work)
+        workspace.update(Stage("stage", "new key", (work.output,), interrupted))
+    workspace.update(Stage("stage", "key", (work.output,), work))
 
     assert work.times == 3
 

@@ -1,7 +1,7 @@
 """Write a data set as of earlier moments, for choosing the settings of forecasts.
 
     python benchmarks/earlier.py FOLDER earlier
-    python -m ray_jobs.compare --config configs/protocols/new-users.toml --set data.source=folder \\
+    movie-ratings compare --config configs/protocols/new-users.toml --set data.source=folder \\
         --set data.path=earlier/0.625 --set split.validation=0 --set name=earlier
 
 FOLDER holds ratings.csv, movies.csv and, for TMDb, links.csv. The newest fifth of all ratings,

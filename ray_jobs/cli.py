@@ -93,7 +93,7 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
     """
     values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
     origin = ", ".join(paths) or "the command line"
-    config = build(JobConfig, with_configurations(values, origin), origin)
+    config = build(JobConfig, with_configurations(values, origin, overrides), origin)
     from ray_jobs.search.samplers import check_sampler
     from ray_jobs.search.schedulers import check_scheduler
 

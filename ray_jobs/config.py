@@ -236,7 +236,8 @@ class CompareConfig(Section):
     """Fixed configurations to compare instead of losses, by their names in tables:
     ``"Gaussian process" = { extends = "../models/gaussian-process.toml", train.epochs = 4 }``.
     Nothing is searched. Paths are relative to the file that has them. A file that sets ``data``,
-    ``tmdb`` or ``split`` otherwise than the comparison is refused."""
+    ``tmdb`` or ``split`` otherwise than the comparison's files is refused; the command line changes
+    these for all configurations."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds of initial weights, shuffling and dropout."""
     trials_per_loss: Annotated[int, Field(ge=0)] = 0

@@ -21,16 +21,21 @@ OWN: Final = tuple(ComparedConfig.model_fields)
 """Sections that each configuration may have."""
 
 
-def with_configurations(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def with_configurations(
+    values: Mapping[str, Any], origin: str, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """The values of a job's configuration, those of ``compare.configurations`` completed.
 
     Args:
         values: as read from files and changed on the command line, not validated.
         origin: where they are from, for messages.
+        overrides: the changes of the command line. They hold for all configurations, so a file may
+            set data, tmdb and split otherwise than they do.
 
     Raises:
         ConfigError: if a file of a configuration is missing or invalid, a file sets data, tmdb or
-            split otherwise than the job does, or a table has other sections than ``OWN``.
+            split otherwise than the files of the job do, or a table has other sections than
+            ``OWN``.
     """
     compare = values.get("compare")
     tables = compare.get("configurations") if isinstance(compare, Mapping) else None
@@ -40,11 +45,16 @@ def with_configurations(values: Mapping[str, Any], origin: str) -> dict[str, Any
     others = {key: value for key, value in compare.items() if key != "configurations"}
     main = {**values, "compare": others}
     job = build(JobConfig, main, origin)
-    completed = {name: _completed(name, table, main, job) for name, table in tables.items()}
+    changed = tuple(override.partition("=")[0].strip() for override in overrides)
+    completed = {
+        name: _completed(name, table, main, job, changed) for name, table in tables.items()
+    }
     return {**main, "compare": {**others, "configurations": completed}}
 
 
-def _completed(name: str, table: Any, main: Mapping[str, Any], job: JobConfig) -> dict[str, Any]:
+def _completed(
+    name: str, table: Any, main: Mapping[str, Any], job: JobConfig, changed: Sequence[str]
+) -> dict[str, Any]:
     """The values of one configuration, for ``ComparedConfig``."""
     where = f"compare.configurations.{name}"
     if not isinstance(table, Mapping):
@@ -60,19 +70,28 @@ def _completed(name: str, table: Any, main: Mapping[str, Any], job: JobConfig) -
         )
     files = base_files(table.get("extends", []), Path(), where)
     inherited = read_configs(files, JobConfig)
-    _refuse_other_rows(where, files, inherited, job)
+    _refuse_other_rows(where, files, inherited, job, changed)
     base = {section: inherited.get(section, main.get(section, {})) for section in OWN}
     return merge(base, own, ComparedConfig)
 
 
 def _refuse_other_rows(
-    where: str, files: Sequence[Path], inherited: Mapping[str, Any], job: JobConfig
+    where: str,
+    files: Sequence[Path],
+    inherited: Mapping[str, Any],
+    job: JobConfig,
+    changed: Sequence[str],
 ) -> None:
-    """Refuse files that set ``COMMON`` sections otherwise than the job, or are invalid."""
+    """Refuse files that are invalid, or set ``COMMON`` sections otherwise than the job.
+
+    Keys that the command line has ``changed`` for the whole job may differ.
+    """
     origin = ", ".join(map(str, files))
     theirs = build(JobConfig, inherited, origin)
     for section in COMMON:
         for key in inherited.get(section, {}):
+            if any(f"{change}.".startswith(f"{section}.{key}.") for change in changed):
+                continue
             found, expected = (getattr(getattr(c, section), key) for c in (theirs, job))
             if found != expected:
                 raise ConfigError(
@@ -91,6 +110,6 @@ def require_test_errors(config: JobConfig, reason: str) -> None:
     if not config.compare.score_test:
         raise ConfigError(
             "compare.score_test = false reads no test row, but this command scores the test rows: "
-            f"{reason}. Choose settings with python -m ray_jobs.compare, then run this command "
+            f"{reason}. Choose settings with movie-ratings compare, then run this command "
             "without compare.score_test = false"
         )

@@ -105,13 +105,25 @@ def test_paths_on_the_command_line_are_relative_to_the_working_folder(
     assert found["one"].train.epochs == 40
 
 
+def test_files_on_other_rows_are_refused(table: str) -> None:
+    protocol = Path(table)
+    protocol.write_text(protocol.read_text().replace("seed = 7", "seed = 8"))
+
+    told = r"slow, with biases: .*slow.toml sets split.seed = 7, .* has 8\..*same rows"
+    with pytest.raises(ConfigError, match=told):
+        load_config([table], [])
+
+
+def test_the_command_line_changes_the_rows_of_all_configurations(table: str) -> None:
+    config = load_config([table], ["split.seed=8", "data.source=ml-1m"])
+
+    assert (config.split.seed, config.data.source) == (8, "ml-1m")
+    assert len(config.compare.configurations) == 3
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        (
-            "split.seed=8",
-            r"slow, with biases: .*slow.toml sets split.seed = 7, .* has 8\..*same ro",
-        ),
         ("compare.configurations.wide.model.hiden_dims=[3]", "Did you mean 'hidden_dims'"),
         (
             "compare.configurations.wide.tune.num_trials=3",

@@ -48,7 +48,9 @@ def stages(storage: Path, *names: str, **compare: Any) -> Stages:
     values = job(storage, **SETTINGS, compare=COMPARE | compare).model_dump()
     values["compare"]["configurations"] = {name: CONFIGURATIONS[name] for name in names}
     config = JobConfig.model_validate(with_configurations(values, "a test"))
-    return Stages(Workspace(config))
+    workspace = Workspace(config)
+    workspace.open()
+    return Stages(workspace)
 
 
 def named(comparison: Comparison, name: str) -> ModelResult:
@@ -182,7 +184,11 @@ def test_a_fixed_configuration_and_its_loss_give_the_same_figures(storage: Path)
     loss, configuration = named(of_loss, "NCF, mse"), named(of_configuration, "plain")
     assert loss.test == configuration.test
     assert loss.validation == configuration.validation
-    assert loss.curves == configuration.curves
+    curves = (
+        [[epoch | {"seconds": 0} for epoch in run] for run in entry.curves]
+        for entry in (loss, configuration)
+    )
+    assert next(curves) == next(curves)
     assert not of_loss.fixed
     assert len(of_loss.assessment.slices[0].errors) == 2
 

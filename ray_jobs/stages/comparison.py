@@ -97,13 +97,6 @@ class CompareInputs:
         compare, scored = self.compare, self.data.final
         key = [model, scored, compare.seeds, compare.score_test, self.num_workers, self.metric]
         return key_of(key)
-                self.data.final,
-                compare.seeds,
-                compare.score_test,
-                self.num_workers,
-                self.metric,
-            ]
-        )
 
     def baseline(self, spec: BaselineSpec[Any]) -> BaselineInputs:
         """Everything that the result of one baseline depends on."""

@@ -43,7 +43,9 @@ from ncf.data.batches import Batch  # noqa: E402
 from ncf.data.preprocessor import MovieTable, NumericColumn, Preprocessor  # noqa: E402
 from ncf.inference import checkpoint  # noqa: E402
 from ncf.inference.recommender import Recommender, load  # noqa: E402
+from ncf.models.conditioned import ConditionedModel  # noqa: E402
 from ncf.models.ncf import NCF  # noqa: E402
+from ncf.models.targets import Objective  # noqa: E402
 from ncf.models.weights import snapshot  # noqa: E402
 from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.web.search import TitleSearch  # noqa: E402
@@ -133,10 +135,12 @@ def made_model(folder: Path) -> None:
         times=torch.randint(10**9, (count,)),
     )
     experiment = load_config([str(CONFIG)], []).experiment
-    model = NCF(experiment.model, preprocessor)
-    model.init_output_bias(3.5)
-    model.fit_history(rows)
-    checkpoint.save(folder, snapshot(model), experiment, preprocessor, {}, model.history)
+    network = NCF(experiment.model, preprocessor)
+    network.init_output_bias(3.5)
+    model = ConditionedModel(network)
+    objective = Objective(experiment.train, experiment.time_decay, preprocessor)
+    model.fit_history(objective.training_rows(rows))
+    checkpoint.save(folder, snapshot(network), experiment, preprocessor, {}, model.history)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ def ours(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> E
     """An epoch of ``fit``."""
     trainer = trainer_of(config, preprocessor, rows)
     generator = torch.Generator().manual_seed(0)
-    return lambda: void(train_epoch(trainer.model, trainer.portions(generator), trainer.step))
+    return lambda: void(train_epoch(trainer.module, trainer.batches(generator), trainer.step))
 
 
 def plain(preprocessor: Preprocessor, rows: Batch) -> Epoch:
@@ -124,12 +124,12 @@ def step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch)
 def own_step_only(config: ExperimentConfig, preprocessor: Preprocessor, rows: Batch) -> Epoch:
     """This project's step on batches in memory."""
     trainer = trainer_of(config, preprocessor, rows)
-    portions = list(trainer.portions(torch.Generator().manual_seed(0)))
-    trainer.model.train()
+    batches = list(trainer.batches(torch.Generator().manual_seed(0)))
+    trainer.module.train()
 
     def epoch() -> None:
-        for portion in portions:
-            trainer.step(portion)
+        for batch in batches:
+            trainer.step(batch)
 
     return epoch
 
@@ -219,9 +219,9 @@ def bench_recommend(*, quick: bool) -> Result:
         model = build(config, preprocessor, rows).eval()
         trained = Checkpoint(model, config, preprocessor, {})
         best = top_movies(trained, users, seen, 10).movies
-        assert (best == original_loop.top_movies(model, users.tolist(), seen, 10)).all()
+        assert (best == original_loop.top_movies(model.network, users.tolist(), seen, 10)).all()
         epochs: dict[str, Epoch] = {
-            "plain": partial(original_loop.top_movies, model, users.tolist(), seen, 10),
+            "plain": partial(original_loop.top_movies, model.network, users.tolist(), seen, 10),
             "ours": partial(top_movies, trained, users, seen, 10),
         }
         found = in_turns(epochs, len(users), 5)
@@ -286,22 +286,22 @@ def work(rank: int, folder: str, number: int, batch_size: int, width: int, quick
     """One of ``number`` processes: print the best rate of some epochs."""
     preprocessor, rows = original_loop.synthetic(131_072)
     config = experiment(batch_size, width=width)
-    model: nn.Module = build(config, preprocessor, rows)
+    model, wrapper = build(config, preprocessor, rows), None
     if number > 1:
         meeting = (Path(folder) / "meeting").as_uri()
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)
-        model = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
+        wrapper = nn.parallel.DistributedDataParallel(model.network, forward_sync_buffers=False)
     objective = Objective(config.train, config.time_decay, preprocessor)
-    trainer = Trainer(model, rows, objective, Shard(rank, number))
+    trainer = Trainer(model, rows, objective, Shard(rank, number), data_parallel=wrapper)
     generator = torch.Generator().manual_seed(0)
     rates = []
     for _ in range(2 if quick else 4):
         started = time.perf_counter()
-        train_epoch(model, trainer.portions(generator), trainer.step, Shard(rank, number))
+        train_epoch(trainer.module, trainer.batches(generator), trainer.step, Shard(rank, number))
         rates.append(len(rows) / (time.perf_counter() - started))
     print(max(rates))
     if number > 1:
-        del model, trainer
+        del model, trainer, wrapper
         distributed.destroy_process_group()
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from foundation.console import log_to_console  # noqa: E402
 from ncf.data.dataset import PreparedDataset  # noqa: E402
 from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.cluster.resources import Resources  # noqa: E402
@@ -74,7 +75,7 @@ def compare(settings: list[str], lengths: dict[str, int]) -> Result:
             f"{name}_trials_per_hour": 3600 / wall,
         }
     results["ratio_of_trials_per_hour"] = (
-        results["warm_trials_per_hour"] / results["isolated_trials_per_hour"]
+        results["persistent_trials_per_hour"] / results["isolated_trials_per_hour"]
     )
     return results
 
@@ -106,6 +107,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="20 and 4 trials")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    log_to_console()
     with tempfile.TemporaryDirectory(prefix="bench-trials-") as folder:
         lengths = {"isolated": options.reference_trials, "persistent": options.trials}
         if options.quick:

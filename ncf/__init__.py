@@ -1,7 +1,7 @@
 """Neural collaborative filtering: data preparation, model, training and evaluation.
 
-Only ``ncf.data.prepare`` imports Ray; everything else runs, and is tested, with no cluster. A
-trained model in three lines::
+Only ``ncf.data.prepare`` imports Ray; everything else runs, and is tested, without a cluster. To
+use a trained model::
 
     import ncf
     model = ncf.load("artifacts/runs/NAME/checkpoint")
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def load(folder: str | Path) -> Recommender:
-    """The model in a checkpoint's folder, see ``ncf.inference.recommender.Recommender``.
+    """Load the model in a checkpoint's folder, see ``ncf.inference.recommender.Recommender``.
 
     Raises:
         CheckpointError: if a file is missing, damaged or of another version.
     """
-    # Importing torch takes seconds, and tasks that prepare ratings import this package without it.
+    # Importing torch takes seconds, and tasks that prepare ratings do not need it.
     from ncf.inference.recommender import load
 
     return load(folder)

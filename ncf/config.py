@@ -1,4 +1,4 @@
-"""Settings of preparation, model and training; each is validated when it is made."""
+"""Settings of preparation, model and training, which are validated when they are created."""
 
 from __future__ import annotations
 
@@ -13,24 +13,18 @@ from pydantic import (
 )
 
 from foundation.config import Section
-from ncf.registry import BRANCHES, LOSSES
+from ncf.registry import BASELINES, BRANCHES, LOSSES
 
-BaselineName = Literal[
-    "global-mean",
-    "damped-bias",
-    "neighbours",
-    "matrix-factorization",
-    "boosting",
-    "boosting-with-times",
-]
 NameList = Literal["directors", "cast", "keywords"]
 if TYPE_CHECKING:
-    ModelInput = str
+    BaselineName = str
     LossName = str
+    ModelInput = str
 else:
     # Names are checked, and listed in messages, as those of any other choice.
-    ModelInput = Literal[tuple(BRANCHES)]
+    BaselineName = Literal[tuple(BASELINES)]
     LossName = Literal[tuple(LOSSES)]
+    ModelInput = Literal[tuple(BRANCHES)]
 HistoryEncoderName = Literal[
     "statistics", "implicit", "explicit", "transformer", "gaussian-process"
 ]
@@ -56,7 +50,7 @@ class SplitFiles(Section):
     train: Annotated[tuple[str, ...], Field(min_length=1)]
     """Ratings to train on; the validation rows are taken from them."""
     test: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Ratings that only the final figures see."""
+    """Ratings that are only used for the final test metrics."""
 
 
 class SplitConfig(Section):
@@ -69,9 +63,9 @@ class SplitConfig(Section):
     files: SplitFiles | None = None
     """For ``kind = "files"`` alone: every rating of the data set is in one of them."""
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of all rows that only the final figures see; not used by ``files``."""
+    """Share of all rows that are only used for the final test metrics; not used by ``files``."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of all rows that early stopping and the search see; 0 turns both off."""
+    """Share of all rows for early stopping and the search; 0 turns both off."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the random split."""
 
@@ -86,7 +80,7 @@ class SplitConfig(Section):
 
     @model_serializer(mode="wrap")
     def _without_absent_files(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What has no files is written, and hashed, as if there were no such setting.
+        # Without files, dumps and fingerprints are those of versions without this setting.
         values: dict[str, Any] = dump(self)
         return {key: value for key, value in values.items() if key != "files" or value is not None}
 
@@ -108,13 +102,13 @@ class TimeDecayConfig(Section):
     apply_to: Literal["loss", "target", "none"] = "loss"
     """``loss``: the weight multiplies a row's loss and the target is the rating in stars;
     ``target``: the target is rating * weight, as in the original work; ``none``: the weight is used
-    for the weighted metrics alone."""
+    for the decayed metrics alone."""
     reference: date | Literal["newest-training-rating"] = "newest-training-rating"
     """Day from which ages count; ratings after it have age 0."""
 
 
 class FeaturesConfig(Section):
-    """Which movie features are made, and how."""
+    """Which movie features are computed, and how."""
 
     numeric: tuple[NumericName, ...] = (
         "budget",
@@ -127,23 +121,23 @@ class FeaturesConfig(Section):
         "train_ratings",
     )
     """Numeric features; one without any value in the training movies is left out.
-    ``train_ratings`` is the movie's number of training ratings (a training row is one of them, so
-    a movie that has none counts as one with a single rating), ``year`` its release year, the others
-    come from TMDb."""
+    ``train_ratings`` is the movie's number of training ratings (at least 1, because a training row
+    is itself one of them), ``year`` the release year; the others come from TMDb."""
     transform: Literal["yeo-johnson", "log1p", "none"] = "yeo-johnson"
-    """How skew is taken out before scaling to mean 0 and standard deviation 1; not of ``year``."""
+    """Transform against skewness, before scaling to mean 0 and standard deviation 1; not applied to
+    ``year``."""
     missing_indicators: bool = True
     """Add, for each numeric feature with gaps, a feature that is 1 where it was missing."""
     names: tuple[NameList, ...] = ("directors", "cast", "keywords")
-    """Lists of TMDb's people and keywords that are kept for each movie."""
+    """Lists of TMDb's people and keywords that movies have."""
     max_names: Annotated[int, Field(ge=1)] = 10
-    """Entries of a movie's list that are kept, the first ones: of the cast, the top-billed."""
+    """Maximum entries of a movie's list; the first ones are used, which are the top-billed cast."""
     min_movies_per_name: Annotated[int, Field(ge=1)] = 3
-    """Training movies that an entry must have, lest it be a movie's second name."""
+    """Minimum training movies of an entry; an entry of a single movie would only identify it."""
 
 
 class HistoryConfig(Section):
-    """What the user's other ratings add to a prediction."""
+    """How predictions are conditioned on the user's other ratings."""
 
     renamed: ClassVar = {
         "forecasts": "causal",
@@ -153,32 +147,32 @@ class HistoryConfig(Section):
     renamed_values: ClassVar = {"encoders": {"closed-form": "gaussian-process"}}
 
     encoders: tuple[HistoryEncoderName, ...] = ()
-    """What reads the other ratings; nothing does by default. ``statistics``: by how much they are
-    above expectation, on average over all, over like movies and over those near in time;
-    ``implicit``: mean vector of the movies, whatever their ratings; ``explicit``: the same weighted
-    by the ratings; ``transformer``: a transformer block that attends to them; all these are inputs
-    of the dense layers. ``gaussian-process``: the posterior mean of a Gaussian process over what
-    the rest of the network leaves unexplained, added to the prediction; it is best without the
-    inputs ``user`` and ``movie`` and with the bias of the movie alone."""
+    """History encoders; none by default. ``statistics``: mean residuals of all ratings, of similar
+    movies and of ratings near in time; ``implicit``: mean vector of the movies, without their
+    ratings; ``explicit``: the same weighted by the ratings; ``transformer``: a transformer block
+    that attends to the ratings; outputs of these are inputs of the dense layers.
+    ``gaussian-process``: the posterior mean of a Gaussian process over the residuals of the rest of
+    the network, added to the prediction; it works best without the inputs ``user`` and ``movie``
+    and with the bias of the movie alone."""
     use_times: bool = True
-    """Whether ratings that are near in time tell more about each other. Fair if the question is
-    what a user would have said that day, as on a random split; of no use for the future."""
+    """Whether encoders use the distance in time between ratings. This is appropriate to fill in
+    ratings, as on a random split, and of no use to predict future ones."""
     causal: bool = False
-    """Learn to predict each rating from the user's earlier ones alone, for splits by time. A
-    prediction still looks at all ratings that the user has in the training rows."""
+    """Learn to predict each rating from the user's earlier ones alone, for splits by time.
+    Predictions still use all training ratings of the user."""
     vector_dim: Annotated[int, Field(ge=1)] = 16
-    """Size of the movie vectors whose dot product says how alike two movies are."""
+    """Size of the movie vectors whose dot product is a similarity of movies."""
     linear_dim: Annotated[int, Field(ge=1)] = 8
-    """Size of their further part that follows from the content alone."""
+    """Size of a further part of these vectors that depends on the content alone."""
     rbf_dim: Annotated[int, Field(ge=1)] = 6
-    """Size of the space in which movies with like content are near each other."""
+    """Size of the space in which movies with similar content are near each other."""
     chunk: Annotated[int, Field(ge=2)] = 128
-    """Ratings of a user that predict each other in training."""
+    """Maximum ratings of a user that predict each other in training."""
     cold_start_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the ratings that are put into chunks of five at most, so that the network learns
-    what to say to somebody whom it hardly knows."""
+    """Share of the ratings in chunks of at most five, so that the network learns to predict for
+    users with few ratings."""
     max_ratings: Annotated[int, Field(ge=1)] = 4096
-    """Ratings of a user, the newest ones, that a prediction looks at."""
+    """Maximum ratings in a user's history, the newest ones."""
     heads: Annotated[int, Field(ge=1)] = 2
     """Attention heads of the transformer block."""
 
@@ -189,9 +183,9 @@ class HistoryConfig(Section):
         reads_ratings = set(self.encoders) - {"gaussian-process", "implicit"}
         if "gaussian-process" in self.encoders and reads_ratings:
             raise ValueError(
-                "history.encoders: gaussian-process cannot stand beside "
-                f"{', '.join(sorted(reads_ratings))}, which tell of the rating to be predicted "
-                "through what they say of the user's other ratings"
+                "history.encoders: gaussian-process cannot be combined with "
+                f"{', '.join(sorted(reads_ratings))}: their outputs for the user's other ratings "
+                "contain the rating to be predicted"
             )
         if self.vector_dim % self.heads:
             raise ValueError(
@@ -202,7 +196,7 @@ class HistoryConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network: embedded inputs, concatenated, through dense layers to one rating."""
+    """The network: branches, their fusion, and dense layers to one rating."""
 
     inputs: Annotated[tuple[ModelInput, ...], Field(min_length=1)] = (
         "user",
@@ -211,28 +205,28 @@ class ModelConfig(Section):
         "decade",
         "numeric",
     )
-    """Inputs that are embedded and put together, in this order. ``directors``, ``cast`` and
-    ``keywords`` are averages over those of the movie; ``time`` is when the rating is given."""
+    """The branches, in this order. ``directors``, ``cast`` and ``keywords`` are averages over those
+    of the movie; ``time`` is the time of the rating."""
     embedding_dim: Annotated[int, Field(ge=1)] = 16
-    """Size of every input's embedding."""
+    """Size of every branch's vector."""
     embedding_std: Annotated[float, Field(gt=0)] = 0.1
     """Standard deviation of the embeddings' initial values; the original used 1."""
     fusion: Literal["concat", "attention", "transformer"] = "concat"
-    """How the inputs are put together: side by side as they are, each weighted by a learned
-    attention, or after they have attended to each other in a transformer block."""
+    """How branches are combined: concatenated as they are, each weighted by a learned attention, or
+    after they have attended to each other in a transformer block."""
     hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (64, 32)
     """Sizes of the dense layers, each followed by normalisation, ReLU and dropout."""
     normalization: Literal["none", "batch", "layer"] = "none"
-    """What normalises the dense layers' outputs."""
+    """Normalisation of the dense layers' outputs."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of activations dropped after each dense layer while training."""
     biases: tuple[Literal["user", "movie"], ...] = ()
     """Entities with a bias of their own, added to the prediction."""
     gmf_dim: Annotated[int, Field(ge=0)] = 0
-    """Size of the matrix factorisation beside the dense layers, added to the prediction; 0 leaves
-    it out."""
+    """Size of the vectors of generalised matrix factorisation, which is added to the prediction; 0
+    leaves it out."""
     history: HistoryConfig = HistoryConfig()
-    """What the user's other ratings add."""
+    """How predictions are conditioned on the user's other ratings."""
     head: Literal["regression", "ordinal"] = "regression"
     """``ordinal`` predicts a probability for each level of stars; the prediction is their mean."""
 
@@ -248,63 +242,65 @@ class TrainConfig(Section):
 
     loss: LossName = "mse"
     """Mean squared error, mean absolute error, SmoothL1 (Huber with a threshold of one star), or
-    for the ordinal head the negative logarithm of the rating's probability."""
+    for the ordinal head the negative log-likelihood."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.005
-    """Adam's step size at the start."""
+    """Learning rate at the start."""
     schedule: Literal["constant", "cosine", "one-cycle", "plateau"] = "cosine"
-    """``cosine`` lets the learning rate fall to zero over ``epochs``, ``one-cycle`` rise first for
-    three tenths of them, ``plateau`` halves it after an epoch whose error is no better."""
+    """``cosine`` lowers the learning rate to zero over ``epochs``, ``one-cycle`` raises it during
+    the first 30 % of them and then lowers it, ``plateau`` halves it after an epoch without a better
+    validation metric."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay (AdamW) on every parameter."""
     embedding_l2: Annotated[float, Field(ge=0)] = 20.0
-    """Ridge on user and movie embeddings: this times their squared norm, divided by the number of
-    training rows, is added to the loss. It shrinks rarely seen users and movies most."""
+    """L2 penalty of user and movie embeddings: this times their squared norm, divided by the number
+    of training rows, is added to the loss. It shrinks users and movies with few ratings most."""
     bias_l2: Annotated[float, Field(ge=0)] = 2.0
     """The same for the biases of users and movies."""
     history_l2: Annotated[float, Field(ge=0)] = 1000.0
-    """The same for the movies' vectors in the history."""
+    """The same for the movie vectors of history encoders."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Rows in one optimiser step, summed over all workers."""
     epochs: Annotated[int, Field(ge=1)] = 10
-    """Most passes over the training rows."""
+    """Maximum passes over the training rows."""
     stop_after: Annotated[int, Field(ge=0)] = 0
-    """Stop after this epoch, although the schedule is made for ``epochs``; 0 goes to the end."""
+    """Stop after this epoch, with a schedule for ``epochs``; 0 does not."""
     patience: Annotated[int, Field(ge=0)] = 3
-    """Stop after this many epochs without a better validation RMSE in stars; 0 never does."""
+    """Stop after this many epochs without a better value of ``tune.metric`` on the validation rows,
+    by default RMSE in stars; 0 never does."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights are the result: those with the lowest validation RMSE, or the last.
-    Where a schedule brings the learning rate to zero, differences between its last epochs are
-    mostly chance, and choosing among them is no gain."""
+    """Which epoch's weights are the result: the best by ``tune.metric`` on the validation rows, by
+    default RMSE in stars, or the last. If the schedule ends at zero, differences between the last
+    epochs are mostly chance, and choosing among them is no gain."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of initial weights, shuffling and dropout."""
     rows: Literal["auto", "resident", "streaming"] = "auto"
-    """Where each worker has the rows: all of them in memory, or two windows of 2 million that are
-    read from disk as training goes on. ``auto`` streams a split if it does not fit;
-    results then differ as those of another seed do. A model with ``history`` needs all training
-    rows in memory."""
+    """Whether each worker holds all rows in memory, or streams them from disk in windows of 2
+    million rows, of which two are in memory. ``auto`` streams a split that does not fit; results
+    then differ as those of another seed do. A model with ``history`` needs all training rows in
+    memory."""
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """For ``rows = "auto"``: the share of the free memory that rows may take, on the machine and on
-    the GPU. It is divided among the workers of a machine, and is that of the worker that has the
-    least."""
+    the GPU. It is divided among the workers of a machine; the worker with the least memory
+    decides."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether several steps are compiled into one function, which at small batches is about three
-    times as fast. Compiling takes 15 to 20 seconds, or 3 if the same was done before (it is kept in
+    times as fast. Compiling takes 15 to 20 seconds, or 3 from the cache (in
     ``TORCHINDUCTOR_CACHE_DIR``, or else below ``XDG_CACHE_HOME`` or ``~/.cache``), so ``auto``
-    compiles runs of 50,000 steps or more: rows * epochs / batch_size, which says the same of all
-    trials that share them. Results are the same up to the order of additions. Needs a C++ compiler
-    and one worker on a CPU; a model with ``history`` or batch normalisation is not compiled. Where
-    it cannot be, training goes on without, and says so if this is ``on``."""
+    compiles runs of 50,000 steps or more: rows * epochs / batch_size. Results are the same up to
+    the order of additions. Needs a C++ compiler and one worker on a CPU; a model with ``history``
+    or batch normalisation is not compiled. If steps cannot be compiled, training runs without, with
+    a warning if this is ``on``."""
 
 
 class ExperimentConfig(Section):
-    """What one trained model depends on, apart from the data."""
+    """All settings that a trained model depends on, apart from the data."""
 
     model: ModelConfig = ModelConfig()
     """The network."""
     train: TrainConfig = TrainConfig()
     """How it is trained."""
     time_decay: TimeDecayConfig = TimeDecayConfig()
-    """What the weights of the rows are, and what they weigh."""
+    """The time-decay weights of rows, and what they apply to."""
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Self:
@@ -313,7 +309,7 @@ class ExperimentConfig(Section):
             raise ValueError(f'train.loss = "{self.train.loss}" needs model.head = "ordinal"')
         if self.train.rows == "streaming" and self.model.history.encoders:
             raise ValueError(
-                'train.rows = "streaming" reads rows a part at a time, and model.history.encoders '
+                'train.rows = "streaming" reads rows in parts, and model.history.encoders '
                 f"= {', '.join(self.model.history.encoders)} needs all of a user's at once: set "
                 'train.rows to "auto" or "resident", or leave the encoders out'
             )

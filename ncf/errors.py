@@ -1,13 +1,13 @@
-"""Everything that ``ncf`` raises on purpose.
+"""The exceptions that ``ncf`` raises on purpose.
 
 ::
 
     NcfError                 the root: catch this one
     ├── DataError            the raw or prepared data cannot be used
-    ├── DivergedError        training reached a loss that is no number
+    ├── DivergedError        the training loss became infinite or NaN
     ├── CheckpointError      a checkpoint is absent, damaged or of another version
-    ├── UnknownIdError       a user or movie that the model does not know was asked for
-    └── UnsupportedError     something was asked for that this kind of model cannot tell
+    ├── UnknownIdError       an id is not in the model's catalogue
+    └── UnsupportedError     this kind of model does not support the operation
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from foundation.errors import MovieRatingsError
 
 
 class NcfError(MovieRatingsError):
-    """Root of every error that ``ncf`` raises on purpose."""
+    """Root of all exceptions that ``ncf`` raises on purpose."""
 
 
 class DataError(NcfError):
@@ -24,7 +24,7 @@ class DataError(NcfError):
 
 
 class DivergedError(NcfError):
-    """Training reached a loss that is no number."""
+    """The training loss became infinite or NaN."""
 
 
 class CheckpointError(NcfError):
@@ -32,8 +32,8 @@ class CheckpointError(NcfError):
 
 
 class UnknownIdError(NcfError):
-    """A user or movie that the model does not know was asked for."""
+    """An id is not in the model's catalogue."""
 
 
 class UnsupportedError(NcfError):
-    """Something was asked for that this kind of model cannot tell."""
+    """This kind of model does not support the operation."""

@@ -48,13 +48,13 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage
 from ray_jobs.stages import Stages
 from ray_jobs.training.progress import epoch_progress
-from ray_jobs.training.worker import (
+from ray_jobs.training.tasks import (
     PREDICTIONS,
     TaskResult,
     TrainingTask,
     predictions_file,
-    train_tasks,
 )
+from ray_jobs.training.torch_trainers import train_tasks
 from ray_jobs.tune import BestTrial, search
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ class CompareInputs:
     losses: tuple[LossSettings, ...]
     compare: CompareConfig
     num_workers: int
+    metric: str = "rmse"
+    """Name of the metric that chooses the best epoch."""
 
     @property
     def refit(self) -> bool:
@@ -118,6 +120,7 @@ def compare(
         losses=losses,
         compare=config.compare,
         num_workers=config.scaling.num_workers,
+        metric=config.tune.metric,
     )
     work = partial(_compare, paths=paths, resources=partial(claim_resources, config))
     workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
@@ -174,7 +177,8 @@ def _train(
             inputs.selection,
             with_parameters(settings.experiment, {"train.seed": seed}),
             score_test=not inputs.refit,
-            keep_predictions=not inputs.refit,
+            save_predictions=not inputs.refit,
+            metric=inputs.metric,
         )
         for settings in inputs.losses
         for seed in inputs.compare.seeds
@@ -189,7 +193,7 @@ def _train(
             prepared=inputs.final,
             experiment=with_parameters(task.experiment, {"train.stop_after": result.best_epoch}),
             score_test=True,
-            keep_predictions=True,
+            save_predictions=True,
         )
         for task, result in zip(tasks, results, strict=True)
     ]

@@ -155,9 +155,9 @@ class TuneConfig(Section):
     ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a
     warning."""
     metric: Literal["rmse", "mae", "r2"] = "rmse"
-    """The metric on the validation rows that decides which trial is best, which ones the scheduler
-    stops, and what the sampler learns from: of each trial at the epoch with the lowest validation
-    RMSE so far, whose weights are kept. Early stopping within a trial goes by RMSE in any case."""
+    """The metric on the validation rows that chooses the best epoch of every model and stops it
+    early, and by which trials are compared: by the best trial's configuration, by the scheduler and
+    by the sampler."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
     """Trials at once; 0 runs as many as the cluster has room for. With one at a time a search is
     reproducible, with more its suggestions depend on which trials end first."""

@@ -202,7 +202,7 @@ def _movies(best: Recommendations, title: str, what: str) -> Table:
 
 def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int) -> Iterator[Table]:
     """For each movie the parts of its prediction, with the ratings that moved it most."""
-    if recommender.checkpoint.model.gaussian_process is None:
+    if not recommender.checkpoint.model.has_attributions:
         logger.info(
             "note: what the user's ratings add can be told rating by rating only for a model with "
             "the Gaussian process (model.history.encoders); for this one, the parts of the network "

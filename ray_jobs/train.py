@@ -39,7 +39,8 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of
 from ray_jobs.stages import Stages
 from ray_jobs.training.progress import epoch_progress
-from ray_jobs.training.worker import TaskResult, TrainingTask, train_tasks
+from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.torch_trainers import train_tasks
 from ray_jobs.tune import BestTrial
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class TrainInputs:
     tuned_parameters: dict[str, Any]
     """The settings of ``experiment`` that the search chose."""
     num_workers: int
+    metric: str = "rmse"
+    """Name of the metric that chooses the best epoch."""
     checkpoint_version: int = checkpoint.FORMAT_VERSION
     length_of_rankings: int = RANKED
     relevant_stars: float = RELEVANT_STARS
@@ -101,6 +104,7 @@ def train(
         experiment=best_trial.experiment,
         tuned_parameters=best_trial.parameters,
         num_workers=config.scaling.num_workers,
+        metric=config.tune.metric,
     )
     resources = partial(claim_resources, config)
     work = partial(_train, paths=paths, resources=resources, afresh=workspace.force)
@@ -125,13 +129,22 @@ def _train(
     key = key_of(inputs)
     runs = _TrainingRuns(paths, resources(), key[:16], afresh=afresh)
     selection = final = runs.train(
-        TrainingTask("train", inputs.selection, inputs.experiment, not inputs.refit, True)
+        TrainingTask(
+            "train",
+            inputs.selection,
+            inputs.experiment,
+            score_test=not inputs.refit,
+            save_models=True,
+            metric=inputs.metric,
+        )
     )
     runs.keep("train/best", paths.best_checkpoint)
     runs.keep("train/last", paths.last_checkpoint)
     if inputs.refit:
         experiment = with_parameters(inputs.experiment, {"train.stop_after": selection.best_epoch})
-        final = runs.train(TrainingTask("refit", inputs.final, experiment, True, True))
+        final = runs.train(
+            TrainingTask("refit", inputs.final, experiment, score_test=True, save_models=True)
+        )
         runs.keep("refit/last", paths.checkpoint)
     else:
         runs.keep("train/best", paths.checkpoint)

@@ -363,20 +363,20 @@ rows = Batch(
 
 
 def trained(model, train, metric="rmse", validation=rows):
-    # The network, what is loaded after saving it, and the run.
+    # The network, the recommender that is loaded after saving it, and the result.
     experiment = ExperimentConfig(
         model=ModelConfig(embedding_dim=3, hidden_dims=(4,), dropout=0.0, **model),
         train=TrainConfig(batch_size=6, epochs=30, learning_rate=0.05, **train),
         time_decay=TimeDecayConfig(apply_to="none"),
     )
-    network = build(experiment, fitted, rows)
+    built = build(experiment, fitted, rows)
     objective = Objective(experiment.train, experiment.time_decay, fitted)
-    result = fit(network, rows, validation, objective, metric=METRICS[metric])
+    result = fit(built, rows, validation, objective, metric=METRICS[metric])
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss
     checkpoint.save(pathlib.Path("model"), result.last, experiment, fitted, {})
     recommender = load("model")
     with torch.no_grad():
-        outputs = network.eval().expected_rating(network(rows.users, rows.movies))
+        outputs = built.eval().expected_ratings(rows.users, rows.movies)
     np.testing.assert_allclose(
         recommender.predict(7, np.array([1, 2, 3])[rows.movies]),
         objective.stars(outputs, rows).numpy(),
@@ -387,7 +387,7 @@ def trained(model, train, metric="rmse", validation=rows):
     assert len(best.movies) == 4
     np.testing.assert_allclose(best.scores, recommender.predict(7, best.movies), atol=1e-5)
     assert (np.diff(best.scores) <= 0).all()
-    return network, recommender, result
+    return built.network, recommender, result
 """
 
 BRANCH = """
@@ -460,6 +460,45 @@ assert sorted(recommender.similar(1, 3).movies) == [2, 3, 4]
 """
 
 
+BASELINE = """
+from ncf.baselines import ALL, baseline_specs, fit_baselines
+from ncf.baselines.median import MedianSettings, fit as fit_median
+from ray_jobs.config import CompareConfig
+assert ALL[:3] == ("global-mean", "damped-bias", "movie-median")
+assert "movie-median" in CompareConfig().baselines
+assert CompareConfig(baselines=["movie-median"]).baselines == ("movie-median",)
+# Above two million ratings it is left out, as it does not fit any size.
+notes = []
+assert len(baseline_specs(2_000_001, ["movie-median"], notes.append)) == 1
+assert "movie-median" in notes[0]
+
+
+def batch(movies, ratings):
+    count = len(movies)
+    return Batch(
+        torch.ones(count, dtype=torch.int32), torch.tensor(movies, dtype=torch.int32),
+        torch.tensor(ratings), torch.ones(count), torch.arange(count),
+    )
+
+
+train = batch([0, 1, 1, 1, 2, 2], [5.0, 1.0, 2.0, 4.0, 3.0, 4.0])
+# Medians 5, 2 and 3.5; of all 1, 2, 3, 4, 4, 5 it is 3.5, which the movie without ratings has.
+medians = fit_median(train, fitted, MedianSettings(1)).medians
+np.testing.assert_array_equal(medians, [5.0, 2.0, 3.5, 3.5])
+np.testing.assert_array_equal(fit_median(train, fitted, MedianSettings(2)).medians[0], 3.5)
+# The first movie has a rating of 3.5 in the validation rows: two ratings are needed.
+validation = batch([0, 1], [3.5, 2.0])
+mean, found = fit_baselines(train, validation, fitted, ["movie-median"])
+assert (mean.baseline.name, found.baseline.name) == ("global mean", "movie median")
+assert found.settings == MedianSettings(2) and not found.is_seeded
+np.testing.assert_array_equal(found.baseline.predict(validation), [3.5, 2.0])
+assert found.baseline.score(validation, fitted).stars.rmse == 0
+(again,) = found.refit(batch([0, 0], [1.0, 2.0]), fitted)
+np.testing.assert_array_equal(again.predict(validation), [1.5, 1.5])
+assert "2 ratings or more" in again.detail
+"""
+
+
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the packages with every change that the how-tos describe."""
@@ -491,6 +530,10 @@ def test_the_branch_and_the_feature_of_the_how_tos_work(changed: Path, tmp_path:
 
 def test_the_loss_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
     run_with_changes(LOSS, changed, tmp_path)
+
+
+def test_the_baseline_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(BASELINE, changed, tmp_path)
 
 
 def test_the_metric_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:

@@ -2,42 +2,40 @@
 
 ::
 
-    base          the interface: tune, fit, predict, score, refit
-    bias          global mean; damped user and movie biases
-    neighbours    item-based nearest neighbours
+    base                  the interface: tune, fit, predict, score, refit
+    bias                  global mean; damped user and movie biases
+    neighbours            item-based nearest neighbours
     matrix_factorization  biased matrix factorisation
-    boosting      LightGBM, on the features of
-      statistics    users, movies and pairs
-      sessions      ratings near in time
-      tables        out-of-fold features, computed without the row's own rating
-    search        search for settings
+    boosting              LightGBM, on the features of
+      statistics          users, movies and pairs
+      sessions            ratings near in time
+      tables              out-of-fold features, computed without the row's own rating
+    search                search for settings
 
-Settings are chosen on the validation rows; no function here receives test rows before ``score``.
+A baseline is a ``BaselineSpec`` and a line in ``ncf.registry.BASELINES``. Settings are chosen on
+the validation rows; no function here receives test rows before ``score``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from importlib.util import find_spec
 from typing import Any, Final
 
 from ncf.baselines.base import DEFAULT_TRIALS, Baseline, BaselineSpec, FittedBaseline, fit_baseline
 from ncf.baselines.bias import (
-    DAMPED_BIAS,
     DAMPINGS,
     DEFAULT_DAMPING,
-    GLOBAL_MEAN,
     Biases,
     damped_bias,
     global_mean,
     tuned_damped_bias,
 )
-from ncf.baselines.boosting import BOOSTING, installed
-from ncf.baselines.matrix_factorization import MATRIX_FACTORIZATION
-from ncf.baselines.neighbours import NEAREST_NEIGHBOURS
 from ncf.config import BaselineName
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
+from ncf.registry import BASELINES, implementation
 
 __all__ = [
     "ALL",
@@ -57,44 +55,57 @@ __all__ = [
 ]
 
 LARGEST: Final = 2_000_000
-"""Training rows above which only the biases are fitted: the others would take hours or exceed
-memory."""
+"""Training rows above which only baselines that fit any size are fitted: the others would take
+hours or exceed memory."""
 
-_SPECS: Final[dict[BaselineName, BaselineSpec[Any]]] = {
-    "global-mean": GLOBAL_MEAN,
-    "damped-bias": DAMPED_BIAS,
-    "neighbours": NEAREST_NEIGHBOURS,
-    "matrix-factorization": MATRIX_FACTORIZATION,
-    **BOOSTING,
-}
-
-ALL: Final = tuple(_SPECS)
+ALL: Final = tuple(BASELINES)
 """The names of all baselines, the simplest first."""
-
-_SMALL: Final[tuple[BaselineName, ...]] = ("global-mean", "damped-bias")
-"""Baselines that take any number of rows."""
 
 Note = Callable[[str], None]
 """Receives a sentence for the user."""
 
-_warn: Final = logging.getLogger(__name__).warning
+logger: Final = logging.getLogger(__name__)
 
 
 def baseline_specs(
-    num_rows: int, names: Collection[BaselineName] = ALL, note: Note = _warn
+    num_rows: int, names: Collection[BaselineName] = ALL, note: Note = logger.warning
 ) -> tuple[BaselineSpec[Any], ...]:
     """The global mean and the named baselines for ``num_rows`` training rows, ordered as ``ALL``.
 
-    ``note`` is called with each baseline that is left out and the reason.
+    ``note`` is called with the baselines that are omitted and the reason.
     """
     wanted = [name for name in ALL if name in names or name == "global-mean"]
-    if num_rows > LARGEST and not set(wanted) <= set(_SMALL):
-        note(f"Above {LARGEST:,} training ratings only the bias baselines are fitted.")
-        wanted = [name for name in wanted if name in _SMALL]
-    if not installed() and set(wanted) & set(BOOSTING):
-        note("LightGBM is not installed, so its baselines are left out: pip install lightgbm")
-        wanted = [name for name in wanted if name not in BOOSTING]
-    return tuple(_SPECS[name] for name in wanted)
+    if num_rows > LARGEST:
+        wanted = _without(
+            [name for name in wanted if not BASELINES[name].fits_any_size],
+            wanted,
+            f"they take too long above {LARGEST:,} training ratings",
+            note,
+        )
+    packages = {BASELINES[name].package for name in wanted} - {None}
+    for package in sorted(str(each) for each in packages):
+        if not is_installed(package):
+            wanted = _without(
+                [name for name in wanted if BASELINES[name].package == package],
+                wanted,
+                f"{package} is not installed: pip install {package}",
+                note,
+            )
+    return tuple(implementation(BASELINES[name].implementation) for name in wanted)
+
+
+def _without(
+    omitted: list[BaselineName], names: list[BaselineName], reason: str, note: Note
+) -> list[BaselineName]:
+    """``names`` without those ``omitted``, which are noted with the reason."""
+    if omitted:
+        note(f"These baselines are left out: {', '.join(omitted)}; {reason}.")
+    return [name for name in names if name not in omitted]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return find_spec(package) is not None
 
 
 def fit_baselines(
@@ -102,7 +113,7 @@ def fit_baselines(
     validation: Batch | None,
     preprocessor: Preprocessor,
     names: Collection[BaselineName] = ALL,
-    note: Note = _warn,
+    note: Note = logger.warning,
     num_trials: int = DEFAULT_TRIALS,
 ) -> Iterator[FittedBaseline[Any]]:
     """The named baselines, tuned on the validation rows and fitted on the training rows."""

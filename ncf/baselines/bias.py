@@ -86,7 +86,7 @@ def damped_bias(
             movies, residual - user_bias[users], len(movie_bias), movie_damping
         )
         user_bias = shrunk_mean(users, residual - movie_bias[movies], len(user_bias), user_damping)
-        user_bias[UNKNOWN] = 0.0  # index 0 stands for many unknown users
+        user_bias[UNKNOWN] = 0.0  # index 0 means all unknown users
     detail = f"damping {user_damping:.3g} for users, {movie_damping:.3g} for movies"
     return Biases("damped bias", detail, user_bias, movie_bias, mean)
 
@@ -123,7 +123,7 @@ def shrunk_mean(groups: Integers, values: Floats, size: int, damping: float) -> 
 
 GLOBAL_MEAN: Final = BaselineSpec[None](
     "global mean",
-    lambda _train, _validation, _fitted, _trials: None,
+    lambda _train, _validation, _preprocessor, _trials: None,
     lambda rows, preprocessor, _: global_mean(rows, preprocessor),
 )
 

@@ -1,6 +1,6 @@
-"""LightGBM on features of ratings: the strongest baseline. Needs the extra ``baselines``.
+"""LightGBM on features of ratings, the strongest baseline; needs the extra ``baselines``.
 
-One variant uses users, movies and their ratings; the other also uses the times of ratings.
+One variant uses users, movies and their ratings, the other also the times of ratings.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +19,6 @@ from ncf.baselines.search import best_settings
 from ncf.baselines.sessions import sessions
 from ncf.baselines.statistics import History, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
-from ncf.config import BaselineName
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import UNKNOWN, Floats, Preprocessor
 
@@ -31,7 +29,7 @@ SPACE: Final[Mapping[str, BaseDistribution]] = {
     "row_share": FloatDistribution(0.5, 1.0),
     "l2": FloatDistribution(0.1, 100.0, log=True),
 }
-"""Search space. It has no learning rate: lower ones are more accurate and slower."""
+"""Search space; without the learning rate, as lower ones are always more accurate and slower."""
 
 _TRIAL_RATE: Final = 0.1
 """Learning rate of the search, which takes a third of the final one's time."""
@@ -39,7 +37,7 @@ _TRIAL_RATE: Final = 0.1
 _HIDDEN_USER_SHARE: Final = 0.1
 """Share of training rows with a hidden user, if validation rows have unknown users."""
 
-_MOST_ROUNDS: Final = 3000
+_MAX_ROUNDS: Final = 3000
 _PATIENCE: Final = 50
 """Rounds without a lower validation error after which training stops."""
 
@@ -75,7 +73,7 @@ class BoostingSettings:
 
 @dataclass(frozen=True)
 class BoostedTrees(Baseline):
-    """LightGBM's prediction from features of the known ratings."""
+    """LightGBM's prediction from features of the rating history."""
 
     settings: BoostingSettings
     history: History
@@ -86,12 +84,7 @@ class BoostedTrees(Baseline):
     def predict(self, rows: Batch) -> torch.Tensor:
         """``[B]`` stars, not clipped."""
         table = features(self.history, rows, self.settings.with_times)
-        return torch.from_numpy(_predicted(self.booster, table))
-
-
-def installed() -> bool:
-    """Whether LightGBM is installed."""
-    return find_spec("lightgbm") is not None
+        return torch.from_numpy(_predict(self.booster, table))
 
 
 def features(history: History, rows: Batch, with_times: bool) -> FeatureTable:
@@ -105,7 +98,7 @@ def boosted_trees(
 ) -> BoostedTrees:
     """Grow trees on out-of-fold features of ``rows``."""
     table = training_features(rows, preprocessor, settings)
-    booster = _grown(table, rows, settings)
+    booster = _train(table, rows, settings)
     detail = (
         f"{settings.rounds} trees of {settings.leaves} leaves with {settings.rows_per_leaf} rows "
         f"or more, each on {settings.column_share:.0%} of {len(table.names)} features and "
@@ -143,7 +136,7 @@ def best_boosting(
 ) -> BoostingSettings:
     """The settings with the lowest error on the validation rows, with the best number of trees.
 
-    The number of trees comes from one more fit, with the final learning rate.
+    The number of trees is that of one more fit with the final learning rate.
     """
     default = BoostingSettings(with_times)
     if validation is None:
@@ -154,8 +147,8 @@ def best_boosting(
     unseen = features(History(train, preprocessor), validation, with_times)
 
     def stopped_early(settings: BoostingSettings) -> tuple[float, BoostingSettings]:
-        booster = _grown(table, train, replace(settings, rounds=_MOST_ROUNDS), unseen, validation)
-        error = squared_error(_predicted(booster, unseen), validation, preprocessor)
+        booster = _train(table, train, replace(settings, rounds=_MAX_ROUNDS), unseen, validation)
+        error = squared_error(_predict(booster, unseen), validation, preprocessor)
         return error, replace(settings, rounds=booster.best_iteration)
 
     quick = replace(default, learning_rate=_TRIAL_RATE)
@@ -163,20 +156,20 @@ def best_boosting(
     return stopped_early(replace(best, learning_rate=default.learning_rate))[1]
 
 
-def _grown(
+def _train(
     table: FeatureTable,
     rows: Batch,
     settings: BoostingSettings,
     unseen: FeatureTable | None = None,
     validation: Batch | None = None,
 ) -> Any:
-    """A booster; with validation rows, training stops when their error no longer falls."""
+    """Train a booster; with validation rows, stop when their error no longer falls."""
     import lightgbm
 
     data = lightgbm.Dataset(table.values, ratings_of(rows))
-    watched, callbacks = [], []
+    valid_sets, callbacks = [], []
     if unseen is not None and validation is not None:
-        watched = [data.create_valid(unseen.values, ratings_of(validation))]
+        valid_sets = [data.create_valid(unseen.values, ratings_of(validation))]
         callbacks = [lightgbm.early_stopping(_PATIENCE, verbose=False)]
     parameters = {
         "objective": "regression",
@@ -195,11 +188,11 @@ def _grown(
         "verbosity": -1,
     }
     return lightgbm.train(
-        parameters, data, settings.rounds, valid_sets=watched, callbacks=callbacks
+        parameters, data, settings.rounds, valid_sets=valid_sets, callbacks=callbacks
     )
 
 
-def _predicted(booster: Any, table: FeatureTable) -> Floats:
+def _predict(booster: Any, table: FeatureTable) -> Floats:
     if not len(table.values):  # LightGBM refuses empty tables
         return np.zeros(0)
     stars = booster.predict(table.values, num_threads=torch.get_num_threads())
@@ -215,8 +208,5 @@ def _spec(with_times: bool) -> BaselineSpec[BoostingSettings]:
     return BaselineSpec(_name(with_times), tune, boosted_trees)
 
 
-BOOSTING: Final[dict[BaselineName, BaselineSpec[BoostingSettings]]] = {
-    "boosting": _spec(with_times=False),
-    "boosting-with-times": _spec(with_times=True),
-}
-"""Without and with the times of ratings."""
+BOOSTING: Final = _spec(with_times=False)
+BOOSTING_WITH_TIMES: Final = _spec(with_times=True)

@@ -71,8 +71,8 @@ class MatrixFactorization(Baseline):
     def predict(self, rows: Batch) -> torch.Tensor:
         """``[B]`` stars, not clipped."""
         users, movies = users_of(rows), movies_of(rows)
-        taste = np.einsum("bk,bk->b", self.user_factors[users], self.movie_factors[movies])
-        return torch.from_numpy(self.biases.stars(users, movies) + taste)
+        products = np.einsum("bk,bk->b", self.user_factors[users], self.movie_factors[movies])
+        return torch.from_numpy(self.biases.stars(users, movies) + products)
 
 
 def matrix_factorization(
@@ -80,9 +80,9 @@ def matrix_factorization(
 ) -> MatrixFactorization:
     """Fit the biases, then factors of their residuals."""
     biases = damped_bias(rows, preprocessor, settings.damping, settings.damping)
-    known = users_of(rows) != UNKNOWN
-    users, movies = users_of(rows)[known], movies_of(rows)[known]
-    residuals = biases.residuals(rows)[known]
+    has_user = users_of(rows) != UNKNOWN
+    users, movies = users_of(rows)[has_user], movies_of(rows)[has_user]
+    residuals = biases.residuals(rows)[has_user]
     random = np.random.default_rng(settings.seed)
     q = random.normal(0.0, 0.1, (len(preprocessor.movies), settings.factors))
     p = random.normal(0.0, 0.1, (preprocessor.num_users + 1, settings.factors))
@@ -163,10 +163,10 @@ def ridge_each(
         penalty = (fixed + per_row * inside.sum(axis=1))[:, None, None]
         xt = x.transpose(0, 2, 1)
         if x.shape[1] < width:  # the same solution from the smaller of the two systems
-            found = xt @ np.linalg.solve(x @ xt + penalty * np.eye(x.shape[1]), y)
+            result = xt @ np.linalg.solve(x @ xt + penalty * np.eye(x.shape[1]), y)
         else:
-            found = np.linalg.solve(xt @ x + penalty * np.eye(width), xt @ y)
-        solution[block] = found[:, :, 0]
+            result = np.linalg.solve(xt @ x + penalty * np.eye(width), xt @ y)
+        solution[block] = result[:, :, 0]
     return solution
 
 

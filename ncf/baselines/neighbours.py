@@ -155,10 +155,10 @@ def nearest_neighbours(
     """Fit the biases; similarities are computed for the movies of each prediction."""
     biases = damped_bias(rows, preprocessor, settings.user_damping, settings.movie_damping)
     users, movies = users_of(rows), movies_of(rows)
-    known = users != UNKNOWN
+    has_user = users != UNKNOWN
     shape = (preprocessor.num_users + 1, len(preprocessor.movies))
     deviations = sparse.csr_array(
-        (biases.residuals(rows)[known], (users[known], movies[known])), shape=shape
+        (biases.residuals(rows)[has_user], (users[has_user], movies[has_user])), shape=shape
     )
     detail = (
         f"pearson_baseline, {settings.neighbours} neighbours, shrinkage {settings.shrinkage:g}, "

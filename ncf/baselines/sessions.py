@@ -2,9 +2,9 @@
 
 Users rate many movies in one session, and the level of ratings varies between sessions: the
 residuals of neighbouring ratings are more informative than the user's mean. Later ratings are used
-too, so these features fill in ratings and are not available to forecasts.
+too, so these features can fill in ratings, but not predict future ones.
 
-Every function takes the known ratings and the rows to describe, whose ratings it does not use; see
+Every function takes a history and the rows to describe, whose ratings it does not use; see
 ``ncf.baselines.tables``.
 """
 
@@ -50,7 +50,7 @@ _CELLS: Final = 1_000_000
 
 @dataclass(frozen=True)
 class UserRatings:
-    """All known ratings of one user in order of time."""
+    """The history of one user in order of time."""
 
     times: Floats
     """``[H]`` seconds, ascending."""
@@ -61,31 +61,35 @@ class UserRatings:
 
 
 def sessions(history: History, rows: Batch) -> FeatureTable:
-    """Features of the rows from their users' known ratings near in time."""
+    """Features of the rows from their users' ratings near in time."""
     users, movies = users_of(rows), movies_of(rows)
     times = rows.times.numpy().astype(np.float64)
     directions = _directions(history.preprocessor)
-    known = history.rows.times.numpy().astype(np.float64)
-    in_time = np.lexsort((known, history.users))
+    history_times = history.rows.times.numpy().astype(np.float64)
+    in_time = np.lexsort((history_times, history.users))
     starts = np.searchsorted(history.users[in_time], np.arange(history.preprocessor.num_users + 2))
     by_user = Groups.of(users, history.preprocessor.num_users + 1)
-    nothing = in_time[:0]
-    blank = UserRatings(known[nothing], history.residuals[nothing], directions[nothing])
-    names = of_one_user(blank, times[:0], directions[:0]).names
+    no_rows = in_time[:0]
+    no_ratings = UserRatings(
+        history_times[no_rows], history.residuals[no_rows], directions[no_rows]
+    )
+    names = user_features(no_ratings, times[:0], directions[:0]).names
     values = np.empty((len(rows), len(names)), dtype=np.float32)
     for user in range(history.preprocessor.num_users + 1):
-        mine = nothing if user == UNKNOWN else in_time[starts[user] : starts[user + 1]]
+        of_user = no_rows if user == UNKNOWN else in_time[starts[user] : starts[user + 1]]
         ratings = UserRatings(
-            known[mine], history.residuals[mine], directions[history.movies[mine]]
+            history_times[of_user],
+            history.residuals[of_user],
+            directions[history.movies[of_user]],
         )
         for part in _parts(
-            by_user.order[by_user.starts[user] : by_user.starts[user + 1]], len(mine)
+            by_user.order[by_user.starts[user] : by_user.starts[user + 1]], len(of_user)
         ):
-            values[part] = of_one_user(ratings, times[part], directions[movies[part]]).values
+            values[part] = user_features(ratings, times[part], directions[movies[part]]).values
     return FeatureTable(names, values).beside(_calendar(history.preprocessor, movies, times))
 
 
-def of_one_user(ratings: UserRatings, times: Floats, content: Floats) -> FeatureTable:
+def user_features(ratings: UserRatings, times: Floats, content: Floats) -> FeatureTable:
     """Features of one user's rows at ``times: [R]`` for movies of ``content: [R, C]``."""
     apart = np.abs(times[:, None] - ratings.times)  # [R, H]
     similarity = np.maximum(content @ ratings.content.T, 0.0)  # [R, H]

@@ -1,7 +1,7 @@
 """Features of the user, the movie and the pair, from ratings without their times.
 
-Every function takes ``history``, the known ratings, and ``rows``, whose ratings it does not use;
-see ``ncf.baselines.tables``.
+Every function takes ``history``, the ratings to compute features from, and ``rows``, whose ratings
+it does not use; see ``ncf.baselines.tables``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FROM_TRAINING: Final = "train_ratings"
 
 @dataclass(frozen=True)
 class History:
-    """Known ratings, with statistics that are computed once."""
+    """Ratings to compute features from, with statistics that are computed once."""
 
     rows: Batch
     """The ratings."""
@@ -95,52 +95,52 @@ def statistics(history: History, rows: Batch) -> FeatureTable:
     """Features of the rows' users, movies and pairs."""
     users, movies = users_of(rows), movies_of(rows)
     preprocessor = history.preprocessor
-    of_movie = content(preprocessor)
+    contents = content(preprocessor)
     return (
-        _of_users(history, users)
-        .beside(_of_movies(history, movies))
-        .beside(_of_pairs(history, users, movies))
-        .beside(FeatureTable(of_movie.names, of_movie.values[movies]))
+        _user_features(history, users)
+        .beside(_movie_features(history, movies))
+        .beside(_pair_features(history, users, movies))
+        .beside(FeatureTable(contents.names, contents.values[movies]))
     )
 
 
-def _of_users(history: History, users: Integers) -> FeatureTable:
+def _user_features(history: History, users: Integers) -> FeatureTable:
     size = history.preprocessor.num_users + 1
-    described = _described(history.users, history.ratings, size)
+    summary = _summary(history.users, history.ratings, size)
     popularity = np.log1p(np.bincount(history.movies, minlength=len(history.preprocessor.movies)))
-    crowd = _mean(history.users, popularity[history.movies], size)
+    popularity_mean = _mean(history.users, popularity[history.movies], size)
     quality = _mean(history.users, history.biases.movie_bias[history.movies], size)
     halves = _mean(history.users, (history.ratings % 1 != 0).astype(np.float64), size)
     is_top = (history.ratings >= history.preprocessor.rating_max).astype(np.float64)
     top = _mean(history.users, is_top, size)
     columns = [
         ("user bias", history.biases.user_bias),
-        *((f"user {name}", column) for name, column in described),
-        ("user popularity", crowd),
+        *((f"user {name}", column) for name, column in summary),
+        ("user popularity", popularity_mean),
         ("user movie bias", quality),
         ("user half stars", halves),
         ("user top", top),
     ]
-    return _rows_of(columns, users, unknown=UNKNOWN)
+    return _look_up(columns, users, unknown=UNKNOWN)
 
 
-def _of_movies(history: History, movies: Integers) -> FeatureTable:
+def _movie_features(history: History, movies: Integers) -> FeatureTable:
     size = len(history.preprocessor.movies)
-    described = _described(history.movies, history.ratings, size)
+    summary = _summary(history.movies, history.ratings, size)
     activity = np.log1p(np.bincount(history.users, minlength=history.preprocessor.num_users + 1))
     columns = [
         ("movie bias", history.biases.movie_bias),
-        *((f"movie {name}", column) for name, column in described),
+        *((f"movie {name}", column) for name, column in summary),
         ("movie raters activity", _mean(history.movies, activity[history.users], size)),
         (
             "movie raters bias",
             _mean(history.movies, history.biases.user_bias[history.users], size),
         ),
     ]
-    return _rows_of(columns, movies)
+    return _look_up(columns, movies)
 
 
-def _of_pairs(history: History, users: Integers, movies: Integers) -> FeatureTable:
+def _pair_features(history: History, users: Integers, movies: Integers) -> FeatureTable:
     p, q = history.factors.user_factors[users], history.factors.movie_factors[movies]
     return FeatureTable.of(
         [
@@ -168,9 +168,9 @@ def _genre_taste(history: History, users: Integers, movies: Integers) -> Floats:
 def standardised(preprocessor: Preprocessor) -> Floats:
     """``[M, C]`` content with missing values as 0, and decades as one column each."""
     table = preprocessor.movies
-    of_movie = content(preprocessor).values[:, :-1]
+    without_decade = content(preprocessor).values[:, :-1]
     decades = table.decade[:, None] == np.arange(1, len(preprocessor.decades) + 1)
-    return np.column_stack([of_movie, decades.astype(np.float64)])
+    return np.column_stack([without_decade, decades.astype(np.float64)])
 
 
 def _content_taste(history: History, users: Integers, movies: Integers) -> Floats:
@@ -182,7 +182,7 @@ def _content_taste(history: History, users: Integers, movies: Integers) -> Float
     return np.einsum("bc,bc->b", taste[users], inputs[movies])
 
 
-def _described(groups: Integers, values: Floats, size: int) -> list[tuple[str, Floats]]:
+def _summary(groups: Integers, values: Floats, size: int) -> list[tuple[str, Floats]]:
     """Number, mean and spread of the values of each group, ``[size]`` each."""
     counts = np.bincount(groups, minlength=size)
     mean = _mean(groups, values, size)
@@ -197,10 +197,10 @@ def _mean(groups: Integers, values: Floats, size: int) -> Floats:
     return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
 
 
-def _rows_of(
+def _look_up(
     columns: list[tuple[str, Floats]], index: Integers, unknown: int | None = None
 ) -> FeatureTable:
-    """Columns ``[size]`` looked up at ``index: [B]``; NaN at the index ``unknown``."""
+    """Look up columns ``[size]`` at ``index: [B]``; NaN at the index ``unknown``."""
     table = FeatureTable.of(columns)
     values = table.values[index]
     if unknown is not None:

@@ -44,11 +44,16 @@ def out_of_fold(
 ) -> FeatureTable:
     """Features of training rows, each fold's computed from the ratings of all other folds.
 
-    ``described`` are the same rows as features shall describe them, for example with hidden users.
-
-    So no row's own rating affects its features. Leaving out only the row itself is not enough:
-    within one movie the mean of the others falls as the row's rating rises, and trees that
+    Thus no row's own rating affects its features. Leaving out only the row itself is not enough:
+    within one movie the mean of the others decreases as the row's rating increases, and trees that
     recognise the movie would learn to infer the rating from it.
+
+    Args:
+        rows: the training rows.
+        described: the same rows as they are described, for example with hidden users.
+        features: computes the features.
+        folds: number of folds.
+        seed: seed of the random folds.
     """
     fold = np.random.default_rng(seed).permutation(len(rows)) % folds
     parts, order = [], []

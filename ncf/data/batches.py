@@ -1,14 +1,48 @@
-"""``Batch``: columns of prepared ratings as typed tensors."""
+"""Rows as tensors: ``Batch`` has ratings in stars, ``TrainingBatch`` what a training step needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+
+
+class Rows:
+    """Columns of one length B; a subclass is a dataclass whose fields are tensors ``[B]``."""
+
+    users: torch.Tensor
+    movies: torch.Tensor
+    times: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> Self:
+        return self.each(lambda column: column[rows])
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self.users.device
+
+    def to(self, device: torch.device) -> Self:
+        """The same rows on ``device``."""
+        return self.each(lambda column: column.to(device))
+
+    def copied(self) -> Self:
+        """The same rows in memory of their own."""
+        return self.each(torch.clone)
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """Rows with ``change`` applied to every column."""
+        return type(self)(*map(change, vars(self).values()))
+
+
+R = TypeVar("R", bound=Rows)
 
 
 class RatingSource(Protocol):
@@ -20,8 +54,8 @@ class RatingSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def map(self, change: Callable[[Batch], Batch]) -> RatingSource:
-        """The same rows after ``change``, which must treat each row independently."""
+    def in_memory(self) -> Batch | None:
+        """All rows, or None if they are streamed."""
 
     def parts(self) -> Batches:
         """All rows in order, as many at a time as are held in memory."""
@@ -34,7 +68,7 @@ class RatingSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Rows):
     """Ratings as tensors of one length B; a whole split held in memory is a batch too."""
 
     users: torch.Tensor
@@ -51,33 +85,17 @@ class Batch:
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Batch:
         """The rows of prepared ratings, in the table's order."""
-
-        def column(name: str, dtype: type) -> torch.Tensor:
-            # A copy: Arrow's memory is read-only, torch's must not be.
-            return torch.from_numpy(np.array(table[name].to_numpy(), dtype=dtype))
-
         return cls(
-            users=column("user_index", np.int32),
-            movies=column("movie_index", np.int32),
-            ratings=column("rating", np.float32),
-            weights=column("weight", np.float32),
-            times=column("timestamp", np.int64),
+            users=column(table, "user_index", np.int32),
+            movies=column(table, "movie_index", np.int32),
+            ratings=column(table, "rating", np.float32),
+            weights=column(table, "weight", np.float32),
+            times=column(table, "timestamp", np.int64),
         )
 
-    def __len__(self) -> int:
-        return len(self.ratings)
-
-    def __getitem__(self, rows: slice | torch.Tensor) -> Batch:
-        return self._each(lambda column: column[rows])
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self.users.device
-
-    def map(self, change: Callable[[Batch], Batch]) -> Batch:
-        """``change`` applied to all rows."""
-        return change(self)
+    def in_memory(self) -> Batch:
+        """All rows."""
+        return self
 
     def parts(self) -> Batches:
         """All rows at once."""
@@ -88,37 +106,45 @@ class Batch:
         # Permuting every column once and slicing is cheaper than an index look-up for each batch.
         yield self[torch.randperm(len(self), generator=generator).to(self.device)]
 
-    def to(self, device: torch.device) -> Batch:
-        """The same rows on ``device``."""
-        return self._each(lambda column: column.to(device))
-
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        return Batch(
-            change(self.users),
-            change(self.movies),
-            change(self.ratings),
-            change(self.weights),
-            change(self.times),
-        )
-
 
 Batches = Generator[Batch, None, None]
 
 
-def concatenated(first: Batch, second: Batch | None) -> Batch:
+@dataclass(frozen=True)
+class TrainingBatch(Rows):
+    """Rows as a training step takes them: what to predict, and how much each row counts.
+
+    ``ncf.models.targets.Objective`` computes the targets and loss weights from ratings.
+    """
+
+    users: torch.Tensor
+    """``[B]`` int32, user index."""
+    movies: torch.Tensor
+    """``[B]`` int32, position in the movie table."""
+    targets: torch.Tensor
+    """``[B]`` float32, what the network is to predict: stars, or stars times the time-decay weight
+    (``time_decay.apply_to = "target"``). This is the training target's unit."""
+    loss_weights: torch.Tensor
+    """``[B]`` float32, factor of the row's loss; the mean over all training rows is 1."""
+    times: torch.Tensor
+    """``[B]`` int64, time of the rating, in seconds since 1970 UTC."""
+
+
+def column(table: pa.Table, name: str, dtype: type) -> torch.Tensor:
+    """``[B]`` a column of a table."""
+    # A copy: Arrow's memory is read-only, torch's must not be.
+    return torch.from_numpy(np.array(table[name].to_numpy(), dtype=dtype))
+
+
+def concatenated(first: R, second: R | None) -> R:
     """The rows of both, in order."""
     if second is None:
         return first
-    return Batch(
-        users=torch.cat([first.users, second.users]),
-        movies=torch.cat([first.movies, second.movies]),
-        ratings=torch.cat([first.ratings, second.ratings]),
-        weights=torch.cat([first.weights, second.weights]),
-        times=torch.cat([first.times, second.times]),
-    )
+    columns = zip(vars(first).values(), vars(second).values(), strict=True)
+    return type(first)(*map(torch.cat, columns))
 
 
-def chunks(rows: Batch, size: int) -> Batches:
+def chunks(rows: R, size: int) -> Generator[R, None, None]:
     """All rows in order, at most ``size`` at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

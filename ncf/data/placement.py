@@ -1,4 +1,4 @@
-"""Decide from the free memory which splits are held in it and which are streamed."""
+"""Decide by the free memory which splits are held in memory and which are streamed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ncf.config import ExperimentConfig
 from ncf.data.sampling import Shard
 
 BYTES_PER_TRAINING_ROW: Final = 100
-"""Bytes of a resident row during an epoch: 24 as tensors, the others for a permutation and permuted
+"""Bytes of a resident row during an epoch: 24 as tensors, the rest for a permutation and permuted
 copies; docs/performance.md has the measurement."""
 BYTES_PER_SCORED_ROW: Final = 80
 """Upper bound on the bytes of a row of another split, while it is read."""
@@ -55,18 +55,18 @@ def free_on_machine(root: Path = Path("/")) -> int:
         system = (root / "proc/meminfo").read_text()
     except OSError:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = re.search(r"MemAvailable: +(\d+) kB", system)
-    assert found is not None  # since Linux 3.14
-    return max(0, min([int(found[1]) * 1024, *_left_in_groups(root)]))
+    available = re.search(r"MemAvailable: +(\d+) kB", system)
+    assert available is not None  # since Linux 3.14
+    return max(0, min([int(available[1]) * 1024, *_unused_in_groups(root)]))
 
 
-def _left_in_groups(root: Path) -> list[int]:
+def _unused_in_groups(root: Path) -> list[int]:
     """Unused bytes under each limit on this process's memory."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    left = []
+    unused = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -75,22 +75,24 @@ def _left_in_groups(root: Path) -> list[int]:
         own = top / path.lstrip("/")
         # In a container the path may be that of the host, and the top folder that of the container.
         for folder in (own, *own.parents):
-            left += [_left(folder, *names) for names in _GROUPS if (folder / names[0]).is_file()]
+            unused += [
+                _unused(folder, *names) for names in _GROUPS if (folder / names[0]).is_file()
+            ]
             if folder == top:
                 break
-    return [number for number in left if number is not None]
+    return [number for number in unused if number is not None]
 
 
-def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+def _unused(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
     """``limit - usage``, where usage excludes cached files, which the system reclaims on demand."""
-    most = (folder / limit).read_text().strip()
-    if most == "max":
+    maximum = (folder / limit).read_text().strip()
+    if maximum == "max":
         return None
     cached = re.search(
         rf"^{reclaimable} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE
     )
     used = int((folder / usage).read_text()) - (int(cached[1]) if cached else 0)
-    return int(most) - used
+    return int(maximum) - used
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Placement:
     streamed: tuple[str, ...] = ()
     """Splits that are read from disk in every epoch."""
     note: str | None = None
-    """A sentence for the user, if there is something to report."""
+    """A sentence for the user, if any."""
 
 
 def plan_placement(
@@ -108,8 +110,8 @@ def plan_placement(
 ) -> Placement:
     """Stream each split of ``counts`` rows that does not fit in addition to the splits before it.
 
-    ``free`` returns the bytes that every worker can use, so that all workers choose alike. It is
-    called only if the choice depends on it, which is the case for all workers or for none.
+    ``free`` returns the bytes that every worker can use, so that all workers decide the same. It is
+    called only if the choice depends on it, which is the case on all workers or on none.
     """
     config = experiment.train
     if config.rows == "resident":
@@ -129,7 +131,7 @@ def plan_placement(
     total = sum(_bytes_of(split, count) for split, count in counts.items())
     sizes = f"all rows take {total / 1e9:.1f} GB in memory and may take {allowed / 1e9:.1f} GB"
     if experiment.model.history.encoders:
-        note = f"{sizes}, but are held there: the model looks at all of a user's ratings at once"
+        note = f"{sizes}, but are held there: the model needs all ratings of a user at once"
         return Placement(note=note)
     return Placement(tuple(streamed), f"{sizes}, so those of {', '.join(streamed)} are streamed")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import distributed
 
-from ncf.data.batches import Batch, Batches, RatingSource, chunks, concatenated
+from ncf.data.batches import Batch, R, RatingSource, Rows, TrainingBatch, chunks, concatenated
+
+R_co = TypeVar("R_co", bound=Rows, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Shard:
     rank: int = 0
     world_size: int = 1
 
-    def of(self, batch: Batch) -> Batch:
-        """Every ``world_size``-th row, starting at ``rank``; possibly none."""
+    def of(self, batch: R) -> R:
+        """Every ``world_size``-th row, starting at ``rank``; there may be none."""
         return batch if self.world_size == 1 else batch[slice(self.rank, None, self.world_size)]
 
 
@@ -28,35 +30,75 @@ SINGLE_WORKER: Final = Shard()
 """The shard of a single worker: all rows."""
 
 
-class ShardedBatch(NamedTuple):
+@dataclass(frozen=True)
+class TrainingRows:
+    """Training rows with their targets and loss weights, which are computed as rows are read."""
+
+    source: RatingSource
+    """The rows with ratings in stars."""
+    convert: Callable[[Batch], TrainingBatch]
+    """Computes targets and loss weights; treats each row independently."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors, or of those that will be read."""
+        return self.source.device
+
+    def in_memory(self) -> TrainingBatch | None:
+        """All rows, or None if they are streamed."""
+        rows = self.source.in_memory()
+        return None if rows is None else self.convert(rows)
+
+    # ``map`` holds no reference to a window while the next one is read.
+
+    def parts(self) -> Iterator[TrainingBatch]:
+        """All rows in order, as many at a time as are held in memory."""
+        return map(self.convert, self.source.parts())
+
+    def shuffled_windows(self, generator: torch.Generator) -> Iterator[TrainingBatch]:
+        """All rows once in random order, as many at a time as are held in memory."""
+        return map(self.convert, self.source.shuffled_windows(generator))
+
+
+class Shuffled(Protocol[R_co]):
+    """Rows that can be read in random order, such as ``TrainingRows``."""
+
+    def shuffled_windows(self, generator: torch.Generator) -> Iterator[R_co]:
+        """All rows once, in an order that depends on ``generator`` alone."""
+
+
+class ShardedBatch(NamedTuple, Generic[R]):
     """One worker's part of a training batch."""
 
-    rows: Batch
+    rows: R
     batch_size: int
     """Rows of the whole batch, over all workers."""
     starts: torch.Tensor | None = None
     """``[C + 1]`` boundaries of groups, each with rows of one user, if rows are grouped."""
 
 
-ShardedBatches = Generator[ShardedBatch, None, None]
+ShardedBatches = Generator[ShardedBatch[R], None, None]
 
 
 def shuffled(
-    rows: RatingSource, batch_size: int, generator: torch.Generator, shard: Shard = SINGLE_WORKER
-) -> ShardedBatches:
+    rows: Shuffled[R], batch_size: int, generator: torch.Generator, shard: Shard = SINGLE_WORKER
+) -> ShardedBatches[R]:
     """One epoch of batches in random order.
 
-    The permutation depends only on ``generator``, so workers with equal seeds divide the same
+    The permutation depends only on ``generator``, so workers with equal seeds split the same
     batches, and any number of workers takes the same optimiser steps.
     """
     for batch in of_size(batch_size, rows.shuffled_windows(generator)):
         yield ShardedBatch(shard.of(batch), len(batch))
 
 
-def of_size(size: int, windows: Iterator[Batch]) -> Batches:
+def of_size(size: int, windows: Iterator[R]) -> Generator[R, None, None]:
     """All rows in order, ``size`` at a time except for the last ones, across the boundaries of
     windows."""
-    rest: Batch | None = None
+    rest: R | None = None
     for window in windows:
         taken = 0
         if rest:
@@ -70,7 +112,7 @@ def of_size(size: int, windows: Iterator[Batch]) -> Batches:
         yield from chunks(window[taken:last], size)
         # Copy the rest, so that nothing refers to this window while the next ones are read:
         # otherwise three windows would be in memory.
-        rest = window[last:].map(_copied)
+        rest = window[last:].copied()
         del window
         if len(rest) >= size:
             yield rest[:size]
@@ -79,18 +121,14 @@ def of_size(size: int, windows: Iterator[Batch]) -> Batches:
         yield rest
 
 
-def _copied(rows: Batch) -> Batch:
-    return rows._each(torch.clone)
-
-
 def grouped(
-    rows: Batch,
+    rows: R,
     batch_size: int,
     grouping: Grouping,
     generator: torch.Generator,
     shard: Shard = SINGLE_WORKER,
-) -> ShardedBatches:
-    """One epoch of batches of whole groups, about ``batch_size`` rows each; else as ``shuffled``.
+) -> ShardedBatches[R]:
+    """One epoch of batches of whole groups, about ``batch_size`` rows each, in random order.
 
     A worker's shard is every ``world_size``-th group of a batch, starting at ``rank``.
     """
@@ -101,8 +139,8 @@ def grouped(
     batch_of = (torch.cumsum(lengths[groups], 0) - 1) // batch_size
     _, sizes = torch.unique_consecutive(batch_of, return_counts=True)
     for batch in torch.split(groups, sizes.tolist()):
-        mine = batch[shard.rank :: shard.world_size]
-        taken, bounds = _expand_ranges(starts[mine], lengths[mine])
+        of_worker = batch[shard.rank :: shard.world_size]
+        taken, bounds = _expand_ranges(starts[of_worker], lengths[of_worker])
         device = rows.users.device
         yield ShardedBatch(
             rows[order[taken].to(device)], int(lengths[batch].sum()), bounds.to(device)

@@ -1,4 +1,4 @@
-"""Stream rows from disk: read some while the model trains on others."""
+"""Stream rows from disk: read ahead while the model trains."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -47,27 +47,25 @@ class Streamed:
     rows of a window are consecutive, and rows in the same window stay in it in every epoch.
 
     Windows of consecutive rows would need no files, but they hold the rows of few users, and
-    between two windows with rows of a user only the ridge penalty changes the user's vector: see
-    "Rows that do not fit" in docs/performance.md.
+    between two windows with rows of a user only the L2 penalty changes the user's vector: see "Rows
+    that do not fit" in docs/performance.md.
     """
 
     prepared: PreparedDataset
-    """Data set of the rows; every worker reads all of them, whatever its shard."""
+    """Data set of the rows; every worker reads all of them, independent of its shard."""
     split: str
     """``train``, ``validation`` or ``test``."""
     device: torch.device
     """Device of the batches."""
     window: int = WINDOW_ROWS
     """Mean number of rows of a window."""
-    changes: tuple[Callable[[Batch], Batch], ...] = ()
-    """Functions applied to rows after reading."""
 
     def __len__(self) -> int:
         return self.prepared.manifest.counts[self.split]
 
-    def map(self, change: Callable[[Batch], Batch]) -> Streamed:
-        """The same rows, with ``change`` applied whenever they are read."""
-        return replace(self, changes=(*self.changes, change))
+    def in_memory(self) -> None:
+        """None: the rows are on disk."""
+        return
 
     def parts(self) -> Batches:
         """All rows in the release's order, a row group at a time."""
@@ -89,7 +87,7 @@ class Streamed:
 
     @cached_property
     def _scattered(self) -> Sequence[BinaryIO]:
-        """The windows. Files without names, so that none is left however the process ends."""
+        """The windows, in files without names, which disappear however the process ends."""
         count = math.ceil(len(self) / self.window)
         folder = scratch_folder(os.environ)
         files = [tempfile.TemporaryFile(dir=folder) for _ in range(count)]  # noqa: SIM115
@@ -102,8 +100,8 @@ class Streamed:
             window_of = np.random.default_rng(number).integers(count, size=len(rows))
             rows = rows[np.argsort(window_of, kind="stable")]
             ends = np.cumsum(np.bincount(window_of, minlength=count))
-            for file, own in zip(files, np.split(rows, ends[:-1]), strict=True):
-                file.write(own.data)
+            for file, part_of_window in zip(files, np.split(rows, ends[:-1]), strict=True):
+                file.write(part_of_window.data)
         return files
 
     def _permuted(self, file: BinaryIO, seed: int) -> Batch:
@@ -114,10 +112,7 @@ class Streamed:
         return Batch(**columns).to(self.device)
 
     def _read(self, group: RowGroup) -> Batch:
-        rows = Batch.from_arrow(group.read(COLUMNS)).to(self.device)
-        for change in self.changes:
-            rows = change(rows)
-        return rows
+        return Batch.from_arrow(group.read(COLUMNS)).to(self.device)
 
 
 def _close(files: Sequence[BinaryIO]) -> None:

@@ -142,7 +142,7 @@ class Metric:
         """The metric's value; NaN where it is not defined, such as for no rows."""
         return self.of_sums(scores.stars if self.needs == "stars" else scores.decayed)
 
-    def error(self, scores: Scores) -> float:
+    def cost(self, scores: Scores) -> float:
         """The value where less is better, else its negative: what is to be minimised."""
         value = self.of(scores)
         return value if self.direction == "min" else -value

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from ncf.data.batches import Batch, RatingSource, chunks
 from ncf.data.sampling import SINGLE_WORKER, Shard, sum_over_workers
 from ncf.evaluation.metrics import NUM_SUMS, ErrorSums, Scores, error_vector
 from ncf.models.targets import Objective
-from ncf.models.weights import unwrapped
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,7 +24,19 @@ EVALUATION_CHUNK: Final = 4096
 """Rows per forward pass in evaluation: enough to make overhead negligible, and few enough to keep
 the activations in the cache."""
 
-_KEPT_NUMBERS: Final = 4_000_000
+_RETAINED_NUMBERS: Final = 4_000_000
+
+
+class RatingModel(Protocol):
+    """A model that predicts ratings, such as ``ncf.models.conditioned.ConditionedModel``."""
+
+    def eval(self) -> object:
+        """Put the model into evaluation mode."""
+
+    def expected_ratings(
+        self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """``[B], [B], [B] -> [B]`` predictions in the training target's unit."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +58,10 @@ class Predictions:
         return cls(table["stars"].to_numpy(), table["decayed"].to_numpy())
 
     @classmethod
-    def mean(cls, found: Sequence[Predictions]) -> Predictions:
+    def mean(cls, each_model: Sequence[Predictions]) -> Predictions:
         """The mean of several models' predictions for the same rows."""
-        stars = np.stack([each.stars for each in found]).mean(axis=0)
-        decayed = np.stack([each.decayed for each in found]).mean(axis=0)
+        stars = np.stack([each.stars for each in each_model]).mean(axis=0)
+        decayed = np.stack([each.decayed for each in each_model]).mean(axis=0)
         return cls(stars, decayed)
 
     def score(self, rows: Batch) -> Scores:
@@ -66,49 +77,43 @@ class Predictions:
 
 
 def predict(
-    model: nn.Module, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
+    model: RatingModel, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
 ) -> Predictions:
     """Predict every row; each of several workers computes its shard, and all return all rows."""
     model.eval()
-    network = unwrapped(model)
-    found = torch.zeros(2, len(rows), device=rows.device)
+    predictions = torch.zeros(2, len(rows), device=rows.device)
     after = 0
     with torch.no_grad(), closing(rows.parts()) as parts:
         for part in parts:
             before, after = after, after + len(part)
-            mine, done = found[:, before:after][:, shard.rank :: shard.world_size], 0
+            mine, done = predictions[:, before:after][:, shard.rank :: shard.world_size], 0
             for batch in chunks(shard.of(part), EVALUATION_CHUNK):
-                outputs = network.expected_rating(model(batch.users, batch.movies, batch.times))
-                found_here = mine[:, done : done + len(batch)]
-                found_here[0] = objective.stars(outputs, batch)
-                found_here[1] = objective.decayed(outputs, batch)
+                outputs = model.expected_ratings(batch.users, batch.movies, batch.times)
+                of_batch = mine[:, done : done + len(batch)]
+                of_batch[0] = objective.stars(outputs, batch)
+                of_batch[1] = objective.decayed(outputs, batch)
                 done += len(batch)
     if shard.world_size > 1:
-        distributed.all_reduce(found)  # every other worker's entries are 0
-    stars, decayed = found.cpu().numpy()
+        distributed.all_reduce(predictions)  # every other worker's entries are 0
+    stars, decayed = predictions.cpu().numpy()
     return Predictions(stars, decayed)
 
 
 def evaluate(
-    model: nn.Module, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
+    model: RatingModel, rows: RatingSource, objective: Objective, shard: Shard = SINGLE_WORKER
 ) -> Scores:
     """Errors over all ``rows``, summed over the shards of all workers."""
     model.eval()
     # glibc retains as much freed memory as the largest block it has freed. Without this, it returns
     # the memory of each chunk to the system, and getting it back takes as long as the arithmetic.
-    torch.empty(_KEPT_NUMBERS)
+    torch.empty(_RETAINED_NUMBERS)
     totals = torch.zeros(2, NUM_SUMS, dtype=torch.float64, device=rows.device)
     with torch.no_grad(), closing(rows.parts()) as parts:
         for batch in (b for part in parts for b in chunks(shard.of(part), EVALUATION_CHUNK)):
-            outputs = _point(model, model(batch.users, batch.movies, batch.times))
+            outputs = model.expected_ratings(batch.users, batch.movies, batch.times)
             totals[0] += error_vector(objective.stars(outputs, batch), batch.ratings)
             totals[1] += error_vector(
                 objective.decayed(outputs, batch), batch.ratings * batch.weights
             )
     sum_over_workers(totals, shard)
     return Scores(ErrorSums.from_vector(totals[0]), ErrorSums.from_vector(totals[1]))
-
-
-def _point(model: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
-    """One number a row, including models that predict a distribution."""
-    return outputs if outputs.dim() == 1 else unwrapped(model).expected_rating(outputs)

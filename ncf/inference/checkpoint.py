@@ -1,17 +1,17 @@
-"""A trained model as one folder: weights, configuration and fitted state; no pickles.
+"""A trained model as one folder: weights, configuration and preprocessor; no pickles.
 
 ::
 
     model.safetensors      weights
-    checkpoint.json        format version, configuration, and what the trainer recorded
-    fitted.json            scalars of the fitted state
+    checkpoint.json        format version, configuration, and the record of the training
+    fitted.json            scalars of the preprocessor
     users.parquet          its users
     movies.parquet         its movie table
-    history.parquet        training ratings, if predictions look at them
-    SHA256SUMS             checksums of all these; ``sha256sum --check SHA256SUMS`` reads them too
+    history.parquet        the rating history, for a model that is conditioned on one
+    SHA256SUMS             checksums of all these, in the format of ``sha256sum --check``
 
-The checksums tell a damaged or edited file; they are no signature, so they say nothing of who made
-the checkpoint. Reading one runs no code of its, whoever made it.
+The checksums detect damaged and edited files. They are no signature, so they do not tell who made
+the checkpoint. Reading a checkpoint never runs code from it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
 from ncf.errors import CheckpointError, DataError
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.history.ratings import History
 from ncf.models.ncf import NCF
 from ncf.models.weights import Weights
@@ -43,14 +44,14 @@ CHECKSUMS: Final = "SHA256SUMS"
 class Checkpoint:
     """A model with all that is needed to use it."""
 
-    model: NCF
+    model: ConditionedModel
     """In evaluation mode, on the CPU."""
     experiment: ExperimentConfig
     """How it was built and trained."""
     preprocessor: Preprocessor
-    """What was learned from the training split besides the weights."""
+    """All that was fitted to the training rows besides the weights."""
     record: dict[str, Any]
-    """What the trainer set down: epoch, seed, metrics."""
+    """The record of the training: epoch, seed, metrics."""
 
 
 def save(
@@ -63,7 +64,7 @@ def save(
 ) -> None:
     """Write a checkpoint; ``folder`` appears whole or not at all, and replaces an older one.
 
-    ``history`` is that of the model, for one that has any.
+    ``history`` is that of the model, if it has one.
     """
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -99,8 +100,8 @@ def load(folder: Path) -> Checkpoint:
         _verify(folder)
         experiment = ExperimentConfig.model_validate(content["experiment"])
         preprocessor = load_preprocessor(folder)
-        model = NCF(experiment.model, preprocessor)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model = ConditionedModel(NCF(experiment.model, preprocessor))
+        model.network.load_state_dict(load_file(folder / "model.safetensors"))
         if model.uses_history:
             table = pq.read_table(folder / HISTORY)
             model.set_history(History.from_arrow(table, preprocessor.num_users))
@@ -118,7 +119,7 @@ def load(folder: Path) -> Checkpoint:
 
 
 def _checksums(folder: Path) -> str:
-    """A line for each file, as the program ``sha256sum`` writes it."""
+    """A line for each file, in the format of ``sha256sum``."""
     files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
     return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
 
@@ -129,7 +130,7 @@ def _sha256(file: Path) -> str:
 
 
 def _verify(folder: Path) -> None:
-    """Raise ``ValueError`` for a file that is not as it was written."""
+    """Raise ``ValueError`` if a file has changed since it was written."""
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
     if not expected:

@@ -1,25 +1,23 @@
-"""A trained model in use, without Ray: predictions, recommendations, like movies, and reasons.
+"""Use a trained model, without Ray: predictions, recommendations, similar movies, explanations.
 
 ::
 
     model = ncf.load("artifacts/runs/NAME/checkpoint")
     model.predict(users=[1, 2], movies=[318, 318])     # stars
-    model.recommend(user=42, n=10)                     # the best movies
-    model.similar(movie=1)                             # the most alike movies
-    model.newcomer(movies=[1, 318], ratings=[5, 4])    # the same for somebody new
-    model.explain(user=42, movies=[1])                 # what a prediction is made of
+    model.recommend(user=42, n=10)                     # the movies with the highest predictions
+    model.similar(movie=1)                             # the most similar movies
+    model.fold_in(movies=[1, 318], ratings=[5, 4])     # a model for a new user
+    model.explain(user=42, movies=[1])                 # predictions as sums
 
-Users and movies go by the ids of the data set. A user who was not in the training data is predicted
-from the movie alone; a movie that is not in the catalogue is refused.
+Users and movies have the ids of the data set. Predictions for a user without training ratings
+depend on the movie alone; a movie that is not in the catalogue raises ``UnknownIdError``.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +30,11 @@ from ncf.evaluation.predictions import EVALUATION_CHUNK
 from ncf.evaluation.ranking import SeenMovies
 from ncf.inference import checkpoint
 from ncf.inference.checkpoint import Checkpoint
+from ncf.inference.similarity import similarities
+from ncf.inference.titles import MAX_NAMED, find_title
 from ncf.inference.top_k import top_movies
 from ncf.models.history.ratings import Ratings
-from ncf.models.ncf import NCF
 from ncf.models.targets import Objective
-
-_NAMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ class Recommendations:
     titles: tuple[str, ...]
     """``[N]`` as released."""
     scores: npt.NDArray[np.float32]
-    """``[N]`` predicted rating (stars, unless the target was decayed); of ``similar`` movies the
-    likeness, at most 1."""
+    """``[N]`` predicted ratings (stars, or decayed if the training target was); for ``similar``
+    movies the similarity, at most 1."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +57,21 @@ class Explanation:
     movie: int
     """Id."""
     prediction: float
-    """In the training target's unit and not clipped: the sum of all that follows."""
+    """In the training target's unit and not clipped: the sum of ``base`` and ``added``."""
     base: dict[str, float]
-    """What is said without the Gaussian process: by the network (with the mean rating), the biases
-    of user and movie, and the products of their vectors; those of these that the model has."""
+    """Terms of the network (with the mean rating), of the biases of user and movie, and of the
+    matrix factorisation, as far as the model has them."""
     rated: Integers
-    """``[L]`` ids of the user's known ratings, none for a model without the Gaussian process."""
+    """``[L]`` ids of the movies in the user's history; none without the Gaussian process."""
     ratings: npt.NDArray[np.float32]
-    """``[L]`` in the training target's unit."""
+    """``[L]`` their ratings in the training target's unit."""
     added: npt.NDArray[np.float32]
-    """``[L]`` what each adds: covariance with the movie times the rating's weight. All ratings
-    share in the weights, so this is not by how much the prediction would differ without one."""
+    """``[L]`` attributions: the rating's covariance with the movie times its weight. A weight
+    depends on all ratings, so this is not the difference that leaving a rating out would make."""
 
 
 def load(folder: str | Path) -> Recommender:
-    """The model in a checkpoint's folder.
+    """Load the model in a checkpoint's folder.
 
     Raises:
         CheckpointError: if a file is missing, damaged or of another version.
@@ -84,15 +81,15 @@ def load(folder: str | Path) -> Recommender:
 
 @dataclass(frozen=True)
 class Recommender:
-    """A trained model and whom it is asked about."""
+    """A trained model, which takes and returns the ids of the data set."""
 
     checkpoint: Checkpoint
     is_folded_in: bool = False
-    """Whether everybody is the one whose ratings were given to ``fold_in``."""
+    """Whether every user id means the user whose ratings were passed to ``fold_in``."""
     today: int | None = None
-    """When predictions are for, in seconds since 1970 UTC, if no time is given; only a model that
-    looks at times cares. None is the day from which the ages of ratings count, by default that of
-    the newest training rating."""
+    """Time of predictions for which no time is passed, in seconds since 1970 UTC; only a model
+    that ``uses_time`` depends on it. None is the decay's reference date, by default that of the
+    newest training rating."""
 
     def predict(
         self,
@@ -122,16 +119,16 @@ class Recommender:
         with torch.inference_mode():
             for start in range(0, len(rows), EVALUATION_CHUNK):
                 part = rows[start : start + EVALUATION_CHUNK]
-                outputs = model.expected_rating(model(part.users, part.movies, part.times))
+                outputs = model.expected_ratings(part.users, part.movies, part.times)
                 result[start : start + len(part)] = objective.stars(outputs, part).numpy()
         return result
 
     def recommend(self, user: int, n: int = 10, seen: Collection[int] = ()) -> Recommendations:
         """The ``n`` movies with the highest predicted rating that the user has not rated.
 
-        A checkpoint knows who rated what only if the model's predictions look at it
-        (``model.history``). Movies to be left out besides, all of them for other models, are
-        named in ``seen``, by id.
+        ``seen`` has the ids of further movies to omit. A checkpoint has users' training ratings
+        only if the model is conditioned on them (``model.history``); for other models, pass all
+        movies that the user has rated.
 
         Raises:
             UnknownIdError: if a movie in ``seen`` is not in the catalogue.
@@ -141,22 +138,23 @@ class Recommender:
         return self._top(index, n, np.union1d(rated, self._rated_by(index)))
 
     def similar(self, movie: int, n: int = 10) -> Recommendations:
-        """The ``n`` movies most like one, in the model's own eyes.
+        """The ``n`` movies that are most similar to one, to the model.
 
-        With the Gaussian process that is the correlation, by its kernel, of what users feel about
-        the two; with factors the cosine of the movies' weighted vectors there; else the cosine of
-        all inputs that follow from the movie.
+        With the Gaussian process the similarity is the correlation of two movies' ratings by its
+        kernel; with matrix factorisation the cosine of the movies' weighted vectors; else the
+        cosine of the vectors of all branches that depend on the movie alone.
 
         Raises:
             UnknownIdError: if the movie is not in the catalogue.
-            UnsupportedError: if the model knows nothing of movies but their biases.
+            UnsupportedError: if the model has no vectors of movies.
         """
         (index,) = self._movies(np.array([movie]))
         with torch.inference_mode():
-            similarity = _similarity(self.checkpoint.model, int(index), len(self._table)).numpy()
+            network = self.checkpoint.model.network
+            similarity = similarities(network, int(index), len(self._table)).numpy()
         order = np.argsort(-similarity, kind="stable")
         best = order[order != index][:n]
-        return self._described(best, similarity[best])
+        return self._with_titles(best, similarity[best])
 
     def fold_in(
         self,
@@ -164,11 +162,11 @@ class Recommender:
         ratings: npt.ArrayLike,
         times: npt.ArrayLike | None = None,
     ) -> Recommender:
-        """The model for somebody who was not in the training data but has rated movies.
+        """The model for a user who is not in the training data, from their ratings.
 
-        Nothing is trained: the ratings are put where those of training users are looked up. What
-        is learned for each training user alone, the input ``user``, biases and factors, stays
-        unknown.
+        Nothing is trained: predictions are conditioned on these ratings. Parameters of single
+        users, which are those of the input ``user``, biases and matrix factorisation, are those of
+        an unknown user.
 
         Args:
             movies: ids ``[N]``, each once.
@@ -177,15 +175,15 @@ class Recommender:
 
         Raises:
             UnknownIdError: if a movie is not in the catalogue.
-            UnsupportedError: if the model does not look at ratings.
+            UnsupportedError: if the model has no history encoders.
         """
         model, preprocessor = self.checkpoint.model, self.checkpoint.preprocessor
         if not model.uses_history:
             raise UnsupportedError(
                 "this model learns a vector for each training user and cannot use the ratings of "
-                "somebody new without being trained again. A model with model.history.encoders "
+                "a new user without being trained again. A model with model.history.encoders "
                 "can, such as that of configs/models/gaussian-process.toml; or ask for the "
-                "recommendations for an unknown user, which rest on the movies alone."
+                "recommendations for an unknown user, which depend on the movies alone."
             )
         wanted, stars, seconds = np.broadcast_arrays(
             np.asarray(movies, np.int64),
@@ -197,19 +195,20 @@ class Recommender:
         rows = replace(rows, ratings=torch.from_numpy(stars.copy()))
         experiment = self.checkpoint.experiment
         objective = Objective(experiment.train, experiment.time_decay, preprocessor)
-        own = model.fold_in(replace(rows, ratings=objective.targets(rows))).eval()
+        folded_in = model.fold_in(objective.training_rows(rows)).eval()
         today = max([self._now, *seconds.tolist()])
-        return Recommender(replace(self.checkpoint, model=own), is_folded_in=True, today=today)
+        folded = replace(self.checkpoint, model=folded_in)
+        return Recommender(folded, is_folded_in=True, today=today)
 
     def explain(self, user: int, movies: npt.ArrayLike) -> list[Explanation]:
-        """What the predictions for ``movies``, ids ``[B]``, are sums of; exact.
+        """The terms whose sums are the predictions for ``movies``, ids ``[B]``; exact.
 
         Raises:
             UnknownIdError: if a movie is not in the catalogue.
-            UnsupportedError: if the model's predictions are no sums: with the ordinal head.
+            UnsupportedError: if predictions are no sums, which is so with the ordinal head.
         """
         model, preprocessor = self.checkpoint.model, self.checkpoint.preprocessor
-        if model.head is not None:
+        if not model.is_additive:
             raise UnsupportedError(
                 "the predictions of a model with the ordinal head are no sums of parts, so there "
                 'are no reasons to show; model.head = "regression" has them'
@@ -218,50 +217,33 @@ class Recommender:
         (row,) = self._users(np.array([user]))
         rows = _rows(preprocessor, np.full_like(index, row), index, np.array(self._now))
         with torch.inference_mode():
-            base = model.base(rows.users, rows.movies, rows.times)
+            terms = model.terms(rows.users, rows.movies, rows.times)
+            rated, ratings = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
             added = torch.zeros(len(rows), 0)
-            if model.gaussian_process is not None:
+            if model.has_attributions:
+                history = model.required_history()
+                of_user = history.rows_of(int(row))
+                rated, ratings = history.movies[of_user], history.targets[of_user]
                 added = model.attributions(int(row), Ratings.of(rows.movies, rows.times))
-        known = self._history_of(int(row)) if model.gaussian_process is not None else slice(0, 0)
-        history = model.history
-        rated = np.zeros(0, np.int64) if history is None else history.movies[known].numpy()
-        ratings = np.zeros(0, np.float32) if history is None else history.ratings[known].numpy()
         return [
             Explanation(
                 movie=int(self._table.ids[position]),
-                prediction=float(sum(p[i] for p in base.values()) + added[i].sum()),
-                base={name: float(part[i]) for name, part in base.items()},
-                rated=self._table.ids[rated],
-                ratings=ratings,
+                prediction=float(sum(p[i] for p in terms.values()) + added[i].sum()),
+                base={name: float(part[i]) for name, part in terms.items()},
+                rated=self._table.ids[rated.numpy()],
+                ratings=ratings.numpy(),
                 added=added[i].numpy(),
             )
             for i, position in enumerate(index)
         ]
 
     def find(self, title: str) -> int:
-        """The id of the movie with this title, with or without its year, in any case.
+        """The id of the movie with this title, with or without its year; case is ignored.
 
         Raises:
-            UnknownIdError: if there is none, with those that come close, or more than one.
+            UnknownIdError: if there is none, with similar titles, or if there are several.
         """
-        wanted = title.strip().casefold()
-        titles = [each.casefold() for each in self._table.titles]
-        found = [i for i, each in enumerate(titles) if each == wanted] or [
-            # Before no parenthesis stands nothing, which must not be what an empty title finds.
-            i
-            for i, each in enumerate(titles)
-            if wanted and each.rpartition(" (")[0] == wanted
-        ]
-        if len(found) == 1:
-            return int(self._table.ids[found[0]])
-        close = found or [
-            titles.index(each) for each in difflib.get_close_matches(wanted, titles, _NAMED)
-        ]
-        named = "; ".join(f"{self._table.titles[i]!r} ({self._table.ids[i]})" for i in close)
-        if found:
-            raise UnknownIdError(f"{len(found)} movies have the title {title!r}: {named}")
-        hint = f"Did you mean {named}?" if named else "No title comes close to it."
-        raise UnknownIdError(f"no movie has the title {title!r}. {hint}")
+        return find_title(self._table, title)
 
     def title(self, movie: int) -> str:
         """The title of a movie; raises as ``predict``."""
@@ -270,7 +252,7 @@ class Recommender:
 
     @property
     def looks_at_times(self) -> bool:
-        """Whether predictions depend on when they are for."""
+        """Whether predictions depend on the time of the rating."""
         return self.checkpoint.model.uses_time
 
     @property
@@ -295,20 +277,17 @@ class Recommender:
             absent = [f"{ids[row]} (at position {row})" for row in np.flatnonzero(index < 0)]
             raise UnknownIdError(
                 f"{len(absent)} movie ids are not in the model's catalogue of {len(self._table):,} "
-                f"movies: {', '.join(absent[:_NAMED])}" + (", ..." if len(absent) > _NAMED else "")
+                f"movies: {', '.join(absent[:MAX_NAMED])}"
+                + (", ..." if len(absent) > MAX_NAMED else "")
             )
         return index
 
-    def _history_of(self, user: int) -> slice:
-        history = self.checkpoint.model.history
-        assert history is not None
-        return slice(int(history.starts[user]), int(history.starts[user + 1]))
-
     def _rated_by(self, user: int) -> Integers:
+        """``[L]`` positions of the movies in the history of a user index, if there is one."""
         history = self.checkpoint.model.history
         if history is None:
             return np.zeros(0, np.int64)
-        return history.movies[self._history_of(user)].numpy().astype(np.int64)
+        return history.movies[history.rows_of(user)].numpy().astype(np.int64)
 
     def _top(self, user: int, n: int, seen: Integers) -> Recommendations:
         rated = SeenMovies.of(
@@ -316,17 +295,17 @@ class Recommender:
             seen.astype(np.int32),
             self.checkpoint.preprocessor.num_users,
         )
-        found = top_movies(self.checkpoint, np.array([user]), rated, n, self.today)
-        kept = found.movies[0] >= 0
-        return self._described(found.movies[0][kept], found.stars[0][kept])
+        ranking = top_movies(self.checkpoint, np.array([user]), rated, n, self.today)
+        is_movie = ranking.movies[0] >= 0
+        return self._with_titles(ranking.movies[0][is_movie], ranking.stars[0][is_movie])
 
-    def _described(self, index: Integers, scores: npt.NDArray[np.float32]) -> Recommendations:
+    def _with_titles(self, index: Integers, scores: npt.NDArray[np.float32]) -> Recommendations:
         titles = tuple(self._table.titles[i] for i in index)
         return Recommendations(self._table.ids[index], titles, scores)
 
 
 def _rows(preprocessor: Preprocessor, users: Integers, movies: Integers, times: Integers) -> Batch:
-    """Rows whose rating is not known: ``[B]`` indices, and times ``[B]`` or one for all."""
+    """Rows to predict, with ratings of 0: indices ``[B]``, and times ``[B]`` or one for all."""
     seconds = np.broadcast_to(times, users.shape).copy()
     return Batch(
         users=torch.from_numpy(users.astype(np.int32)),
@@ -335,31 +314,3 @@ def _rows(preprocessor: Preprocessor, users: Integers, movies: Integers, times: 
         weights=torch.from_numpy(preprocessor.decay_weight(seconds)),
         times=torch.from_numpy(seconds),
     )
-
-
-def _similarity(model: NCF, movie: int, num_movies: int) -> torch.Tensor:
-    """``[M]`` how much every movie is like one, at most 1."""
-    one, movies = torch.tensor([movie]), torch.arange(num_movies)
-    if model.gaussian_process is not None:
-        return model.gaussian_process.kernel.similarity(one, movies)[0]
-    vectors = _vectors(model, movies)
-    # A movie of which nothing is known has the zero vector, and is like none.
-    return torch.nn.functional.cosine_similarity(vectors[one], vectors)
-
-
-def _vectors(model: NCF, movies: torch.Tensor) -> torch.Tensor:
-    """``[M] -> [M, D]``."""
-    if model.gmf is not None:
-        return model.gmf.movies(movies) * model.gmf.output.weight
-    unknown = torch.zeros_like(movies)
-    parts = [
-        branch(unknown, movies, None)
-        for branch in model.inputs.values()
-        if branch.depends_on == "movie" and not branch.uses_time
-    ]
-    if not parts:
-        raise UnsupportedError(
-            "this model has no vectors of movies to compare; model.inputs or model.gmf_dim adds "
-            "some"
-        )
-    return torch.cat(parts, dim=1)

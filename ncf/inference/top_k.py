@@ -1,4 +1,4 @@
-"""The best unseen movies of users, from a trained model."""
+"""Recommend unseen movies, and score rankings of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ncf.inference.all_pairs import all_pairs
 from ncf.inference.checkpoint import Checkpoint
 
 _PAIRS_AT_ONCE = 262_144
-"""(user, movie) pairs in one forward pass: bounds memory at any catalogue size."""
-
+"""Pairs of a user and a movie in one forward pass; bounds memory at any catalogue size."""
 
 _PAIRS_TO_SCORE: Final = 50_000_000
-"""Most (user, movie) pairs that are predicted to score rankings: all of ml-1m's, and of larger
-releases those of some hundred users, which suffice for two digits."""
+"""Maximum pairs of a user and a movie that are predicted to score rankings: all pairs of ml-1m, and
+those of some hundred users of larger releases, which is enough for two digits."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,21 @@ class Ranking:
     """The best unseen movies of some users, best first."""
 
     movies: npt.NDArray[np.int64]
-    """``[B, N]`` positions in the movie table; -1 past the last unseen movie."""
+    """``[B, N]`` positions in the movie table; -1 after the last unseen movie."""
     stars: npt.NDArray[np.float32]
     """``[B, N]`` predictions in the training target's unit, stars unless that is the decayed
-    rating; NaN past the last unseen movie."""
+    rating; NaN after the last unseen movie."""
 
 
 def score_rankings(
     checkpoint: Checkpoint, seen: SeenMovies, relevant: SeenMovies
 ) -> dict[str, Any]:
-    """Scores of the model's rankings, beside those of the same movies by number of ratings.
+    """Scores of rankings by the model's predictions, and by popularity.
 
-    Each user's ranking is of all movies of the catalogue but those in ``seen``, by the predicted
-    rating; the popularity is the number of training ratings. Only users with an index of their own
-    and a ``relevant`` movie count; if these are too many for the size of the catalogue, some are
-    drawn. Without any, there are no scores.
+    Each user's ranking has all movies of the catalogue except those in ``seen``; popularity is the
+    number of training ratings. Users without an index or without a ``relevant`` movie are left out.
+    If there are too many users for the size of the catalogue, a random sample is scored. Without
+    any user, the scores are None.
     """
     counts = np.diff(relevant.starts)[1:]
     users = 1 + np.flatnonzero(counts)
@@ -52,9 +51,9 @@ def score_rankings(
         "model": None,
         "popularity": None,
     }
-    at_most = max(1, _PAIRS_TO_SCORE // len(checkpoint.preprocessor.movies))
-    if len(users) > at_most:
-        users = np.sort(np.random.default_rng(0).choice(users, at_most, replace=False))
+    max_users = max(1, _PAIRS_TO_SCORE // len(checkpoint.preprocessor.movies))
+    if len(users) > max_users:
+        users = np.sort(np.random.default_rng(0).choice(users, max_users, replace=False))
     result["num_users_ranked"] = len(users)
     if len(users):
         popularity = checkpoint.preprocessor.movies.train_counts.astype(np.float32)
@@ -77,10 +76,10 @@ def top_movies(
 ) -> Ranking:
     """The ``top_n`` movies with the highest predicted rating among those a user has not rated.
 
-    ``users: [B]`` are user indices; ties go to the movie that comes first in the table. Movies
-    without any training rating are candidates like all others: their features speak for them.
-    ``today`` is when a model that looks at times is asked, in seconds since 1970 UTC; by default
-    the day from which ages count.
+    ``users: [B]`` are user indices; of movies with equal predictions, the first in the table wins.
+    Movies without training ratings are candidates too, by their content. ``today`` is the time of
+    the predictions in seconds since 1970 UTC, for a model that ``uses_time``; by default the
+    decay's reference date.
     """
     num_movies = len(checkpoint.preprocessor.movies)
     top_n = min(top_n, num_movies)
@@ -92,7 +91,7 @@ def top_movies(
         pairs = all_pairs(checkpoint.model, num_movies, reference if today is None else today)
         for start in range(0, len(users), users_at_once):
             block = users[start : start + users_at_once]
-            # Not clipped: clipping would make ties at five stars.
+            # Not clipped, as this would make all predictions above five stars equal.
             scores = pairs.scores(torch.from_numpy(block.astype(np.int64))).contiguous().numpy()
             for row, user in enumerate(block):
                 best = _best(scores[row], seen.by(int(user)), top_n)
@@ -107,10 +106,10 @@ def top_movies(
 def _best(
     scores: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], top_n: int
 ) -> npt.NDArray[np.int64]:
-    """Positions of the highest ``scores: [M]`` but for those ``seen``, the highest first."""
+    """Positions of the highest ``scores: [M]`` except those ``seen``, in descending order."""
     unseen = scores.copy()
     unseen[seen] = -np.inf
-    # All that reach the last place's score, so that ties are decided by the order of the table.
+    # All that reach the lowest of these scores, so that the order of the table decides ties.
     last = np.partition(unseen, -top_n)[-top_n]
     candidates = np.flatnonzero((unseen >= last) & np.isfinite(unseen))
     return candidates[np.argsort(-unseen[candidates], kind="stable")[:top_n]]

@@ -1,8 +1,9 @@
-"""The networks: branches that embed the inputs, their fusion, dense layers, prediction heads,
-rating histories, and what the targets are. May import ``ncf.data`` and below."""
+"""The model: a network of branches, their fusion, dense layers and a prediction head; the rating
+histories that condition it; training targets. May import ``ncf.data`` and below."""
 
 __all__ = [
     "branches",
+    "conditioned",
     "fusion",
     "heads",
     "history",

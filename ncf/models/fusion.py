@@ -1,6 +1,9 @@
-"""How the embedded inputs of a row are put together: ``[B, F, D] -> [B, F * D]``."""
+"""How the vectors of all branches become one: ``[B, F, D] -> [B, F * D]``."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import nn
@@ -9,10 +12,10 @@ from ncf.config import ModelConfig
 
 
 class FieldAttention(nn.Module):
-    """Each input is scaled by how much it matters in this row, then all are concatenated.
+    """Scales each branch's vector by a learned weight that depends on the row.
 
-    The weights are a softmax over the inputs, as in Xiao et al., https://arxiv.org/abs/1708.04617,
-    times their number, so that equal weights leave everything as it was.
+    The weights are a softmax over the branches, as in Xiao et al.,
+    https://arxiv.org/abs/1708.04617, times the number of branches, so that equal weights are 1.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -27,7 +30,7 @@ class FieldAttention(nn.Module):
 
 
 class FieldTransformer(nn.Module):
-    """Inputs attend to each other in one transformer block, then are concatenated.
+    """Lets branches attend to each other in one transformer block.
 
     Song et al., https://arxiv.org/abs/1810.11921; Vaswani et al., https://arxiv.org/abs/1706.03762.
     """
@@ -35,7 +38,7 @@ class FieldTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.embedding_dim
-        # Inputs are told apart by what is added to each.
+        # Added to each branch's vector, so that the block can tell branches apart.
         self.position = nn.Parameter(torch.randn(len(config.inputs), dim) * config.embedding_std)
         self.block = nn.TransformerEncoderLayer(
             dim, nhead=1, dim_feedforward=2 * dim, dropout=config.dropout, batch_first=True
@@ -47,10 +50,14 @@ class FieldTransformer(nn.Module):
         return mixed.flatten(1)
 
 
+FUSIONS: Final[dict[str, Callable[[ModelConfig], nn.Module]]] = {
+    "concat": lambda config: nn.Flatten(),
+    "attention": FieldAttention,
+    "transformer": FieldTransformer,
+}
+"""Values of ``model.fusion``."""
+
+
 def fusion(config: ModelConfig) -> nn.Module:
     """The module that ``config.fusion`` names."""
-    if config.fusion == "attention":
-        return FieldAttention(config)
-    if config.fusion == "transformer":
-        return FieldTransformer(config)
-    return nn.Flatten()
+    return FUSIONS[config.fusion](config)

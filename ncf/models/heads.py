@@ -1,4 +1,4 @@
-"""From the network's number to a distribution over the levels of stars."""
+"""The ordinal head: from the network's number to a distribution over the levels of stars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEP = 0.5
 
 
 def rating_levels(preprocessor: Preprocessor) -> torch.Tensor:
-    """``[K]`` the levels from the lowest to the highest training rating, half a star apart."""
+    """``[K]`` levels from the lowest to the highest training rating, half a star apart."""
     count = round((preprocessor.rating_max - preprocessor.rating_min) / STEP) + 1
     return torch.tensor(
         np.linspace(preprocessor.rating_min, preprocessor.rating_max, count), dtype=torch.float32
@@ -25,8 +25,8 @@ def rating_levels(preprocessor: Preprocessor) -> torch.Tensor:
 class OrdinalHead(nn.Module):
     """A probability for each level, from one number: the proportional odds model.
 
-    P(rating <= level k) = sigmoid((threshold k - number) / scale), with thresholds that start half
-    way between the levels. McCullagh 1980, https://doi.org/10.1111/j.2517-6161.1980.tb01109.x.
+    P(rating <= level k) = sigmoid((threshold k - number) / scale), with thresholds that start
+    halfway between the levels. McCullagh 1980, https://doi.org/10.1111/j.2517-6161.1980.tb01109.x.
     """
 
     levels: torch.Tensor

@@ -1,9 +1,9 @@
-"""Layers that several parts of the network share."""
+"""Layers that several parts of the network use."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,15 +19,15 @@ L2Group = Literal["embedding", "bias", "history"]
 
 
 class Penalized(nn.Module, ABC):
-    """A module with tables of free numbers, whose squared norm is added to the loss."""
+    """A module with tables whose squared norm is added to the loss."""
 
     l2_group: L2Group
 
     @abstractmethod
     def l2_tables(self) -> Iterator[torch.Tensor]:
-        """The penalised tables of this module itself, without those of ``Penalized`` modules in it.
+        """The penalised tables of this module, without those of ``Penalized`` modules in it.
 
-        Tables of entities with few ratings need the penalty: a user, a movie or an actor.
+        Tables of entities with few ratings need the penalty: users, movies or actors.
         """
 
 
@@ -37,7 +37,7 @@ def embedding(num_entries: int, config: ModelConfig) -> nn.Embedding:
 
 
 def entity_table(num_entries: int, dim: int, std: float) -> nn.Embedding:
-    """The same with a size and an initial spread of one's own."""
+    """The same with vectors of size ``dim`` and initial standard deviation ``std``."""
     table = nn.Embedding(num_entries + 1, dim, padding_idx=UNKNOWN)
     nn.init.normal_(table.weight, std=std)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def entity_table(num_entries: int, dim: int, std: float) -> nn.Embedding:
 
 
 class ContentVector(Penalized):
-    """A movie's vector: a linear map of its content, plus a free one for each training movie."""
+    """A movie's vector: a linear map of its content, plus a free vector of each training movie."""
 
     content: torch.Tensor
     index: torch.Tensor
@@ -60,7 +60,8 @@ class ContentVector(Penalized):
         content_std: float = 0.05,
         l2_group: L2Group = "history",
     ) -> None:
-        """``free_std`` is the initial spread of the free vectors, None leaves them out."""
+        """``free_std`` and ``content_std`` are initial standard deviations of the free vectors and
+        of the linear map; with None there are no free vectors."""
         super().__init__()
         self.l2_group = l2_group
         self.register_buffer("content", content_features(preprocessor), persistent=False)
@@ -85,7 +86,7 @@ class ContentVector(Penalized):
 
 
 class Biases(Penalized):
-    """A number for each training user, or movie, or both."""
+    """Biases of training users, or movies, or both."""
 
     l2_group: L2Group = "bias"
     index: torch.Tensor
@@ -99,7 +100,7 @@ class Biases(Penalized):
         self.movie = entity_table(preprocessor.num_movies, 1, 0.0) if "movie" in names else None
 
     def l2_tables(self) -> Iterator[torch.Tensor]:
-        """The tables of users and movies, as far as they are there."""
+        """The tables of users and movies, if there are any."""
         for table in (self.user, self.movie):
             if table is not None:
                 yield table.weight
@@ -115,10 +116,10 @@ class Biases(Penalized):
 
 
 class GMF(Penalized):
-    """Generalised matrix factorisation: weighted products of a user's and a movie's components.
+    """Generalised matrix factorisation: weighted dot product of a user's and a movie's vector.
 
-    He et al., https://doi.org/10.1145/3038912.3052569, section 3.2; the movie's vector also follows
-    from its content, so that it says something about films with few ratings.
+    He et al., https://doi.org/10.1145/3038912.3052569, section 3.2. The movie's vector also depends
+    on its content, which helps with movies that have few ratings.
     """
 
     l2_group: L2Group = "embedding"
@@ -144,7 +145,8 @@ class GMF(Penalized):
 class BatchNorm(nn.BatchNorm1d):
     """Normalises by the mean and variance of all workers' rows, on any device.
 
-    ``SyncBatchNorm`` does the same on GPUs alone, and neither takes a batch of a single row.
+    ``SyncBatchNorm`` works on GPUs only, and does not accept a batch of a single row, nor does
+    ``BatchNorm1d``.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -172,8 +174,19 @@ class BatchNorm(nn.BatchNorm1d):
         return (input - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
+def normalization(config: ModelConfig, size: int) -> list[nn.Module]:
+    """What ``config.normalization`` puts after a dense layer with ``size`` outputs."""
+    kinds: dict[str, list[Callable[[int], nn.Module]]] = {
+        "none": [],
+        "batch": [BatchNorm],
+        "layer": [nn.LayerNorm],
+    }
+    return [kind(size) for kind in kinds[config.normalization]]
+
+
 def content_features(preprocessor: Preprocessor) -> torch.Tensor:
-    """What is known of each movie without its ratings, ``[M, C]``: genres, decade, numeric."""
+    """``[M, C]`` content of each movie, which does not depend on its ratings: genres, decade and
+    numeric features."""
     movies = preprocessor.movies
     decades = np.eye(len(preprocessor.decades) + 1, dtype=np.float32)[movies.decade][:, 1:]
     columns = [movies.genres.astype(np.float32), decades, movies.numeric]

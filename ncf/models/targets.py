@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 
 from ncf.config import TimeDecayConfig, TrainConfig
-from ncf.data.batches import Batch, RatingSource
+from ncf.data.batches import Batch, R, RatingSource, TrainingBatch
 from ncf.data.preprocessor import Preprocessor
+from ncf.data.sampling import TrainingRows
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What the training minimises, and how its predictions are read."""
+    """What training minimises, and how predictions become ratings in stars."""
 
     train: TrainConfig
     time_decay: TimeDecayConfig
@@ -26,21 +27,21 @@ class Objective:
             return rows.ratings * rows.weights
         return rows.ratings
 
-    def training_rows(self, rows: RatingSource) -> RatingSource:
-        """``rows`` with the target for the rating and the weight of the row's loss for the weight.
+    def training_rows(self, rows: RatingSource) -> TrainingRows:
+        """``rows`` with targets and loss weights.
 
-        Losses' weights have mean 1 over all rows, which keeps the learning rate and the ridge
-        penalty meaning the same at any decay rate.
+        Loss weights have mean 1 over all rows, so that a learning rate or an L2 penalty has the
+        same effect at any decay rate.
         """
         mean = None
         if self.time_decay.apply_to == "loss":
-            mean = mean_over(rows, lambda part: part.weights)
+            mean = mean_over(rows.parts(), lambda part: part.weights)
 
-        def change(part: Batch) -> Batch:
+        def convert(part: Batch) -> TrainingBatch:
             weights = torch.ones_like(part.weights) if mean is None else part.weights / mean
-            return replace(part, ratings=self.targets(part), weights=weights)
+            return TrainingBatch(part.users, part.movies, self.targets(part), weights, part.times)
 
-        return rows.map(change)
+        return TrainingRows(rows, convert)
 
     def stars(self, outputs: torch.Tensor, rows: Batch) -> torch.Tensor:
         """``[B]`` predicted ratings, clipped to the range of the training ratings."""
@@ -55,9 +56,10 @@ class Objective:
         return self.stars(outputs, rows) * rows.weights
 
 
-def mean_over(rows: RatingSource, value: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-    """The mean of ``value``, ``[B]`` of a batch, over all rows."""
-    total = torch.zeros((), dtype=torch.float64, device=rows.device)
-    for part in rows.parts():
-        total += value(part).mean().double() * len(part)
-    return (total / len(rows)).float()
+def mean_over(parts: Iterable[R], value: Callable[[R], torch.Tensor]) -> torch.Tensor:
+    """The mean of ``value``, which returns ``[B]`` for B rows, over the rows of all ``parts``."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for part in parts:
+        total = total + value(part).mean().double() * len(part)
+        count += len(part)
+    return (total / count).float()

@@ -1,6 +1,6 @@
 """The training loop: losses, optimiser, learning-rate schedules, compiled steps, and the state from
-which an interrupted training continues. May import ``ncf.evaluation`` and below; ``ncf.baselines``
-and ``ncf.inference`` are its siblings and are not imported."""
+which interrupted training continues. May import ``ncf.evaluation`` and below, but not its siblings
+``ncf.baselines`` and ``ncf.inference``."""
 
 __all__ = [
     "compiled",
@@ -8,6 +8,7 @@ __all__ = [
     "losses",
     "optimizer",
     "parallel",
+    "random_state",
     "schedules",
     "state",
     "trainer",

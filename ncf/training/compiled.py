@@ -1,8 +1,8 @@
 """Several training steps compiled into one function: forward, gradient and AdamW in one graph.
 
-What it computes is what the steps one by one compute, up to the order of additions, with the same
-dropout masks. At batches of some tens of rows a step is mostly the overhead of some hundred small
-operations; this leaves a few.
+The result is that of single steps up to the order of additions, with the same dropout masks. At
+batches of some tens of rows, a step is mostly the overhead of about a hundred small operations; a
+compiled one has only a few.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import nn
 from torch.func import functional_call, grad
 
 from ncf.config import TrainConfig
-from ncf.data.batches import Batch
+from ncf.data.batches import TrainingBatch
 from ncf.models.ncf import NCF
 from ncf.training.losses import get_loss
 from ncf.training.optimizer import AdamW, parts
 
 UNROLLED: Final = 4
-"""Steps in one call. More are a little faster, and take longer to compile: about in proportion."""
+"""Steps in one call. More are a little faster; the time to compile is about proportional."""
 WORTHWHILE_STEPS: Final = 50_000
-"""Steps of a run from which compiling is quicker than not, cached or not: it takes 15 to 20 seconds
-and saves 0.3 milliseconds a step, and a slower machine is slower at both."""
+"""Steps of a run from which compiling saves time, also without a cache: it takes 15 to 20 seconds
+and saves 0.3 milliseconds a step, and on a slower machine both take longer."""
 
 
 def obstacle(network: NCF) -> str | None:
@@ -39,10 +39,11 @@ def obstacle(network: NCF) -> str | None:
         return "batch normalisation is not compiled"
     if next(network.parameters()).device.type != "cpu":
         return "steps are compiled for the CPU only"
-    return _missing()
+    return _missing_tool()
 
 
-def _missing() -> str | None:
+def _missing_tool() -> str | None:
+    """Which tool to compile with is missing, or None."""
     # Importing these takes a second.
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -57,7 +58,7 @@ def _missing() -> str | None:
 
 
 def cache_folder(environ: Mapping[str, str]) -> str:
-    """Where compiled steps are kept for the next run: a folder of the user's own."""
+    """Folder in which compiled steps are cached between runs; it belongs to the user."""
     if chosen := environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return chosen
     home = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -65,7 +66,7 @@ def cache_folder(environ: Mapping[str, str]) -> str:
 
 
 class CompiledSteps:
-    """Takes ``UNROLLED`` steps in one call, the first of which compiles or finds them compiled."""
+    """Takes ``UNROLLED`` steps in one call; the first call compiles them, or reads the cache."""
 
     def __init__(
         self,
@@ -74,8 +75,7 @@ class CompiledSteps:
         config: TrainConfig,
         l2_penalties: Sequence[tuple[torch.Tensor, float]],
     ) -> None:
-        """``l2_penalties`` are parameters with what they are multiplied by to be added to the
-        gradient.
+        """``l2_penalties`` are parameters with the factors by which they are added to the gradient.
 
         The network's parameters become views of one tensor.
         """
@@ -91,33 +91,18 @@ class CompiledSteps:
         self.parameters = list(network.parameters())
         strengths = {id(table): strength for table, strength in l2_penalties}
         self._is_penalised = [id(p) in strengths for p in self.parameters]
-        # A tensor, so that trials with other penalties find what is compiled.
+        # A tensor, so that trials with other penalties use the same compiled code.
         self._strengths = torch.tensor([strengths.get(id(p), 0.0) for p in self.parameters])
-        self._values = _tied(self.parameters)
-        # torch knows this folder by the environment alone.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache_folder(os.environ)
-        self._steps = torch.compile(
-            _copy_of(_take),
-            fullgraph=True,
-            dynamic=False,
-            # The wrapper in C++ is 1.2 times as fast; eager dropout is that of the steps one by
-            # one, so that results do not depend on whether they are compiled.
-            # What a call depends on apart from its tensors stays as it is, and looking at all of
-            # it takes 22 microseconds of the 135 of a step.
-            options={
-                "cpp_wrapper": True,
-                "fallback_random": True,
-                "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-            },
-        )
+        self._values = _flattened(self.parameters)
+        self._steps = _compile(_copy_of(_take_steps))
 
     @torch.no_grad()
-    def __call__(self, rows: Batch, rates: Sequence[float]) -> torch.Tensor:
-        """Take a step with each of ``rates`` on as many batches; returns the sum of losses."""
+    def __call__(self, rows: TrainingBatch, rates: Sequence[float]) -> torch.Tensor:
+        """Take a step on each batch of ``rows`` at the rates; returns the sum of losses."""
         group = self.optimizer.param_groups[0]
         first, second = group["betas"]
         done = int(self.optimizer.steps[0])
-        # [steps, 3]: what weights decay by, the step size, and 1 / the square's correction.
+        # [steps, 3]: factor of weight decay, step size, and 1 / the correction of the squares.
         factors = torch.tensor(
             [
                 [
@@ -129,8 +114,8 @@ class CompiledSteps:
             ]
         )
         self.optimizer.steps += len(rates)
-        # Moments of what is rarely seen shrink until they are too small for the processor to be
-        # quick with them; as zeros they change no weight.
+        # Moments of rarely seen entities shrink to denormal numbers, which processors are slow at;
+        # as zeros they change no weight.
         torch.set_flush_denormal(True)
         try:
             return self._steps(
@@ -143,8 +128,8 @@ class CompiledSteps:
                 rows.users,
                 rows.movies,
                 rows.times,
-                rows.ratings,
-                rows.weights,
+                rows.targets,
+                rows.loss_weights,
             )
         finally:
             torch.set_flush_denormal(False)
@@ -152,7 +137,7 @@ class CompiledSteps:
     def gradient(
         self, values: list[torch.Tensor], strengths: torch.Tensor, batch: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``[N]`` gradient of the mean loss with its ridge, and the sum of losses."""
+        """``[N]`` gradient of the mean loss with its L2 penalty, and the sum of losses."""
 
         def loss_of(values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             users, movies, times, targets, weights = batch
@@ -163,15 +148,15 @@ class CompiledSteps:
 
         gradients, total = grad(loss_of, has_aux=True)(values)
         penalised = [
-            (gradient + strength * value if ridged else gradient).reshape(-1)
-            for gradient, value, strength, ridged in zip(
+            (gradient + strength * value if is_penalised else gradient).reshape(-1)
+            for gradient, value, strength, is_penalised in zip(
                 gradients, values, strengths, self._is_penalised, strict=True
             )
         ]
         return torch.cat(penalised), total
 
 
-def _take(
+def _take_steps(
     steps: CompiledSteps,
     values: torch.Tensor,
     means: torch.Tensor,
@@ -180,7 +165,7 @@ def _take(
     strengths: torch.Tensor,
     *columns: torch.Tensor,
 ) -> torch.Tensor:
-    """``values``, ``means`` and ``squares``, ``[N]`` each, are changed in place."""
+    """The compiled function; changes ``values``, ``means`` and ``squares``, ``[N]`` each."""
     group = steps.optimizer.param_groups[0]
     first, second = group["betas"]
     size = steps.config.batch_size
@@ -198,17 +183,36 @@ def _take(
     return total
 
 
-def _copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, for torch to compile anew: it tells functions apart by their code object.
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    # The environment is the only way to tell torch the folder.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache_folder(os.environ)
+    compiled: Callable[..., Any] = torch.compile(
+        function,
+        fullgraph=True,
+        dynamic=False,
+        # The wrapper in C++ is 1.2 times as fast. With eager dropout, results do not depend on
+        # whether steps are compiled. Guards are skipped because calls differ in their tensors only,
+        # and checking them takes 22 microseconds of the 135 of a step.
+        options={
+            "cpp_wrapper": True,
+            "fallback_random": True,
+            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+        },
+    )
+    return compiled
 
-    Else a model would get what was compiled for another, as nothing but shapes is looked at.
+
+def _copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with a code object of its own, so that torch compiles it again.
+
+    Otherwise a model would use the code compiled for another, as guards are skipped.
     """
     code = function.__code__.replace()
     return FunctionType(code, function.__globals__, function.__name__)
 
 
-def _tied(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    """``[N]`` all parameters in a row, which share its memory from now on."""
+def _flattened(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """``[N]`` all parameters in one tensor, whose memory they share from now on."""
     values = torch.cat([p.detach().reshape(-1) for p in parameters])
     for parameter, view in zip(parameters, parts(values, parameters), strict=True):
         parameter.data = view

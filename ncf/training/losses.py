@@ -1,4 +1,4 @@
-"""Losses of rows, and of a network's outputs for weighted rows."""
+"""Losses of single rows, and their weighted sum for a network's outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Loss:
     name: str
     """Its name in ``train.loss``."""
     compares: Literal["rating", "distribution"]
-    """What ``of_rows`` takes, see ``ncf.registry.LossEntry``."""
+    """The arguments of ``of_rows``, see ``ncf.registry.LossEntry``."""
     of_rows: RowLoss
 
     def weighted_sum(
@@ -32,14 +32,14 @@ class Loss:
     ) -> torch.Tensor:
         """Sum over rows of weight * loss, a scalar; the inputs are those of ``of_rows``.
 
-        A sum, so that workers which hold parts of a batch can divide by the size of the whole.
+        A sum, so that workers with parts of a batch can divide by the size of the whole batch.
         """
         return (weights * self.of_rows(predictions, targets)).sum()
 
     def of_network(
         self, network: NCF, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """The same of what ``network`` returned; ``targets: [B]`` in the training target's unit."""
+        """The same for outputs of ``network``; ``targets: [B]`` in the training target's unit."""
         if self.compares == "rating":
             return self.weighted_sum(network.expected_rating(outputs), targets, weights)
         assert network.head is not None  # validated by the configuration

@@ -1,4 +1,4 @@
-"""torch's fused AdamW with less to do around it: a step of a small model is mostly overhead."""
+"""torch's fused AdamW with less overhead, which dominates the steps of a small model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class AdamW(torch.optim.AdamW):
-    """The same arithmetic; each moment lies in one tensor, of which each parameter has a part."""
+    """The same arithmetic; the moments of all parameters are views of one tensor each."""
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float
@@ -21,9 +21,9 @@ class AdamW(torch.optim.AdamW):
         device = parameters[0].device
         count = sum(p.numel() for p in parameters)
         self.means = torch.zeros(count, device=device)
-        """``[N]`` running means of the gradient, all parameters in a row."""
+        """``[N]`` running means of the gradient of all parameters."""
         self.squares = torch.zeros(count, device=device)
-        """``[N]`` running means of the gradient's square."""
+        """``[N]`` running means of the squared gradient."""
         self.steps = torch.zeros(len(parameters), device=device)
         """``[P]`` steps that each parameter has taken."""
         self._mean_of = parts(self.means, parameters)
@@ -36,7 +36,7 @@ class AdamW(torch.optim.AdamW):
 
     @property
     def moments(self) -> dict[str, torch.Tensor]:
-        """What it remembers of earlier steps, by name; may be changed in place."""
+        """The state of the optimiser, by name; may be changed in place."""
         return {"means": self.means, "squares": self.squares, "steps": self.steps}
 
     @property
@@ -49,16 +49,13 @@ class AdamW(torch.optim.AdamW):
         self.param_groups[0]["lr"] = value
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of all parameters, without looking for them as torch does."""
+        """Drop the gradients of all parameters, without torch's search for them."""
         for parameter in self._parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step without hooks and without gathering what is known already.
-
-        ``closure`` is not supported.
-        """
+        """Take a step without hooks and without collecting state; ``closure`` is not supported."""
         assert closure is None
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if len(gradients) < len(self._parameters):
@@ -82,7 +79,7 @@ class AdamW(torch.optim.AdamW):
             maximize=False,
         )
 
-    # torch would wrap the method with its hooks, which take longer than a small step.
+    # Otherwise torch wraps the method with hooks, which take longer than a small step.
     step.hooked = True  # type: ignore[attr-defined]
 
 

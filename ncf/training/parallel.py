@@ -9,13 +9,13 @@ from ncf.config import ExperimentConfig
 
 SHARED_MULTIPLICATIONS: Final = 500_000_000
 """Multiplications of dense weights in a batch's forward pass below which two workers on a CPU were
-slower than one: sending each other the gradients took longer than what they saved."""
+slower than one: exchanging gradients took longer than the time saved."""
 
 
 def data_parallel_pays_off(experiment: ExperimentConfig) -> bool:
-    """Whether several workers on CPUs are quicker than one, as far as it was measured.
+    """Whether several workers on CPUs are faster than one, by measurements of dense networks.
 
-    A model that learns from the user's other ratings was not measured; it does more for each row.
+    Models with history encoders were not measured; they compute more for each row.
     """
     model = experiment.model
     if model.history.encoders:

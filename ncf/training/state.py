@@ -1,4 +1,4 @@
-"""A training run between two epochs: what it came to, and what it needs to go on.
+"""The state of a training run between two epochs: its result so far, and what it needs to continue.
 
 ::
 
@@ -27,7 +27,7 @@ FORMAT_VERSION: Final = 2
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training rows came to."""
+    """The record of one pass over the training rows."""
 
     number: int
     """From 1."""
@@ -40,13 +40,13 @@ class Epoch:
     validation: Scores | None
     """Errors on the validation rows; None without a validation split."""
     is_best: bool
-    """Whether no earlier epoch was as good; always true without a validation split, or if the last
-    epoch is to be kept."""
+    """Whether it is better than all earlier epochs; always true without a validation split, and if
+    ``train.keep`` is ``last``."""
 
-    def error(self, metric: Metric) -> float:
+    def cost(self, metric: Metric) -> float:
         """What epochs are compared by, less is better; without validation rows, the newest epoch
         is the best."""
-        return metric.error(self.validation) if self.validation else -float(self.number)
+        return metric.cost(self.validation) if self.validation else -float(self.number)
 
     def as_dict(self) -> dict[str, Any]:
         """Flat record for reports: ``validation_rmse`` is in stars."""
@@ -84,22 +84,22 @@ class FitResult:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that ``ncf.training.loop.fit`` needs to go on after an epoch as if it had not stopped."""
+    """All that ``ncf.training.loop.Training`` needs to continue after an epoch."""
 
     result: FitResult
     """The run so far."""
     optimizer: Mapping[str, torch.Tensor]
-    """Moments and counts of steps."""
+    """Moments and numbers of steps."""
     schedule: Mapping[str, float]
-    """Where the learning rate stands."""
+    """State of the learning rate, see ``ncf.training.schedules``."""
     order: torch.Tensor
     """State of the generator that shuffles rows."""
     dropout: torch.Tensor
-    """``[W, S]`` state of each worker's generator, which draws what is dropped."""
+    """``[W, S]`` state of each worker's generator of dropout masks."""
 
 
 def save_state(state: TrainingState, folder: Path) -> None:
-    """Write ``state`` into ``folder``, which must be read only once this has ended."""
+    """Write ``state`` into ``folder``, which must not be read before this has ended."""
     folder.mkdir(parents=True, exist_ok=True)
     result = state.result
     groups: dict[str, Mapping[str, torch.Tensor]] = {
@@ -122,7 +122,7 @@ def save_state(state: TrainingState, folder: Path) -> None:
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """Read what ``save_state`` wrote; None if there is none.
+    """Read a state that ``save_state`` wrote; None if there is none.
 
     Raises:
         CheckpointError: if it is damaged or of another format version.
@@ -136,7 +136,7 @@ def load_state(folder: Path) -> TrainingState | None:
         tensors = load_file(folder / "state.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot go on from {folder}: {error}. Start the training anew with --force."
+            f"cannot continue from {folder}: {error}. Start the training again with --force."
         ) from error
     last, best = _group("last", tensors), _group("best", tensors)
     epochs = tuple(_epoch(record) for record in content["epochs"])

@@ -23,8 +23,10 @@ from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.search.trial_models import TrialModels
-from ray_jobs.training.worker import TrainingTask, torch_trainer
-from ray_jobs.training.worker_pool import Over, TrialQueue, persistent_workers
+from ray_jobs.training.tasks import TrainingTask
+from ray_jobs.training.torch_trainers import torch_trainer
+from ray_jobs.training.trial_queue import Over, TrialQueue
+from ray_jobs.training.worker_pool import persistent_workers
 
 _DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
 """A trial's driver takes no CPU, so that drivers cannot hold the CPUs that workers wait for. Ray
@@ -58,6 +60,7 @@ def executor(
             "resources": groups[0],
             "groups": len(groups),
             "models": models,
+            "metric": config.tune.metric,
             "where": where / "trials",
         }
         yield TrainableSpec(_with(_isolated_trial, experiment=experiment, **settings))
@@ -65,7 +68,9 @@ def executor(
     # A trial breaks a group at most once; further failures have other causes.
     failures = config.tune.num_trials
     kept = models.folder if models.count else None
-    with persistent_workers(prepared, groups, failures, where / "groups", kept) as trial_queue:
+    with persistent_workers(
+        prepared, groups, failures, where / "groups", kept, config.tune.metric
+    ) as trial_queue:
         trainable = _with(_PersistentTrial, experiment=experiment, trial_queue=trial_queue)
         yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_DropEnded(trial_queue),))
 
@@ -96,12 +101,17 @@ def _isolated_trial(
     resources: Resources,
     groups: int,
     models: TrialModels,
+    metric: str,
     where: Storage,
 ) -> None:
     """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
     name = tune.get_context().get_trial_id()
     task = TrainingTask(
-        name, prepared, _experiment_of(experiment, parameters), models=models.of(name)
+        name,
+        prepared,
+        _experiment_of(experiment, parameters),
+        models=models.of(name),
+        metric=metric,
     )
     trainer = torch_trainer(
         [task], resources, where / name, [TuneReportCallback()], collect=False, groups=groups

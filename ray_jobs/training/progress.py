@@ -1,10 +1,11 @@
 """Forwards epochs of a running ``TorchTrainer`` from its controller to the driver.
 
-The driver prints them, and exports them as Ray metrics.
+The driver logs them, and exports them as Ray metrics.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -15,11 +16,12 @@ from typing import Any, Final
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
-from foundation.console import say
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.telemetry import EpochMetrics
 
 SECONDS_BETWEEN_LINES: Final = 1.5
+
+logger: Final = logging.getLogger(__name__)
 
 
 class EpochProgress(UserCallback):
@@ -38,9 +40,9 @@ class EpochProgress(UserCallback):
 
 @contextmanager
 def epoch_progress() -> Iterator[EpochProgress]:
-    """A callback that prints epochs on this console during the block."""
+    """A callback that logs epochs in this process during the block."""
     queue = Queue(actor_options=beside_the_driver())
-    reader = threading.Thread(target=_tell_until_none, args=(queue,), daemon=True)
+    reader = threading.Thread(target=_log_until_none, args=(queue,), daemon=True)
     reader.start()
     try:
         yield EpochProgress(queue)
@@ -50,15 +52,15 @@ def epoch_progress() -> Iterator[EpochProgress]:
         queue.shutdown()
 
 
-def _tell_until_none(queue: Queue) -> None:
-    """Record every epoch; print one at most every ``SECONDS_BETWEEN_LINES``."""
+def _log_until_none(queue: Queue) -> None:
+    """Record every epoch; log at most one every ``SECONDS_BETWEEN_LINES``."""
     recorded = EpochMetrics()
-    printed = -math.inf
+    logged = -math.inf
     while (metrics := queue.get()) is not None:
         recorded.epoch(metrics["task"], metrics)
-        if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
-            say(f"   {describe(metrics)}")
-            printed = time.monotonic()
+        if time.monotonic() - logged >= SECONDS_BETWEEN_LINES:
+            logger.info("   %s", describe(metrics))
+            logged = time.monotonic()
 
 
 def describe(metrics: dict[str, Any]) -> str:

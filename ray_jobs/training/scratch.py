@@ -1,4 +1,4 @@
-"""A temporary folder that does not outlive its process for long, even if that is killed."""
+"""Temporary folders that are removed even if their process is killed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Final
 _PREFIX: Final = "ratings-worker-"
 
 _SECONDS_TO_LOCK: Final = 60.0
-"""A folder of this age is locked, or its process is gone."""
+"""Time after which a folder without a lock has no process any more."""
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for this block; first those are removed whose process was killed.
+    """A folder for this block; folders whose process was killed are removed first.
 
-    Ray kills workers when a job is interrupted. The kernel frees a process's locks at its end, so
-    that nobody takes the folder of a live one for left behind.
+    Ray kills workers when a job is interrupted. The kernel releases a process's locks when it ends,
+    so the folder of a running process is never taken for abandoned.
     """
     _remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:

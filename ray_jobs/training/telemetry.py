@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ray.util.metrics import Counter, Gauge
+
+from ncf.evaluation.metrics import METRICS, Direction, Metric, Scores
 
 METRIC: Final = "best_validation_rmse"
 """Lowest validation RMSE so far, in stars."""
@@ -16,18 +18,29 @@ METRIC: Final = "best_validation_rmse"
 class SearchMetric:
     """A metric by which the trials of a search are compared."""
 
-    name: str
-    """As in ``tune.metric``, and in ``validation_<name>`` of an epoch."""
-    mode: Literal["min", "max"]
-    """Which values are better, in Ray Tune's words."""
+    metric: Metric
     title: str
     """For tables and messages."""
 
     @property
+    def name(self) -> str:
+        """As in ``tune.metric``, and in ``validation_<name>`` of an epoch."""
+        return self.metric.name
+
+    @property
+    def mode(self) -> Direction:
+        """Which values are better, as Ray Tune names it."""
+        return self.metric.direction
+
+    @property
     def key(self) -> str:
-        """Name of the reported value, and of the column in trials.parquet: the metric on the
-        validation rows at the epoch with the lowest validation RMSE so far."""
+        """Name of the reported value, and of the column in trials.parquet: the best value on the
+        validation rows of all epochs so far."""
         return f"best_validation_{self.name}"
+
+    def best(self, scores: Sequence[Scores]) -> float:
+        """The best value of the metric among ``scores``, those of one or more epochs."""
+        return self.metric.of(min(scores, key=self.metric.cost))
 
     def cost(self, value: float) -> float:
         """``value`` on a scale on which lower is better."""
@@ -35,18 +48,14 @@ class SearchMetric:
 
 
 SEARCH_METRICS: Final[Mapping[str, SearchMetric]] = {
-    metric.name: metric
-    for metric in (
-        SearchMetric("rmse", "min", "RMSE"),
-        SearchMetric("mae", "min", "MAE"),
-        SearchMetric("r2", "max", "R2"),
-    )
+    name: SearchMetric(METRICS[name], title)
+    for name, title in (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R2"))
 }
 """The values of ``tune.metric``."""
 
 
 class EpochMetrics:
-    """Counts epochs and exports the validation error of every model that is trained."""
+    """Counts epochs, and exports the validation RMSE of every model that is trained."""
 
     def __init__(self) -> None:
         task = ("task",)

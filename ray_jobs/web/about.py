@@ -35,7 +35,7 @@ def describe(stored: Storage, checkpoint: Checkpoint) -> ModelInfo:
         rating_min=preprocessor.rating_min,
         rating_max=preprocessor.rating_max,
         takes_ratings=model.uses_history,
-        gives_reasons=model.gaussian_process is not None and model.head is None,
+        gives_reasons=model.has_attributions and model.is_additive,
         test=_errors(metrics.test) if metrics else None,
         notices=_notices(metrics),
     )

@@ -25,8 +25,8 @@ from ncf.data.sampling import Shard
 from ncf.data.streaming import Streamed
 from ncf.evaluation.predictions import evaluate
 from ncf.models.targets import Objective
-from ncf.training.loop import fit
-from ncf.training.state import FitResult, TrainingState
+from ncf.training.loop import Training
+from ncf.training.state import TrainingState
 from ncf.training.trainer import build
 
 TRAIN = TrainConfig(epochs=3, batch_size=100, learning_rate=0.01, embedding_l2=5, patience=0)
@@ -34,7 +34,7 @@ HISTORY = {"vector_dim": 4, "linear_dim": 2, "rbf_dim": 2, "chunk": 16}
 MODELS = {
     # Dropout draws other masks in every process, so there is none in those that are compared.
     "five-inputs": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
-    # To be interrupted; each worker goes on with its own masks.
+    # To be interrupted; each worker continues with its own masks.
     "dropout": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.3),
     "streamed": ModelConfig(embedding_dim=4, hidden_dims=(8,), dropout=0.0),
     "batch-normalisation": ModelConfig(
@@ -81,29 +81,33 @@ def train_and_write(folder: Path, name: str, shard: Shard) -> None:
         for split in ("train", "validation", "test")
     )
     objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
-    states: list[TrainingState] = []
 
-    def model_of() -> nn.Module:
+    def training(resume: TrainingState | None = None) -> Training:
         model = build(experiment, prepared.preprocessor, train)
         torch.manual_seed(shard.rank)
-        return nn.parallel.DistributedDataParallel(model) if shard.world_size > 1 else model
+        wrapper = None
+        if shard.world_size > 1:
+            wrapper = nn.parallel.DistributedDataParallel(model.network)
+        return Training(
+            model, train, validation, objective, shard=shard, resume=resume, data_parallel=wrapper
+        )
 
-    def again(state: TrainingState) -> FitResult:
-        return fit(model_of(), train, validation, objective, shard=shard, resume=state)
-
-    model = model_of()
-    result = fit(model, train, validation, objective, shard=shard, on_state=states.append)
-    resumed = again(states[0]).last
+    whole = training()
+    states = [whole.state() for _ in whole]
+    result = whole.result
+    resumed = training(states[0])
+    assert len(list(resumed)) == len(states) - 1
+    again = resumed.result.last
     found = {
         "rows": [
             sum(len(shard.of(part)) for part in rows.parts()) for rows in (train, validation, test)
         ],
         # One rank has neighbours, so that it could take less than the other.
         "free": free_on_every_worker(torch.device("cpu"), shard, 1 + 999 * shard.rank),
-        "goes_on": all(torch.equal(resumed[name], value) for name, value in result.last.items()),
+        "goes_on": all(torch.equal(again[name], value) for name, value in result.last.items()),
         "best_epoch": result.best_epoch,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
-        "test": evaluate(model, test, objective, shard).as_dict(),
+        "test": evaluate(whole.model, test, objective, shard).as_dict(),
     }
     file = folder / f"{shard.world_size}-{shard.rank}"
     save_file(result.last, file.with_suffix(".safetensors"))

@@ -47,7 +47,7 @@ def test_every_key_is_documented(section: type[Section]) -> None:
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_section_survives_the_way_through_json(section: type[Section]) -> None:
+def test_a_section_is_the_same_after_a_round_trip_through_json(section: type[Section]) -> None:
     config = section()
     assert section.model_validate(config.model_dump(mode="json")) == config
 
@@ -89,7 +89,7 @@ def test_values_out_of_range_are_refused(section: type[Section], key: str, value
         section.model_validate({key: value})
 
 
-def test_limits_that_make_sense_are_accepted() -> None:
+def test_values_at_the_limits_are_accepted() -> None:
     assert SplitConfig(test=0.01, validation=0, seed=2**32 - 1).validation == 0
     assert ModelConfig(hidden_dims=(), dropout=0).hidden_dims == ()
     assert TimeDecayConfig.model_validate({"reference": "2018-09-24"}).reference
@@ -137,7 +137,7 @@ def test_an_input_named_twice_is_refused() -> None:
     ("section", "setting", "names"),
     [(ModelConfig, {"inputs": ["gender"]}, BRANCHES), (TrainConfig, {"loss": "hinge"}, LOSSES)],
 )
-def test_names_that_no_registry_has_are_refused_with_those_it_has(
+def test_unknown_names_are_refused_with_the_known_ones(
     section: type[ModelConfig | TrainConfig], setting: dict[str, Any], names: dict[str, Any]
 ) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -146,7 +146,7 @@ def test_names_that_no_registry_has_are_refused_with_those_it_has(
         assert f"'{name}'" in str(caught.value)
 
 
-def test_every_name_of_the_registries_leads_to_its_implementation() -> None:
+def test_every_registered_name_has_an_implementation() -> None:
     for path in BRANCHES.values():
         assert issubclass(implementation(path), Branch)
     for entry in LOSSES.values():

@@ -193,10 +193,10 @@ def train(
     weak = {"embedding_l2": 1.0, "bias_l2": 1.0, "history_l2": 1.0}
     experiment = ExperimentConfig(model=model, train=TrainConfig(**defaults | weak | settings))
     objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
-    network = build(experiment, prepared.preprocessor, rows)
-    result = fit(network, rows, validation, objective)
-    network.load_state_dict(result.best)
-    return network.eval(), result
+    trained = build(experiment, prepared.preprocessor, rows)
+    result = fit(trained, rows, validation, objective)
+    trained.network.load_state_dict(result.best)
+    return trained.eval(), result
 
 
 def stopped_early_and_refit(

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.data.batches import Batch
+from ncf.data.batches import Batch, TrainingBatch
 from ncf.data.preprocessor import UNKNOWN, MovieTable, NumericColumn, Preprocessor
+from ncf.data.sampling import TrainingRows
 
 _YEAR = 365.25 * 86_400
 _YEARS = 3
@@ -28,10 +29,10 @@ class World:
     validation: Batch
     test: Batch
     noise: float
-    """Standard deviation in stars of what nothing tells."""
+    """Standard deviation of the noise, in stars."""
     floor: float
-    """RMSE on the test rows of somebody who knows all but the noise. It differs from ``noise`` by
-    the chance of these rows, so models are compared with this."""
+    """RMSE on the test rows of a model that knows the whole signal. It differs from ``noise`` by
+    chance, so models are compared with this."""
 
 
 def rows_of(
@@ -51,6 +52,17 @@ def rows_of(
     )
 
 
+def training_batch(rows: Batch) -> TrainingBatch:
+    """The rows with their ratings as targets, and weights of 1."""
+    ones = torch.ones_like(rows.weights)
+    return TrainingBatch(rows.users, rows.movies, rows.ratings, ones, rows.times)
+
+
+def training_rows(rows: Batch) -> TrainingRows:
+    """The same, as rows to train on."""
+    return TrainingRows(rows, training_batch)
+
+
 def rmse(errors: npt.NDArray[np.float64]) -> float:
     """Root of the mean square, ``[N] -> []``."""
     return float(np.sqrt(np.mean(np.square(errors))))
@@ -58,7 +70,7 @@ def rmse(errors: npt.NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Signal:
-    """What ratings are made of beside noise of 0.3 stars: standard deviations in stars."""
+    """The terms of ratings besides noise of 0.3 stars: standard deviations in stars."""
 
     users: float = 0.4
     """Of the users' biases."""
@@ -73,7 +85,7 @@ class Signal:
 
 
 def planted(signal: Signal) -> World:
-    """60 users and 60 movies, of which every feature tells the side, each by itself."""
+    """60 users and 60 movies; each feature of a movie determines its side."""
     rng = np.random.default_rng(11)
     num_users, num_movies, num_train, num_test, noise = 60, 60, 2000, 600, 0.3
     taste = rng.permutation(np.repeat([-1, 1], num_users // 2))
@@ -130,7 +142,7 @@ def _names_that_tell(
 
 
 def with_more_movies(world: World) -> World:
-    """The same ratings, and a catalogue with people, keywords, and movies that nobody has rated.
+    """The same ratings, and a catalogue with people, keywords, and movies without ratings.
 
     The first and the last movie are like the first of the rated ones in all but that; of the
     second, nothing is known. A rated movie's embedding index is thus not its position plus one.

@@ -9,7 +9,7 @@ import torch
 from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConfig
 from ncf.data.batches import Batch
 from ncf.evaluation.predictions import evaluate
-from ncf.models.ncf import NCF
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.targets import Objective
 from ncf.training.loop import fit
 from ncf.training.trainer import build
@@ -43,20 +43,19 @@ def objective_of(config: ExperimentConfig, world: World) -> Objective:
     return Objective(config.train, config.time_decay, world.preprocessor)
 
 
-def trained(config: ExperimentConfig, world: World, rows: Batch) -> NCF:
+def trained(config: ExperimentConfig, world: World, rows: Batch) -> ConditionedModel:
     """A model that has learned from ``rows``, ready to predict."""
     model = build(config, world.preprocessor, rows)
     fit(model, rows, None, objective_of(config, world))
     return model.eval()
 
 
-def error_of(model: NCF, config: ExperimentConfig, world: World) -> float:
+def error_of(model: ConditionedModel, config: ExperimentConfig, world: World) -> float:
     """RMSE in stars on the world's test rows."""
     return evaluate(model, world.test, objective_of(config, world)).stars.rmse
 
 
-def predict(model: NCF, rows: Batch) -> torch.Tensor:
+def predict(model: ConditionedModel, rows: Batch) -> torch.Tensor:
     """``[B]`` predictions."""
     with torch.no_grad():
-        result: torch.Tensor = model.expected_rating(model(rows.users, rows.movies, rows.times))
-        return result
+        return model.expected_ratings(rows.users, rows.movies, rows.times)

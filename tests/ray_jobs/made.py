@@ -16,10 +16,12 @@ from ncf.data.batches import Batch
 from ncf.data.preprocessor import MovieTable, Preprocessor
 from ncf.inference import checkpoint
 from ncf.inference.recommender import Recommender, load
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 from ncf.models.weights import snapshot
 from ray_jobs.config import JobConfig
 from ray_jobs.results.run import Workspace
+from tests.ncf.worlds import training_rows
 
 TITLES = ("Toy Story (1995)", "Heat (1995)", "Seven, Eight (1990)", "Fargo (1996)", "Dune (1984)")
 IDS = (1, 6, 20, 30, 40)
@@ -103,16 +105,17 @@ METRICS: dict[str, Any] = {
 def kept(folder: Path, config: ModelConfig, preprocessor: Preprocessor = FITTED) -> Workspace:
     """A run whose checkpoint has random weights."""
     torch.manual_seed(0)
-    model = NCF(config, preprocessor)
+    network = NCF(config, preprocessor)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    model.init_output_bias(3.0)
-    model.fit_history(ROWS)
+    network.init_output_bias(3.0)
+    model = ConditionedModel(network)
+    model.fit_history(training_rows(ROWS))
     experiment = ExperimentConfig(model=config)
     workspace = Workspace(JobConfig(storage=str(folder), name="made"))
     path = Path((workspace.run / "checkpoint").path)
-    checkpoint.save(path, snapshot(model), experiment, preprocessor, {}, model.history)
+    checkpoint.save(path, snapshot(network), experiment, preprocessor, {}, model.history)
     return workspace
 
 

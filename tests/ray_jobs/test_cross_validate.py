@@ -137,7 +137,7 @@ def test_a_fold_keeps_every_other_setting() -> None:
         {
             "name": "x",
             "split": {"validation": 0.05, "seed": 7},
-            "folds": {"files": {"u1": files}},
+            "cross_validate": {"folds": {"u1": files}},
             "train": {"epochs": 4},
         }
     )

@@ -23,7 +23,7 @@ from ray_jobs.compare import compare
 from ray_jobs.preprocess import ingest, preprocess
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.results.run import Workspace
-from ray_jobs.training.worker import PREDICTIONS
+from ray_jobs.training.tasks import PREDICTIONS
 from ray_jobs.tune import search
 from tests.planted import Columns, permuted
 from tests.ray_jobs import small

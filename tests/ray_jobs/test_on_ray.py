@@ -25,6 +25,7 @@ from optuna.samplers import TPESampler
 from prometheus_client.parser import text_string_to_metric_families
 from tensorboardX.proto.event_pb2 import Event
 
+from foundation.console import log_to_console
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
 from ray_jobs.cluster.resources import Resources
@@ -36,8 +37,9 @@ from ray_jobs.report.document import Report, ReportSection
 from ray_jobs.report.sections.search import search_blocks
 from ray_jobs.results.run import Workspace
 from ray_jobs.train import train
+from ray_jobs.training.tasks import PREDICTIONS, TaskResult, TrainingTask
 from ray_jobs.training.telemetry import METRIC
-from ray_jobs.training.worker import PREDICTIONS, TaskResult, TrainingTask, train_tasks
+from ray_jobs.training.torch_trainers import train_tasks
 from ray_jobs.tune import open_records, search
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
@@ -58,11 +60,12 @@ def test_two_workers_give_the_metrics_and_weights_of_one(
             prepared,
             with_parameters(config.experiment, changes),
             score_test=True,
-            keep=True,
-            keep_predictions=True,
+            save_models=True,
+            save_predictions=True,
         )
         for name, changes in ways.items()
     ]
+    log_to_console()
     where = Workspace(config).run / "ray"
     found: dict[str, list[Kept]] = {name: [] for name in ways}
     for num_workers in (1, 2):
@@ -74,7 +77,9 @@ def test_two_workers_give_the_metrics_and_weights_of_one(
             for result in results:
                 file = Path(folder) / PREDICTIONS / str(result.predictions)
                 model = checkpoint.load(Path(folder) / result.name / "last").model
-                of_result = Kept(result, model.state_dict(), pq.read_table(file).to_pandas())
+                of_result = Kept(
+                    result, model.network.state_dict(), pq.read_table(file).to_pandas()
+                )
                 found[result.name].append(of_result)
 
     assert [each.result.rows.streamed for each in found["resident"]] == [()] * 2
@@ -331,8 +336,8 @@ def small_search(storage: Path, name: str, count: int, **settings: Any) -> Works
     return Workspace(job(storage, name=name, train=train, tune=defaults | settings))
 
 
-def table(workspace: Workspace) -> list[dict[str, Any]]:
-    return pq.read_table(workspace.run.path + "/trials.parquet").to_pylist()
+def table(workspace: Workspace, folder: str = ".") -> list[dict[str, Any]]:
+    return pq.read_table(Path(workspace.run.path, folder, "trials.parquet")).to_pylist()
 
 
 def suggested_by_optuna(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -403,17 +408,19 @@ def test_a_search_by_another_scheduler_sampler_and_metric_is_continued(
     others = {"scheduler": "hyperband", "sampler": "gp", "metric": "r2"}
     few, more = (small_search(storage, "others", count, **others) for count in (3, 5))
 
-    search(few, prepared)
-    three = table(few)
-    chosen = search(more, prepared)
+    # A search of one loss, so that no other test exports metrics of the same names.
+    search(few, prepared, "smooth_l1")
+    three = table(few, "searches/smooth_l1")
+    chosen = search(more, prepared, "smooth_l1")
 
-    rows = table(more)
+    rows = table(more, "searches/smooth_l1")
     assert rows[:3] == three
     assert {row["state"] for row in rows} <= {"finished", "stopped"}
     assert chosen.result == max(row["best_validation_r2"] for row in rows)
-    best = json.loads(Path(more.run.path, "best_config.json").read_text())
+    folder = Path(more.run.path, "searches", "smooth_l1")
+    best = json.loads((folder / "best_config.json").read_text())
     assert best["validation_r2"] == chosen.result
-    record = checkpoint.load(Path(more.run.path, best["models"], "best")).record
+    record = checkpoint.load(folder / best["models"] / "best").record
     assert record["metrics"]["validation_r2"] == pytest.approx(chosen.result)
 
 

@@ -98,7 +98,8 @@ def test_test_metrics_are_those_of_the_kept_model(finished: Finished) -> None:
     users = model.preprocessor.user_index(test["user_id"].to_numpy())
     movies = model.preprocessor.movies.index_of(test["movie_id"].to_numpy())
     with torch.no_grad():
-        predicted = model.model(torch.from_numpy(users), torch.from_numpy(movies)).clamp(0.5, 5.0)
+        rows = torch.from_numpy(users), torch.from_numpy(movies)
+        predicted = model.model.expected_ratings(*rows).clamp(0.5, 5.0)
 
     found = metrics(finished)["test"]
     assert found["rmse"] == pytest.approx(
@@ -123,7 +124,8 @@ def test_rankings_are_those_of_the_kept_model_beside_popularity(finished: Finish
         index = torch.from_numpy(model.preprocessor.user_index(pd.Series([user]).to_numpy()))
         candidates = torch.from_numpy(unseen.nonzero()[0])
         with torch.no_grad():
-            scores = model.model(index.expand(len(candidates)), candidates).numpy()
+            rated = index.expand(len(candidates)), candidates
+            scores = model.model.expected_ratings(*rated).numpy()
         counts = popular[unseen] - torch.arange(len(candidates)).numpy() / 1000
         expected["model"].append(ndcg_score(relevant[None], scores[None], k=10))
         expected["popularity"].append(ndcg_score(relevant[None], counts[None], k=10))
@@ -283,7 +285,7 @@ def test_recommendations_are_the_best_unseen_movies(finished: Finished) -> None:
         with torch.no_grad():
             scores = {
                 movie: float(
-                    model.model(
+                    model.model.expected_ratings(
                         torch.tensor([index]),
                         torch.from_numpy(
                             model.preprocessor.movies.index_of(torch.tensor([movie]).numpy())

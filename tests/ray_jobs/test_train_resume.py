@@ -1,4 +1,4 @@
-"""A training run that loses its workers, or is killed as a whole, and goes on."""
+"""A training run that continues after its workers, or all of it, were killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SETTINGS = (
 
 
 def next_epoch(program: Running) -> int:
-    """The number in the next line that tells of an epoch."""
+    """The number in the next line about an epoch."""
     assert program.process.stdout is not None
     said = []
     for line in program.process.stdout:
@@ -60,7 +60,7 @@ def workers_of(mark: str) -> list[int]:
 
 
 def uninterrupted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    """What training on the data in ``folder`` comes to, in this process and without Ray."""
+    """The result of training on the data in ``folder``, in this process and without Ray."""
     torch.set_num_threads(1)  # as many as a worker has
     experiment = load_config([], SETTINGS).experiment
     (prepared_folder,) = (folder / "prepared").iterdir()

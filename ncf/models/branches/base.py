@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 
 from ncf.config import ModelConfig
-from ncf.data.batches import RatingSource
 from ncf.data.preprocessor import Preprocessor
+from ncf.data.sampling import TrainingRows
 from ncf.models.layers import L2Group, Penalized
 from ncf.registry import BRANCHES, implementation
 
@@ -41,8 +41,8 @@ class Branch(Penalized):
         Times are seconds since 1970 UTC; only a branch that ``uses_time`` needs them.
         """
 
-    def fit_rows(self, rows: RatingSource) -> None:
-        """Note what the branch needs of the training rows; nothing by default."""
+    def fit_rows(self, rows: TrainingRows) -> None:
+        """Fit buffers to the training rows; does nothing by default."""
 
     def fitted_buffers(self) -> tuple[torch.Tensor, ...]:
         """The buffers that ``fit_rows`` changes."""

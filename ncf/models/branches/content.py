@@ -1,4 +1,4 @@
-"""Branches that follow from what is known of a movie without its ratings."""
+"""Branches that depend on the content of a movie."""
 
 from __future__ import annotations
 

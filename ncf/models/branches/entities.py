@@ -1,4 +1,4 @@
-"""Free vectors of users and movies."""
+"""Branches with a learned vector for each user or movie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ncf.models.layers import embedding
 
 
 class UserEmbedding(Branch):
-    """A free vector for each training user."""
+    """A learned vector for each training user."""
 
     depends_on = "user"
 
@@ -33,7 +33,7 @@ class UserEmbedding(Branch):
 
 
 class MovieEmbedding(Branch):
-    """A free vector for each training movie."""
+    """A learned vector for each training movie."""
 
     depends_on = "movie"
     index: torch.Tensor

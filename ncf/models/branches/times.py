@@ -1,4 +1,4 @@
-"""The branch that reads when a rating was given."""
+"""The branch that depends on the time of the rating."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from ncf.config import ModelConfig
-from ncf.data.batches import RatingSource
 from ncf.data.preprocessor import Preprocessor
+from ncf.data.sampling import TrainingRows
 from ncf.models.branches.base import Branch
 
 SECONDS_PER_DAY: Final = 86_400.0
 NEVER: Final = 2**62
-"""A time that no rating has."""
+"""First rating of a user without training ratings; later than any time."""
 
 
 class TimeFeatures(Branch):
-    """When the rating was given: how long after the user's first, and how long after the release.
+    """Time since the user's first rating, age of the movie, and date of the rating.
 
-    Square roots and logarithms, because the first days of a user and the first years of a film tell
-    most.
+    Square roots and logarithms, because the first days of a user and the first years of a movie
+    matter most.
     """
 
     depends_on = "both"
@@ -39,14 +39,14 @@ class TimeFeatures(Branch):
         self.reference = preprocessor.decay_reference
         self.linear = nn.Linear(4, config.embedding_dim)
 
-    def fit_rows(self, rows: RatingSource) -> None:
-        """Note when each user's training ratings began."""
+    def fit_rows(self, rows: TrainingRows) -> None:
+        """Set the time of each user's first training rating."""
         self.first.fill_(NEVER)
         for part in rows.parts():
             self.first.scatter_reduce_(0, part.users.long(), part.times, reduce="amin")
 
     def fitted_buffers(self) -> tuple[torch.Tensor, ...]:
-        """When each user's training ratings began."""
+        """The time of each user's first training rating."""
         return (self.first,)
 
     def l2_tables(self) -> Iterator[torch.Tensor]:
@@ -58,8 +58,8 @@ class TimeFeatures(Branch):
     ) -> torch.Tensor:
         """``[B], [B], [B] -> [B, D]``: four features through a linear layer."""
         if times is None:
-            raise ValueError("a model with the input 'time' needs the times of its rows")
-        # A user's first training rating may come after the row; and an unknown user has none.
+            raise ValueError("a model with the input 'time' needs the times of the rows")
+        # A user's first training rating may be later than the row, and an unknown user has none.
         days = (times - self.first[users.long()]).clamp(min=0) / SECONDS_PER_DAY
         year = 1970 + times / (365.25 * SECONDS_PER_DAY)
         age = year - self.years[movies.long()]
@@ -74,7 +74,7 @@ class TimeFeatures(Branch):
 
 
 def release_years(preprocessor: Preprocessor) -> torch.Tensor:
-    """``[M]`` release years, NaN where unknown or where the features do not hold them."""
+    """``[M]`` release years, NaN where they are unknown or not among the features."""
     names = preprocessor.numeric_names
     if "year" not in names:
         return torch.full((len(preprocessor.movies),), math.nan)

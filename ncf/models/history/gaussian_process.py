@@ -14,12 +14,11 @@ from ncf.models.layers import ContentVector
 
 
 class RatingKernel(nn.Module):
-    """How much two ratings of one user have to do with each other.
+    """The covariance of two ratings of one user.
 
-    A constant (the user's bias), a dot product of the movies' vectors (taste), a radial function of
-    the movies' content (taste again, not linear), and functions of the time between the ratings
-    that decay: by themselves (mood, sessions) and times the radial one (what one is in the mood
-    for).
+    It is the sum of a constant (the user's bias), a dot product of the movies' vectors, a radial
+    function of the movies' content, and temporal kernels, which decay with the time between the
+    ratings; each of these is also multiplied by the radial function.
     """
 
     def __init__(self, config: HistoryConfig, preprocessor: Preprocessor) -> None:
@@ -39,7 +38,7 @@ class RatingKernel(nn.Module):
         self.log_temporal_similar = nn.Parameter(torch.full((scales,), math.log(0.05)))
 
     def describe(self, movies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``movies: [...]`` -> vectors ``[..., D]`` for the dot product, places ``[..., P]``."""
+        """Vectors of the dot product and RBF features: ``[...] -> [..., D], [..., P]``."""
         vectors = torch.cat([self.vectors(movies), self.linear(movies)], dim=-1)
         return vectors, self.rbf_features(movies)
 
@@ -50,7 +49,7 @@ class RatingKernel(nn.Module):
             self.describe(right.movies),
         )
         result = torch.baddbmm(self.log_constant.exp(), vectors, other_vectors.transpose(1, 2))
-        alike = _alike(rbf_features, other_rbf_features)
+        similar = _radial(rbf_features, other_rbf_features)
         radial = self.log_radial.exp()
         if len(self.log_days):
             apart = (left.days[:, :, None] - right.days[:, None, :]).abs().to(result.dtype)
@@ -60,12 +59,12 @@ class RatingKernel(nn.Module):
                 near = torch.exp(-apart / log_days.exp())
                 result = result + temporal * near
                 radial = radial + temporal_similar * near
-        return result + radial * alike
+        return result + radial * similar
 
     def similarity(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """Correlation of what users feel about movies, ``[Q], [L] -> [Q, L]`` from -1 to 1.
+        """Correlation of two movies' ratings, ``[Q], [L] -> [Q, L]`` from -1 to 1.
 
-        Without what all movies share, such as the user's bias and mood.
+        Terms that are the same for all movies are left out: the constant and the temporal kernels.
         """
 
         def covariance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -73,8 +72,8 @@ class RatingKernel(nn.Module):
                 self.describe(one),
                 self.describe(other),
             )
-            alike = _alike(rbf_features[None], other_rbf_features[None])[0]
-            return vectors @ others.T + self.log_radial.exp() * alike
+            similar = _radial(rbf_features[None], other_rbf_features[None])[0]
+            return vectors @ others.T + self.log_radial.exp() * similar
 
         def variance(movies: torch.Tensor) -> torch.Tensor:
             vectors, _ = self.describe(movies)
@@ -83,16 +82,16 @@ class RatingKernel(nn.Module):
         return covariance(left, right) * torch.rsqrt(variance(left)[:, None] * variance(right))
 
     def noise(self, movies: torch.Tensor) -> torch.Tensor:
-        """Variance of a rating about what the kernel can know: ``[...] -> [...]``.
+        """Variance of a rating's noise: ``[...] -> [...]``.
 
-        It depends on the movie's content: some films divide people who agree otherwise.
+        It depends on the movie's content, as some kinds of movies are rated less predictably.
         """
         return (self.log_noise + self.noises(movies).squeeze(-1)).exp()
 
 
-def _alike(rbf_features: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Between 0 and 1, by distance: ``[C, Q, P], [C, L, P] -> [C, Q, L]``."""
-    # |a - b|^2 in its expanded form, which is a matrix product.
+def _radial(rbf_features: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The radial basis function, from 0 to 1: ``[C, Q, P], [C, L, P] -> [C, Q, L]``."""
+    # |a - b|^2 in its expanded form, which needs only a matrix product.
     products = rbf_features @ others.transpose(1, 2)
     squares = rbf_features.square().sum(-1)[:, :, None] + others.square().sum(-1)[:, None, :]
     return torch.exp(-0.5 * (squares - 2 * products).clamp(min=0))
@@ -113,7 +112,7 @@ class GaussianProcess(nn.Module):
     def within_groups(
         self, rows: Ratings, residuals: torch.Tensor, starts: torch.Tensor
     ) -> torch.Tensor:
-        """What the other rows of its group, or those before it, say about each row's residual.
+        """Predict each row's residual from the other rows of its group, or from those before it.
 
         ``rows: [B]``, ``residuals: [B]`` and group boundaries ``starts: [C + 1]`` -> ``[B]``.
         """
@@ -131,7 +130,7 @@ class GaussianProcess(nn.Module):
     def solve(
         self, history: Ratings, residuals: torch.Tensor, starts: torch.Tensor
     ) -> torch.Tensor:
-        """Weights ``[N]`` of all ratings: inverse covariance times residual, user by user."""
+        """Weights ``[N]`` of all ratings: inverse covariance times residual, for each user."""
         weights = torch.zeros_like(residuals)
         for block in blocks(starts):
             residual = (residuals[block.rows] * block.mask)[:, :, None]
@@ -156,15 +155,15 @@ class GaussianProcess(nn.Module):
         result = torch.zeros(len(users), dtype=weights.dtype, device=weights.device)
         order = torch.argsort(users, stable=True)
         for user, queries in by_user(users[order].long(), order):
-            kept = torch.arange(int(starts[user]), int(starts[user + 1]), device=starts.device)
-            if len(kept):
+            of_user = torch.arange(int(starts[user]), int(starts[user + 1]), device=starts.device)
+            if len(of_user):
                 targets = as_one_group(rows[queries]).at_once()
-                covariance = self.kernel(targets, as_one_group(history[kept]))[0]
-                result[queries] = covariance @ weights[kept]
+                covariance = self.kernel(targets, as_one_group(history[of_user]))[0]
+                result[queries] = covariance @ weights[of_user]
         return result
 
     def _noisy_kernel(self, rows: Ratings, mask: torch.Tensor) -> torch.Tensor:
-        """``[C, L, L]``, with the identity where there is only padding."""
+        """``[C, L, L]`` covariance with noise; the identity for padding."""
         both = mask[:, :, None] & mask[:, None, :]
         noise = torch.where(mask, self.kernel.noise(rows.movies), 1.0)
         return self.kernel(rows, rows) * both + torch.diag_embed(noise)
@@ -182,7 +181,7 @@ def _leave_one_out_errors(covariance: torch.Tensor, values: torch.Tensor) -> tor
 def _innovations(covariance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Each value minus its expectation given those before it, in the same shapes.
 
-    They are the innovations, which the Cholesky factor gives for all values at once: with
+    These are the innovations, which follow from the Cholesky factor for all values at once: with
     ``K = L L'`` and ``L e = y``, the error of value i is ``L[i, i] e[i]``.
     """
     factor = torch.linalg.cholesky(covariance)

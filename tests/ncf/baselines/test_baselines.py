@@ -103,13 +103,13 @@ def test_unknown_users_and_movies_get_the_rest_of_the_sum(
 def test_ratings_of_unknown_users_share_no_bias(
     preprocessor: Preprocessor, make_rows: Callable[..., Batch]
 ) -> None:
-    # Index 0 is all users whom the fitted state does not know, not one person.
+    # Index 0 stands for all users without training ratings.
     found = damped_bias(make_rows([0, 0, 1], [0, 1, 0], [5.0, 5.0, 2.0]), preprocessor, 1.0, 1.0)
     assert found.user_bias[0] == 0
     assert found.movie_bias[1] == pytest.approx((5 - 4) / 2)
 
 
-def test_the_global_mean_is_the_mean_for_everyone(preprocessor: Preprocessor, rows: Batch) -> None:
+def test_the_global_mean_is_the_same_for_all_rows(preprocessor: Preprocessor, rows: Batch) -> None:
     found = global_mean(rows, preprocessor)
     np.testing.assert_allclose(found.predict(rows).numpy(), [24 / 7] * 7, rtol=1e-12)
 

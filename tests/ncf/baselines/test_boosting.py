@@ -45,7 +45,7 @@ def moody(world: Any) -> tuple[Batch, Batch, Batch]:
     return rows[:4500], rows[4500:5100], rows[5100:]
 
 
-def test_times_tell_the_mood_of_a_sitting(world: Any, moody: tuple[Batch, Batch, Batch]) -> None:
+def test_times_reveal_the_level_of_a_session(world: Any, moody: tuple[Batch, Batch, Batch]) -> None:
     train, _, test = moody
     lowest, highest = float(train.ratings.min()), float(train.ratings.max())
     preprocessor = replace(world.preprocessor, rating_min=lowest, rating_max=highest)
@@ -93,7 +93,7 @@ def test_more_trials_find_a_lower_validation_error(world: Any) -> None:
     assert errors[1] < errors[0]
 
 
-def test_unknown_validation_users_are_prepared_for(world: Any) -> None:
+def test_users_are_hidden_if_validation_users_are_unknown(world: Any) -> None:
     train, validation = world.train[:800], world.validation[:100]
     assert not best_boosting(
         train, validation, world.preprocessor, 2, with_times=False
@@ -148,11 +148,11 @@ def test_concatenated_rows_are_those_of_both(world: Any, assert_same: Any) -> No
 
 
 def test_without_lightgbm_its_baselines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ncf.baselines.installed", lambda: False)
+    monkeypatch.setattr("ncf.baselines.is_installed", lambda package: package != "lightgbm")
     notes: list[str] = []
     assert [spec.name for spec in baselines.baseline_specs(1000, note=notes.append)] == NAMES[:4]
     assert len(notes) == 1
-    assert "pip install lightgbm" in notes[0]
+    assert "boosting, boosting-with-times; lightgbm is not installed: pip install" in notes[0]
 
 
 def test_beyond_a_size_only_the_biases_are_fitted() -> None:

@@ -13,7 +13,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from ncf.baselines.boosting import BoostingSettings, features, training_features
-from ncf.baselines.sessions import UserRatings, of_one_user, sessions
+from ncf.baselines.sessions import UserRatings, sessions, user_features
 from ncf.baselines.statistics import History, content, standardised, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
 from ncf.data.batches import Batch
@@ -64,7 +64,7 @@ def test_hidden_users_are_described_without_their_user(world: Any, dated: Batch)
     np.testing.assert_array_equal(*movie)
 
 
-def test_ratings_of_the_rows_asked_for_are_not_read(world: Any, dated: Batch) -> None:
+def test_ratings_of_described_rows_are_not_used(world: Any, dated: Batch) -> None:
     history, rows = History(dated[:100], world.preprocessor), dated[100:]
     hidden = replace(rows, ratings=torch.full_like(rows.ratings, math.nan))
     np.testing.assert_array_equal(
@@ -108,8 +108,8 @@ def test_statistics_of_a_fold_are_those_of_the_other_rows(world: Any, dated: Bat
                 mine.mean() if len(mine) else math.nan,
                 mine.std() if len(mine) else math.nan,
             ]
-            told = [column(found, f"{name} {what}")[row] for what in ("count", "mean", "spread")]
-            np.testing.assert_allclose(told, expected, rtol=1e-5, atol=1e-6)
+            values = [column(found, f"{name} {what}")[row] for what in ("count", "mean", "spread")]
+            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_statistics_by_hand(preprocessor: Preprocessor, make_rows: Callable[..., Batch]) -> None:
@@ -161,14 +161,14 @@ def test_the_count_of_training_ratings_is_no_feature(preprocessor: Preprocessor)
     assert "budget" in content(preprocessor).names
 
 
-def test_sessions_of_one_user_by_hand() -> None:
+def test_sessions_user_features_by_hand() -> None:
     ratings = UserRatings(
         times=np.array([0.0, 60.0, 60.0, 1000.0]),
         residuals=np.array([1.0, -0.5, 0.25, 2.0]),
         content=np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]),
     )
     rows = np.array([60.0, -40.0, 2000.0])
-    found = of_one_user(ratings, rows, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    found = user_features(ratings, rows, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
 
     def is_column(name: str, expected: list[float]) -> None:
         np.testing.assert_allclose(

@@ -74,7 +74,7 @@ def test_movie_factors_solve_the_normal_equations(world: Any) -> None:
         np.testing.assert_allclose(model.movie_factors[movie], expected, atol=1e-9)
 
 
-def test_a_planted_taste_is_found(world: Any) -> None:
+def test_a_synthetic_taste_is_learned(world: Any) -> None:
     model = matrix_factorization(
         world.train, world.preprocessor, FactorSettings(factors=2, penalty=0.05)
     )

@@ -21,7 +21,7 @@ from ncf.baselines.neighbours import (
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
 
-# (user, movie): stars; nobody rated movie 3, and user 3 rated a single movie.
+# (user, movie): stars; movie 3 has no ratings, and user 3 rated a single movie.
 RATINGS = {
     (1, 0): 5.0,
     (1, 1): 4.0,
@@ -120,7 +120,7 @@ def test_many_movies_in_several_blocks(world: Any, monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_ratings_of_unknown_users_are_no_ones_history(
+def test_ratings_of_unknown_users_are_in_no_history(
     preprocessor: Preprocessor, make_rows: Callable[..., Batch]
 ) -> None:
     rows = make_rows([0, 0, 1, 1], [0, 1, 0, 1], [5.0, 5.0, 1.0, 2.0])

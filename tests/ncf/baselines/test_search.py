@@ -33,7 +33,7 @@ class Bowl:
         return math.log(settings.size / 40) ** 2 + math.log(settings.rate) ** 2
 
 
-def test_the_best_of_so_many_trials_is_found_the_default_first() -> None:
+def test_the_best_of_all_trials_is_returned_and_the_default_is_first() -> None:
     error = Bowl()
     found = best_settings(Settings(), SPACE, error, 24)
     assert error.seen[0] == Settings()
@@ -48,7 +48,7 @@ def test_one_trial_is_the_default() -> None:
     assert best_settings(Settings(), SPACE, Bowl(), 1) == Settings()
 
 
-def test_a_default_that_nothing_beats_stays() -> None:
+def test_a_default_that_is_best_is_returned() -> None:
     best = Settings(size=40, rate=1.0)
     assert best_settings(best, SPACE, Bowl(), 10) == best
 
@@ -62,6 +62,6 @@ def test_the_same_search_finds_the_same_and_leaves_optunas_log_level() -> None:
     assert optuna.logging.get_verbosity() == before
 
 
-def test_nothing_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     best_settings(Settings(), SPACE, Bowl(), 2)
     assert not caplog.records

@@ -109,8 +109,8 @@ def test_the_order_follows_from_the_generator_and_changes_every_epoch() -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3, 5])
-def test_workers_part_the_batches_of_a_single_one_among_them(workers: int) -> None:
-    def epoch(shard: Shard) -> list[ShardedBatch]:
+def test_workers_split_the_batches_of_a_single_worker(workers: int) -> None:
+    def epoch(shard: Shard) -> list[ShardedBatch[Batch]]:
         return list(shuffled(numbered(41), 10, torch.Generator().manual_seed(3), shard))
 
     whole = epoch(SINGLE_WORKER)
@@ -133,7 +133,7 @@ def of_users(*counts: int) -> Batch:
     return Batch(users.int(), numbers.int(), numbers / 2, numbers + 0.25, numbers)
 
 
-def groups_of(portion: ShardedBatch) -> list[Batch]:
+def groups_of(portion: ShardedBatch[Batch]) -> list[Batch]:
     assert portion.starts is not None
     bounds = portion.starts.tolist()
     return [portion.rows[a:b] for a, b in pairwise(bounds)]
@@ -141,7 +141,7 @@ def groups_of(portion: ShardedBatch) -> list[Batch]:
 
 def epoch_of_groups(
     rows: Batch, shard: Shard = SINGLE_WORKER, small: float = 0.0
-) -> list[ShardedBatch]:
+) -> list[ShardedBatch[Batch]]:
     generator = torch.Generator().manual_seed(3)
     return list(grouped(rows, 30, Grouping(10, small), generator, shard))
 
@@ -179,7 +179,7 @@ def test_groups_differ_from_epoch_to_epoch() -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_part_the_groups_of_a_single_one(workers: int) -> None:
+def test_workers_split_the_groups_of_a_single_worker(workers: int) -> None:
     rows = of_users(3, 50, 20, 9, 1)
     whole = epoch_of_groups(rows, small=0.2)
     parts = [epoch_of_groups(rows, Shard(rank, workers), small=0.2) for rank in range(workers)]

@@ -32,23 +32,21 @@ def streamed(free: int, **train: Any) -> tuple[str, ...]:
         (0, ("train", "validation", "test")),
     ],
 )
-def test_what_does_not_fit_beside_the_rest_is_streamed(
-    free: int, expected: tuple[str, ...]
-) -> None:
+def test_splits_that_do_not_fit_are_streamed(free: int, expected: tuple[str, ...]) -> None:
     assert streamed(free) == expected
 
 
-def test_rows_take_a_share_of_what_is_free() -> None:
+def test_rows_take_a_share_of_the_free_memory() -> None:
     config = ExperimentConfig(train=TrainConfig(memory_share=0.5))
     assert plan_placement(config, COUNTS, lambda: 2 * ALL).streamed == ()
     assert plan_placement(config, COUNTS, lambda: 2 * ALL - 2).streamed == ("test",)
 
 
 def never() -> int:
-    raise AssertionError("what was asked for does not depend on it")
+    raise AssertionError("the result does not depend on the free memory")
 
 
-def test_who_says_where_rows_are_to_be_gets_them_there() -> None:
+def test_the_setting_overrides_the_measurement() -> None:
     resident = ExperimentConfig(train=TrainConfig(rows="resident"))
     assert plan_placement(resident, COUNTS, never).streamed == ()
     streaming = ExperimentConfig(train=TrainConfig(rows="streaming"))
@@ -56,7 +54,7 @@ def test_who_says_where_rows_are_to_be_gets_them_there() -> None:
     assert plan_placement(streaming, counts, never).streamed == ("train", "test")
 
 
-def test_what_is_streamed_and_why_is_told() -> None:
+def test_the_note_names_the_streamed_splits_and_the_reason() -> None:
     gigabytes = {"train": 10**8, "validation": 10**7, "test": 0}
     note = plan_placement(ExperimentConfig(), gigabytes, lambda: 10**10).note
     assert note == (
@@ -65,13 +63,13 @@ def test_what_is_streamed_and_why_is_told() -> None:
     assert plan_placement(ExperimentConfig(), gigabytes, lambda: 10**11).note is None
 
 
-def test_a_model_that_needs_all_rows_has_them_in_memory_and_says_so() -> None:
+def test_a_model_with_history_holds_rows_in_memory_with_a_note() -> None:
     model = ModelConfig.model_validate({"history": {"encoders": ("gaussian-process",)}})
     found = plan_placement(ExperimentConfig(model=model), {"train": 10**8}, lambda: 10**10)
     assert found.streamed == ()
     assert found.note == (
-        "all rows take 10.0 GB in memory and may take 5.0 GB, but are held there: the model looks "
-        "at all of a user's ratings at once"
+        "all rows take 10.0 GB in memory and may take 5.0 GB, but are held there: the model needs "
+        "all ratings of a user at once"
     )
     assert plan_placement(ExperimentConfig(model=model), {"train": 10}, lambda: 10**10).note is None
 
@@ -88,7 +86,7 @@ def machine(root: Path, files: dict[str, str]) -> int:
     return free_on_machine(root)
 
 
-def test_without_control_groups_it_is_what_the_system_has_available(tmp_path: Path) -> None:
+def test_without_control_groups_it_is_the_memory_of_the_system(tmp_path: Path) -> None:
     assert machine(tmp_path, {}) == 5000 * 1024
 
 
@@ -124,7 +122,7 @@ def test_a_limit_of_the_first_version_of_control_groups(tmp_path: Path) -> None:
     assert machine(tmp_path, {f"{group}/memory.limit_in_bytes": str(2**63 - 4096)}) == 5000 * 1024
 
 
-def test_a_group_that_is_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
+def test_a_control_group_over_its_limit_has_no_free_memory(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "0::/\n",
         "sys/fs/cgroup/memory.max": "1000\n",

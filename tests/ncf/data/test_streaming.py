@@ -1,4 +1,4 @@
-"""Rows that are read while others are trained on, next to the same rows in memory."""
+"""Streamed rows, compared with the same rows in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ncf.data.sampling import SINGLE_WORKER, Shard, ShardedBatch, shuffled
 from ncf.data.streaming import Streamed, read_ahead, scratch_folder
 from ncf.errors import DataError
 from ncf.evaluation.predictions import evaluate, predict
-from ncf.models.ncf import NCF
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.targets import Objective
 from ncf.training.loop import fit
 from ncf.training.state import FitResult
@@ -68,11 +68,11 @@ def streamed(preprocessor: Preprocessor, tmp_path: Path) -> Callable[..., Stream
 
 def epoch(
     rows: Streamed, batch_size: int, seed: int = 0, shard: Shard = SINGLE_WORKER
-) -> list[ShardedBatch]:
+) -> list[ShardedBatch[Batch]]:
     return list(shuffled(rows, batch_size, torch.Generator().manual_seed(seed), shard))
 
 
-def order_of(portions: list[ShardedBatch]) -> list[int]:
+def order_of(portions: list[ShardedBatch[Batch]]) -> list[int]:
     return [number for portion in portions for number in numbers_of(portion.rows)]
 
 
@@ -132,7 +132,7 @@ def test_the_order_follows_from_the_seed_alone(streamed: Callable[..., Streamed]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_part_the_batches_of_a_single_one(
+def test_workers_split_the_batches_of_a_single_worker(
     workers: int, streamed: Callable[..., Streamed]
 ) -> None:
     rows = streamed(500, 200, 40, 100)
@@ -205,7 +205,7 @@ class Counted:
 def test_two_windows_at_most_are_in_memory(batch_size: int) -> None:
     rows = Counted([100, 100, 70, 100, 3, 100])
     seen = 0
-    for portion in shuffled(rows, batch_size, torch.Generator()):  # type: ignore[arg-type]
+    for portion in shuffled(rows, batch_size, torch.Generator()):
         seen += len(portion.rows)
     assert seen == 473
     assert rows.most == 2
@@ -222,7 +222,7 @@ def test_the_temporary_files_have_no_names(
         assert list(scratch.iterdir()) == []
 
 
-def test_temporary_files_are_where_the_user_wants_them_and_else_on_disk() -> None:
+def test_temporary_files_follow_the_environment_and_else_are_on_disk() -> None:
     assert scratch_folder({"TMPDIR": "/somewhere"}) is None  # Python looks there by itself
     assert scratch_folder({}) == ("/var/tmp" if Path("/var/tmp").is_dir() else None)  # noqa: S108
 
@@ -230,7 +230,7 @@ def test_temporary_files_are_where_the_user_wants_them_and_else_on_disk() -> Non
 # -- when it goes wrong ----------------------------------------------------------------------------
 
 
-def test_an_error_of_the_reader_is_raised_as_it_is() -> None:
+def test_an_exception_of_the_reader_is_raised_unchanged() -> None:
     error = KeyError("original")
 
     def items() -> Iterator[int]:
@@ -254,7 +254,7 @@ def test_a_damaged_or_missing_file_ends_training_with_the_reason(
     model, objective = build(config, world.preprocessor, rows), objective_of(config, world)
     file = tmp_path / "ratings" / "split=train" / "000000003000.parquet"
     content = file.read_bytes()
-    # What tells of the columns is at the end.
+    # The file's metadata is at the end.
     file.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     with pytest.raises(OSError, match=r"[Tt]hrift|[Pp]age"):
         fit(model, rows, None, objective)
@@ -263,7 +263,7 @@ def test_a_damaged_or_missing_file_ends_training_with_the_reason(
         fit(model, rows, None, objective)
 
 
-def test_nothing_is_read_any_more_once_somebody_has_seen_enough(
+def test_closing_the_batches_ends_the_reading_thread(
     streamed: Callable[..., Streamed],
 ) -> None:
     portions = shuffled(streamed(500, 200, 40, 50), 16, torch.Generator())
@@ -278,7 +278,8 @@ def test_a_step_that_fails_leaves_no_thread(world: Any, tmp_path: Path) -> None:
     config = experiment()
     model = build(config, world.preprocessor, rows)
     # A movie of no index: the first step fails, while the next window is being read.
-    broken = rows.map(lambda batch: replace(batch, movies=batch.movies + 1000))
+    beyond = replace(world.train, movies=world.train.movies + 1000)
+    broken = of_world(replace(world, train=beyond), tmp_path / "broken", window=500)["train"]
     with pytest.raises(IndexError) as raised:
         fit(model, broken, None, objective_of(config, world))
     assert raised.tb is not None  # its frames are still there
@@ -315,13 +316,13 @@ def sorted_by_user(rows: Batch) -> Batch:
     return rows[torch.argsort(rows.users, stable=True)]
 
 
-def trained(config: ExperimentConfig, world: Any, rows: Any) -> tuple[NCF, FitResult]:
+def trained(config: ExperimentConfig, world: Any, rows: Any) -> tuple[ConditionedModel, FitResult]:
     model = build(config, world.preprocessor, rows["train"])
     return model, fit(model, rows["train"], rows["validation"], objective_of(config, world))
 
 
 @pytest.mark.parametrize("model", [{}, {"normalization": "batch", "inputs": ("user", "movie")}])
-def test_streaming_learns_as_much_as_rows_in_memory(
+def test_streaming_is_as_accurate_as_rows_in_memory(
     model: dict[str, Any], world: Any, tmp_path: Path
 ) -> None:
     config, objective = experiment(model), objective_of(experiment(model), world)
@@ -350,22 +351,23 @@ def test_scores_and_predictions_are_those_of_rows_in_memory(world: Any, tmp_path
     assert scores == pytest.approx(reference)
 
 
-def test_a_model_starts_and_steps_from_what_all_rows_say(world: Any, tmp_path: Path) -> None:
+def test_statistics_of_streamed_rows_are_those_of_all_rows(world: Any, tmp_path: Path) -> None:
     """The mean target, the mean weight and the first time of each user."""
     config = experiment({"inputs": ("user", "movie", "time")})
     rows = of_world(world, tmp_path, window=100)["train"]
     models = [build(config, world.preprocessor, r) for r in (rows, world.train)]
-    assert models[0].output.bias.item() == pytest.approx(models[1].output.bias.item(), rel=1e-6)
+    first, second = (model.network.output.bias.item() for model in models)
+    assert first == pytest.approx(second, rel=1e-6)
     trainers = [
         Trainer(model, r, objective_of(config, world))
         for model, r in zip(models, (rows, world.train), strict=True)
     ]
-    found = torch.cat([part.weights for part in trainers[0].rows.parts()])
+    found = torch.cat([part.loss_weights for part in trainers[0].rows.parts()])
     assert found.mean().item() == pytest.approx(1, rel=1e-5)
     weights = sorted_by_user(world.train).weights
     torch.testing.assert_close(found, weights / weights.mean())
-    first, expected = (model.get_buffer("branches.time.first") for model in models)
-    assert torch.equal(first, expected)
+    buffer, expected = (model.network.get_buffer("branches.time.first") for model in models)
+    assert torch.equal(buffer, expected)
 
 
 def test_a_model_with_history_refuses_streamed_rows(world: Any, tmp_path: Path) -> None:

@@ -124,4 +124,4 @@ def test_the_registry_has_each_metric_on_both_scales() -> None:
         metric = METRICS[name]
         assert (metric.name, metric.direction) == (name, direction)
         assert metric.of(scores) == pytest.approx(value)
-        assert metric.error(scores) == pytest.approx(value if direction == "min" else -value)
+        assert metric.cost(scores) == pytest.approx(value if direction == "min" else -value)

@@ -50,15 +50,15 @@ def saved(preprocessor: Preprocessor, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_loaded_checkpoint_predicts_the_same_and_knows_how_it_was_made(
+def test_a_loaded_checkpoint_predicts_the_same_and_has_its_record(
     preprocessor: Preprocessor, saved: Path, assert_same: Callable[[Any, Any], None]
 ) -> None:
     loaded = checkpoint.load(saved)
     with torch.no_grad():
         expected = built(preprocessor)(USERS, MOVIES)
-        assert torch.equal(loaded.model(USERS, MOVIES), expected)
+        assert torch.equal(loaded.model.expected_ratings(USERS, MOVIES), expected)
     assert expected.std() > 0
-    assert not loaded.model.training
+    assert not loaded.model.network.training
     assert loaded.experiment == EXPERIMENT
     assert loaded.record == RECORD
     assert_same(loaded.preprocessor, preprocessor)
@@ -81,12 +81,12 @@ def test_saving_replaces_an_older_checkpoint_wholly(
     checkpoint.save(saved, snapshot(other), EXPERIMENT, preprocessor, {"epoch": 9})
     loaded = checkpoint.load(saved)
     with torch.no_grad():
-        assert torch.equal(loaded.model(USERS, MOVIES), other(USERS, MOVIES))
+        assert torch.equal(loaded.model.expected_ratings(USERS, MOVIES), other(USERS, MOVIES))
     assert loaded.record == {"epoch": 9}
     assert sorted(file.name for file in saved.iterdir()) == list(FILES)
 
 
-def test_what_an_interrupted_save_left_does_not_hinder_the_next(
+def test_an_interrupted_save_does_not_prevent_the_next(
     preprocessor: Preprocessor, saved: Path
 ) -> None:
     partial = saved.with_name("best.part")

@@ -17,12 +17,14 @@ from ncf.data.batches import Batch
 from ncf.errors import CheckpointError, UnknownIdError, UnsupportedError
 from ncf.inference import checkpoint
 from ncf.inference.recommender import Recommender
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.history.ratings import Ratings
 from ncf.models.ncf import NCF
 from ncf.models.weights import snapshot
+from tests.ncf.worlds import training_rows
 
 SMALL = {"vector_dim": 4, "linear_dim": 3, "rbf_dim": 2}
-CLOSED = ModelConfig(
+GAUSSIAN_PROCESS = ModelConfig(
     inputs=("genres", "decade", "numeric", "time"),
     embedding_dim=4,
     hidden_dims=(8,),
@@ -47,15 +49,16 @@ def drawn(world: Any, config: ModelConfig, apply_to: str = "none") -> checkpoint
         time_decay=TimeDecayConfig.model_validate({"apply_to": apply_to}),
     )
     preprocessor = replace(world.preprocessor, decay_reference=int(world.train.times.max()))
-    model = NCF(config, preprocessor)
+    network = NCF(config, preprocessor)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-        for module in model.modules():
+        for module in network.modules():
             if isinstance(module, torch.nn.Embedding):
                 module.weight[0] = 0  # nothing is known of the unknown
-    model.init_output_bias(preprocessor.rating_mean)
-    model.fit_history(world.train[:1500])
+    network.init_output_bias(preprocessor.rating_mean)
+    model = ConditionedModel(network)
+    model.fit_history(training_rows(world.train[:1500]))
     return checkpoint.Checkpoint(model.eval(), experiment, preprocessor, {})
 
 
@@ -63,20 +66,21 @@ def of_user(rows: Batch, user: int) -> Batch:
     return rows[torch.nonzero(rows.users == user)[:, 0]]
 
 
-@pytest.mark.parametrize("config", [CLOSED, PLAIN], ids=["Gaussian process", "plain"])
+@pytest.mark.parametrize("config", [GAUSSIAN_PROCESS, PLAIN], ids=["Gaussian process", "plain"])
 def test_a_loaded_checkpoint_predicts_and_recommends_by_ids(
     config: ModelConfig, world: Any, tmp_path: Path
 ) -> None:
     made = drawn(world, config)
     model, preprocessor = made.model, made.preprocessor
     history = model.history
-    checkpoint.save(tmp_path / "c", snapshot(model), made.experiment, preprocessor, {}, history)
+    weights = snapshot(model.network)
+    checkpoint.save(tmp_path / "c", weights, made.experiment, preprocessor, {}, history)
     loaded = ncf.load(tmp_path / "c")
 
     users, movies = np.array([5, 77, 10**6, 5]), np.array([3, 3, 40, 79])  # ids are index - 1
     now = torch.full((4,), preprocessor.decay_reference)
     with torch.no_grad():
-        expected = model(torch.tensor([6, 78, 0, 6]), torch.tensor(movies), now)
+        expected = model.expected_ratings(torch.tensor([6, 78, 0, 6]), torch.tensor(movies), now)
     low, high = preprocessor.rating_min, preprocessor.rating_max
     found = loaded.predict(users, movies)
     np.testing.assert_allclose(found, expected.clamp(low, high), rtol=1e-5)
@@ -91,17 +95,17 @@ def test_a_loaded_checkpoint_predicts_and_recommends_by_ids(
     assert len(loaded.recommend(user=5).movies) == 10
 
 
-def test_a_rating_of_another_day_is_predicted_for_that_day(world: Any) -> None:
-    recommender = Recommender(drawn(world, CLOSED))
+def test_a_prediction_depends_on_the_time(world: Any) -> None:
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     times = of_user(world.train[:1500], 6).times[:1].numpy()
     assert recommender.looks_at_times
     assert abs(recommender.predict(5, 3, times) - recommender.predict(5, 3)) > 1e-3
     assert not Recommender(drawn(world, PLAIN)).looks_at_times
 
 
-def test_rows_of_one_time_are_predicted_as_beside_rows_of_another(world: Any) -> None:
-    """Rows of one time share what follows from it."""
-    recommender = Recommender(drawn(world, CLOSED))
+def test_predictions_do_not_depend_on_the_times_of_other_rows(world: Any) -> None:
+    """For rows of the same time, temporal kernels are computed once."""
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     today = recommender.checkpoint.preprocessor.decay_reference
     times = np.full(81, today - 1000)
     times[80] = 5
@@ -112,12 +116,12 @@ def test_rows_of_one_time_are_predicted_as_beside_rows_of_another(world: Any) ->
     assert abs(mixed[80] - mixed[0]) > 1e-3
 
 
-def test_predictions_are_stars_where_the_target_is_decayed(world: Any) -> None:
+def test_predictions_are_stars_if_the_target_is_decayed(world: Any) -> None:
     made = drawn(world, PLAIN, apply_to="target")
     made = replace(made, preprocessor=replace(made.preprocessor, decay_rate_per_day=0.001))
     day = made.preprocessor.decay_reference - 100 * 86_400
     with torch.no_grad():
-        output = float(made.model(torch.tensor([6]), torch.tensor([3])))
+        output = float(made.model.expected_ratings(torch.tensor([6]), torch.tensor([3])))
     found = Recommender(made).predict(5, 3, day)
     expected = np.clip(
         output / np.exp(-0.1), made.preprocessor.rating_min, made.preprocessor.rating_max
@@ -142,10 +146,10 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [CLOSED, *map(with_encoder, ("statistics", "implicit", "explicit", "transformer"))],
+    [GAUSSIAN_PROCESS, *map(with_encoder, ("statistics", "implicit", "explicit", "transformer"))],
     ids=["gaussian-process", "statistics", "implicit", "explicit", "transformer"],
 )
-def test_a_newcomer_with_a_users_ratings_is_told_what_that_user_is_told(
+def test_folding_in_a_users_ratings_gives_that_users_predictions(
     config: ModelConfig, world: Any
 ) -> None:
     recommender = Recommender(drawn(world, config))
@@ -157,12 +161,12 @@ def test_a_newcomer_with_a_users_ratings_is_told_what_that_user_is_told(
     )
     assert np.abs(fold_in.predict(1, np.arange(80)) - unknown).max() > 0.01
     assert fold_in.recommend(1).movies.tolist() == recommender.recommend(5).movies.tolist()
-    # What was asked of before is as it was.
+    # The original model is unchanged.
     np.testing.assert_array_equal(recommender.predict(10**6, np.arange(80)), unknown)
 
 
-def test_a_newcomers_ratings_without_times_are_of_today(world: Any) -> None:
-    recommender = Recommender(drawn(world, CLOSED))
+def test_folded_in_ratings_without_times_are_of_today(world: Any) -> None:
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     today = recommender.checkpoint.preprocessor.decay_reference
     given = recommender.fold_in([3, 9], [5.0, 1.0])
     same = recommender.fold_in([3, 9], [5.0, 1.0], [today, today])
@@ -171,21 +175,21 @@ def test_a_newcomers_ratings_without_times_are_of_today(world: Any) -> None:
     assert later.today == today + 10**6
 
 
-def test_a_newcomers_ratings_are_decayed_where_the_target_is(world: Any) -> None:
-    made = drawn(world, CLOSED, apply_to="target")
+def test_folded_in_ratings_are_decayed_if_the_target_is(world: Any) -> None:
+    made = drawn(world, GAUSSIAN_PROCESS, apply_to="target")
     made = replace(made, preprocessor=replace(made.preprocessor, decay_rate_per_day=0.001))
     day = made.preprocessor.decay_reference - 1000 * 86_400
     (why,) = Recommender(made).fold_in([3], [4.0], [day]).explain(1, [7])
     np.testing.assert_allclose(why.ratings, [4 * np.exp(-1)], rtol=1e-5)
 
 
-def test_a_model_that_does_not_look_at_ratings_refuses_a_newcomers(world: Any) -> None:
+def test_a_model_without_history_refuses_to_fold_in(world: Any) -> None:
     with pytest.raises(UnsupportedError, match=r"model\.history\.encoders.*gaussian-process\.toml"):
         Recommender(drawn(world, PLAIN)).fold_in([1], [4.0])
 
 
-def test_reasons_add_up_to_the_prediction(world: Any) -> None:
-    recommender = Recommender(drawn(world, CLOSED))
+def test_explanations_add_up_to_the_prediction(world: Any) -> None:
+    recommender = Recommender(drawn(world, GAUSSIAN_PROCESS))
     theirs = of_user(world.train[:1500], 6)
     found = recommender.explain(5, np.arange(80))
     predicted = recommender.predict(5, np.arange(80))
@@ -207,8 +211,8 @@ def by_numpy(
 ) -> tuple[np.ndarray, float]:
     """What each of ``rows`` adds to ``movie``, and the prediction: the Gaussian process anew."""
     model = recommender.checkpoint.model
-    assert model.gaussian_process is not None
-    kernel = model.gaussian_process.kernel
+    assert model.network.gaussian_process is not None
+    kernel = model.network.gaussian_process.kernel
     query = Ratings.of(torch.tensor([[movie]]), torch.tensor([[today]]))
     known = Ratings.of(rows.movies[None], rows.times[None])
     one = torch.zeros(1, dtype=torch.int64)
@@ -217,16 +221,16 @@ def by_numpy(
         between = kernel(query, known)[0, 0].double().numpy()
         among = kernel(known, known)[0].double().numpy()
         noise = kernel.noise(rows.movies).double().numpy()
-        expected = model.base(torch.zeros(len(rows)).long(), rows.movies, rows.times)
-        base = sum(float(p) for p in model.base(one, torch.tensor([movie]), now).values())
+        expected = model.terms(torch.zeros(len(rows)).long(), rows.movies, rows.times)
+        base = sum(float(p) for p in model.terms(one, torch.tensor([movie]), now).values())
     residuals = rows.ratings.double().numpy() - sum(p.double().numpy() for p in expected.values())
     added = between * np.linalg.solve(among + np.diag(noise), residuals)
     return added, base + float(added.sum())
 
 
-def test_reasons_without_a_rating_are_those_of_a_history_without_it(world: Any) -> None:
+def test_attributions_equal_a_gaussian_process_in_numpy(world: Any) -> None:
     """With and without the rating, each against a Gaussian process written with NumPy."""
-    config = CLOSED.model_copy(update={"inputs": ("genres", "decade", "numeric")})
+    config = GAUSSIAN_PROCESS.model_copy(update={"inputs": ("genres", "decade", "numeric")})
     recommender = Recommender(drawn(world, config))
     today = recommender.checkpoint.preprocessor.decay_reference
     theirs = of_user(world.train[:1500], 6)
@@ -244,7 +248,7 @@ def test_reasons_without_a_rating_are_those_of_a_history_without_it(world: Any) 
     assert abs(predictions[0] - predictions[1]) > 1e-3
 
 
-def test_reasons_of_a_model_without_closed_form_are_its_parts_alone(world: Any) -> None:
+def test_explanations_without_a_gaussian_process_have_no_attributions(world: Any) -> None:
     made = drawn(world, PLAIN)
     (why,) = Recommender(made).explain(5, 3)
     assert (list(why.base), len(why.rated), len(why.added)) == (
@@ -254,12 +258,13 @@ def test_reasons_of_a_model_without_closed_form_are_its_parts_alone(world: Any) 
     )
     user, movie = torch.tensor([6]), torch.tensor([3])
     with torch.no_grad():
-        assert made.model.gmf is not None
-        assert why.base["gmf"] == pytest.approx(float(made.model.gmf(user, movie)))
-        assert why.prediction == pytest.approx(float(made.model(user, movie)), abs=1e-5)
+        assert made.model.network.gmf is not None
+        assert why.base["gmf"] == pytest.approx(float(made.model.network.gmf(user, movie)))
+        expected = float(made.model.expected_ratings(user, movie))
+        assert why.prediction == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_ordinal_prediction_is_no_sum(world: Any) -> None:
+def test_ordinal_predictions_cannot_be_explained(world: Any) -> None:
     levels = replace(
         world, preprocessor=replace(world.preprocessor, rating_min=0.5, rating_max=5.0)
     )
@@ -268,13 +273,13 @@ def test_an_ordinal_prediction_is_no_sum(world: Any) -> None:
         Recommender(made).explain(5, 3)
 
 
-def test_like_movies_by_the_kernel_are_those_whose_taste_goes_together(world: Any) -> None:
+def test_similarity_with_a_gaussian_process_is_the_kernels_correlation(world: Any) -> None:
     """The kernel's correlation, from its own values: without times and without the constant."""
     history = HistoryConfig(encoders=("gaussian-process",), use_times=False, **SMALL)
     config = ModelConfig(inputs=("genres",), embedding_dim=4, hidden_dims=(), history=history)
     made = drawn(world, config)
-    assert made.model.gaussian_process is not None
-    kernel = made.model.gaussian_process.kernel
+    assert made.model.network.gaussian_process is not None
+    kernel = made.model.network.gaussian_process.kernel
     all_movies = Ratings(torch.arange(80)[None], torch.zeros(1, 80, dtype=torch.float64))
     with torch.no_grad():
         values = (kernel(all_movies, all_movies)[0] - kernel.log_constant.exp()).numpy()
@@ -290,23 +295,23 @@ def test_like_movies_by_the_kernel_are_those_whose_taste_goes_together(world: An
     [
         (
             PLAIN,
-            lambda model, m: model.gmf.movies(m) * model.gmf.output.weight,
+            lambda network, m: network.gmf.movies(m) * network.gmf.output.weight,
         ),
         (
             ModelConfig(inputs=("user", "movie", "genres"), embedding_dim=4, hidden_dims=(8,)),
-            lambda model, m: torch.cat(
-                [model.branches[name](m, m) for name in ("movie", "genres")], dim=1
+            lambda network, m: torch.cat(
+                [network.branches[name](m, m) for name in ("movie", "genres")], dim=1
             ),
         ),
     ],
     ids=["gmf", "inputs"],
 )
-def test_like_movies_without_a_kernel_are_those_with_near_vectors(
+def test_similarity_without_a_gaussian_process_is_a_cosine_of_vectors(
     config: ModelConfig, vectors: Callable[..., torch.Tensor], world: Any
 ) -> None:
     made = drawn(world, config)
     with torch.no_grad():
-        table = vectors(made.model, torch.arange(80)).numpy()
+        table = vectors(made.model.network, torch.arange(80)).numpy()
     cosines = table @ table[4] / np.linalg.norm(table, axis=1) / np.linalg.norm(table[4])
     found = Recommender(made).similar(4, n=5)
     expected = [m for m in np.argsort(-cosines) if m != 4][:5]
@@ -314,7 +319,7 @@ def test_like_movies_without_a_kernel_are_those_with_near_vectors(
     np.testing.assert_allclose(found.scores, cosines[expected], atol=1e-5)
 
 
-def test_without_vectors_no_movie_is_like_another(world: Any) -> None:
+def test_similarity_needs_vectors_of_movies(world: Any) -> None:
     made = drawn(world, ModelConfig(inputs=("user",), embedding_dim=4, hidden_dims=()))
     with pytest.raises(UnsupportedError, match="no vectors"):
         Recommender(made).similar(4)
@@ -336,13 +341,15 @@ def test_a_movie_is_found_by_its_title(titled: Recommender) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "told"),
+    ("title", "message"),
     [
         ("Heat", r"2 movies have the title 'Heat': 'Heat \(1995\)' \(2\); 'Heat \(1986\)' \(3\)"),
         ("Toy Stroy (1995)", r"Did you mean 'Toy Story \(1995\)' \(0\)"),
         ("Zzzzzzzzz", "No title comes close"),
     ],
 )
-def test_a_wrong_title_is_told_what_comes_close(title: str, told: str, titled: Recommender) -> None:
-    with pytest.raises(UnknownIdError, match=told):
+def test_an_unknown_title_is_refused_with_similar_ones(
+    title: str, message: str, titled: Recommender
+) -> None:
+    with pytest.raises(UnknownIdError, match=message):
         titled.find(title)

@@ -16,6 +16,7 @@ from ncf.evaluation.ranking import RankingScores, SeenMovies
 from ncf.inference import top_k
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.top_k import score_rankings, top_movies
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 
 NOTHING_SEEN = SeenMovies.of(np.array([], np.int32), np.array([], np.int32), 3)
@@ -25,9 +26,8 @@ def drawn_checkpoint(preprocessor: Preprocessor) -> Checkpoint:
     """A network with random weights."""
     torch.manual_seed(0)
     config = ModelConfig(embedding_dim=4, hidden_dims=(8,), embedding_std=1.0)
-    return Checkpoint(
-        NCF(config, preprocessor).eval(), ExperimentConfig(model=config), preprocessor, {}
-    )
+    model = ConditionedModel(NCF(config, preprocessor)).eval()
+    return Checkpoint(model, ExperimentConfig(model=config), preprocessor, {})
 
 
 @pytest.fixture
@@ -40,11 +40,12 @@ def scored(preprocessor: Preprocessor) -> Callable[[list[float]], Checkpoint]:
             preprocessor,
             movies=replace(preprocessor.movies, embedding_index=np.array([1, 2, 3, 4])),
         )
-        model = NCF(config, known).eval()
+        network = NCF(config, known)
         with torch.no_grad():
-            model.get_parameter("branches.movie.table.weight")[1:, 0] = torch.tensor(scores)
-            model.output.weight.fill_(1)
-            model.output.bias.fill_(0)
+            network.get_parameter("branches.movie.table.weight")[1:, 0] = torch.tensor(scores)
+            network.output.weight.fill_(1)
+            network.output.bias.fill_(0)
+        model = ConditionedModel(network).eval()
         return Checkpoint(model, ExperimentConfig(model=config), known, {})
 
     return make
@@ -57,7 +58,8 @@ def brute_force(
     pairs = []
     for movie in range(len(checkpoint.preprocessor.movies)):
         with torch.no_grad():
-            score = checkpoint.model(torch.tensor([user]), torch.tensor([movie])).item()
+            rows = torch.tensor([user]), torch.tensor([movie])
+            score = checkpoint.model.expected_ratings(*rows).item()
         pairs.append((movie, score))
     unseen = [(movie, score) for movie, score in pairs if movie not in seen]
     return sorted(unseen, key=lambda pair: (-pair[1], pair[0]))[:top_n]
@@ -83,7 +85,7 @@ def test_the_ranking_equals_brute_force_at_any_block_size(
         assert not set(found.movies[row]) & set(rated[rated_by == user])
 
 
-def test_every_user_has_an_own_list(world: Any) -> None:
+def test_rankings_differ_between_users(world: Any) -> None:
     found = top_movies(drawn_checkpoint(world.preprocessor), np.arange(1, 121), seen_none(120), 5)
     assert len({tuple(row) for row in found.movies}) > 10
 
@@ -101,7 +103,7 @@ def test_movies_that_a_user_has_rated_are_left_out(
     assert found.stars.tolist() == [[4, 3], [2, 1], [4, 3]]
 
 
-def test_past_the_last_unseen_movie_there_is_nothing(
+def test_rankings_are_padded_after_the_last_unseen_movie(
     scored: Callable[[list[float]], Checkpoint],
 ) -> None:
     seen = SeenMovies.of(
@@ -112,7 +114,7 @@ def test_past_the_last_unseen_movie_there_is_nothing(
     np.testing.assert_array_equal(found.stars, [[2, np.nan, np.nan], [np.nan] * 3])
 
 
-def test_more_movies_than_there_are_cannot_be_had(
+def test_rankings_are_no_longer_than_the_catalogue(
     scored: Callable[[list[float]], Checkpoint],
 ) -> None:
     found = top_movies(scored([1.0, 4.0, 2.0, 3.0]), np.array([1]), NOTHING_SEEN, 100)
@@ -134,9 +136,9 @@ def test_stars_are_clipped_but_the_order_is_that_of_the_unclipped_ones(
     assert found.stars.tolist() == [[5, 5, 5, 0.5]]
 
 
-def test_nobody_gets_nothing(scored: Callable[[list[float]], Checkpoint]) -> None:
-    nobody: npt.NDArray[np.int64] = np.array([], np.int64)
-    found = top_movies(scored([1.0, 2.0, 3.0, 4.0]), nobody, NOTHING_SEEN, 2)
+def test_no_users_get_an_empty_ranking(scored: Callable[[list[float]], Checkpoint]) -> None:
+    no_users: npt.NDArray[np.int64] = np.array([], np.int64)
+    found = top_movies(scored([1.0, 2.0, 3.0, 4.0]), no_users, NOTHING_SEEN, 2)
     assert found.movies.shape == found.stars.shape == (0, 2)
 
 
@@ -182,7 +184,7 @@ def test_rankings_are_scored_as_by_scikit_learn(world: Any) -> None:
         unseen = np.array([movie for movie in range(80) if movie not in rated])
         relevant = np.isin(unseen, test.movies[test.users == user].numpy())
         with torch.no_grad():
-            stars = checkpoint.model(
+            stars = checkpoint.model.expected_ratings(
                 torch.full((len(unseen),), user), torch.from_numpy(unseen)
             ).numpy()
         # Of movies with as many ratings, the first in the table comes first.
@@ -215,7 +217,7 @@ def test_users_are_drawn_where_there_are_too_many_pairs(
 
 
 def test_without_a_relevant_movie_there_is_no_score(world: Any) -> None:
-    """The unknown user, index 0, is nobody in particular."""
-    nobody = SeenMovies.of(np.array([0], np.int32), np.array([3], np.int32), 120)
-    found = score_rankings(drawn_checkpoint(world.preprocessor), seen_none(120), nobody)
+    """The unknown user, index 0, stands for many users."""
+    of_unknown = SeenMovies.of(np.array([0], np.int32), np.array([3], np.int32), 120)
+    found = score_rankings(drawn_checkpoint(world.preprocessor), seen_none(120), of_unknown)
     assert (found["num_users"], found["model"], found["popularity"]) == (0, None, None)

@@ -10,7 +10,7 @@ CONFIG = ModelConfig(inputs=("user", "movie", "genres"), embedding_dim=4)
 FIELDS = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
 
 
-def test_side_by_side_in_the_order_of_the_inputs() -> None:
+def test_concatenation_keeps_the_order_of_the_inputs() -> None:
     assert torch.equal(fusion(CONFIG)(FIELDS), torch.cat(list(FIELDS.unbind(1)), dim=1))
 
 
@@ -29,14 +29,14 @@ def test_attention_by_hand() -> None:
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_equal_attention_leaves_the_inputs_as_they_are() -> None:
+def test_equal_attention_does_not_change_the_inputs() -> None:
     attention = FieldAttention(CONFIG)
     with torch.no_grad():
         attention.get_parameter("score.2.weight").zero_()
         torch.testing.assert_close(attention(FIELDS), FIELDS.flatten(1))
 
 
-def test_the_transformer_tells_inputs_apart_and_rows_not() -> None:
+def test_the_transformer_distinguishes_inputs_and_treats_rows_independently() -> None:
     torch.manual_seed(1)
     transformer = FieldTransformer(CONFIG).eval()
     with torch.no_grad():

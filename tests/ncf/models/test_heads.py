@@ -47,7 +47,7 @@ def test_it_starts_with_thresholds_between_the_levels(preprocessor: Preprocessor
 
 
 @pytest.mark.parametrize("number", [-40.0, 0.5, 3.0, 60.0])
-def test_far_off_numbers_have_finite_logarithms_and_gradients(
+def test_extreme_numbers_have_finite_logarithms_and_gradients(
     preprocessor: Preprocessor, number: float
 ) -> None:
     head = OrdinalHead(preprocessor)

@@ -12,13 +12,13 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
 from ncf.config import HistoryConfig
-from ncf.data.batches import Batch
+from ncf.data.batches import TrainingBatch
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.history.encoders import (
+    EncoderInput,
     Explicit,
     HistoryInputs,
     Implicit,
-    Scene,
     Statistics,
     Transformer,
 )
@@ -109,7 +109,7 @@ def test_each_row_is_predicted_from_the_others_of_its_group(
             assert found[row] == pytest.approx(matrix[row, others] @ weights, abs=1e-5)
 
 
-def test_a_forecast_looks_at_earlier_rows_alone(
+def test_causal_predictions_use_earlier_rows_only(
     preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     model = randomised(GaussianProcess(FORECASTS, preprocessor))
@@ -126,7 +126,7 @@ def test_a_forecast_looks_at_earlier_rows_alone(
             assert found[row] == pytest.approx(matrix[row, earlier] @ weights, abs=1e-5)
 
 
-def test_a_rows_own_rating_does_not_count(
+def test_a_rows_own_rating_does_not_affect_its_prediction(
     preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     model = randomised(GaussianProcess(CONFIG, preprocessor))
@@ -167,7 +167,7 @@ def test_the_posterior_is_scikit_learns(preprocessor: Preprocessor) -> None:
         assert found[row].item() == pytest.approx(expected[0], abs=1e-6)
 
 
-def test_blocks_hold_groups_of_like_size_and_every_row_once() -> None:
+def test_blocks_hold_groups_of_similar_size_and_every_row_once() -> None:
     lengths = torch.tensor([5, 0, 1, 2, 2, 9, 40, 1, 3])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(lengths, 0)])
     found = list(blocks(starts, pairs_at_once=200))
@@ -180,19 +180,19 @@ def test_blocks_hold_groups_of_like_size_and_every_row_once() -> None:
     assert list(blocks(torch.tensor([0]))) == []
 
 
-def test_a_history_keeps_the_newest_ratings_of_each_user() -> None:
-    rows = Batch(
+def test_a_history_has_the_newest_ratings_of_each_user() -> None:
+    rows = TrainingBatch(
         users=torch.tensor([2, 1, 2, 2, 1], dtype=torch.int32),
         movies=torch.tensor([10, 11, 12, 13, 14], dtype=torch.int32),
-        ratings=torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]),
-        weights=torch.ones(5),
+        targets=torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]),
+        loss_weights=torch.ones(5),
         times=torch.tensor([50, 90, 10, 30, 20]),
     )
     history = History.of(rows, num_users=3, max_ratings=2)
     assert history.starts.tolist() == [0, 0, 2, 4, 4]
     assert history.movies.tolist() == [14, 11, 13, 10]
-    assert history.ratings.tolist() == [5.0, 2.0, 4.0, 1.0]
-    assert history.rows().users.tolist() == [1, 1, 2, 2]
+    assert history.targets.tolist() == [5.0, 2.0, 4.0, 1.0]
+    assert history.users.tolist() == [1, 1, 2, 2]
     again = History.from_arrow(history.to_arrow(), num_users=3)
     for name, column in vars(history).items():
         assert torch.equal(getattr(again, name), column), name
@@ -201,22 +201,23 @@ def test_a_history_keeps_the_newest_ratings_of_each_user() -> None:
 # -- encoders --------------------------------------------------------------------------------------
 
 
-def scene(rows: Ratings, residuals: torch.Tensor) -> Scene:
-    """Rows 0 to 2 as queries, all as known ratings, of which some must not be looked at."""
+def encoder_input(rows: Ratings, residuals: torch.Tensor) -> EncoderInput:
+    """Rows 0 to 2 as queries, all rows as history, of which some must not be used."""
     mask = torch.ones(1, 3, 11, dtype=torch.bool)
     mask[0, torch.arange(3), torch.arange(3)] = False
     mask[0, 2, 7:] = False
-    return Scene(rows[torch.arange(3)[None]], rows[torch.arange(11)[None]], residuals[None], mask)
+    queries, history = (rows[torch.arange(count)[None]] for count in (3, 11))
+    return EncoderInput(queries, history, residuals[None], mask)
 
 
 def test_statistics(preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor) -> None:
     encoder = randomised(Statistics(HistoryConfig(**SMALL), preprocessor))
     with torch.no_grad():
-        found = encoder(scene(rows, residuals))[0].numpy()
+        found = encoder(encoder_input(rows, residuals))[0].numpy()
         places = encoder.rbf_features(rows.movies).numpy()
         dampings = encoder.log_damping.exp().numpy()
         scales = encoder.log_days.exp().numpy()
-    for query, looks_at in enumerate(scene(rows, residuals).mask[0].numpy()):
+    for query, looks_at in enumerate(encoder_input(rows, residuals).mask[0].numpy()):
         like = np.exp(-0.5 * ((places - places[query]) ** 2).sum(1))
         near = [np.exp(-np.abs(rows.days.numpy() - rows.days[query].item()) / s) for s in scales]
         weights = [np.ones(11), like] + [w for n in near for w in (n, n * like)]
@@ -234,10 +235,11 @@ def test_implicit_and_explicit(
     config = HistoryConfig(**SMALL)
     implicit, explicit = (randomised(kind(config, preprocessor)) for kind in (Implicit, Explicit))
     with torch.no_grad():
-        seen = [encoder(scene(rows, residuals))[0].numpy() for encoder in (implicit, explicit)]
+        batch = encoder_input(rows, residuals)
+        seen = [encoder(batch)[0].numpy() for encoder in (implicit, explicit)]
         of_movies = [encoder.vectors(rows.movies).numpy() for encoder in (implicit, explicit)]
         own = explicit.movies(rows.movies).numpy()
-    for query, looks_at in enumerate(scene(rows, residuals).mask[0].numpy()):
+    for query, looks_at in enumerate(encoder_input(rows, residuals).mask[0].numpy()):
         count = looks_at.sum() + 1.0  # damped by one
         np.testing.assert_allclose(seen[0][query], of_movies[0][looks_at].sum(0) / count)
         taste = (of_movies[1] * residuals.numpy()[:, None])[looks_at].sum(0) / count
@@ -245,14 +247,14 @@ def test_implicit_and_explicit(
         assert seen[1][query, -1] == pytest.approx(taste @ own[query])
 
 
-def test_the_transformer_looks_where_it_may_and_no_further(
+def test_the_transformer_respects_the_mask(
     preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     encoder = randomised(Transformer(HistoryConfig(**SMALL), preprocessor))
     changed = residuals.clone()
     changed[9] += 2.0  # the last query must not look at this one
     with torch.no_grad():
-        before, after = (encoder(scene(rows, r))[0] for r in (residuals, changed))
+        before, after = (encoder(encoder_input(rows, r))[0] for r in (residuals, changed))
     assert torch.equal(before[2], after[2])
     assert not torch.allclose(before[1], after[1])
 
@@ -262,7 +264,7 @@ def test_the_transformers_attention_by_hand(
 ) -> None:
     encoder = randomised(Transformer(HistoryConfig(**SMALL, heads=1), preprocessor))
     with torch.no_grad():
-        found = encoder(scene(rows, residuals))[0, 0].numpy()
+        found = encoder(encoder_input(rows, residuals))[0, 0].numpy()
         norm = encoder.before_attention
         target = encoder.movies(rows.movies[:1])
         known = norm(encoder.movies(rows.movies) + encoder.residual(residuals[:, None]))[1:]
@@ -276,7 +278,7 @@ def test_the_transformers_attention_by_hand(
 
 
 @pytest.mark.parametrize("name", ["statistics", "implicit", "explicit", "transformer"])
-def test_no_row_of_training_sees_its_own_rating(
+def test_no_training_row_is_encoded_from_its_own_rating(
     name: Any, preprocessor: Preprocessor, rows: Ratings, residuals: torch.Tensor
 ) -> None:
     inputs = randomised(HistoryInputs(HistoryConfig(encoders=(name,), **SMALL), preprocessor))

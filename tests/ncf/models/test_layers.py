@@ -24,6 +24,7 @@ from ncf.models.branches.entities import MovieEmbedding, UserEmbedding
 from ncf.models.branches.times import TimeFeatures, release_years
 from ncf.models.layers import BatchNorm, ContentVector, content_features, embedding
 from ncf.registry import BRANCHES
+from tests.ncf.worlds import training_rows
 
 SMALL = ModelConfig(embedding_dim=2)
 USERS = torch.tensor([1, 2, 3, 0], dtype=torch.int32)
@@ -112,7 +113,7 @@ def test_the_numeric_projection_by_hand(preprocessor: Preprocessor) -> None:
 
 
 @pytest.mark.parametrize("name", ["user", "movie", "decade"])
-def test_the_vector_of_what_is_unknown_stays_zero_while_training(
+def test_the_vector_of_unknown_entities_stays_zero_in_training(
     name: str, preprocessor: Preprocessor
 ) -> None:
     torch.manual_seed(0)
@@ -173,7 +174,8 @@ def test_a_branch_depends_on_what_it_declares(
 ) -> None:
     torch.manual_seed(0)
     branch = build_branch(name, SMALL, preprocessor).eval()
-    branch.fit_rows(make_rows([1, 2], [0, 1], [3.0, 4.0], None, [20 * YEAR, 25 * YEAR]))
+    rows = make_rows([1, 2], [0, 1], [3.0, 4.0], None, [20 * YEAR, 25 * YEAR])
+    branch.fit_rows(training_rows(rows))
     ones, twos = torch.tensor([1], dtype=torch.int32), torch.tensor([2], dtype=torch.int32)
     early, late = torch.tensor([30 * YEAR]), torch.tensor([35 * YEAR])
     with torch.no_grad():
@@ -194,7 +196,8 @@ def test_what_the_rows_change_in_a_branch_is_declared(
     for name in BRANCHES:
         branch: Branch = build_branch(name, SMALL, preprocessor)
         before = {id(buffer): buffer.clone() for buffer in branch.buffers()}
-        branch.fit_rows(make_rows([1, 2], [0, 1], [3.0, 4.0], None, [20 * YEAR, 25 * YEAR]))
+        rows = make_rows([1, 2], [0, 1], [3.0, 4.0], None, [20 * YEAR, 25 * YEAR])
+        branch.fit_rows(training_rows(rows))
         changed = {id(b) for b in branch.buffers() if not torch.equal(b, before[id(b)])}
         assert changed == {id(buffer) for buffer in branch.fitted_buffers()}, name
 
@@ -205,7 +208,7 @@ def test_time_features_by_hand(preprocessor: Preprocessor, make_rows: Callable[.
         branch.linear.weight.copy_(torch.tensor([[4.0, 100.0, 0.0, 0.0], [0.0, 0.0, 4.0, 1.0]]))
         branch.linear.bias.zero_()
     times = [30 * YEAR, 20 * YEAR, 10 * YEAR]
-    branch.fit_rows(make_rows([1, 1, 2], [0, 0, 0], [0.0] * 3, None, times))
+    branch.fit_rows(training_rows(make_rows([1, 1, 2], [0, 0, 0], [0.0] * 3, None, times)))
     # The user's first training rating, three days after it, before it, and an unknown user.
     later = torch.tensor([20 * YEAR, 20 * YEAR + 3 * 86_400, 9 * YEAR, 30 * YEAR])
     # The years 1987.5, 1985 and 1990 follow from the standardised ones, (x * 5) + 1990.
@@ -219,14 +222,14 @@ def test_time_features_by_hand(preprocessor: Preprocessor, make_rows: Callable[.
     np.testing.assert_allclose(found[:, 1], age + decades, rtol=1e-4, atol=1e-4)
 
 
-def test_the_age_of_a_film_without_a_year_is_zero(preprocessor: Preprocessor) -> None:
+def test_the_age_of_a_movie_without_a_year_is_zero(preprocessor: Preprocessor) -> None:
     without = replace(preprocessor, numeric=preprocessor.numeric[:1])
     assert release_years(without).isnan().all()
     branch = TimeFeatures(SMALL, without)
     assert branch(USERS, MOVIES, torch.full((4,), YEAR)).isfinite().all()
 
 
-def test_time_is_demanded(preprocessor: Preprocessor) -> None:
+def test_missing_times_are_an_error(preprocessor: Preprocessor) -> None:
     with pytest.raises(ValueError, match="needs the times"):
         TimeFeatures(SMALL, preprocessor)(USERS, MOVIES)
 

@@ -10,6 +10,7 @@ import torch
 
 from ncf.config import HistoryConfig, HistoryEncoderName, ModelConfig, ModelInput, TrainConfig
 from ncf.data.preprocessor import Preprocessor
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 
 INPUTS: tuple[ModelInput, ...] = get_args(ModelInput)
@@ -127,7 +128,7 @@ def l2_penalties(model: NCF) -> dict[str, float]:
     return {n: strengths[id(p)] for n, p in model.named_parameters() if id(p) in strengths}
 
 
-def test_the_ridge_acts_on_what_is_free_for_each_user_and_movie(preprocessor: Preprocessor) -> None:
+def test_l2_penalties_apply_to_tables_of_users_and_movies(preprocessor: Preprocessor) -> None:
     model = NCF(ModelConfig(biases=("user", "movie"), gmf_dim=3), preprocessor)
     assert l2_penalties(model) == {
         "branches.user.table.weight": 3.0,
@@ -176,15 +177,18 @@ def test_biases_and_factors_are_added(preprocessor: Preprocessor) -> None:
     np.testing.assert_allclose(outputs.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_with_a_history_says_so_if_it_has_none(preprocessor: Preprocessor) -> None:
+def test_predicting_without_a_required_history_is_an_error(preprocessor: Preprocessor) -> None:
     config = ModelConfig(history=HistoryConfig(encoders=("gaussian-process",)))
-    with pytest.raises(RuntimeError, match="no history"):
-        NCF(config, preprocessor).eval()(USERS, MOVIES, TIMES)
+    network = NCF(config, preprocessor)
+    with pytest.raises(RuntimeError, match=r"no history: call fit_history\(\) or set_history\(\)"):
+        ConditionedModel(network).eval().expected_ratings(USERS, MOVIES, TIMES)
+    with pytest.raises(ValueError, match=r"no groups of rows; .* use .*\.ConditionedModel"):
+        network(USERS, MOVIES, TIMES)
 
 
-def test_a_history_that_looks_at_times_demands_them(preprocessor: Preprocessor) -> None:
+def test_predicting_without_required_times_is_an_error(preprocessor: Preprocessor) -> None:
     encoders: tuple[HistoryEncoderName, ...] = ("gaussian-process", "statistics")
     for encoder in encoders:
         config = ModelConfig(history=HistoryConfig(encoders=(encoder,)))
         with pytest.raises(ValueError, match="needs the times"):
-            NCF(config, preprocessor)(USERS, MOVIES)
+            ConditionedModel(NCF(config, preprocessor)).expected_ratings(USERS, MOVIES)

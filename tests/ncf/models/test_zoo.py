@@ -1,4 +1,4 @@
-"""What every member of the model family must do, whatever it is made of."""
+"""What every kind of model must do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from ncf.config import ExperimentConfig, HistoryConfig
 from ncf.inference import all_pairs, checkpoint
-from ncf.models.ncf import NCF
+from ncf.models.conditioned import ConditionedModel
 from ncf.training.loop import fit
 from ncf.training.trainer import Trainer, build
 from tests.ncf.worlds import World, rows_of, with_more_movies
@@ -114,7 +114,7 @@ def experiment_of(name: str, **train: Any) -> ExperimentConfig:
 
 @pytest.fixture(scope="module")
 def world(world: World) -> World:
-    """It has three movies that nobody has rated, 0, 1 and 82, and a name or two for the others."""
+    """It has three movies without ratings, 0, 1 and 82, and a name or two for the others."""
     return with_more_movies(world)
 
 
@@ -124,12 +124,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(name: str, world: World) -> NCF:
+def model(name: str, world: World) -> ConditionedModel:
     """A member that has learned a little, for tests that leave it as it is."""
     return trained(experiment_of(name, epochs=1), world, world.train[:600])
 
 
-def test_a_row_is_predicted_alike_alone_and_among_others(model: NCF, world: World) -> None:
+def test_a_prediction_does_not_depend_on_other_rows(model: ConditionedModel, world: World) -> None:
     rows = world.test[:40]
     together = predict(model, rows)
     assert together.shape == (40,)
@@ -139,8 +139,8 @@ def test_a_row_is_predicted_alike_alone_and_among_others(model: NCF, world: Worl
     assert predict(model, rows[:0]).shape == (0,)
 
 
-def test_all_pairs_at_once_are_the_pairs_user_by_user(
-    model: NCF, world: World, monkeypatch: pytest.MonkeyPatch
+def test_all_pairs_equal_single_predictions(
+    model: ConditionedModel, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_pairs, "_TILE", 25)
     users, today = torch.tensor([5, 0, 17]), int(world.train.times.max())
@@ -149,13 +149,13 @@ def test_all_pairs_at_once_are_the_pairs_user_by_user(
     with torch.no_grad():
         found = all_pairs.all_pairs(model, len(movies), today).scores(users)
         expected = [
-            model.expected_rating(model(user.expand(len(movies)), movies, times)) for user in users
+            model.expected_ratings(user.expand(len(movies)), movies, times) for user in users
         ]
     assert found.std(dim=1).min() > 0
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_whom_and_what_nobody_knows_gets_a_prediction(model: NCF, world: World) -> None:
+def test_unknown_users_and_movies_get_a_prediction(model: ConditionedModel, world: World) -> None:
     users, movies = [0, 3], [2, 0, 82, 1]
     assert world.preprocessor.movies.embedding_index[movies].tolist() == [1, 0, 0, 0]
     pairs = rows_of(
@@ -169,23 +169,23 @@ def test_whom_and_what_nobody_knows_gets_a_prediction(model: NCF, world: World) 
     # After one epoch it has the mean rating of 3 stars, and little more.
     assert (found - 3).abs().max() < 2
     rated, like_it, like_it_too, bare = found.unbind(dim=1)
-    # Movies that nobody has rated differ by what else is known of them, and by nothing else.
+    # Movies without ratings differ by their content only.
     torch.testing.assert_close(like_it, like_it_too)
     assert (like_it != rated).all()
     assert (like_it != bare).all()
 
 
-def test_saved_and_loaded_it_is_the_same(
-    name: str, model: NCF, world: World, tmp_path: Path
+def test_a_loaded_model_predicts_the_same(
+    name: str, model: ConditionedModel, world: World, tmp_path: Path
 ) -> None:
-    weights, config = model.state_dict(), experiment_of(name, epochs=1)
+    weights, config = model.network.state_dict(), experiment_of(name, epochs=1)
     checkpoint.save(tmp_path / "model", weights, config, world.preprocessor, {}, model.history)
     loaded = checkpoint.load(tmp_path / "model")
     assert torch.equal(predict(loaded.model, world.test), predict(model, world.test))
 
 
 @pytest.mark.parametrize("name", WITH_DROPOUT, scope="module")
-def test_only_what_learns_is_dropped_from(model: NCF, world: World) -> None:
+def test_dropout_is_active_in_training_mode_only(model: ConditionedModel, world: World) -> None:
     rows = world.test[:40]
     assert torch.equal(predict(model, rows), predict(model, rows))
     model.train()
@@ -198,11 +198,12 @@ def test_every_parameter_learns_from_the_data(name: str, world: World) -> None:
     """Without ridges, a parameter's gradient comes from the rows alone."""
     config, rows = experiment_of(name, batch_size=600, **NO_RIDGES), world.train[:600]
     model = build(config, world.preprocessor, rows)
-    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    parameters = dict(model.network.named_parameters())
+    before = {key: parameter.detach().clone() for key, parameter in parameters.items()}
     trainer = Trainer(model, rows, objective_of(config, world))
-    with closing(trainer.portions(torch.Generator().manual_seed(0))) as portions:
-        trainer.step(next(portions))
-    for key, parameter in model.named_parameters():
+    with closing(trainer.batches(torch.Generator().manual_seed(0))) as batches:
+        trainer.step(next(batches))
+    for key, parameter in parameters.items():
         if parameter.numel() and key not in CANNOT_LEARN.get(name, ()):
             assert parameter.grad is not None, key
             assert parameter.grad.abs().max() > 1e-6, key
@@ -210,7 +211,7 @@ def test_every_parameter_learns_from_the_data(name: str, world: World) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_USERS)
-def test_it_can_learn_a_few_rows_by_heart(name: str, world: World) -> None:
+def test_it_can_overfit_a_few_rows(name: str, world: World) -> None:
     settings = {"epochs": 100, "batch_size": 64, "learning_rate": 0.05, **NO_RIDGES}
     config, rows = experiment_of(name, **settings), world.train[:64]
     result = fit(build(config, world.preprocessor, rows), rows, None, objective_of(config, world))
@@ -218,7 +219,7 @@ def test_it_can_learn_a_few_rows_by_heart(name: str, world: World) -> None:
     assert result.epochs[-1].train_loss < ZOO[name].by_heart
 
 
-def test_it_comes_near_the_noise_of_a_known_world(name: str, world: World) -> None:
+def test_its_error_is_close_to_the_noise_of_synthetic_data(name: str, world: World) -> None:
     config = experiment_of(name, epochs=12)
     error = error_of(trained(config, world, world.train), config, world)
     # What is better than all but the noise has seen the noise of these 900 rows.

@@ -1,7 +1,7 @@
-"""What each part of a model is for: worlds whose signal one part alone can carry.
+"""Each part of a model on synthetic data with a signal that only this part can learn.
 
-Together, parts stand in for each other, so that a model may be as good although one of them is
-broken. Here there is no other way to the signal, and the same model without the part is far off.
+In a whole model parts compensate for each other, so that it may be as accurate although one of them
+is broken. Here no other part can learn the signal, and the same model without the part fails.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Part:
 
 
 def encoder(name: str, signal: Signal, above: float) -> Part:
-    """Of the user, the model knows the history alone."""
+    """A model whose only input from the user is the history."""
     history = HistoryConfig(encoders=(name,), **HISTORY)
     model = {"inputs": ("genres",), "biases": ("movie",), "history": history}
     return Part(signal, model, {"history": HistoryConfig()}, above)
 
 
 def feature(name: str) -> Part:
-    """Of the movie's side, which some users like and others do not, the model knows one feature."""
+    """A model with one feature of the movie's side, which some users like and others do not."""
     return Part(TASTE, {"inputs": ("user", name), "biases": ("movie",)}, {"inputs": ("user",)})
 
 
@@ -81,7 +81,7 @@ def error(model: dict[str, Any], world: World) -> float:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_carries_what_no_other_can(name: str) -> None:
+def test_a_part_learns_a_signal_that_no_other_part_can(name: str) -> None:
     part, world = PARTS[name], world_of(PARTS[name].signal)
     assert world.floor < error(part.model, world) < world.floor + part.above
     # What the part would carry is a standard deviation of 0.4 stars or more, beside 0.3 of noise.

@@ -1,4 +1,4 @@
-"""Compiled steps, steps one by one and the plain loop that speeds are told against are the same."""
+"""Compiled steps, single steps and the plain loop of the benchmarks give the same results."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ncf.config import ExperimentConfig, ModelConfig, TimeDecayConfig, TrainConf
 from ncf.data.batches import Batch, RatingSource
 from ncf.data.preprocessor import Preprocessor
 from ncf.data.streaming import Streamed
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 from ncf.models.targets import Objective
 from ncf.training import compiled
@@ -27,7 +28,7 @@ from tests.ncf.prepared import write_prepared
 # What torch imports to compile uses what it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
 NEEDS_COMPILER = pytest.mark.skipif(
-    compiled._missing() is not None, reason="there is no C++ compiler here"
+    compiled._missing_tool() is not None, reason="there is no C++ compiler here"
 )
 
 
@@ -42,7 +43,7 @@ def experiment(model: dict[str, Any], **train: Any) -> ExperimentConfig:
 
 def trained(
     config: ExperimentConfig, preprocessor: Preprocessor, rows: RatingSource, compile_: str
-) -> tuple[NCF, FitResult]:
+) -> tuple[ConditionedModel, FitResult]:
     train = config.train.model_copy(update={"compile": compile_})
     model = build(config, preprocessor, rows)
     return model, fit(model, rows, None, Objective(train, config.time_decay, preprocessor))
@@ -65,7 +66,7 @@ def reference_losses(
 ) -> list[float]:
     """Mean loss of two epochs, in the plain loop."""
     model = original_loop.ReferenceNCF()
-    model.start_like(build(config, preprocessor, rows))
+    model.start_like(build(config, preprocessor, rows).network)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate)
     generator = torch.Generator().manual_seed(config.train.seed)
     batches = original_loop.loader(original_loop.dataset_of(rows, preprocessor), generator)
@@ -106,7 +107,7 @@ EVERYTHING: dict[str, Any] = {
         ({"embedding_dim": 4, "hidden_dims": (8,)}, {"loss": "smooth_l1", "schedule": "plateau"}),
     ],
 )
-def test_compiled_steps_do_what_steps_one_by_one_do(
+def test_compiled_steps_equal_single_steps(
     model: dict[str, Any], train: dict[str, Any], world: Any
 ) -> None:
     config = experiment(model, **train)
@@ -116,8 +117,8 @@ def test_compiled_steps_do_what_steps_one_by_one_do(
     assert losses(found) == pytest.approx(losses(expected), rel=1e-4)
     for epoch, other in zip(found.epochs, expected.epochs, strict=True):
         assert epoch.learning_rate == other.learning_rate
-    weights = one_by_one.state_dict()
-    for name, value in compiled_.state_dict().items():
+    weights = one_by_one.network.state_dict()
+    for name, value in compiled_.network.state_dict().items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
@@ -141,15 +142,15 @@ def test_two_compiled_models_do_not_mix(world: Any) -> None:
 def test_a_model_with_compiled_steps_can_be_copied_and_loaded(world: Any) -> None:
     config = experiment({"embedding_dim": 4, "hidden_dims": (8,), "dropout": 0.0}, loss="l1")
     model, result = trained(config, world.preprocessor, world.train[:600], "on")
-    other = copy.deepcopy(model)
+    other = copy.deepcopy(model.network)
     other.load_state_dict({name: value * 0 for name, value in result.last.items()})
-    for name, value in model.state_dict().items():
+    for name, value in model.network.state_dict().items():
         assert torch.equal(value, result.last[name]), name
 
 
 @NEEDS_COMPILER
 def test_compiled_steps_take_rows_that_are_streamed(world: Any, tmp_path: Path) -> None:
-    """Three windows, whose borders no call of compiled steps knows of."""
+    """Three windows, whose boundaries do not affect compiled steps."""
     prepared = write_prepared(tmp_path, {"train": world.train[:600]}, world.preprocessor)
     rows = Streamed(prepared, "train", torch.device("cpu"), window=200)
     config = experiment({"embedding_dim": 4, "hidden_dims": (8,), "dropout": 0.0}, loss="l1")
@@ -166,7 +167,7 @@ def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-def test_without_a_compiler_training_goes_on_and_says_so(
+def test_without_a_compiler_training_runs_with_a_warning(
     world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Where torch looks for one.
@@ -191,10 +192,10 @@ def test_without_a_compiler_training_goes_on_and_says_so(
 )
 def test_models_that_are_not_compiled(settings: dict[str, Any], reason: str, world: Any) -> None:
     config = experiment(settings)
-    assert reason in str(obstacle(build(config, world.preprocessor, world.train)))
+    assert reason in str(obstacle(build(config, world.preprocessor, world.train).network))
 
 
-def test_a_short_run_is_not_compiled_by_itself(
+def test_auto_does_not_compile_short_runs(
     world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recommender: list[NCF] = []
@@ -211,7 +212,7 @@ def test_a_short_run_is_not_compiled_by_itself(
     long = experiment({"hidden_dims": (8,)}, epochs=10, batch_size=300)
     trained(long, world.preprocessor, world.train[:600], "auto")
     assert len(recommender) == 1
-    # Only who asked for it is told that it was not done.
+    # There is no warning unless the setting is "on".
     assert not refusals(caplog)
 
 
@@ -223,7 +224,7 @@ def test_a_short_run_is_not_compiled_by_itself(
         ({}, "home/.cache/ncf/torchinductor"),
     ],
 )
-def test_where_compiled_steps_are_kept(
+def test_the_cache_folder_of_compiled_steps(
     environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("home"))

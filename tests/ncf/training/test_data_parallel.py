@@ -1,4 +1,4 @@
-"""Two processes must come to what one comes to, on the same rows."""
+"""Two processes give the results of one, on the same rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_in_processes(folder: Path, model: str, size: int) -> None:
 def folder(
     request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Holds what one process, and each of two, came to."""
+    """Has the results of one process, and of each of two."""
     return train_alone_and_together(request.param, world, tmp_path_factory)
 
 
@@ -66,13 +66,13 @@ def found(folder: Path, which: str) -> dict[str, Any]:
     return values
 
 
-def test_the_rows_are_parted_and_none_is_left_out(folder: Path) -> None:
+def test_shards_partition_the_rows(folder: Path) -> None:
     assert found(folder, "1-0")["rows"] == [1001, 333, 501]
     assert found(folder, "2-0")["rows"] == [501, 167, 251]
     assert found(folder, "2-1")["rows"] == [500, 166, 250]
 
 
-def test_every_worker_has_the_memory_of_the_one_with_the_least(folder: Path) -> None:
+def test_free_memory_is_the_minimum_over_workers(folder: Path) -> None:
     alone, first, second = (found(folder, which)["free"] for which in ("1-0", "2-0", "2-1"))
     assert first == second < alone / 100
 
@@ -121,7 +121,7 @@ def test_batch_normalisation_sees_the_rows_of_all_workers(
         assert torch.equal(other_weights[name], value), name
 
 
-def test_workers_that_were_interrupted_go_on_as_if_they_had_not_been(
+def test_interrupted_workers_continue_as_without_the_interruption(
     world: Any, tmp_path: Path
 ) -> None:
     splits = {split: getattr(world, split)[:count] for split, count in ROWS.items()}

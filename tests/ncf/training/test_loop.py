@@ -19,12 +19,12 @@ from ncf.data.preprocessor import Preprocessor
 from ncf.errors import DivergedError
 from ncf.evaluation.metrics import METRICS
 from ncf.evaluation.predictions import evaluate
-from ncf.models.ncf import NCF
+from ncf.models.conditioned import ConditionedModel
 from ncf.models.targets import Objective
 from ncf.models.weights import Weights, snapshot
-from ncf.training.loop import fit
+from ncf.training.loop import Training, fit
 from ncf.training.parallel import data_parallel_pays_off
-from ncf.training.state import Epoch, FitResult
+from ncf.training.state import FitResult
 from ncf.training.trainer import build
 
 ApplyTo = Literal["loss", "target", "none"]
@@ -53,7 +53,7 @@ def trained(
     preprocessor: Preprocessor,
     train: Batch,
     validation: Batch | None = None,
-) -> tuple[NCF, FitResult]:
+) -> tuple[ConditionedModel, FitResult]:
     model = build(config, preprocessor, train)
     return model, fit(model, train, validation, objective_of(config, preprocessor))
 
@@ -79,9 +79,7 @@ def rows(make_rows: Callable[..., Batch]) -> Batch:
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "smooth_l1"])
-def test_a_small_batch_is_learned_by_heart(
-    loss: str, preprocessor: Preprocessor, rows: Batch
-) -> None:
+def test_a_small_batch_is_overfitted(loss: str, preprocessor: Preprocessor, rows: Batch) -> None:
     config = experiment(
         loss=loss, epochs=300, learning_rate=0.02, batch_size=4, patience=0, embedding_l2=0
     )
@@ -137,7 +135,7 @@ def test_a_seed_determines_the_weights_to_the_last_bit(world: Any) -> None:
     assert all(not torch.equal(other[name], value) for name, value in first.items())
 
 
-def test_what_was_drawn_before_does_not_matter(preprocessor: Preprocessor, rows: Batch) -> None:
+def test_earlier_random_numbers_do_not_matter(preprocessor: Preprocessor, rows: Batch) -> None:
     config = experiment(model={"dropout": 0.3}, epochs=2, batch_size=3)
     first = trained(config, preprocessor, rows)[1].last
     torch.manual_seed(123)
@@ -149,7 +147,7 @@ def test_an_untrained_model_starts_at_the_weighted_mean_target(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     def start(apply_to: ApplyTo) -> float:
-        return build(experiment(apply_to=apply_to), preprocessor, rows).output.bias.item()
+        return build(experiment(apply_to=apply_to), preprocessor, rows).network.output.bias.item()
 
     ratings, weights = rows.ratings.numpy(), rows.weights.numpy()
     assert start("none") == pytest.approx(ratings.mean(), rel=1e-6)
@@ -180,19 +178,20 @@ def test_early_stopping_stops_and_keeps_the_best_weights(world: Any) -> None:
     assert is_best == [errors[i] < min(errors[:i], default=math.inf) for i in range(len(errors))]
     for weights, expected in ((result.best, min(errors)), (result.last, errors[-1])):
         assert predicted_rmse(with_weights(model, weights), world) == pytest.approx(expected)
-    assert_equal_weights(snapshot(model), result.last)
+    assert_equal_weights(snapshot(model.network), result.last)
 
 
-def with_weights(model: NCF, weights: Weights) -> NCF:
+def with_weights(model: ConditionedModel, weights: Weights) -> ConditionedModel:
     other = copy.deepcopy(model)
-    other.load_state_dict(weights)
+    other.network.load_state_dict(weights)
     return other
 
 
-def predicted_rmse(model: NCF, world: Any) -> float:
+def predicted_rmse(model: ConditionedModel, world: Any) -> float:
     """Validation error in stars, without ``evaluate``."""
     with torch.no_grad():
-        outputs = model.eval()(world.validation.users, world.validation.movies).double().numpy()
+        rows = world.validation.users, world.validation.movies
+        outputs = model.eval().expected_ratings(*rows).double().numpy()
     stars = np.clip(outputs, world.preprocessor.rating_min, world.preprocessor.rating_max)
     return math.sqrt(mean_squared_error(world.validation.ratings.double().numpy(), stars))
 
@@ -204,7 +203,7 @@ def test_without_patience_all_epochs_are_run(world: Any) -> None:
     assert result.best_epoch < 8
 
 
-def test_a_training_that_diverges_says_so_and_what_to_do(
+def test_divergence_is_an_error_that_says_what_to_do(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     config = experiment(epochs=20, learning_rate=1e30, batch_size=3, schedule="constant")
@@ -220,7 +219,7 @@ def test_without_validation_the_last_epoch_is_the_best(
     assert (len(result.epochs), result.best_epoch) == (5, 5)
     assert all(epoch.is_best and epoch.validation is None for epoch in result.epochs)
     assert_equal_weights(result.best, result.last)
-    assert_equal_weights(snapshot(model), result.last)
+    assert_equal_weights(snapshot(model.network), result.last)
 
 
 def test_in_target_mode_too_the_error_in_stars_picks_the_best_epoch(world: Any) -> None:
@@ -229,7 +228,7 @@ def test_in_target_mode_too_the_error_in_stars_picks_the_best_epoch(world: Any) 
     scores = [epoch.validation for epoch in result.epochs if epoch.validation]
     decayed = [s.decayed.rmse for s in scores]
     assert result.best_epoch == int(np.argmin([s.stars.rmse for s in scores])) + 1
-    # With weights that say nothing the two scales disagree, so the choice can be told apart.
+    # With random weights the best epochs of the two scales differ.
     assert result.best_epoch != int(np.argmin(decayed)) + 1
 
 
@@ -262,19 +261,14 @@ def test_validating_after_each_epoch_does_not_change_what_is_learned(world: Any)
     assert_equal_weights(with_validation, trained(config, world.preprocessor, world.train)[1].last)
 
 
-def test_every_epoch_is_announced_with_the_run_so_far(
+def test_training_yields_each_epoch_with_the_result_so_far(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     config = experiment(epochs=3, batch_size=3, patience=0)
     model = build(config, preprocessor, rows)
-    heard: list[tuple[Epoch, FitResult, Weights]] = []
-    result = fit(
-        model,
-        rows,
-        rows,
-        objective_of(config, preprocessor),
-        on_epoch=lambda epoch, so_far: heard.append((epoch, so_far, snapshot(model))),
-    )
+    training = Training(model, rows, rows, objective_of(config, preprocessor))
+    heard = [(epoch, training.result, snapshot(model.network)) for epoch in training]
+    result = training.result
     assert [epoch for epoch, _, _ in heard] == list(result.epochs)
     assert [so_far.epochs for _, so_far, _ in heard] == [result.epochs[:n] for n in (1, 2, 3)]
     for _, so_far, weights in heard:
@@ -330,7 +324,7 @@ def test_a_one_cycle_rate_rises_and_falls_by_hand(preprocessor: Preprocessor, ro
     assert found == pytest.approx(rising + falling, rel=1e-9, abs=1e-12)
 
 
-def test_the_last_epoch_can_be_kept_instead_of_the_best(
+def test_the_last_epoch_can_be_the_result_instead_of_the_best(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
     contradiction = replace(rows, ratings=5.5 - rows.ratings)
@@ -374,15 +368,10 @@ def test_stopping_after_an_epoch_keeps_the_horizon_of_the_schedule(
 def test_the_first_epochs_are_the_same_whether_or_not_more_follow(
     preprocessor: Preprocessor, rows: Batch
 ) -> None:
-    seen: list[Weights] = []
     config = experiment(epochs=4, batch_size=3, patience=0)
-    fit(
-        build(config, preprocessor, rows),
-        rows,
-        None,
-        objective_of(config, preprocessor),
-        on_epoch=lambda _, so_far: seen.append(so_far.last),
-    )
+    model = build(config, preprocessor, rows)
+    training = Training(model, rows, None, objective_of(config, preprocessor))
+    seen = [training.result.last for _ in training]
     stopped = experiment(epochs=4, stop_after=2, batch_size=3, patience=0)
     assert_equal_weights(trained(stopped, preprocessor, rows)[1].last, seen[1])
 
@@ -402,7 +391,7 @@ def objective(apply_to: ApplyTo, preprocessor: Preprocessor) -> Objective:
 
 def weights_of(objective: Objective, rows: Batch) -> torch.Tensor:
     (batch,) = objective.training_rows(rows).parts()
-    return batch.weights
+    return batch.loss_weights
 
 
 def close(found: torch.Tensor, expected: list[float]) -> None:
@@ -465,7 +454,7 @@ class Oracle(torch.nn.Module):
         pairs = zip(rows.users.tolist(), rows.movies.tolist(), strict=True)
         self.answers = dict(zip(pairs, answers.tolist(), strict=True))
 
-    def forward(
+    def expected_ratings(
         self, users: torch.Tensor, movies: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:
         pairs = zip(users.tolist(), movies.tolist(), strict=True)
@@ -484,7 +473,7 @@ def test_predicting_stars_in_target_mode_is_an_error_on_both_scales(
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 8192])
-def test_evaluation_equals_scikit_learn_whatever_the_chunks(
+def test_evaluation_equals_scikit_learn_for_any_chunk_size(
     chunk: int, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ncf.evaluation.predictions.EVALUATION_CHUNK", chunk)
@@ -492,7 +481,7 @@ def test_evaluation_equals_scikit_learn_whatever_the_chunks(
     rows = world.test[:100]
     scores = evaluate(model.train(), rows, objective("loss", world.preprocessor))
     with torch.no_grad():
-        stars = model.eval()(rows.users, rows.movies).double().numpy()
+        stars = model.eval().expected_ratings(rows.users, rows.movies).double().numpy()
     weights, true = rows.weights.double().numpy(), rows.ratings.double().numpy()
     assert stars.min() > world.preprocessor.rating_min  # nothing to clip
     assert scores.stars.count == 100
@@ -513,7 +502,7 @@ def test_the_training_loss_is_the_weighted_mean_over_all_rows(
     config = experiment(apply_to=apply_to, epochs=1, batch_size=7, **STEADY)
     model = build(config, preprocessor, rows)
     with torch.no_grad():
-        outputs = model(rows.users, rows.movies).double().numpy()
+        outputs = model.network(rows.users, rows.movies).double().numpy()
     ratings, weights = rows.ratings.double().numpy(), rows.weights.double().numpy()
     expected = {
         "loss": mean_squared_error(ratings, outputs, sample_weight=weights),
@@ -533,7 +522,7 @@ def test_steps_equal_autograd_of_the_penalised_loss_and_torchs_adamw(
     config = experiment(
         model={"embedding_std": 0.5}, apply_to="loss", epochs=8, batch_size=7, **settings
     )
-    reference = build(config, preprocessor, rows)
+    reference = build(config, preprocessor, rows).network
     optimizer = torch.optim.AdamW(reference.parameters(), lr=0.01, weight_decay=decay)
     weights = rows.weights / rows.weights.sum()
     for _ in range(8):
@@ -588,7 +577,7 @@ def test_the_configured_loss_is_minimised(loss: Any, preprocessor: Preprocessor)
     )
     model, _ = trained(config, preprocessor, rows)
     with torch.no_grad():
-        output = model.eval()(rows.users[:1], rows.movies[:1])
+        output = model.eval().expected_ratings(rows.users[:1], rows.movies[:1])
     optimum = {"mse": 1.8, "l1": 1.0, "smooth_l1": 1.25}[loss]
     assert functional.l1_loss(output, torch.tensor([optimum])).item() < 0.02
 
@@ -605,7 +594,7 @@ def test_the_configured_loss_is_minimised(loss: Any, preprocessor: Preprocessor)
         ({"history": {"encoders": ("gaussian-process",)}}, 1, True),
     ],
 )
-def test_workers_pay_where_there_is_enough_to_do(
+def test_data_parallel_training_pays_off_for_large_batches(
     settings: dict[str, Any], batch_size: int, expected: bool
 ) -> None:
     model = {"inputs": ("user", "movie"), "embedding_dim": 50, **settings}

@@ -33,7 +33,7 @@ def test_steps_are_those_of_torch_also_where_a_gradient_is_missing(decay: float)
     assert ours.steps.tolist() == [6, 6, 4, 4]
 
 
-def test_forgotten_gradients_are_gone() -> None:
+def test_zero_grad_drops_gradients() -> None:
     layer = nn.Linear(2, 1)
     optimizer = AdamW(list(layer.parameters()), 0.1, 0.0)
     layer(torch.ones(1, 2)).sum().backward()

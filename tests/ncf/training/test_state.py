@@ -1,9 +1,8 @@
-"""A training run that was interrupted and goes on is the one that was not, to the last bit."""
+"""Continuing an interrupted training equals training without interruption, bit for bit."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ncf.data.batches import RatingSource
 from ncf.data.streaming import Streamed
 from ncf.errors import CheckpointError
 from ncf.models.targets import Objective
-from ncf.training.loop import fit
+from ncf.training.loop import Training
 from ncf.training.state import Epoch, FitResult, TrainingState, load_state, save_state
 from ncf.training.trainer import build
 from tests.ncf.prepared import write_prepared
@@ -33,16 +32,30 @@ def experiment(model: dict[str, Any], train: dict[str, Any]) -> ExperimentConfig
     )
 
 
-def run(
-    config: ExperimentConfig,
-    world: Any,
-    rows: RatingSource,
-    resume: TrainingState | None = None,
-    on_state: Callable[[TrainingState], None] | None = None,
-) -> FitResult:
+def training_of(
+    config: ExperimentConfig, world: Any, rows: RatingSource, resume: TrainingState | None = None
+) -> Training:
     objective = Objective(config.train, config.time_decay, world.preprocessor)
     model = build(config, world.preprocessor, rows)
-    return fit(model, rows, world.validation, objective, resume=resume, on_state=on_state)
+    return Training(model, rows, world.validation, objective, resume=resume)
+
+
+def run(
+    config: ExperimentConfig, world: Any, rows: RatingSource, resume: TrainingState | None = None
+) -> FitResult:
+    training = training_of(config, world, rows, resume)
+    for _ in training:
+        pass
+    return training.result
+
+
+def run_with_states(
+    config: ExperimentConfig, world: Any, rows: RatingSource
+) -> tuple[FitResult, list[TrainingState]]:
+    """The result, and the state after each epoch."""
+    training = training_of(config, world, rows)
+    states = [training.state() for _ in training]
+    return training.result, states
 
 
 def without_seconds(epochs: tuple[Epoch, ...]) -> list[Epoch]:
@@ -70,16 +83,15 @@ def assert_the_same(found: FitResult, expected: FitResult) -> None:
     ids=["dropout", "plateau", "batch normalisation", "Gaussian process", "early stopping"],
 )
 @pytest.mark.parametrize("after", [1, 2])
-def test_what_follows_an_interruption_is_the_same(
+def test_continuing_equals_training_without_interruption(
     model: dict[str, Any], train: dict[str, Any], after: int, world: Any, tmp_path: Path
 ) -> None:
     config = experiment(model, train)
-
-    def keep(state: TrainingState) -> None:
-        if len(state.result.epochs) == after:
-            save_state(state, tmp_path / "state")
-
-    expected = run(config, world, world.train, on_state=keep)
+    training = training_of(config, world, world.train)
+    for epoch in training:
+        if epoch.number == after:
+            save_state(training.state(), tmp_path / "state")
+    expected = training.result
     torch.manual_seed(999)  # another process would have drawn other numbers by now
     found = run(config, world, world.train, resume=load_state(tmp_path / "state"))
 
@@ -87,37 +99,35 @@ def test_what_follows_an_interruption_is_the_same(
     assert_the_same(found, expected)
 
 
-def test_streamed_rows_go_on_in_the_same_order(world: Any, tmp_path: Path) -> None:
+def test_streamed_rows_continue_in_the_same_order(world: Any, tmp_path: Path) -> None:
     config = experiment({"dropout": 0.3}, {})
     splits = {name: getattr(world, name) for name in ("train", "validation", "test")}
     prepared = write_prepared(tmp_path / "prepared", splits, world.preprocessor)
-    states: list[TrainingState] = []
 
     def streamed() -> Streamed:
         return Streamed(prepared, "train", torch.device("cpu"), window=400)
 
-    expected = run(config, world, streamed(), on_state=states.append)
+    expected, states = run_with_states(config, world, streamed())
     found = run(config, world, streamed(), resume=states[1])
 
     assert_the_same(found, expected)
 
 
-def test_a_run_that_was_over_takes_no_further_step(world: Any) -> None:
+def test_a_finished_run_takes_no_further_step(world: Any) -> None:
     config = experiment({}, {"epochs": 2})
-    states: list[TrainingState] = []
-    expected = run(config, world, world.train, on_state=states.append)
-
-    found = run(config, world, world.train, resume=states[-1], on_state=states.append)
-
+    expected, states = run_with_states(config, world, world.train)
     assert len(states) == 2
-    assert_the_same(found, expected)
+
+    training = training_of(config, world, world.train, resume=states[-1])
+
+    assert list(training) == []
+    assert_the_same(training.result, expected)
 
 
-def test_making_states_changes_nothing(world: Any) -> None:
+def test_taking_states_does_not_change_training(world: Any) -> None:
     config = experiment({"dropout": 0.3}, {"epochs": 3})
-    states: list[TrainingState] = []
 
-    watched = run(config, world, world.train, on_state=states.append)
+    watched, states = run_with_states(config, world, world.train)
 
     assert len(states) == 3
     assert_the_same(watched, run(config, world, world.train))
@@ -127,11 +137,12 @@ def test_making_states_changes_nothing(world: Any) -> None:
 def saved(world: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     config = experiment({}, {"epochs": 1})
-    run(config, world, world.train, on_state=lambda state: save_state(state, folder))
+    _, states = run_with_states(config, world, world.train)
+    save_state(states[-1], folder)
     return folder
 
 
-def test_there_may_be_none(tmp_path: Path) -> None:
+def test_a_missing_state_is_none(tmp_path: Path) -> None:
     assert load_state(tmp_path / "nowhere") is None
 
 
@@ -145,7 +156,7 @@ def test_a_damaged_state_is_refused_with_what_to_do(
     if keep is not None:
         (saved / name).write_bytes(content[: int(keep * len(content))])
 
-    with pytest.raises(CheckpointError, match=r"cannot go on from .*state: .* --force"):
+    with pytest.raises(CheckpointError, match=r"cannot continue from .*state: .* --force"):
         load_state(saved)
 
 

@@ -20,14 +20,14 @@ from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
 from ncf.models.targets import Objective
-from ncf.training.loop import fit
-from ncf.training.state import Epoch, FitResult
+from ncf.training.loop import Training
 from ncf.training.trainer import build
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.trial_models import TrialModels
-from ray_jobs.training.worker_pool import Over, TrialQueue, persistent_workers
+from ray_jobs.training.trial_queue import Over, TrialQueue
+from ray_jobs.training.worker_pool import persistent_workers
 from ray_jobs.tune import search
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
@@ -40,16 +40,13 @@ def trained_alone(experiment: ExperimentConfig, prepared: PreparedDataset) -> li
     """Validation RMSE of each epoch, in this process."""
     rows = prepared.rows("train")
     assert rows is not None
-    found: list[float] = []
-
-    def on_epoch(epoch: Epoch, result: FitResult) -> None:
-        assert epoch.validation is not None
-        found.append(epoch.validation.stars.rmse)
-
     objective = Objective(experiment.train, experiment.time_decay, prepared.preprocessor)
     model = build(experiment, prepared.preprocessor, rows)
-    fit(model, rows, prepared.rows("validation"), objective, on_epoch=on_epoch)
-    return found
+    errors: list[float] = []
+    for epoch in Training(model, rows, prepared.rows("validation"), objective):
+        assert epoch.validation is not None
+        errors.append(epoch.validation.stars.rmse)
+    return errors
 
 
 class Client:
@@ -91,7 +88,7 @@ class Client:
 
 
 def whole(epochs: list[float], rel: float = 1e-6) -> Any:
-    """What a job that ran to its end comes to."""
+    """The result of a job that ran to its end."""
     return pytest.approx(epochs, rel=rel), None
 
 
@@ -167,7 +164,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
     finished = Path(models.folder.path) / "job-1"
     assert validation_rmse(finished / "best", prepared) == pytest.approx(min(expected["l1"]))
     assert validation_rmse(finished / "last", prepared) == pytest.approx(expected["l1"][-1])
-    # Of the trial that was stopped too; the one that asked for too much has none, and neither has
+    # Also of the trial that was stopped; the one without enough memory has none, and neither has
     # the one that was killed.
     kept = {path.name for path in finished.parent.iterdir()}
     assert kept == {"job-1", stopped, "job-5", waiting}
@@ -178,7 +175,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it(
     )
 
 
-def test_two_workers_stop_together_and_a_failure_costs_one_model(
+def test_two_workers_stop_together_and_a_failure_affects_one_model(
     storage: Path, prepared: PreparedDataset
 ) -> None:
     config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
@@ -206,7 +203,7 @@ def test_two_workers_stop_together_and_a_failure_costs_one_model(
         assert client.train({}) == expected
 
 
-def test_a_trial_queue_whose_workers_cannot_be_replaced_refuses_jobs(
+def test_a_trial_queue_without_worker_groups_fails_its_jobs(
     storage: Path, prepared: PreparedDataset
 ) -> None:
     config = job(storage, **EXPERIMENT)
@@ -224,7 +221,7 @@ def test_a_trial_queue_whose_workers_cannot_be_replaced_refuses_jobs(
         assert client.train({}) == ([], end.error)
 
 
-def test_nothing_is_left_of_workers_that_are_killed_while_they_start(
+def test_workers_killed_while_starting_leave_nothing(
     storage: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray_jobs.training.worker_pool._SECONDS_TO_END", 0)
@@ -252,6 +249,7 @@ def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDa
                 "executor": executor,
                 "num_trials": 2,
                 "grace_epochs": 3,
+                "metric": "mae",
                 "space": {
                     "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
                     "model.hidden_dims": {"choices": [[8, 4], [4]]},
@@ -262,10 +260,15 @@ def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDa
         assert chosen.num_trials == 2
         found[executor] = trials(config)
     assert len(found["persistent"]) == 2
+    for epochs in found["persistent"].values():
+        errors = [error for _, error, _, _ in epochs]
+        # The best epoch, and the best value so far, are those of the search's metric.
+        assert [best for _, _, best, _ in epochs] == [min(errors[: n + 1]) for n in range(3)]
+        assert epochs[-1][3] == errors.index(min(errors)) + 1
     assert found["persistent"] == found["isolated"]
 
 
-def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float]]]:
+def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float, int]]]:
     """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
     found = {}
     for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
@@ -273,6 +276,7 @@ def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float]]]:
     ):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         found[json.dumps(rows[0]["config"])] = [
-            (row["epoch"], row["validation_rmse"], row["best_validation_rmse"]) for row in rows
+            (row["epoch"], row["validation_mae"], row["best_validation_mae"], row["best_epoch"])
+            for row in rows
         ]
     return found

@@ -1,0 +1,61 @@
+"""Prepared rows on a worker's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import ray.train
+import torch
+
+from ncf.config import ExperimentConfig
+from ncf.data.batches import Batch, RatingSource
+from ncf.data.dataset import PreparedDataset
+from ncf.data.placement import Placement, free_on_every_worker, plan_placement
+from ncf.data.sampling import Shard
+from ncf.data.streaming import Streamed
+
+
+def shard_of_worker() -> Shard:
+    """This worker's part of every batch."""
+    context = ray.train.get_context()
+    return Shard(context.get_world_rank(), context.get_world_size())
+
+
+@dataclass(frozen=True)
+class SplitCache:
+    """Reads each split at most once, or streams it."""
+
+    prepared: PreparedDataset
+    device: torch.device
+    groups: int = 1
+    """Maximum number of worker groups on a machine at a time, which share its memory."""
+
+    def placement(self, experiment: ExperimentConfig) -> Placement:
+        """Which splits are streamed; all workers of the group must call this."""
+        return plan_placement(experiment, self.prepared.manifest.counts, lambda: self._free)
+
+    def of(self, split: str, placement: Placement) -> RatingSource | None:
+        """A split's rows, or None if it has none."""
+        if split in placement.streamed:
+            return Streamed(self.prepared, split, self.device)
+        if split not in self._resident:
+            rows = self.prepared.rows(split)
+            self._resident[split] = None if rows is None else rows.to(self.device)
+        return self._resident[split]
+
+    def required(self, split: str, placement: Placement) -> RatingSource:
+        """The rows of a split that has some."""
+        rows = self.of(split, placement)
+        assert rows is not None
+        return rows
+
+    @cached_property
+    def _free(self) -> int:
+        """Free bytes, measured once, before any rows are read."""
+        neighbours = self.groups * ray.train.get_context().get_local_world_size()
+        return free_on_every_worker(self.device, shard_of_worker(), neighbours)
+
+    @cached_property
+    def _resident(self) -> dict[str, Batch | None]:
+        return {}

@@ -159,6 +159,15 @@ def test_without_a_token_the_user_is_told_how_to_get_one(run: Stage, own: Path) 
         run(own, tmdb={"enabled": True})
 
 
+def test_data_without_ids_do_not_use_tmdb(run: Stage, own: Path, fake_tmdb: Any) -> None:
+    (own / "links.csv").unlink()
+    raw = run(own, ENVIRON, {"base_url": fake_tmdb.url, "enabled": True})
+    assert raw.notices == ("TMDb features are missing: own has no TMDb or IMDb ids.",)
+    assert raw.tmdb_coverage == {}
+    assert fake_tmdb.requests == []
+    assert not (raw.folder / "tmdb.parquet").exists()
+
+
 def test_records_are_fetched_and_belong_to_the_fingerprint(
     run: Stage, own: Path, fake_tmdb: Any
 ) -> None:

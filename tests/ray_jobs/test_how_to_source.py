@@ -46,7 +46,9 @@ assert main("", train.run, [*options, *(f"--set={setting}" for setting in quick)
 model = ncf.load(f"{out}/runs/reviews/checkpoint")
 users, movies = np.meshgrid(np.arange(1, 41), np.arange(101, 125), indexing="ij")
 predictions = model.predict(users.ravel(), movies.ravel()).reshape(40, 24)
-best = [model.recommend(user=user, n=3) for user in (1, 2)]
+reviews = [json.loads(line) for line in Path(data, "reviews.jsonl").read_text().splitlines()]
+seen = {user: [r["movie"] for r in reviews if r["user"] == user] for user in (1, 2)}
+best = [model.recommend(user=user, n=3, seen=seen[user]) for user in (1, 2)]
 similar = [model.similar(movie, 5) for movie in (101, 113)]
 
 storage = Storage.at(out)

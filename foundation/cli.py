@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
@@ -149,7 +150,9 @@ class _Documented(click.Command):
         """Write the whole help."""
         self.format_usage(ctx, formatter)
         formatter.write_paragraph()
-        formatter.write_text(self.help or "")
+        # Names such as ml-latest-small stay whole.
+        text = textwrap.fill(self.help or "", formatter.width, break_on_hyphens=False)
+        formatter.write(f"{text}\n")
         described = [
             (param.metavar or param.name or "", param.help or "")
             for param in self.params

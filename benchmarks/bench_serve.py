@@ -70,7 +70,7 @@ class Asked:
 
     @classmethod
     def of(cls, model: Recommender) -> Asked:
-        """Ratings of often rated films; the first two words of titles."""
+        """Ratings of often rated movies; the first two words of titles."""
         rng = np.random.default_rng(0)
         movies = model.checkpoint.preprocessor.movies
         often = np.argsort(-movies.train_counts, kind="stable")[:1000]

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 SYNTHETIC: Final = (
     "SYNTHETIC DATA: every user, movie and rating here was generated. The figures say that the "
-    "program works and nothing about real films or real taste."
+    "program works and nothing about real movies or real taste."
 )
 
 

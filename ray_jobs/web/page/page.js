@@ -4,17 +4,17 @@ const TYPING_MS = 250;
 const FOUND = 10;
 const REASONS = 3;
 const BASE = {
-  network: "what the film itself says, with the mean rating",
-  biases: "how the film is rated in general",
-  factors: "products of the user's and the film's vectors",
+  network: "what the movie itself says, with the mean rating",
+  biases: "how the movie is rated in general",
+  factors: "products of the user's and the movie's vectors",
 };
 
 const byId = (id) => document.getElementById(id);
 const own = new Map(); // movieId -> { movieId, title, rating }
 let model = null;
 let searching = null; // aborts the search under way
-let liking = null; // aborts the question for similar films under way
-let groups = 0; // radio buttons of one film need a name of their own
+let liking = null; // aborts the running request for similar movies
+let groups = 0; // radio buttons of one movie need a name of their own
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -51,7 +51,7 @@ function levels() {
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) / 2);
 }
 
-function starControl(film) {
+function starControl(movie) {
   const group = `stars-${(groups += 1)}`;
   const count = Math.ceil(model.ratingMax);
   const row = (kind, textContent) => {
@@ -60,16 +60,16 @@ function starControl(film) {
     return element;
   };
   const control = make("fieldset", { className: "stars" });
-  control.append(make("legend", { textContent: `Your rating of ${film.title}` }));
+  control.append(make("legend", { textContent: `Your rating of ${movie.title}` }));
   control.append(row("none", "☆"), row("some", "★"));
   const show = (value) => control.style.setProperty("--shown", value);
-  const current = () => own.get(film.movieId)?.rating ?? 0;
+  const current = () => own.get(movie.movieId)?.rating ?? 0;
   let from = 0;
   for (const value of levels()) {
     const input = make("input", { type: "radio", name: group, value: String(value) });
     input.ariaLabel = value === 1 ? "1 star" : `${value} stars`;
     input.checked = value === current();
-    input.addEventListener("change", () => rate(film, value));
+    input.addEventListener("change", () => rate(movie, value));
     const half = make("label", { title: input.ariaLabel }, input);
     half.style.setProperty("--from", from);
     half.style.setProperty("--wide", value - from);
@@ -78,20 +78,20 @@ function starControl(film) {
     from = value;
   }
   control.style.setProperty("--of", count);
-  control.dataset.movieId = film.movieId;
+  control.dataset.movieId = movie.movieId;
   control.addEventListener("pointerleave", () => show(current()));
   show(current());
   return control;
 }
 
-function rate(film, rating) {
-  own.set(film.movieId, { movieId: film.movieId, title: film.title, rating });
-  showOwn(`${film.title}: ${rating} stars.`);
+function rate(movie, rating) {
+  own.set(movie.movieId, { movieId: movie.movieId, title: movie.title, rating });
+  showOwn(`${movie.title}: ${rating} stars.`);
 }
 
-function remove(film) {
-  own.delete(film.movieId);
-  showOwn(`Your rating of ${film.title} was removed.`);
+function remove(movie) {
+  own.delete(movie.movieId);
+  showOwn(`Your rating of ${movie.title} was removed.`);
   byId("own-heading").focus();
 }
 
@@ -109,35 +109,35 @@ function showOwn(said) {
     }
   }
   byId("recommend").disabled = byId("clear").disabled = own.size === 0;
-  tell("own-status", said || "Rate some films that you know: the more, the better.");
+  tell("own-status", said || "Rate some movies that you know: the more, the better.");
 }
 
-function ownRow(film) {
+function ownRow(movie) {
   const button = make("button", { type: "button", className: "small", textContent: "Remove" });
-  button.ariaLabel = `Remove your rating of ${film.title}`;
-  button.addEventListener("click", () => remove(film));
-  return make("li", {}, filmLine(film, starControl(film), button));
+  button.ariaLabel = `Remove your rating of ${movie.title}`;
+  button.addEventListener("click", () => remove(movie));
+  return make("li", {}, movieLine(movie, starControl(movie), button));
 }
 
-// -- films ----------------------------------------------------------------------------------------
+// -- movies ---------------------------------------------------------------------------------------
 
-function filmLine(film, ...more) {
-  const name = make("span", { className: "name", textContent: film.title });
-  return make("div", { className: "film" }, name, ...more);
+function movieLine(movie, ...more) {
+  const name = make("span", { className: "name", textContent: movie.title });
+  return make("div", { className: "movie" }, name, ...more);
 }
 
-function likeButton(film) {
+function likeButton(movie) {
   const button = make("button", { type: "button", className: "small", textContent: "Similar" });
-  button.ariaLabel = `Films similar to ${film.title}`;
-  button.addEventListener("click", () => showLike(film));
+  button.ariaLabel = `Movies similar to ${movie.title}`;
+  button.addEventListener("click", () => showLike(movie));
   return button;
 }
 
-function foundRow(film) {
-  const count = film.numRatings === 1 ? "1 rating" : `${film.numRatings} ratings`;
-  const control = model.takesRatings ? [starControl(film)] : [];
+function foundRow(movie) {
+  const count = movie.numRatings === 1 ? "1 rating" : `${movie.numRatings} ratings`;
+  const control = model.takesRatings ? [starControl(movie)] : [];
   const small = make("small", { textContent: count });
-  return make("li", {}, filmLine(film, small, ...control, likeButton(film)));
+  return make("li", {}, movieLine(movie, small, ...control, likeButton(movie)));
 }
 
 function showFound(query, movies) {
@@ -157,7 +157,7 @@ async function search(query) {
     const path = `api/movies?limit=${FOUND}&query=${encodeURIComponent(query)}`;
     const { movies } = await ask(path, { signal: mine.signal });
     showFound(query, movies);
-    const count = movies.length === 1 ? "1 film" : `${movies.length} films`;
+    const count = movies.length === 1 ? "1 movie" : `${movies.length} movies`;
     if (!movies.length) tell("search-status", `No title is like “${query}”.`);
     else if (movies[0].close) tell("search-status", `No title has “${query}”; ${count} spelt like it:`);
     else tell("search-status", `${count} found${movies.length === FOUND ? ", the most often rated" : ""}.`);
@@ -168,22 +168,22 @@ async function search(query) {
   }
 }
 
-async function showLike(film) {
+async function showLike(movie) {
   liking?.abort();
   const mine = (liking = new AbortController());
   byId("like-section").hidden = false;
-  byId("like-heading").textContent = `Films similar to ${film.title}`;
+  byId("like-heading").textContent = `Movies similar to ${movie.title}`;
   byId("like").replaceChildren();
   tell("like-status", "Looking …");
   try {
-    const path = `api/movies/${film.movieId}/similar?limit=10`;
+    const path = `api/movies/${movie.movieId}/similar?limit=10`;
     const { similar } = await ask(path, { signal: mine.signal });
     byId("like").replaceChildren(
       ...similar.map((other) => {
         const text = `similarity ${other.similarity.toFixed(2)}`;
         const number = make("span", { className: "number", textContent: text });
         const control = model.takesRatings ? [starControl(other)] : [];
-        return make("li", {}, filmLine(other, number, ...control));
+        return make("li", {}, movieLine(other, number, ...control));
       }),
     );
     tell("like-status", "");
@@ -207,7 +207,7 @@ async function recommend() {
     const { recommendations } = await post("api/recommendations", request);
     byId("best").replaceChildren(...recommendations.map(bestRow));
     const rated = own.size === 1 ? "1 rating" : `${own.size} ratings`;
-    tell("best-status", `${recommendations.length} films, by your ${rated}.`);
+    tell("best-status", `${recommendations.length} movies, by your ${rated}.`);
     byId("best-heading").focus();
   } catch (error) {
     byId("best").replaceChildren();
@@ -216,15 +216,15 @@ async function recommend() {
   button.disabled = own.size === 0;
 }
 
-function bestRow(film) {
-  const number = make("span", { className: "number", textContent: stars(film.stars) });
-  const row = make("li", {}, filmLine(film, number, likeButton(film)));
-  if (film.reasons) row.append(reasons(film));
+function bestRow(movie) {
+  const number = make("span", { className: "number", textContent: stars(movie.stars) });
+  const row = make("li", {}, movieLine(movie, number, likeButton(movie)));
+  if (movie.reasons) row.append(reasons(movie));
   return row;
 }
 
-function reasons(film) {
-  const why = film.reasons;
+function reasons(movie) {
+  const why = movie.reasons;
   const line = (adds, because, rated = "") =>
     make(
       "tr",
@@ -261,13 +261,13 @@ function reasons(film) {
 function showModel() {
   const number = (value) => value.toLocaleString("en");
   byId("summary").textContent = model.takesRatings
-    ? "Search for films that you know, rate them, and see what the model recommends."
-    : "This model cannot use the ratings of somebody new without being trained again, so there " +
-      "are no recommendations here. Search for films and see which are similar.";
+    ? "Search for movies that you know, rate them, and see what the model recommends."
+    : "This model cannot use the ratings of a new user without training, so there " +
+      "are no recommendations here. Search for movies and see which are similar.";
   const facts = [
     ["Model", model.name],
     ["Data set", model.dataset ?? "not known"],
-    ["Catalogue", `${number(model.numMovies)} films, ${number(model.numUsers)} users`],
+    ["Catalogue", `${number(model.numMovies)} movies, ${number(model.numUsers)} users`],
   ];
   if (model.test) {
     const { rmse, mae, numRatings } = model.test;

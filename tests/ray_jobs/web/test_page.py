@@ -31,8 +31,8 @@ from tests.support import left_after, running_module
 SECONDS = 60
 HTML = '<img src=x onerror="document.title=1"> & Co. (1990)'
 NAMES = {
-    "network": "what the film itself says, with the mean rating",
-    "biases": "how the film is rated in general",
+    "network": "what the movie itself says, with the mean rating",
+    "biases": "how the movie is rated in general",
 }
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -114,7 +114,7 @@ def signed(value: float) -> str:
 
 
 def recommend_by_hand(page: Page, url: str) -> None:
-    """Search, rate three films, get recommendations; all of it is what the API says."""
+    """Search, rate three movies, get recommendations; all of it is what the API says."""
     page.search("toy")
     assert page.texts("#results .name") == ["Toy Story (1995)"]
     assert page.texts("#results small") == ["2 ratings"]
@@ -203,14 +203,14 @@ window.fetch = async (path, options) => {
 
 
 def likes_of_two_at_once(page: Page) -> None:
-    """Under the second film's heading stays its list, though the first one's comes later."""
+    """Under the second movie's heading stays its list, though the first one's comes later."""
     page.search("1995")
     page.driver.execute_script(LATE_FIRST_ANSWER)
     for button in page.all("#results button"):
         button.click()
     page.one("#like li")
     shown = page.texts("#like-section")
-    assert "Films similar to Heat" in shown[0]
+    assert "Movies similar to Heat" in shown[0]
     # What is asked after the late answer comes after it.
     page.driver.execute_async_script(
         "const [done] = arguments; answerTheFirst();"
@@ -234,7 +234,7 @@ def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> Non
         assert page.texts("#like .number") == expected
         likes_of_two_at_once(page)
         page.search("fargoo")
-        assert page.one("#search-status").text == "No title has “fargoo”; 1 film spelt like it:"
+        assert page.one("#search-status").text == "No title has “fargoo”; 1 movie spelt like it:"
 
 
 def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
@@ -32,7 +33,7 @@ def write_prepared(
         table = pa.table(
             {
                 "row": np.arange(len(rows)),
-                "user_id": np.r_[0, preprocessor.user_ids][rows.users.numpy()],
+                "user_id": ids_of(rows.users.numpy(), preprocessor),
                 "user_index": rows.users.numpy(),
                 "movie_index": rows.movies.numpy(),
                 "rating": rows.ratings.numpy(),
@@ -48,3 +49,9 @@ def write_prepared(
     manifest = Manifest("", counts, preprocessor.num_users, preprocessor.num_movies)
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest)))
     return PreparedDataset.open(fs.LocalFileSystem(), str(folder))
+
+
+def ids_of(users: npt.NDArray[np.int32], preprocessor: Preprocessor) -> npt.NDArray[np.int64]:
+    """Ids of users by their index; the index where the preprocessor has no such user."""
+    known = np.r_[0, preprocessor.user_ids]
+    return np.where(users < len(known), known[np.minimum(users, len(known) - 1)], users)

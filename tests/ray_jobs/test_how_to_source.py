@@ -22,12 +22,12 @@ import json, sys
 from pathlib import Path
 import numpy as np, ncf
 from foundation.errors import MovieRatingsError
+from foundation.cli import main
 from foundation.storage import Storage
 from ingest import __main__ as ingester
 from ingest.config import DataConfig, TmdbConfig
 from ingest.dataset import ingest
 from ray_jobs import doctor, train
-from ray_jobs.cli import main
 from ray_jobs.report.sections.origin import licences_section
 from ray_jobs.results.final_model import load_model
 from ray_jobs.web.about import describe
@@ -41,7 +41,7 @@ assert ingester.main(["ratings", *options, "--json"], {}) == 0
 quick = ["name=reviews", "train.epochs=40", "train.batch_size=64", "train.learning_rate=0.02",
          "train.patience=40", "train.embedding_l2=0.0", "model.dropout=0.0", "model.gmf_dim=8",
          "model.inputs=['user', 'movie', 'genres', 'decade', 'numeric']", "tune.num_trials=0"]
-assert main("", train.run, [*options, *(f"--set={setting}" for setting in quick)]) == 0
+assert main(train.command, [*options, *(f"--set={setting}" for setting in quick)]) == 0
 
 model = ncf.load(f"{out}/runs/reviews/checkpoint")
 users, movies = np.meshgrid(np.arange(1, 41), np.arange(101, 125), indexing="ij")

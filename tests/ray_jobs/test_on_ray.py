@@ -327,13 +327,16 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
 
 
 def small_search(storage: Path, name: str, count: int, **settings: Any) -> Workspace:
+    """A run whose searches, also those of one loss, have ``count`` trials."""
     space = {
         "train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
         "model.hidden_dims": {"choices": [[8, 4], [4]]},
     }
     defaults = {"num_trials": count, "max_concurrent_trials": 1, "grace_epochs": 1, "space": space}
     train = {"epochs": 3, "batch_size": 512}
-    return Workspace(job(storage, name=name, train=train, tune=defaults | settings))
+    compare = {"trials_per_loss": count}
+    tune = defaults | settings
+    return Workspace(job(storage, name=name, train=train, tune=tune, compare=compare))
 
 
 def table(workspace: Workspace, folder: str = ".") -> list[dict[str, Any]]:

@@ -223,7 +223,7 @@ def likes_of_two_at_once(page: Page) -> None:
 def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> None:
     with served_here(tmp_path, PLAIN) as url, browser(url, tmp_path / "profile") as page:
         page.search("heat")
-        assert "cannot use the ratings of somebody new" in page.one("#summary").text
+        assert "cannot use the ratings of a new user" in page.one("#summary").text
         assert page.all(".stars") == []
         assert not page.one("#own-section").is_displayed()
         page.one("#results button").click()

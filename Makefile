@@ -5,17 +5,20 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help run test check bench docs lock clean
+.PHONY: help run test test-unit check bench docs lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
 	$(BIN)/movie-ratings run --config configs/quickstart.toml $(ARGS)
 
-# Two at a time, since those on Ray mostly wait.
-test: $(READY) ## the tests; more options in ARGS="-k ..."
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# Four at a time, since those on Ray mostly wait; tests/conftest.py puts the longest files first.
+test: $(READY) ## all tests; more options in ARGS="-k ..."
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-unit: $(READY) ## the tests that do not start Ray
+	$(BIN)/python -m pytest -n 2 -m "not ray" $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

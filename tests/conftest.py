@@ -22,3 +22,27 @@ def pytest_configure() -> None:
 def _log_lines() -> None:
     """Show log lines as the programs do, so that tests that call their functions can read them."""
     log_to_console()
+
+
+RAY_FIXTURES = {"finished", "local_ray", "prepared", "storage"}
+"""Fixtures that start Ray, in ``tests/ncf/conftest.py`` and ``tests/ray_jobs/conftest.py``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that start Ray, and run files that take long first.
+
+    ``make test`` gives whole files to several processes; a long one that starts last runs alone.
+    """
+    for item in items:
+        in_ray_jobs = "ray_jobs" in item.path.parts
+        used = set(getattr(item, "fixturenames", ()))
+        starts_ray = "local_ray" in used or (in_ray_jobs and used & RAY_FIXTURES)
+        if starts_ray and item.get_closest_marker("ray") is None:
+            item.add_marker(pytest.mark.ray)
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    """About how long the file of a test takes, as its mark says."""
+    marks = [mark for mark in item.iter_markers("ray") if "seconds" in mark.kwargs]
+    return marks[0].kwargs["seconds"] if marks else 0.0

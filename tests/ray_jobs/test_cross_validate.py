@@ -15,6 +15,8 @@ from ray_jobs.config import JobConfig
 from ray_jobs.stages.cross_validation import fold_config
 from tests.support import run_module
 
+pytestmark = pytest.mark.ray(seconds=160)
+
 SETTINGS = (
     "name=folds",
     "data.source=folder",

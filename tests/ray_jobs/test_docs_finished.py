@@ -17,6 +17,8 @@ from foundation.cli import main
 from tests.documents import blocks, commands, module_of
 from tests.ray_jobs.conftest import Finished
 
+pytestmark = pytest.mark.ray(seconds=10)
+
 PURPOSES = ("ray_jobs.predict", "ray_jobs.recommend", "ray_jobs.doctor")
 USING = [
     found

@@ -21,6 +21,8 @@ from ray_jobs.stages.preparation import preprocess
 from tests.ray_jobs.small import DATA, job
 from tests.support import run_module
 
+pytestmark = pytest.mark.ray(seconds=340)
+
 NAMES = ("plain", "year alone", "fading")
 CONFIGURATIONS = {
     "plain": {},

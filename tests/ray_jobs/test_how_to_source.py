@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.documents import blocks
 from tests.support import ROOT, environment
 from tests.test_docs import apply
+
+pytestmark = pytest.mark.ray(seconds=30)
 
 NUM_USERS, NUM_MOVIES = 40, 24
 LICENCE = "The reviews are licensed under CC BY 4.0."

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import TINY, left_after, running_module
 
+pytestmark = pytest.mark.ray(seconds=80)
+
 ENDLESS = ("train.epochs=100000", "train.patience=0")
 
 

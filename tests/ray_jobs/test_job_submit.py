@@ -12,6 +12,8 @@ import pytest
 from tests.ray_jobs.nodes import Head, head_node
 from tests.support import TINY, left_after
 
+pytestmark = pytest.mark.ray(seconds=180)
+
 MARK = "ray-job-submit"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ingest.dataset import RawData
 from ncf.baselines import ALL
@@ -27,6 +28,8 @@ from ray_jobs.stages.tuning import search
 from ray_jobs.training.tasks import PREDICTIONS
 from tests.planted import Columns, permuted
 from tests.ray_jobs import small
+
+pytestmark = pytest.mark.ray(seconds=160)
 
 Change = Callable[[Columns, Labels], Columns]
 

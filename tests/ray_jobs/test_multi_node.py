@@ -14,6 +14,8 @@ from pyarrow import fs
 from tests.ray_jobs.nodes import Head, head_node, worker_node
 from tests.support import TINY, left_after
 
+pytestmark = pytest.mark.ray(seconds=200)
+
 MARK = "two-nodes"
 
 # A worker on each node: neither has two CPUs.

@@ -43,6 +43,8 @@ from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.torch_trainers import train_tasks
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
+pytestmark = pytest.mark.ray(seconds=430)
+
 
 def test_two_workers_give_the_metrics_and_weights_of_one(
     storage: Path, prepared: PreparedDataset, capsys: pytest.CaptureFixture[str]

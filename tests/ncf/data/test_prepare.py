@@ -27,6 +27,8 @@ from ncf.data.dataset import Manifest, PreparedDataset
 from ncf.data.prepare import PreparationConfig, prepare
 from ncf.errors import DataError
 
+pytestmark = pytest.mark.ray(seconds=70)
+
 DAY = 86_400
 LOCAL = fs.LocalFileSystem()
 CONFIG = PreparationConfig(

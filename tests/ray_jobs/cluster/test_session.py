@@ -14,9 +14,12 @@ from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
 
 # A start that failed leaves the closing of Ray's sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.ray(seconds=15),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 CONFIG = JobConfig.model_validate({"ray": {"num_cpus": 1}})
 

@@ -31,6 +31,8 @@ from ray_jobs.training.trial_queue import Over, TrialQueue
 from ray_jobs.training.worker_pool import persistent_workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
+pytestmark = pytest.mark.ray(seconds=180)
+
 EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
 ENDLESS = {"train.epochs": 100_000}
 DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}

@@ -237,6 +237,7 @@ def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> Non
         assert page.one("#search-status").text == "No title has “fargoo”; 1 movie spelt like it:"
 
 
+@pytest.mark.ray
 def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
     workspace = kept(tmp_path, CLOSED, with_html_in_a_title())
     settings = (f"storage={tmp_path}", "name=made", "ray.num_cpus=1")

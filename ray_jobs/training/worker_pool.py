@@ -7,6 +7,7 @@ the group, and the trial queue marks the job that it was training as failed, and
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from ray.train import FailureConfig, RunConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+from ray.util.state import list_actors
+from ray.util.state.exception import RayStateApiException
 
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
@@ -28,6 +31,11 @@ from ray_jobs.training.trial_queue import TrialQueue, reason_of
 
 _SECONDS_TO_END: Final = 10.0
 """How long workers may take to exit; those in a longer epoch are killed."""
+
+_SECONDS_TO_DIE: Final = 30.0
+"""How long Ray may take to end a controller whose owner was killed."""
+
+_SECONDS_BETWEEN_LOOKS: Final = 0.05
 
 
 @contextlib.contextmanager
@@ -51,6 +59,7 @@ def persistent_workers(
     """
     trial_queue = ray.remote(TrialQueue).options(**beside_the_driver()).remote(len(groups))
     before = _placement_groups()
+    controllers = _controllers()
     try:
         trainers = [
             _trainer(
@@ -68,7 +77,27 @@ def persistent_workers(
         ray.wait([running], timeout=_SECONDS_TO_END)
     finally:
         ray.kill(trial_queue)
-    _free(_placement_groups() - before)
+        # A controller that is starting workers asks for their CPUs until it has died.
+        _wait_until_dead(controllers)
+        _free(_placement_groups() - before)
+
+
+def _controllers() -> set[str]:
+    """Ids of the living controllers of this program's training runs."""
+    job = ray.get_runtime_context().get_job_id()
+    wanted = {"class_name": "TrainController", "job_id": job}
+    found = list_actors(
+        filters=[("state", "!=", "DEAD"), *((key, "=", value) for key, value in wanted.items())]
+    )
+    return {actor.actor_id for actor in found}
+
+
+def _wait_until_dead(before: set[str]) -> None:
+    """Wait for the controllers that were started since ``before``, but not for ever."""
+    deadline = time.monotonic() + _SECONDS_TO_DIE
+    with contextlib.suppress(RayStateApiException):
+        while _controllers() - before and time.monotonic() < deadline:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _placement_groups() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -24,6 +25,7 @@ from ncf.training.loop import Training
 from ncf.training.trainer import build
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
+from ray_jobs.errors import TrainingError
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.stages.tuning import search
@@ -226,16 +228,22 @@ def test_a_trial_queue_without_worker_groups_fails_its_jobs(
 def test_workers_killed_while_starting_leave_nothing(
     storage: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also if the search fails meanwhile."""
     monkeypatch.setattr("ray_jobs.training.worker_pool._SECONDS_TO_END", 0)
     config = job(storage, **EXPERIMENT)
     before = living()
     where = Workspace(config).run / "ray" / "starting"
-    with persistent_workers(prepared, [Resources.of(config)], 5, where) as trial_queue:
+    groups = [Resources.of(config)]
+    with (
+        contextlib.suppress(TrainingError),
+        persistent_workers(prepared, groups, 5, where) as trial_queue,
+    ):
         client = Client(trial_queue, config.experiment)
         name = client.begin_endless()
         os.kill(workers()[0], signal.SIGKILL)
         assert client.rest(name)[1]
         started = living()
+        raise TrainingError
 
     assert left_of(started, before) == []
 

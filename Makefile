@@ -13,12 +13,12 @@ help: ## list the targets
 run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
 	$(BIN)/movie-ratings run --config configs/quickstart.toml $(ARGS)
 
-# Four at a time, since those on Ray mostly wait; tests/conftest.py puts the longest files first.
+# One more than the CPUs of a small machine, since tests on Ray wait too; the longest files first.
 test: $(READY) ## all tests; more options in ARGS="-k ..."
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-unit: $(READY) ## the tests that do not start Ray
-	$(BIN)/python -m pytest -n 2 -m "not ray" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray" $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 
 import pytest
+import ray
 
 from foundation.console import log_to_console
+from ray_jobs.cluster.session import ensure_ray, leave_ray
+from ray_jobs.config import JobConfig
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start hear Ctrl-C.
-
-    A shell lets what it starts in the background ignore it, and programs inherit that.
-    """
+    """Set what programs that tests start inherit."""
+    # Seconds after which Ray looks for new log files; by default this takes much of a CPU's time.
+    os.environ.setdefault("LOG_NAME_UPDATE_INTERVAL_S", "10")
+    # A shell lets what it starts in the background ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -24,8 +29,51 @@ def _log_lines() -> None:
     log_to_console()
 
 
-RAY_FIXTURES = {"finished", "local_ray", "prepared", "storage"}
-"""Fixtures that start Ray, in ``tests/ncf/conftest.py`` and ``tests/ray_jobs/conftest.py``."""
+def start_ray() -> None:
+    """Start a Ray with two CPUs, unless that was done.
+
+    It takes as long as many tests, so those of a process share one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
+            patch.delenv(name, raising=False)
+        ensure_ray(JobConfig.model_validate({"ray": {"num_cpus": 2}}))
+
+
+def stop_ray() -> None:
+    if ray.is_initialized():
+        leave_ray()
+
+
+@pytest.fixture(scope="session")
+def _end_of_ray() -> Iterator[None]:
+    yield
+    stop_ray()
+
+
+@pytest.fixture(scope="module")
+def local_ray(_end_of_ray: None) -> None:
+    """Ray, for fixtures of a module; each of its tests finds it too."""
+    start_ray()
+
+
+@pytest.fixture
+def without_ray() -> None:
+    """No Ray, for a test that is marked as starting one."""
+    stop_ray()
+
+
+@pytest.fixture(autouse=True)
+def _ray_where_it_is_needed(request: pytest.FixtureRequest) -> None:
+    """Tests that are not marked find none, whatever ran before them."""
+    if "local_ray" in request.fixturenames:
+        start_ray()
+    elif request.node.get_closest_marker("ray") is None:
+        stop_ray()
+
+
+STARTS_RAY = {"local_ray", "finished"}
+"""Fixtures that start Ray; others that need it use one of them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,9 +82,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ``make test`` gives whole files to several processes; a long one that starts last runs alone.
     """
     for item in items:
-        in_ray_jobs = "ray_jobs" in item.path.parts
-        used = set(getattr(item, "fixturenames", ()))
-        starts_ray = "local_ray" in used or (in_ray_jobs and used & RAY_FIXTURES)
+        starts_ray = STARTS_RAY & set(getattr(item, "fixturenames", ()))
         if starts_ray and item.get_closest_marker("ray") is None:
             item.add_marker(pytest.mark.ray)
     items.sort(key=_seconds, reverse=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,15 +81,22 @@ class Done:
 
 
 def run_module(
-    module: str, settings: Sequence[str] = (), *options: str, timeout: float = 280
+    module: str,
+    settings: Sequence[str] = (),
+    *options: str,
+    timeout: float = 280,
+    variables: Mapping[str, str] | None = None,
 ) -> Done:
-    """``python -m <module> --set ...`` as a user runs it, in a clean environment."""
+    """``python -m <module> --set ...`` as a user runs it, in a clean environment.
+
+    ``variables`` are added to this environment.
+    """
     changes = [part for setting in settings for part in ("--set", setting)]
     mark = uuid.uuid4().hex
     done = subprocess.run(
         [sys.executable, "-m", module, *changes, *options],
         cwd=ROOT,
-        env=environment(mark),
+        env=environment(mark) | dict(variables or {}),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -48,8 +48,8 @@ RUN_ELSEWHERE = {
     "--new-user": "test_using.py::test_somebody_new_gets_what_the_ratings_say",
     "ray_jobs.serve": "web/test_page.py::test_the_page_is_served_until_ctrl_c",
     "ray_jobs.doctor": "test_docs_finished.py::test_commands_that_use_a_model",
-    "ray start": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
-    "ray job submit": "test_job_submit.py::test_the_pipeline_runs_as_a_submitted_job",
+    "ray start": "test_multi_node.py::test_the_pipeline_runs_as_a_submitted_job",
+    "ray job submit": "test_multi_node.py::test_the_pipeline_runs_as_a_submitted_job",
 }
 """What is only parsed here, and the test in tests/ray_jobs that runs it, on data that are quick."""
 

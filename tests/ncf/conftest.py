@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from ncf.data.batches import Batch
@@ -20,21 +19,6 @@ from tests.ncf.worlds import World, rmse, rows_of
 def _one_thread() -> None:
     """Models this small are slower with more threads, and many times so on a busy machine."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """A Ray for the tests of one module."""
-    ray.init(
-        address="local",  # never a cluster that happens to run on this machine
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """One of several training processes, started by ``test_data_parallel``; not a test itself.
 
-``python data_parallel.py FOLDER MODEL RANK SIZE`` reads the prepared data in FOLDER, or streams
-them for a MODEL of that name, and writes what it found there as ``SIZE-RANK.json`` and
-``SIZE-RANK.safetensors``.
+``python data_parallel.py FOLDER RANK SIZE MODEL...`` reads the prepared data in FOLDER, or streams
+them for a MODEL of that name, and writes what it found of each MODEL as ``SIZE-RANK.json`` and
+``SIZE-RANK.safetensors`` in its folder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,14 +59,15 @@ MODELS = {
 }
 
 
-def main(folder: Path, name: str, rank: int, size: int) -> None:
+def main(folder: Path, rank: int, size: int, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     if size > 1:
         meeting = (folder / "meeting").as_uri()
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
-    train_and_write(folder, name, Shard(rank, size))
+    for name in names:
+        train_and_write(folder, name, Shard(rank, size))
     if size > 1:
-        # The wrapped model is gone by now, and with it the last reference to the group: gloo's
+        # The wrapped models are gone by now, and with it the last reference to the group: gloo's
         # threads end here. Ones that outlive the interpreter abort the process at its exit.
         gc.collect()
         distributed.destroy_process_group()
@@ -109,7 +111,7 @@ def train_and_write(folder: Path, name: str, shard: Shard) -> None:
         "epochs": [epoch.as_dict() for epoch in result.epochs],
         "test": evaluate(whole.model, test, objective, shard).as_dict(),
     }
-    file = folder / f"{shard.world_size}-{shard.rank}"
+    file = folder / name / f"{shard.world_size}-{shard.rank}"
     save_file(result.last, file.with_suffix(".safetensors"))
     file.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -123,4 +125,4 @@ def rows_of(prepared: PreparedDataset, split: str, *, streamed: bool) -> RatingS
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

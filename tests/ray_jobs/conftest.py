@@ -1,18 +1,18 @@
-"""One real run of the whole pipeline, and one local Ray for each module that trains on it."""
+"""One real run of the whole pipeline, and what tests that train share."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+import ray
 from filelock import FileLock
 
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.cluster.session import ensure_ray, leave_ray
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.preparation import ingest, preprocess
 from tests.ray_jobs.small import job
@@ -55,14 +55,21 @@ def _of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("on_ray")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
-            patch.delenv(name, raising=False)
-        ensure_ray(job(folder, ray={"num_cpus": 2}))
-        yield folder
-        leave_ray()
+def storage(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, and Ray."""
+    return tmp_path_factory.mktemp("on_ray")
+
+
+@pytest.fixture
+def run_joined(local_ray: None) -> Callable[..., Done]:
+    """``run_module`` for a program that joins the Ray of the tests."""
+    address = f"ray.address={ray.get_runtime_context().gcs_address}"
+
+    def run(module: str, settings: Sequence[str], *options: str) -> Done:
+        token = {"RAY_AUTH_MODE": "token"}
+        return run_module(module, (*settings, address), *options, variables=token)
+
+    return run
 
 
 @pytest.fixture(scope="module")

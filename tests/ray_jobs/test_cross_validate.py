@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 
 from ray_jobs.config import JobConfig
 from ray_jobs.stages.cross_validation import fold_config
-from tests.support import run_module
+from tests.support import Done, run_module
 
 pytestmark = pytest.mark.ray(seconds=160)
 
@@ -59,13 +59,18 @@ def write(file: Path, header: tuple[str, ...], lines: Sequence[tuple[object, ...
 
 
 def test_every_fold_is_a_run_and_the_table_holds_them_all(
-    tmp_path: Path, ratings: np.ndarray
+    tmp_path: Path, ratings: np.ndarray, run_joined: Callable[..., Done]
 ) -> None:
     files = "{" + ", ".join(f'{f}={{train=["{f}.train"], test=["{f}.test"]}}' for f in "ab") + "}"
     storage = tmp_path / "out"
-    done = run_module(
+    done = run_joined(
         "ray_jobs.cross_validate",
-        (*SETTINGS, f"data.path={tmp_path}", f"storage={storage}", f"cross_validate.folds={files}"),
+        (
+            *SETTINGS,
+            f"data.path={tmp_path}",
+            f"storage={storage}",
+            f"cross_validate.folds={files}",
+        ),
     )
 
     assert done.code == 0, done.out + done.err
@@ -106,14 +111,14 @@ def test_every_fold_is_a_run_and_the_table_holds_them_all(
 
 
 def test_fixed_configurations_are_compared_on_every_fold(
-    tmp_path: Path, ratings: np.ndarray
+    tmp_path: Path, ratings: np.ndarray, run_joined: Callable[..., Done]
 ) -> None:
     files = "{" + ", ".join(f'{f}={{train=["{f}.train"], test=["{f}.test"]}}' for f in "ab") + "}"
     storage = tmp_path / "out"
     other = "features.numeric=['train_ratings']"
     configurations = f'{{small={{model.embedding_dim=4}}, "no year"={{{other}}}}}'
 
-    done = run_module(
+    done = run_joined(
         "ray_jobs.cross_validate",
         (
             *SETTINGS,

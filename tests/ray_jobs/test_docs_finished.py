@@ -45,6 +45,7 @@ def arguments(words: tuple[str, ...], finished: Finished, title: str, folder: Pa
     return result
 
 
+@pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize(("module", "words"), USING)
 def test_commands_that_use_a_model(
     module: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import Stages
 from ray_jobs.stages.preparation import preprocess
 from tests.ray_jobs.small import DATA, job
-from tests.support import run_module
+from tests.support import Done, run_module
 
 pytestmark = pytest.mark.ray(seconds=340)
 
@@ -30,7 +31,6 @@ CONFIGURATIONS = {
     "fading": {"time_decay": {"rate_per_day": 0.01}},
 }
 SETTINGS: dict[str, Any] = {
-    "name": "fixed",
     "model": {"embedding_dim": 4, "hidden_dims": [8]},
     "train": {"epochs": 3, "batch_size": 512},
     "tune": {"num_trials": 0},
@@ -45,9 +45,12 @@ COMPARE: dict[str, Any] = {
 }
 
 
-def stages(storage: Path, *names: str, **compare: Any) -> Stages:
-    """The stages of the comparison of these configurations, or of losses if there are none."""
-    values = job(storage, **SETTINGS, compare=COMPARE | compare).model_dump()
+def stages(storage: Path, *names: str, run: str = "fixed", **compare: Any) -> Stages:
+    """The stages of the comparison of these configurations, or of losses if there are none.
+
+    A model that an earlier test has trained in the same ``run`` is not trained again.
+    """
+    values = job(storage, name=run, **SETTINGS, compare=COMPARE | compare).model_dump()
     values["compare"]["configurations"] = {name: CONFIGURATIONS[name] for name in names}
     config = JobConfig.model_validate(with_configurations(values, "a test"))
     workspace = Workspace(config)
@@ -152,36 +155,9 @@ def assert_the_report_names_them(of_all: Stages, found: Comparison) -> None:
     assert "Validation errors, of models trained on the training rows alone" in page
 
 
-def written(found: Stages, *names: str) -> dict[str, int]:
-    """When the predictions of models were written, in nanoseconds."""
-    folder = Path(found.workspace.paths.predictions.path)
-    return {n: (folder / f"{n}-seed-0.parquet").stat().st_mtime_ns for n in names}
-
-
-def test_only_what_is_missing_is_trained(storage: Path) -> None:
-    one = stages(storage, "plain")
-    first = one.comparison
-    before = written(one, "plain")
-    stamp = Path(one.workspace.paths.comparison.path).stat().st_mtime_ns
-
-    again = stages(storage, "plain").comparison
-
-    assert again == first
-    assert Path(one.workspace.paths.comparison.path).stat().st_mtime_ns == stamp
-    more = stages(storage, "plain", "fading", against=["plain"])
-    second = more.comparison
-    assert written(more, "plain") == before
-    assert named(second, "plain") == named(first, "plain")
-    assert {d.second for d in second.assessment.differences} == {"plain"}
-    # Of a model that is compared no longer, nothing is left.
-    only = stages(storage, "fading").comparison
-    assert not (Path(one.workspace.paths.predictions.path) / "plain-seed-0.parquet").exists()
-    assert named(only, "fading") == named(second, "fading")
-
-
 def test_a_fixed_configuration_and_its_loss_give_the_same_figures(storage: Path) -> None:
-    of_loss = stages(storage, losses=["mse"]).comparison
-    of_configuration = stages(storage, "plain").comparison
+    of_loss = stages(storage, run="loss", losses=["mse"]).comparison
+    of_configuration = stages(storage, *NAMES).comparison
 
     loss, configuration = named(of_loss, "NCF, mse"), named(of_configuration, "plain")
     assert loss.test == configuration.test
@@ -227,6 +203,34 @@ def test_choosing_settings_reads_no_test_row(storage: Path) -> None:
     assert "Test errors" not in text
 
 
+def written(found: Stages, *names: str) -> dict[str, int]:
+    """When the predictions of models were written, in nanoseconds."""
+    folder = Path(found.workspace.paths.predictions.path)
+    return {n: (folder / f"{n}-seed-0.parquet").stat().st_mtime_ns for n in names}
+
+
+def test_only_what_is_missing_is_trained(storage: Path) -> None:
+    settings: dict[str, Any] = {"run": "missing", "refit_on_validation": False, "against": []}
+    one = stages(storage, "plain", **settings)
+    first = one.comparison
+    before = written(one, "plain")
+    stamp = Path(one.workspace.paths.comparison.path).stat().st_mtime_ns
+
+    again = stages(storage, "plain", **settings).comparison
+
+    assert again == first
+    assert Path(one.workspace.paths.comparison.path).stat().st_mtime_ns == stamp
+    more = stages(storage, "plain", "fading", **settings | {"against": ["plain"]})
+    second = more.comparison
+    assert written(more, "plain") == before
+    assert named(second, "plain") == named(first, "plain")
+    assert {d.second for d in second.assessment.differences} == {"plain"}
+    # Of a model that is compared no longer, nothing is left.
+    only = stages(storage, "fading", **settings).comparison
+    assert not (Path(one.workspace.paths.predictions.path) / "plain-seed-0.parquet").exists()
+    assert named(only, "fading") == named(second, "fading")
+
+
 def test_names_that_are_taken_or_unknown_are_refused(storage: Path) -> None:
     taken = Workspace(job(storage, compare={"configurations": {"damped bias": {}}}))
     with pytest.raises(ConfigError, match=r"configurations\.damped bias has the name of a base"):
@@ -235,7 +239,9 @@ def test_names_that_are_taken_or_unknown_are_refused(storage: Path) -> None:
         _ = stages(storage, "plain", against=["bias"]).comparison
 
 
-def test_a_protocol_is_compared_by_its_command(tmp_path: Path) -> None:
+def test_a_protocol_is_compared_by_its_command(
+    tmp_path: Path, run_joined: Callable[..., Done]
+) -> None:
     """Files that extend others, as a user runs them, and the report that the command leaves."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "small.toml").write_text(
@@ -264,7 +270,7 @@ def test_a_protocol_is_compared_by_its_command(tmp_path: Path) -> None:
     settings = ["data.source=synthetic", "tmdb.enabled=false", f"storage={tmp_path / 'out'}"]
     settings += [f"data.synthetic.{key}={value}" for key, value in data.items()]
 
-    done = run_module("ray_jobs.compare", settings, "--config", str(protocol))
+    done = run_joined("ray_jobs.compare", settings, "--config", str(protocol))
 
     assert done.code == 0, done.out + done.err
     run = tmp_path / "out" / "runs" / "protocol"

@@ -1,9 +1,13 @@
-"""Two nodes, started as a user starts them, with a common folder, an object store, or neither."""
+"""Two nodes, started as a user starts them, with a common folder, an object store, or neither.
+
+Token authentication is left on, and one pipeline runs as a submitted job.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -18,15 +22,16 @@ pytestmark = pytest.mark.ray(seconds=200)
 
 MARK = "two-nodes"
 
-# A worker on each node: neither has two CPUs.
-TWO_WORKERS = (
+QUICK = (
     *TINY,
-    "scaling.num_workers=2",
-    "tune.num_trials=2",
     'compare.losses=["mse"]',
     "compare.seeds=[0]",
+    'compare.baselines=["damped-bias"]',
     "final.refit_on_validation=false",
 )
+
+# A worker on each node: neither has two CPUs.
+TWO_WORKERS = (*QUICK, "scaling.num_workers=2", "tune.num_trials=2")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,32 @@ def test_the_pipeline_on_two_nodes_with_an_object_store(
         metrics = json.loads(stream.read())
     assert metrics["test"]["num_ratings"] == 400
     assert metrics["resources"]["CPU"] == 2
+
+
+@pytest.mark.timeout(600)
+def test_the_pipeline_runs_as_a_submitted_job(nodes: Head) -> None:
+    # A relative place: a job's working folder is temporary, so it must end up in the home folder.
+    storage = Path(nodes.environment["HOME"]) / "out"
+    settings = (*QUICK, "tune.num_trials=0", "storage=out")
+    changes = [part for setting in settings for part in ("--set", setting)]
+
+    done = nodes.job(
+        "submit",
+        *("--working-dir", ".", "--"),
+        *("python", "-m", "ray_jobs.pipeline", "--config", "configs/quickstart.toml", *changes),
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    metrics = json.loads((storage / "runs" / "tiny" / "metrics.json").read_text())
+    assert metrics["test"]["num_ratings"] == 400
+    assert (storage / "runs" / "tiny" / "report.html").exists()
+
+    # Without the token the cluster must not answer: authentication was really on.
+    stranger = replace(nodes, environment=nodes.environment | {"RAY_AUTH_TOKEN": "f" * 64})
+    refused = stranger.job("list")
+    assert refused.returncode != 0
+    assert "uthenticat" in refused.stdout + refused.stderr
 
 
 def test_nodes_that_do_not_share_the_storage_are_named_before_anything_is_done(

@@ -139,25 +139,6 @@ def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> N
     assert Resources.of(job(storage, scaling={"cpus_per_worker": 2})).concurrent == 1
 
 
-def searching(
-    storage: Path, name: str, dims: list[int], num_trials: int, **settings: Any
-) -> Workspace:
-    return Workspace(
-        job(
-            storage,
-            name=name,
-            scaling={"num_workers": 2},
-            train={"epochs": 2, "batch_size": 512},
-            tune={
-                "num_trials": num_trials,
-                "grace_epochs": 1,
-                "space": {"model.embedding_dim": {"choices": dims}},
-                **settings,
-            },
-        )
-    )
-
-
 @pytest.fixture
 def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An MLflow store in a folder, which MLflow wants to be told is meant."""
@@ -165,28 +146,9 @@ def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return (tmp_path / "mlflow").as_uri()
 
 
-# MLflow announces the end of stores in folders; those of servers need one.
-@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
-def test_a_failing_trial_is_recorded_and_does_not_stop_the_search(
-    storage: Path, prepared: PreparedDataset, mlflow_uri: str
-) -> None:
-    """Also in MLflow, if that is asked for."""
-    workspace = searching(storage, "partly", [4, IMPOSSIBLE], 4, mlflow_uri=mlflow_uri)
-
-    chosen = search(workspace, prepared)
-
-    trials = pq.read_table(storage / "runs" / "partly" / "trials.parquet").to_pandas()
-    states = dict(zip(trials["config.model.embedding_dim"], trials["state"], strict=True))
-    assert states == {4: "finished", IMPOSSIBLE: "failed"}
-    assert trials.loc[trials["state"] == "failed", "error"].str.len().gt(0).all()
-    assert chosen.experiment.model.embedding_dim == 4
-    assert chosen.num_trials == 4
-    assert_mlflow_tells_of(trials, mlflow_uri)
-
-
-def assert_mlflow_tells_of(trials: pd.DataFrame, uri: str) -> None:
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("partly")
+def assert_mlflow_tells_of(workspace: Workspace) -> None:
+    client = MlflowClient(tracking_uri=workspace.config.tune.mlflow_uri)
+    experiment = client.get_experiment_by_name(workspace.config.name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     told = sorted(
@@ -195,7 +157,7 @@ def assert_mlflow_tells_of(trials: pd.DataFrame, uri: str) -> None:
     )
     expected = sorted(
         (row["state"].upper(), row["config.model.embedding_dim"], row[METRIC])
-        for row in trials.replace({np.nan: None}).to_dict("records")
+        for row in table(workspace)
     )
     assert told == expected
 
@@ -203,7 +165,8 @@ def assert_mlflow_tells_of(trials: pd.DataFrame, uri: str) -> None:
 def test_when_every_trial_fails_the_first_reason_is_told(
     storage: Path, prepared: PreparedDataset
 ) -> None:
-    workspace = searching(storage, "never", [IMPOSSIBLE], 1)
+    space = {"model.embedding_dim": {"choices": [IMPOSSIBLE]}}
+    workspace = Workspace(job(storage, name="never", tune={"num_trials": 1, "space": space}))
 
     with pytest.raises(TrainingError, match=r"all 1 trials failed, the first with: .*allocate"):
         search(workspace, prepared)
@@ -457,21 +420,26 @@ FAILURES: dict[int, tuple[dict[str, Any], str]] = {
 }
 
 
+# MLflow announces the end of stores in folders; those of servers need one.
+@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
 def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
-    storage: Path, prepared: PreparedDataset
+    storage: Path, prepared: PreparedDataset, mlflow_uri: str
 ) -> None:
     """They run as interrupted trials do, which lets the test say what their parameters are.
 
-    What Ray exports and logs of them tells the same.
+    What Ray exports and logs of them tells the same, and so does MLflow.
     """
     workspace = Workspace(
         job(
             storage,
             name="failing",
             model={"head": "ordinal"},
+            scaling={"num_workers": 2},
             train={"epochs": 2, "batch_size": 512},
             tune={
                 "num_trials": 5,
+                "grace_epochs": 1,
+                "mlflow_uri": mlflow_uri,
                 "space": {
                     "train.loss": {"choices": ["mse", "nll"]},
                     "model.head": {"choices": ["regression", "ordinal"]},
@@ -506,7 +474,9 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         4: "failed",
         5: "finished",
     }
+    assert_mlflow_tells_of(workspace)
     assert chosen.experiment == with_parameters(workspace.config.experiment, fine)
+    assert chosen.num_trials == 5
     blocks = tuple(search_blocks(list(rows.values()), workspace.config.tune.space))
     report = Report("A run", (), (), (ReportSection("Search", blocks),))
     for number, (changes, reason) in FAILURES.items():

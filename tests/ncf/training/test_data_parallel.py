@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 ROWS = {"train": 1001, "validation": 333, "test": 501}
 
 
-def run_in_processes(folder: Path, model: str, size: int) -> None:
+COMPARED = ("five-inputs", "streamed", "gaussian-process", "encoders")
+
+
+def run_in_processes(folder: Path, size: int, models: Sequence[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder), model, str(rank), str(size)],
+            [sys.executable, str(PROGRAM), str(folder), str(rank), str(size), *models],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -42,23 +46,27 @@ def run_in_processes(folder: Path, model: str, size: int) -> None:
     assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
 
 
-@pytest.fixture(scope="module", params=["five-inputs", "streamed", "gaussian-process", "encoders"])
-def folder(
-    request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Has the results of one process, and of each of two."""
-    return train_alone_and_together(request.param, world, tmp_path_factory)
+@pytest.fixture(scope="module")
+def trained(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Has for each model the results of one process, and of each of two.
 
-
-def train_alone_and_together(
-    model: str, world: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+    Two processes train all models, since starting them takes longer.
+    """
     folder = tmp_path_factory.mktemp("data-parallel")
+    models = (*COMPARED, "batch-normalisation", "dropout")
+    for model in models:
+        (folder / model).mkdir()
     splits = {split: getattr(world, split)[:count] for split, count in ROWS.items()}
     write_prepared(folder, splits, world.preprocessor)
-    runpy.run_path(str(PROGRAM))["main"](folder, model, 0, 1)
-    run_in_processes(folder, model, 2)
+    runpy.run_path(str(PROGRAM))["main"](folder, 0, 1, models)
+    run_in_processes(folder, 2, models)
     return folder
+
+
+@pytest.fixture(params=COMPARED)
+def folder(request: pytest.FixtureRequest, trained: Path) -> Path:
+    """The results of one model."""
+    return trained / str(request.param)
 
 
 def found(folder: Path, which: str) -> dict[str, Any]:
@@ -105,10 +113,8 @@ def test_every_worker_ends_with_the_weights_of_a_single_one(folder: Path) -> Non
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_batch_normalisation_sees_the_rows_of_all_workers(
-    world: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = train_alone_and_together("batch-normalisation", world, tmp_path_factory)
+def test_batch_normalisation_sees_the_rows_of_all_workers(trained: Path) -> None:
+    folder = trained / "batch-normalisation"
     alone, first, second = (found(folder, which)["epochs"] for which in ("1-0", "2-0", "2-1"))
     for one, *others in zip(alone, first, second, strict=True):
         for other in others:
@@ -121,11 +127,7 @@ def test_batch_normalisation_sees_the_rows_of_all_workers(
         assert torch.equal(other_weights[name], value), name
 
 
-def test_interrupted_workers_continue_as_without_the_interruption(
-    world: Any, tmp_path: Path
-) -> None:
-    splits = {split: getattr(world, split)[:count] for split, count in ROWS.items()}
-    write_prepared(tmp_path, splits, world.preprocessor)
-    run_in_processes(tmp_path, "dropout", 2)
-    assert found(tmp_path, "2-0")["goes_on"]
-    assert found(tmp_path, "2-1")["goes_on"]
+def test_interrupted_workers_continue_as_without_the_interruption(trained: Path) -> None:
+    folder = trained / "dropout"
+    assert found(folder, "2-0")["goes_on"]
+    assert found(folder, "2-1")["goes_on"]

@@ -16,6 +16,7 @@ from ray_jobs.errors import ResourceError
 # A start that failed leaves the closing of Ray's sockets to the garbage collector.
 pytestmark = [
     pytest.mark.ray(seconds=15),
+    pytest.mark.usefixtures("without_ray"),
     pytest.mark.filterwarnings(
         "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
     ),

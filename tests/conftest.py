@@ -18,6 +18,8 @@ def pytest_configure() -> None:
     """Set what programs that tests start inherit."""
     # Seconds after which Ray looks for new log files; by default this takes much of a CPU's time.
     os.environ.setdefault("LOG_NAME_UPDATE_INTERVAL_S", "10")
+    # Models this small are slower with more threads, and many times so on a busy machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell lets what it starts in the background ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

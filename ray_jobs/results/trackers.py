@@ -54,10 +54,10 @@ def mlflow_callbacks(config: JobConfig, search: str) -> tuple[Callback, ...]:
     if not config.tune.mlflow_uri:
         return ()
     # Where MLflow is installed this imports it, which takes seconds.
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from ray_jobs.results.mlflow_trials import TrialRuns
 
     return (
-        MLflowLoggerCallback(
+        TrialRuns(
             tracking_uri=config.tune.mlflow_uri,
             experiment_name=config.name,
             tags={"search": search},

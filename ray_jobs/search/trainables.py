@@ -135,9 +135,18 @@ class _PersistentTrial(Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Called by Ray Tune before each further trial."""
-        experiment = _experiment_of(self._experiment, new_config)
-        ray.get(self._trial_queue.add.remote(self.trial_id, experiment))
+        """Called by Ray Tune before each further trial.
+
+        Parameters that are not valid together fail in ``step``: an error here would reach loggers
+        before the start of its trial, and loggers such as MLflow's would end the search.
+        """
+        self._error: TrainingError | None = None
+        try:
+            experiment = _experiment_of(self._experiment, new_config)
+        except TrainingError as error:
+            self._error = error
+        else:
+            ray.get(self._trial_queue.add.remote(self.trial_id, experiment))
         return True
 
     def step(self) -> dict[str, Any]:
@@ -146,6 +155,8 @@ class _PersistentTrial(Trainable):
         Raises:
             TrainingError: if the trial failed.
         """
+        if self._error:
+            raise self._error
         found = ray.get(self._trial_queue.result.remote(self.trial_id))
         if not isinstance(found, Over):
             return found

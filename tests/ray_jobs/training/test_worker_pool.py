@@ -258,6 +258,7 @@ def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDa
             tune={
                 "executor": executor,
                 "num_trials": 2,
+                "max_concurrent_trials": 1,
                 "grace_epochs": 3,
                 "metric": "mae",
                 "space": {

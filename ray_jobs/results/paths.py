@@ -44,6 +44,11 @@ class RunPaths:
     folder: Storage
 
     @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.folder.name
+
+    @property
     def config(self) -> Storage:
         """The whole configuration."""
         return self.folder / "config.toml"

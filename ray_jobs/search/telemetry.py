@@ -22,16 +22,20 @@ class TrialMetrics(Callback):
     """Counts the trials of a search by state, and records their epochs.
 
     Args:
+        run: name of the run.
         search: names it; its trials are the tasks ``<search> trial <number>``.
         records: those of this search.
         earlier: the trials that have ended before.
     """
 
-    def __init__(self, search: str, records: TrialRecords, earlier: Iterable[TrialRecord]) -> None:
+    def __init__(
+        self, run: str, search: str, records: TrialRecords, earlier: Iterable[TrialRecord]
+    ) -> None:
+        self._run = run
         self._search = search
         self._records = records
-        self._epochs = EpochMetrics()
-        self._trials = Gauge("ratings_trials", "Trials of a search.", ("search", "state"))
+        self._epochs = EpochMetrics(run)
+        self._trials = Gauge("ratings_trials", "Trials of a search.", ("run", "search", "state"))
         self._ended = Count(record.state for record in earlier)
         self._running: set[str] = set()
         self._set_gauges()
@@ -65,4 +69,4 @@ class TrialMetrics(Callback):
     def _set_gauges(self) -> None:
         for state in get_args(State):
             count = len(self._running) if state == "running" else self._ended[state]
-            self._trials.set(count, {"search": self._search, "state": state})
+            self._trials.set(count, {"run": self._run, "search": self._search, "state": state})

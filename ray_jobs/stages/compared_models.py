@@ -20,11 +20,12 @@ from ncf.evaluation.predictions import Predictions
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import LOSS, CompareConfig, ComparedConfig, with_parameters
 from ray_jobs.results.comparison import ModelResult
+from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.preparation import preprocess
 from ray_jobs.stages.tuning import BestTrial, search
 from ray_jobs.training.progress import epoch_progress
-from ray_jobs.training.tasks import PREDICTIONS, TaskResult, TrainingTask
+from ray_jobs.training.tasks import PREDICTIONS, TaskResult, TrainingTask, predictions_file
 from ray_jobs.training.torch_trainers import train_tasks
 
 
@@ -165,7 +166,7 @@ def train_models(
     compare: CompareConfig,
     metric: str,
     resources: Resources,
-    where: Storage,
+    paths: RunPaths,
 ) -> tuple[list[list[TaskResult]], Checkpoint]:
     """Train every model with every seed in one worker group; ``metric`` chooses the best epochs.
 
@@ -173,45 +174,43 @@ def train_models(
         results of each model, one a seed, and a checkpoint with the predictions for the test rows.
     """
     refit = any(model.data.refit for model in models)
-    tasks = [
-        TrainingTask(
-            f"{model.label} seed {seed}",
-            model.data.selection,
-            with_parameters(model.experiment, {"train.seed": seed}),
-            score_test=compare.score_test and not refit,
-            save_predictions=compare.score_test and not refit,
-            metric=metric,
-        )
-        for model in models
-        for seed in compare.seeds
-    ]
-    with epoch_progress() as lines:
-        results, checkpoint = train_tasks(tasks, resources, where / "selection", [lines])
+    pairs = [(model, seed) for model in models for seed in compare.seeds]
+    score = compare.score_test and not refit
+    tasks = [_selection(model, seed, metric, score_test=score) for model, seed in pairs]
     if refit:
-        finals = [model.data.final for model in models for _ in compare.seeds]
-        again = _again(tasks, results, finals)
-        with epoch_progress() as lines:
-            scores, checkpoint = train_tasks(again, resources, where / "refit", [lines])
-        both = zip(results, scores, strict=True)
+        finals = [model.data.final for model, _ in pairs]
+        tasks += [_refit(task, final) for task, final in zip(tasks, finals, strict=True)]
+    with epoch_progress(paths.name) as lines:
+        results, checkpoint = train_tasks(tasks, resources, paths.ray("compare"), [lines])
+    if refit:
+        both = zip(results[: len(pairs)], results[len(pairs) :], strict=True)
         results = [replace(r, test=s.test, predictions=s.predictions) for r, s in both]
     count = len(compare.seeds)
     return [results[i : i + count] for i in range(0, len(results), count)], checkpoint
 
 
-def _again(
-    tasks: Sequence[TrainingTask], results: Sequence[TaskResult], finals: Sequence[PreparedDataset]
-) -> list[TrainingTask]:
-    """The same tasks on the rows that include the validation rows, for the best epochs."""
-    return [
-        replace(
-            task,
-            prepared=final,
-            experiment=with_parameters(task.experiment, {"train.stop_after": result.best_epoch}),
-            score_test=True,
-            save_predictions=True,
-        )
-        for task, result, final in zip(tasks, results, finals, strict=True)
-    ]
+def _selection(model: ComparedModel, seed: int, metric: str, *, score_test: bool) -> TrainingTask:
+    """The training that chooses the best epoch."""
+    name = f"{model.label} seed {seed}"
+    return TrainingTask(
+        name,
+        model.data.selection,
+        with_parameters(model.experiment, {"train.seed": seed}),
+        score_test=score_test,
+        predictions=predictions_file(name),
+        metric=metric,
+    )
+
+
+def _refit(task: TrainingTask, final: PreparedDataset) -> TrainingTask:
+    """The same on the rows that include the validation rows, up to the best epoch."""
+    return replace(
+        task,
+        name=f"{task.name}, refit",
+        prepared=final,
+        score_test=True,
+        stop_at_best_of=task.name,
+    )
 
 
 def copy_predictions(checkpoint: Checkpoint, names: Sequence[str], folder: Storage) -> None:

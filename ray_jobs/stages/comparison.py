@@ -214,7 +214,7 @@ def _models(
         where = paths.ray("compare")
         where.delete()
         results, checkpoint = train_models(
-            missing, inputs.compare, inputs.metric, resources(), where
+            missing, inputs.compare, inputs.metric, resources(), paths
         )
         for model, of_seeds in zip(missing, results, strict=True):
             result = result_of(model, of_seeds)

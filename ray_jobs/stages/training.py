@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import ray
 
@@ -27,7 +27,6 @@ from ncf.inference.top_k import score_rankings
 from ray_jobs.cluster.hardware import hardware
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.cluster.session import claim_resources
-from ray_jobs.config import with_parameters
 from ray_jobs.results.final_model import copy_checkpoint, load_model, rated_movies
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
@@ -40,6 +39,12 @@ from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.torch_trainers import train_tasks
 
 logger = logging.getLogger(__name__)
+
+SELECTION: Final = "train"
+"""Name of the training that chooses the best epoch, in progress lines and files."""
+
+REFIT: Final = "refit"
+"""Name of the training on training and validation rows."""
 
 PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
 
@@ -123,62 +128,51 @@ def _train(
         afresh: do not continue an interrupted training.
     """
     key = key_of(inputs)
-    runs = _TrainingRuns(paths, resources(), key[:16], afresh=afresh)
-    selection = final = runs.train(
-        TrainingTask(
-            "train",
-            inputs.selection,
-            inputs.experiment,
-            score_test=not inputs.refit,
-            save_models=True,
-            metric=inputs.metric,
-        )
-    )
-    runs.keep("train/best", paths.best_checkpoint)
-    runs.keep("train/last", paths.last_checkpoint)
-    if inputs.refit:
-        experiment = with_parameters(inputs.experiment, {"train.stop_after": selection.best_epoch})
-        final = runs.train(
-            TrainingTask("refit", inputs.final, experiment, score_test=True, save_models=True)
-        )
-        runs.keep("refit/last", paths.checkpoint)
-    else:
-        runs.keep("train/best", paths.checkpoint)
-    runs.clean_up()
+    folder = paths.ray("train")
+    where = folder / key[:16]
+    for each in folder.list_folders():
+        if afresh or each.name != where.name:  # of other settings, never finished
+            each.delete()
+    tasks = _tasks(inputs)
+    with epoch_progress(paths.name) as lines:
+        results, trained = train_tasks(tasks, resources(), where, [lines])
+    copy_checkpoint(trained, f"{SELECTION}/best", paths.best_checkpoint)
+    copy_checkpoint(trained, f"{SELECTION}/last", paths.last_checkpoint)
+    copy_checkpoint(trained, _final_weights(inputs), paths.checkpoint)
+    folder.delete()  # the models have been copied
     logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
     ranking = _ranking(paths.checkpoint, inputs)
-    paths.metrics.write_json(_metrics(inputs, key, selection, final, ranking).to_json())
+    paths.metrics.write_json(_metrics(inputs, key, results, ranking).to_json())
 
 
-class _TrainingRuns:
-    """Training runs of this stage, one after the other."""
+def _tasks(inputs: TrainInputs) -> list[TrainingTask]:
+    """The choice of the best epoch, and the training of the final model if it is another one."""
+    selection = TrainingTask(
+        SELECTION,
+        inputs.selection,
+        inputs.experiment,
+        score_test=not inputs.refit,
+        save_models=True,
+        metric=inputs.metric,
+    )
+    if not inputs.refit:
+        return [selection]
+    return [
+        selection,
+        TrainingTask(
+            REFIT,
+            inputs.final,
+            inputs.experiment,
+            score_test=True,
+            save_models=True,
+            stop_at_best_of=SELECTION,
+        ),
+    ]
 
-    def __init__(self, paths: RunPaths, resources: Resources, key: str, *, afresh: bool) -> None:
-        self._key = key
-        self._resources = resources
-        self._afresh = afresh
-        self._folder = paths.ray("train")
-        self._checkpoint: Any = None
-        for folder in self._folder.list_folders():
-            if not folder.name.endswith(self._key):  # of other settings, never finished
-                folder.delete()
 
-    def train(self, task: TrainingTask) -> TaskResult:
-        """Train one task in a worker group of its own; an interrupted training is continued."""
-        where = self._folder / f"{task.name}-{self._key}"
-        if self._afresh:
-            where.delete()
-        with epoch_progress() as lines:
-            (result,), self._checkpoint = train_tasks([task], self._resources, where, [lines])
-        return result
-
-    def keep(self, relative: str, folder: Storage) -> None:
-        """Copy a model of the latest run to ``folder``."""
-        copy_checkpoint(self._checkpoint, relative, folder)
-
-    def clean_up(self) -> None:
-        """Delete what Ray Train wrote; the models have been copied."""
-        self._folder.delete()
+def _final_weights(inputs: TrainInputs) -> str:
+    """Where the final model is in the checkpoint of the tasks."""
+    return f"{REFIT}/last" if inputs.refit else f"{SELECTION}/best"
 
 
 def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:
@@ -191,13 +185,9 @@ def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:
 
 
 def _metrics(
-    inputs: TrainInputs,
-    key: str,
-    selection: TaskResult,
-    final: TaskResult,
-    ranking: dict[str, Any],
+    inputs: TrainInputs, key: str, results: Sequence[TaskResult], ranking: dict[str, Any]
 ) -> RunMetrics:
-    seconds = selection.seconds + (final.seconds if inputs.refit else 0)
+    selection, final = results[0], results[-1]
     values = {
         "dataset": inputs.raw.name,
         "synthetic": inputs.raw.synthetic,
@@ -213,7 +203,7 @@ def _metrics(
         "validation": selection.validation,
         "test": final.test,
         "epochs": selection.epochs,
-        "wall_seconds": round(seconds, 3),
+        "wall_seconds": round(sum(result.seconds for result in results), 3),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
         "hardware": hardware(),

@@ -262,7 +262,8 @@ def _tuner(
     stopping = ResumableScheduler(scheduler(search.scheduler, settings), records)
     suggesting = optuna_search(search.space, sampler(search.sampler, search.seed), metric)
     earlier = records.ended(count)
-    lines, metrics = TrialProgress(earlier, count), TrialMetrics(where.name, records, earlier)
+    lines = TrialProgress(earlier, count)
+    metrics = TrialMetrics(config.name, where.name, records, earlier)
 
     def on_end(record: TrialRecord) -> None:
         lines.ended(record)

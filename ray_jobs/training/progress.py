@@ -39,10 +39,10 @@ class EpochProgress(UserCallback):
 
 
 @contextmanager
-def epoch_progress() -> Iterator[EpochProgress]:
-    """A callback that logs epochs in this process during the block."""
+def epoch_progress(run: str) -> Iterator[EpochProgress]:
+    """A callback that logs the epochs of ``run`` in this process during the block."""
     queue = Queue(actor_options=beside_the_driver())
-    reader = threading.Thread(target=_log_until_none, args=(queue,), daemon=True)
+    reader = threading.Thread(target=_log_until_none, args=(queue, run), daemon=True)
     reader.start()
     try:
         yield EpochProgress(queue)
@@ -52,9 +52,9 @@ def epoch_progress() -> Iterator[EpochProgress]:
         queue.shutdown()
 
 
-def _log_until_none(queue: Queue) -> None:
+def _log_until_none(queue: Queue, run: str) -> None:
     """Record every epoch; log at most one every ``SECONDS_BETWEEN_LINES``."""
-    recorded = EpochMetrics()
+    recorded = EpochMetrics(run)
     logged = -math.inf
     while (metrics := queue.get()) is not None:
         recorded.epoch(metrics["task"], metrics)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from ncf.evaluation.predictions import Predictions
 from ncf.inference import checkpoint
 from ncf.models.history.ratings import History
 from ncf.training.state import FitResult
+from ray_jobs.config import with_parameters
 
 RESULTS: Final = "results.json"
 """File in the folder of a run's tasks with their results."""
@@ -45,14 +46,26 @@ class TrainingTask:
     """Whether the best epoch's weights are scored on the test rows, once, at the end."""
     save_models: bool = False
     """Whether the best and the last weights are saved in the run's checkpoint after every epoch."""
-    save_predictions: bool = False
-    """Whether predictions for the test rows are saved in the run's checkpoint, if it is scored."""
+    predictions: str | None = None
+    """File in the folder ``PREDICTIONS`` of the run's checkpoint for predictions for the test rows,
+    if they are scored."""
     models: Storage | None = None
     """Folder in which the best and the last weights are stored when training ends, also if it ends
     before its last epoch."""
     metric: str = "rmse"
     """Name of the metric on the validation rows that chooses the best epoch, see
     ``ncf.evaluation.metrics.METRICS``."""
+    stop_at_best_of: str | None = None
+    """Name of an earlier task of the same run; training stops after as many epochs as that task's
+    best one took."""
+
+    def after(self, earlier: Sequence[TaskResult]) -> TrainingTask:
+        """This task, once the tasks before it have ended."""
+        if self.stop_at_best_of is None:
+            return self
+        (best,) = (each.best_epoch for each in earlier if each.name == self.stop_at_best_of)
+        experiment = with_parameters(self.experiment, {"train.stop_after": best})
+        return replace(self, experiment=experiment, stop_at_best_of=None)
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ class TaskResult:
     rows: Placement
     """Which splits were streamed."""
     predictions: str | None = None
-    """Name of the file in the folder ``PREDICTIONS``, if predictions are saved."""
+    """File in the folder ``PREDICTIONS`` with predictions for the test rows, if they are saved."""
 
 
 def predictions_file(name: str) -> str:
@@ -80,11 +93,11 @@ def predictions_file(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") + ".parquet"
 
 
-def save_predictions(predictions: Predictions, task: TrainingTask, folder: Path) -> None:
-    """Save a task's predictions for the test rows in ``folder``."""
-    folder.mkdir(exist_ok=True)
-    rows = task.prepared.table("test", ["row"])["row"].to_numpy()
-    pq.write_table(predictions.to_arrow(rows), folder / predictions_file(task.name))
+def save_predictions(predictions: Predictions, prepared: PreparedDataset, file: Path) -> None:
+    """Save predictions for the test rows of ``prepared``."""
+    file.parent.mkdir(exist_ok=True)
+    rows = prepared.table("test", ["row"])["row"].to_numpy()
+    pq.write_table(predictions.to_arrow(rows), file)
 
 
 def save_models(

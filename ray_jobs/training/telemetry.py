@@ -55,17 +55,18 @@ SEARCH_METRICS: Final[Mapping[str, SearchMetric]] = {
 
 
 class EpochMetrics:
-    """Counts epochs, and exports the validation RMSE of every model that is trained."""
+    """Counts epochs, and exports the validation RMSE of every model that is trained in ``run``."""
 
-    def __init__(self) -> None:
-        task = ("task",)
-        self._epochs = Counter("ratings_epochs", "Epochs trained.", task)
-        self._last = Gauge("ratings_validation_rmse", "Of the last epoch, in stars.", task)
-        self._best = Gauge("ratings_best_validation_rmse", "Of the best epoch, in stars.", task)
+    def __init__(self, run: str) -> None:
+        keys = ("run", "task")
+        self._epochs = Counter("ratings_epochs", "Epochs trained.", keys)
+        self._last = Gauge("ratings_validation_rmse", "Of the last epoch, in stars.", keys)
+        self._best = Gauge("ratings_best_validation_rmse", "Of the best epoch, in stars.", keys)
+        self._run = run
 
     def epoch(self, task: str, metrics: dict[str, Any]) -> None:
         """Record an epoch's metrics, as reported; ``task`` names the model."""
-        tags = {"task": task}
+        tags = {"run": self._run, "task": task}
         self._epochs.inc(tags=tags)
         if "validation_rmse" in metrics:
             self._last.set(metrics["validation_rmse"], tags)

@@ -167,7 +167,10 @@ def _work(config: dict[str, Any]) -> None:
         _copy_checkpoint(ray.train.get_checkpoint(), folder)
         content: dict[str, Any]
         try:
-            content = {"results": [asdict(train(task, folder)) for task in tasks]}
+            results: list[TaskResult] = []
+            for task in tasks:
+                results.append(train(task.after(results), folder))
+            content = {"results": [asdict(result) for result in results]}
         except NcfError as error:
             # If it were raised, Ray Train would restart the workers, which would fail again.
             content = {"failure": str(error)}

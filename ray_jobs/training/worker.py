@@ -29,7 +29,6 @@ from ray_jobs.training.tasks import (
     Report,
     TaskResult,
     TrainingTask,
-    predictions_file,
     save_models,
     save_predictions,
 )
@@ -77,7 +76,6 @@ def _task_result(
     seconds: float,
 ) -> TaskResult:
     best = result.epochs[result.best_epoch - 1].validation
-    has_predictions = task.score_test and task.save_predictions
     return TaskResult(
         name=task.name,
         seed=task.experiment.train.seed,
@@ -87,7 +85,7 @@ def _task_result(
         test=test,
         seconds=seconds,
         rows=placement,
-        predictions=predictions_file(task.name) if has_predictions else None,
+        predictions=task.predictions if task.score_test else None,
     )
 
 
@@ -154,11 +152,11 @@ def _score_test(
     model.network.load_state_dict(training.result.best)
     test_rows = rows.required("test", placement)
     scores = evaluate(model, test_rows, objective, shard).as_dict()
-    if task.save_predictions:
+    if task.predictions:
         assert folder is not None
         predictions = predict(model, test_rows, objective, shard)
         if shard.rank == 0:
-            save_predictions(predictions, task, folder / PREDICTIONS)
+            save_predictions(predictions, task.prepared, folder / PREDICTIONS / task.predictions)
     return scores
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
+import threading
 import time
 import tomllib
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ def test_two_workers_give_the_metrics_and_weights_of_one(
             with_parameters(config.experiment, changes),
             score_test=True,
             save_models=True,
-            save_predictions=True,
+            predictions=f"{name}.parquet",
         )
         for name, changes in ways.items()
     ]
@@ -266,9 +269,13 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     test = prepared.table("test", ["row", "rating"]).to_pandas()
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
-    trained = train(workspace, raw, prepared, chosen).metrics
-    epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
-    assert_exported_soon({("epochs_total", frozenset((name,))): n for name, n in epochs.items()})
+    with scraping() as last:
+        trained = train(workspace, raw, prepared, chosen).metrics
+        epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
+        expected: Exported = {
+            ("epochs_total", frozenset(("again", name))): n for name, n in epochs.items()
+        }
+        assert_exported_soon(expected, last)
     assert model.best_epochs[0] == trained.best_epoch
     assert model.test[0]["rmse"] == pytest.approx(trained.test.rmse, rel=1e-6)
     assert trained.validation
@@ -460,12 +467,10 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         changes, _ = FAILURES.get(number, ({}, ""))
         records.start(number, f"interrupted-{number}", fine | changes)
 
-    before = exported()
-
-    chosen = search(workspace, prepared)
-
-    rows = {row["trial"]: row for row in table(workspace)}
-    assert_metrics_tell_of(list(rows.values()), before)
+    with scraping() as last:
+        chosen = search(workspace, prepared)
+        rows = {row["trial"]: row for row in table(workspace)}
+        assert_metrics_tell_of("failing", list(rows.values()), last)
     assert_tensorboard_tells_of(list(rows.values()), storage / "runs/failing/ray/tune")
     assert {number: row["state"] for number, row in rows.items()} == {
         1: "finished",
@@ -509,14 +514,34 @@ def exported() -> Exported:
 
 
 def of_project(labels: dict[str, str]) -> frozenset[str]:
-    return frozenset(labels[name] for name in ("task", "search", "state") if name in labels)
+    return frozenset(labels[name] for name in ("run", "task", "search", "state") if name in labels)
 
 
-def assert_exported_soon(expected: Exported) -> None:
+@contextmanager
+def scraping() -> Iterator[Exported]:
+    """The last value of each metric, as Prometheus keeps them: Ray drops a gauge soon after it was
+    last set."""
+    last: Exported = {}
+    done = threading.Event()
+
+    def scrape() -> None:
+        while not done.wait(0.5):
+            last.update(exported())
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield last
+    finally:
+        done.set()
+        thread.join()
+
+
+def assert_exported_soon(expected: Exported, last: Exported) -> None:
     """Ray collects metrics every ten seconds, and says nothing when it has."""
-    deadline = time.monotonic() + 150
-    while not expected.items() <= (found := exported()).items():
-        assert time.monotonic() < deadline, found
+    deadline = time.monotonic() + 60
+    while missing := dict(expected.items() - last.copy().items()):
+        assert time.monotonic() < deadline, f"{missing} are not in {last}"
         time.sleep(0.2)
 
 
@@ -536,20 +561,19 @@ def logged(file: Path) -> dict[str, list[float]]:
     return found
 
 
-def assert_metrics_tell_of(rows: list[dict[str, Any]], before: Exported) -> None:
-    """Of a search's trials; ``before`` it, others of this name have counted epochs."""
+def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], last: Exported) -> None:
+    """Of the trials of a run's search."""
     states = [row["state"] for row in rows]
     expected: Exported = {
-        ("trials", frozenset(("tune", state))): states.count(state)
+        ("trials", frozenset((run, "tune", state))): states.count(state)
         for state in ("running", "finished", "stopped", "failed")
     }
     for row in rows:
         if row["state"] != "failed":
-            of_trial = frozenset((f"tune trial {row['trial']}",))
-            epochs = "epochs_total", of_trial
-            expected[epochs] = before.get(epochs, 0) + row["epochs"]
+            of_trial = frozenset((run, f"tune trial {row['trial']}"))
+            expected["epochs_total", of_trial] = row["epochs"]
             expected["best_validation_rmse", of_trial] = row[METRIC]
-    assert_exported_soon(expected)
+    assert_exported_soon(expected, last)
 
 
 def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:

@@ -35,7 +35,7 @@ bench: $(READY) ## the benchmarks, as ratios
 docs: $(READY) ## write docs/configuration.md from the code
 	$(BIN)/python -m dev.settings_reference --out docs/configuration.md
 
-lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
+lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --allow-unsafe --extra dev --strip-extras --no-annotate --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \

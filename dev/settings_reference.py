@@ -17,7 +17,7 @@ import click
 from foundation import cli
 from foundation.cli import DONE, FAILED, Command
 from foundation.config import Section
-from foundation.console import complain
+from foundation.console import print_error
 from ray_jobs.config import Dimension, JobConfig
 
 Schema = Mapping[str, Any]
@@ -168,7 +168,7 @@ def _write(out: Path | None) -> int:
     try:
         out.write_text(reference(), encoding="utf-8")
     except OSError as error:
-        complain(f"cannot write {out}: {error.strerror}")
+        print_error(f"cannot write {out}: {error.strerror}")
         return FAILED
     return DONE
 

@@ -140,7 +140,7 @@ def apply_overrides(
     """``values`` with each ``section.key=value`` put in.
 
     A value is read as TOML (``3``, ``true``, ``[64, 32]``), and as a plain string where it is not.
-    Of the ``valid`` keys the nearest is named to somebody who leaves out the value.
+    If the value is missing, the message names the nearest of the ``valid`` keys.
 
     Raises:
         ConfigError: if an override has no ``=`` or goes through a key that is no section.

@@ -33,7 +33,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; unlike other handlers, raise what the stream raises."""
         if record.levelno >= logging.ERROR:
-            complain(self.format(record))
+            print_error(self.format(record))
         else:
             indent = "   " if record.name.partition(".")[0] in _INDENTED else ""
             say(indent + self.format(record))
@@ -78,7 +78,7 @@ def say(line: str = "") -> None:
     _out.print(f"{time.monotonic() - _started:7.1f}s  {line}")
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print a message as a record of level ERROR is printed."""
     _err.print(f"error: {message}", style="bold red")
 

@@ -65,7 +65,7 @@ class RawData:
     tmdb_coverage: dict[str, int]
     """Movies by status (ok, missing, failed); empty if TMDb was not used."""
     notices: tuple[str, ...]
-    """What the user must be told, ``attribution`` last."""
+    """Notices that must be shown to users, ``attribution`` last."""
     attribution: tuple[str, ...]
     """Texts that must be shown wherever the data are used: those of the source, and TMDb's."""
     licence: str
@@ -81,7 +81,7 @@ class RawTables:
     source: Source
     manifest: TablesManifest
     notices: tuple[str, ...]
-    """What the user must be told."""
+    """Notices that must be shown to users."""
 
 
 def ingest(

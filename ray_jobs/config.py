@@ -319,7 +319,7 @@ class ServeConfig(Section):
 
 
 class JobConfig(Section):
-    """Everything a job can be told."""
+    """The whole configuration of a job."""
 
     renamed: ClassVar = {"folds": "cross_validate.folds"}
 
@@ -426,7 +426,7 @@ class JobConfig(Section):
         try:
             with_parameters(self.experiment, drawn)
         except ValidationError:
-            return  # told of the space itself
+            return  # the space itself is reported
         try:
             with_parameters(self.experiment, {**settings_of(drawn), LOSS: loss})
         except ValidationError as error:

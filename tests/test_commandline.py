@@ -1,4 +1,4 @@
-"""Every command's help, mistakes, exit codes and colours, as somebody at a shell meets them."""
+"""Every command's help, mistakes, exit codes and colours, as a user at a shell meets them."""
 
 from __future__ import annotations
 
@@ -214,11 +214,11 @@ def test_the_ingester_is_interrupted_with_130(
 PROGRAM = """
 from rich.table import Table
 from ingest.tmdb.progress import Tally, view
-from foundation.console import complain, has_colours, log_to_stderr, say, show
+from foundation.console import print_error, has_colours, log_to_stderr, say, show
 
 say("a line")
 say(f"Ray may use colours: {has_colours()}")
-complain("a mistake")
+print_error("a mistake")
 table = Table("column")
 table.add_row("cell")
 show(table)

@@ -275,7 +275,7 @@ def _read(file: Storage, columns: list[str] | None = None) -> pa.Table:
     except (OSError, pa.ArrowInvalid) as error:
         raise StorageError(
             f"cannot read {file} as Parquet: {error}. Delete that file, then run again: its "
-            "records are fetched anew."
+            "records are fetched again."
         ) from error
 
 

@@ -139,5 +139,5 @@ def _verify(folder: Path) -> None:
     if changed:
         raise ValueError(
             f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
-            "checkpoint anew, or train again"
+            "checkpoint again, or train again"
         )

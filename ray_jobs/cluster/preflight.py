@@ -185,7 +185,7 @@ def disk(workspace: Workspace) -> str:
 
 
 def memory(workspace: Workspace) -> str:
-    """The rows fit into memory, as far as can be told before they are read."""
+    """The rows fit into memory, by an estimate made before they are read."""
     config = workspace.config
     rows = num_ratings(config)
     needed = rows * _BYTES_IN_MEMORY

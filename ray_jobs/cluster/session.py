@@ -39,7 +39,7 @@ _RAY_ENVIRONMENT: Final = {
 }
 
 _LOCAL_ENVIRONMENT: Final = {
-    # Nobody preempts this machine: one process fewer for each training run.
+    # This machine is not preempted: one process fewer for each training run.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
@@ -237,7 +237,7 @@ def _quieten() -> None:
     """Keep Ray's own messages in its log files; its errors are raised here as exceptions."""
     for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # A dashboard that does not come is tried again, and at last told as an exception too.
+    # A dashboard that does not start is retried, and at last raised as an exception too.
     logging.getLogger("ray._private.services").setLevel(logging.CRITICAL)
     logging.getLogger("optuna").setLevel(logging.WARNING)
 

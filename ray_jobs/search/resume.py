@@ -153,7 +153,7 @@ class ResumableScheduler(TrialScheduler):
         self._inner.on_trial_add(None, trial)
         for epoch in record.epochs:
             self._inner.on_trial_result(None, trial, epoch)
-        # As Ray Tune does: only of a trial that ended by itself is the scheduler told so.
+        # As Ray Tune does: it notifies the scheduler of trials that ended by themselves only.
         if record.state == "finished":
             self._inner.on_trial_complete(None, trial, record.epochs[-1])
         else:

@@ -137,7 +137,7 @@ def compare(
         _compare,
         paths=paths,
         resources=partial(claim_resources, config),
-        afresh=workspace.force,
+        force=workspace.force,
     )
     workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
     comparison = Comparison.from_json(paths.comparison.read_json())
@@ -172,7 +172,7 @@ def _compare(
     paths: RunPaths,
     resources: Callable[[], Resources],
     *,
-    afresh: bool,
+    force: bool,
 ) -> None:
     """The work of the stage.
 
@@ -180,12 +180,12 @@ def _compare(
         inputs: what the comparison depends on.
         paths: where it goes.
         resources: what to train on.
-        afresh: do not use results of single models that an earlier comparison has stored.
+        force: do not use results of single models that an earlier comparison has stored.
     """
     stored = StoredResults(paths.compared, paths.predictions)
     paths.comparison.delete()
     paths.predictions.make_folder()
-    stored.keep_only({} if afresh else _keys(inputs))
+    stored.keep_only({} if force else _keys(inputs))
     models = _models(inputs, stored, paths, resources)
     baselines = _baselines(inputs, stored)
     ensembles = _ensembles(models, inputs, paths.predictions)

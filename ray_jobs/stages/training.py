@@ -108,7 +108,7 @@ def train(
         metric=config.tune.metric,
     )
     resources = partial(claim_resources, config)
-    work = partial(_train, paths=paths, resources=resources, afresh=workspace.force)
+    work = partial(_train, paths=paths, resources=resources, force=workspace.force)
     workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
     model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
     test = model.metrics.test
@@ -117,7 +117,7 @@ def train(
 
 
 def _train(
-    inputs: TrainInputs, paths: RunPaths, resources: Callable[[], Resources], *, afresh: bool
+    inputs: TrainInputs, paths: RunPaths, resources: Callable[[], Resources], *, force: bool
 ) -> None:
     """The work of the stage.
 
@@ -125,13 +125,13 @@ def _train(
         inputs: what the model depends on.
         paths: where it goes.
         resources: what to train on.
-        afresh: do not continue an interrupted training.
+        force: do not continue an interrupted training.
     """
     key = key_of(inputs)
     folder = paths.ray("train")
     where = folder / key[:16]
     for each in folder.list_folders():
-        if afresh or each.name != where.name:  # of other settings, never finished
+        if force or each.name != where.name:  # of other settings, never finished
             each.delete()
     tasks = _tasks(inputs)
     with epoch_progress(paths.name) as lines:

@@ -128,7 +128,7 @@ def search(
         config=config,
         folder=paths.folder,
         where=workspace.paths.ray(name),
-        afresh=workspace.force,
+        force=workspace.force,
     )
     workspace.update(Stage(name, inputs, (best, paths.trials), work))
     values = best.read_json()
@@ -141,7 +141,7 @@ def search(
 
 
 def _search(
-    inputs: SearchInputs, config: JobConfig, folder: Storage, where: Storage, *, afresh: bool
+    inputs: SearchInputs, config: JobConfig, folder: Storage, where: Storage, *, force: bool
 ) -> None:
     """The work of the stage.
 
@@ -150,11 +150,11 @@ def _search(
         config: of the same search; also says what to run it on.
         folder: of the results.
         where: folder for what Ray writes.
-        afresh: do not continue from records of earlier trials.
+        force: do not continue from records of earlier trials.
     """
     check_search(config)
     prepared = inputs.trials.prepared
-    records = open_records(config, prepared, folder, afresh=afresh)
+    records = open_records(config, prepared, folder, force=force)
     models = TrialModels(records.models_folder, config.tune.keep_models)
     _run_missing_trials(config, prepared, records, models, where)
     _write_results(records, models, config, folder)
@@ -172,9 +172,9 @@ def check_search(config: JobConfig) -> None:
 
 
 def open_records(
-    config: JobConfig, prepared: PreparedDataset, folder: Storage, *, afresh: bool = False
+    config: JobConfig, prepared: PreparedDataset, folder: Storage, *, force: bool = False
 ) -> TrialRecords:
-    """The records of a search in ``folder``; with ``afresh`` they are deleted first.
+    """The records of a search in ``folder``; with ``force`` they are deleted first.
 
     A search with other settings has its own records beside these, so that both can be continued.
     """
@@ -182,7 +182,7 @@ def open_records(
     records = TrialRecords(
         SearchPaths(folder).records(key_of(TrialInputs.of(config, prepared))), metric
     )
-    if afresh:
+    if force:
         records.delete()
     return records
 

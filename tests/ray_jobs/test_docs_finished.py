@@ -25,7 +25,7 @@ USING = [
     for found in dict.fromkeys(map(module_of, commands()))
     if found and found[0] in PURPOSES and "--new-user" not in found[1]
 ]
-"""Without those for somebody new, which take a model with history: see test_using.py."""
+"""Without those for a new user, which need a model with history: see test_using.py."""
 
 
 def arguments(words: tuple[str, ...], finished: Finished, title: str, folder: Path) -> list[str]:

@@ -403,9 +403,9 @@ def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> 
     workspace = small_search(storage, "another", 3)
     open_records(workspace.config, prepared, workspace.run).start(1, "trial", {})
 
-    def is_known(afresh: bool = False, **settings: Any) -> bool:
+    def is_known(force: bool = False, **settings: Any) -> bool:
         config = small_search(storage, "another", 3, **settings).config
-        return 1 in open_records(config, prepared, workspace.run, afresh=afresh)
+        return 1 in open_records(config, prepared, workspace.run, force=force)
 
     assert is_known(num_trials=9, max_concurrent_trials=2, executor="isolated")
     assert is_known(keep_models=3, live_table=True, also_on_cpus=True)
@@ -416,7 +416,7 @@ def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> 
     assert not is_known(metric="mae")
     assert not is_known(space={"model.dropout": {"low": 0.0, "high": 0.1}})
     assert is_known()
-    assert not is_known(afresh=True)
+    assert not is_known(force=True)
     assert not is_known()
 
 

@@ -69,7 +69,7 @@ def rankings_section(model: FinalModel) -> ReportSection:
         f"{ranking.relevant_stars:g} stars or more; users without any, or without a training "
         f"rating, are left out: {ranking.num_users:,} remain, {ranking.num_users_ranked:,} of "
         "them are scored. Beside it the same movies by their number of training ratings. People "
-        "rate what they came to see, so a movie that nobody rated counts as not relevant here "
+        "rate what they came to see, so a movie without ratings counts as not relevant here "
         "whether good or not, which favours the popular; and the model is trained to predict "
         "ratings, not what will be rated."
     )

@@ -209,7 +209,7 @@ def test_explanations_add_up_to_the_prediction(world: Any) -> None:
 def by_numpy(
     recommender: Recommender, rows: Batch, movie: int, today: int
 ) -> tuple[np.ndarray, float]:
-    """What each of ``rows`` adds to ``movie``, and the prediction: the Gaussian process anew."""
+    """What each of ``rows`` adds to ``movie``, and the prediction, by another solution."""
     model = recommender.checkpoint.model
     assert model.network.gaussian_process is not None
     kernel = model.network.gaussian_process.kernel

@@ -34,7 +34,7 @@ def _sockets_of_failed_starts() -> Iterator[None]:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody listens at."""
+    """A port at which a process listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -35,8 +35,10 @@ Choice = Value | dict[str, Value]
 class ScalingConfig(Section):
     """What one training run takes from the cluster."""
 
-    num_workers: Annotated[int, Field(ge=1)] = 1
-    """Workers of one ``TorchTrainer``; more than one train data-parallel."""
+    num_workers: Annotated[int, Field(ge=0)] = 1
+    """Workers of one ``TorchTrainer``; more than one train data-parallel. With 0 the job's own
+    processes train, without a GPU, one model at a time: for data so small that starting workers
+    takes most of the time."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs, and torch threads, of each worker."""
     use_gpu: Literal["auto", True, False] = "auto"
@@ -44,6 +46,17 @@ class ScalingConfig(Section):
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a training run may lose workers and go on with others; trials of a search have
     rules of their own."""
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes that share each batch."""
+        return max(1, self.num_workers)
+
+    @model_validator(mode="after")
+    def _refuse_a_gpu_without_workers(self) -> Self:
+        if self.num_workers == 0 and self.use_gpu is True:
+            raise ValueError("use_gpu = true needs a worker: set num_workers = 1 or more")
+        return self
 
 
 class RayConfig(Section):

@@ -190,7 +190,7 @@ def memory(workspace: Workspace) -> str:
     rows = num_ratings(config)
     needed = rows * _BYTES_IN_MEMORY
     if config.train.rows == "resident" or config.model.history.encoders:  # else they are streamed
-        here = 1 if joins_cluster(config) else config.scaling.num_workers
+        here = 1 if joins_cluster(config) else config.scaling.world_size
         needed = max(needed, here * rows * BYTES_PER_TRAINING_ROW)
     needed += _MEMORY_BESIDE
     free = free_on_machine()
@@ -215,8 +215,7 @@ def _gib(size: int) -> str:
 def resources(workspace: Workspace) -> str:
     """At least one training run fits."""
     found = Resources.of(workspace.config)
-    kind = "GPU" if found.use_gpu else "CPU"
-    return f"room for {found.concurrent} training run(s) of {found.num_workers} {kind} worker(s)"
+    return f"room for {found.concurrent} training run(s) {found.description}"
 
 
 def nodes(workspace: Workspace) -> str:

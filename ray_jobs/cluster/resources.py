@@ -23,6 +23,13 @@ class Resources:
     max_failures: int = 0
     """How often one may lose workers and go on."""
 
+    @property
+    def description(self) -> str:
+        """For messages, after a number of training runs."""
+        if not self.num_workers:
+            return "in the job's own processes"
+        return f"with {self.num_workers} {'GPU' if self.use_gpu else 'CPU'} worker(s) each"
+
     @classmethod
     def of(cls, config: JobConfig) -> Resources:
         """Derive them from the configuration and the running cluster.
@@ -31,6 +38,8 @@ class Resources:
             ResourceError: if not even one run fits.
         """
         scaling = config.scaling
+        if not scaling.num_workers:
+            return cls(0, {"CPU": float(scaling.cpus_per_worker)}, use_gpu=False, concurrent=1)
         cluster = ray.cluster_resources()
         gpus = cluster.get("GPU", 0.0)
         use_gpu = gpus >= scaling.num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
@@ -55,6 +64,8 @@ def trial_groups(config: JobConfig) -> list[Resources]:
         ResourceError: if not even one fits.
     """
     first = Resources.of(config)
+    if not first.num_workers:
+        return [first]
     groups = [first] * first.concurrent
     if config.tune.also_on_cpus and first.use_gpu:
         cpus = config.scaling.cpus_per_worker

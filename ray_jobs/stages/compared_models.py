@@ -180,7 +180,7 @@ def train_models(
     if refit:
         finals = [model.data.final for model, _ in pairs]
         tasks += [_refit(task, final) for task, final in zip(tasks, finals, strict=True)]
-    with epoch_progress(paths.name) as lines:
+    with epoch_progress(paths.name, resources) as lines:
         results, checkpoint = train_tasks(tasks, resources, paths.ray("compare"), [lines])
     if refit:
         both = zip(results[: len(pairs)], results[len(pairs) :], strict=True)

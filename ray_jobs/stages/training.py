@@ -104,7 +104,7 @@ def train(
         final=final_data,
         experiment=best_trial.experiment,
         tuned_parameters=best_trial.parameters,
-        num_workers=config.scaling.num_workers,
+        num_workers=config.scaling.world_size,
         metric=config.tune.metric,
     )
     resources = partial(claim_resources, config)
@@ -134,8 +134,9 @@ def _train(
         if force or each.name != where.name:  # of other settings, never finished
             each.delete()
     tasks = _tasks(inputs)
-    with epoch_progress(paths.name) as lines:
-        results, trained = train_tasks(tasks, resources(), where, [lines])
+    claimed = resources()
+    with epoch_progress(paths.name, claimed) as lines:
+        results, trained = train_tasks(tasks, claimed, where, [lines])
     copy_checkpoint(trained, f"{SELECTION}/best", paths.best_checkpoint)
     copy_checkpoint(trained, f"{SELECTION}/last", paths.last_checkpoint)
     copy_checkpoint(trained, _final_weights(inputs), paths.checkpoint)

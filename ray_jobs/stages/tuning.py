@@ -89,7 +89,7 @@ class TrialInputs:
     def of(cls, config: JobConfig, prepared: PreparedDataset) -> TrialInputs:
         """Those of the search of ``config``."""
         tune = config.tune.model_dump(mode="json", exclude=set(_CHANGES_NO_TRIAL))
-        return cls(prepared, config.experiment, tune, config.scaling.num_workers)
+        return cls(prepared, config.experiment, tune, config.scaling.world_size)
 
 
 @dataclass(frozen=True)
@@ -291,9 +291,8 @@ def _tuner(
 
 
 def _devices(groups: Sequence[Resources]) -> str:
-    counts = Counter("GPU" if group.use_gpu else "CPU" for group in groups)
-    workers = groups[0].num_workers
-    return " and ".join(f"{n} with {workers} {kind} worker(s) each" for kind, n in counts.items())
+    counts = Counter(group.description for group in groups)
+    return " and ".join(f"{count} {description}" for description, count in counts.items())
 
 
 def _write_results(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import itertools
 import uuid
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train.collective
-import ray.train.torch
 import torch
 from ray.actor import ActorHandle
 from torch import distributed
@@ -20,7 +20,8 @@ from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
 from ncf.data.sampling import Shard
 from ncf.errors import DivergedError
-from ray_jobs.training.split_cache import SplitCache, shard_of_worker
+from ray_jobs.training.local_mode import LocalRun
+from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
 from ray_jobs.training.tasks import TrainingTask
 from ray_jobs.training.trial_queue import TrialQueue, reason_of
 from ray_jobs.training.worker import train_task
@@ -39,14 +40,21 @@ class PoolWorkerConfig:
     """Name of the metric that chooses the best epoch."""
     models: Storage | None
     """Folder for the weights of each job, in a folder with the job's name."""
+    local: LocalRun | None
+    """If there are no workers."""
 
 
 def run_worker(settings: dict[str, PoolWorkerConfig]) -> None:
     """Body of every worker; ``settings`` are Ray Train's, with the key ``config``."""
     config = settings["config"]
+    with config.local.threads() if config.local else nullcontext():
+        _train_jobs(config)
+
+
+def _train_jobs(config: PoolWorkerConfig) -> None:
     trial_queue, group_index = config.trial_queue, config.group_index
     shard = shard_of_worker()
-    rows = SplitCache(config.prepared, ray.train.torch.get_device(), config.num_groups)
+    rows = SplitCache(config.prepared, device_of_worker(config.local), config.num_groups)
     workers = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     ray.get(trial_queue.join.remote(group_index, workers))
     gc.freeze()  # these objects stay, and need not be traversed after every job

@@ -16,6 +16,7 @@ from typing import Any, Final
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
+from ray_jobs.cluster.resources import Resources
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.telemetry import EpochMetrics
 
@@ -24,7 +25,29 @@ SECONDS_BETWEEN_LINES: Final = 1.5
 logger: Final = logging.getLogger(__name__)
 
 
-class EpochProgress(UserCallback):
+class EpochLog(UserCallback):
+    """Logs epochs, and exports them as Ray metrics; for a training in this process."""
+
+    def __init__(self, run: str) -> None:
+        self._metrics = EpochMetrics(run)
+        self._logged = -math.inf
+
+    def record(self, metrics: dict[str, Any]) -> None:
+        """Record every epoch; log at most one every ``SECONDS_BETWEEN_LINES``."""
+        self._metrics.epoch(metrics["task"], metrics)
+        if time.monotonic() - self._logged >= SECONDS_BETWEEN_LINES:
+            logger.info("   %s", describe(metrics))
+            self._logged = time.monotonic()
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """Called after an epoch, see ``ray_jobs.training.local_mode``."""
+        if "epoch" in metrics[0]:
+            self.record(metrics[0])
+
+
+class EpochSender(UserCallback):
     """Sends each report's metrics to the driver; runs in Train's controller process."""
 
     def __init__(self, queue: Queue) -> None:
@@ -39,28 +62,26 @@ class EpochProgress(UserCallback):
 
 
 @contextmanager
-def epoch_progress(run: str) -> Iterator[EpochProgress]:
+def epoch_progress(run: str, resources: Resources) -> Iterator[UserCallback]:
     """A callback that logs the epochs of ``run`` in this process during the block."""
+    log = EpochLog(run)
+    if not resources.num_workers:
+        yield log
+        return
     queue = Queue(actor_options=beside_the_driver())
-    reader = threading.Thread(target=_log_until_none, args=(queue, run), daemon=True)
+    reader = threading.Thread(target=_record_until_none, args=(queue, log), daemon=True)
     reader.start()
     try:
-        yield EpochProgress(queue)
+        yield EpochSender(queue)
     finally:
         queue.put(None)
         reader.join()
         queue.shutdown()
 
 
-def _log_until_none(queue: Queue, run: str) -> None:
-    """Record every epoch; log at most one every ``SECONDS_BETWEEN_LINES``."""
-    recorded = EpochMetrics(run)
-    logged = -math.inf
+def _record_until_none(queue: Queue, log: EpochLog) -> None:
     while (metrics := queue.get()) is not None:
-        recorded.epoch(metrics["task"], metrics)
-        if time.monotonic() - logged >= SECONDS_BETWEEN_LINES:
-            logger.info("   %s", describe(metrics))
-            logged = time.monotonic()
+        log.record(metrics)
 
 
 def describe(metrics: dict[str, Any]) -> str:

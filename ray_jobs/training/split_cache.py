@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import ray.train
+import ray.train.torch
 import torch
 
 from ncf.config import ExperimentConfig
@@ -14,12 +15,19 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.placement import Placement, free_on_every_worker, plan_placement
 from ncf.data.sampling import Shard
 from ncf.data.streaming import Streamed
+from ray_jobs.training.local_mode import LocalRun
 
 
 def shard_of_worker() -> Shard:
     """This worker's part of every batch."""
     context = ray.train.get_context()
     return Shard(context.get_world_rank(), context.get_world_size())
+
+
+def device_of_worker(local: LocalRun | None) -> torch.device:
+    """The device that this worker trains on; in local mode no GPU is reserved."""
+    device: torch.device = ray.train.torch.get_device()
+    return torch.device("cpu") if local else device
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import logging
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,9 @@ from ncf.errors import NcfError
 from ncf.training.parallel import data_parallel_pays_off
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.errors import TrainingError
+from ray_jobs.training.local_mode import LocalRun
 from ray_jobs.training.scratch import scratch_folder
-from ray_jobs.training.split_cache import SplitCache
+from ray_jobs.training.split_cache import SplitCache, device_of_worker
 from ray_jobs.training.tasks import RESULTS, TaskResult, TrainingTask
 from ray_jobs.training.worker import train_task
 
@@ -62,6 +64,8 @@ def train_tasks(
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise TrainingError(f"training failed: {first_cause(error)}") from error
+    except RuntimeError as error:  # of torch, in this process
+        raise TrainingError(f"training failed: {error}") from error
     if result.checkpoint is None:
         raise TrainingError("training ended without a result")
     with result.checkpoint.as_directory() as folder:
@@ -84,11 +88,8 @@ def _log_start(tasks: Sequence[TrainingTask], resources: Resources) -> None:
             "scaling.num_workers = 1 or raise train.batch_size",
             resources.num_workers,
         )
-    logger.info(
-        "   %d model(s) to train, by %d worker(s) that start now",
-        len(tasks),
-        resources.num_workers,
-    )
+    by = f", by {resources.num_workers} worker(s) that start now" if resources.num_workers else ""
+    logger.info(f"   {len(tasks)} model(s) to train{by}")
 
 
 @contextmanager
@@ -120,7 +121,12 @@ def torch_trainer(
     """
     return TorchTrainer(
         _work,
-        train_loop_config={"tasks": list(tasks), "collect": collect, "groups": groups},
+        train_loop_config={
+            "tasks": list(tasks),
+            "collect": collect,
+            "groups": groups,
+            "local": LocalRun.of(resources, where, callbacks),
+        },
         scaling_config=scaling_of(resources),
         run_config=RunConfig(
             name=where.name,
@@ -151,20 +157,28 @@ def first_cause(error: ray.train.TrainingFailedError) -> str:
 
 def _work(config: dict[str, Any]) -> None:
     """Body of every worker."""
-    tasks: list[TrainingTask] = config["tasks"]
-    device = ray.train.torch.get_device()
+    local: LocalRun | None = config["local"]
+    with local.threads() if local else nullcontext():
+        _train(config["tasks"], config["groups"], local, collect=config["collect"])
+
+
+def _train(
+    tasks: Sequence[TrainingTask], groups: int, local: LocalRun | None, *, collect: bool
+) -> None:
+    device = device_of_worker(local)
+    report = partial(_report, local=local)
 
     def train(task: TrainingTask, folder: Path | None = None) -> TaskResult:
-        rows = SplitCache(task.prepared, device, config["groups"])
+        rows = SplitCache(task.prepared, device, groups)
         return train_task(task, rows, report, folder)
 
-    if not config["collect"]:
+    if not collect:
         # No folder for a trial: it may be stopped at any moment, and would leave it behind.
         for task in tasks:
             train(task)
         return
     with scratch_folder() as folder:
-        _copy_checkpoint(ray.train.get_checkpoint(), folder)
+        _copy_checkpoint(local.latest_checkpoint() if local else ray.train.get_checkpoint(), folder)
         content: dict[str, Any]
         try:
             results: list[TaskResult] = []
@@ -185,8 +199,11 @@ def _copy_checkpoint(checkpoint: Checkpoint | None, folder: Path) -> None:
             shutil.copytree(saved, folder, dirs_exist_ok=True)
 
 
-def report(metrics: dict[str, Any], folder: Path | None) -> bool:
+def _report(metrics: dict[str, Any], folder: Path | None, *, local: LocalRun | None) -> bool:
     """Report from every worker, as Ray Train requires, and a checkpoint from the first one only."""
+    if local:
+        ray.train.report(metrics, checkpoint=local.report(metrics, folder))
+        return True
     is_first = ray.train.get_context().get_world_rank() == 0
     checkpoint = Checkpoint.from_directory(folder) if folder and is_first else None
     ray.train.report(metrics, checkpoint=checkpoint)

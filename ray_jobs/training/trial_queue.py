@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 
@@ -177,7 +176,7 @@ class TrialQueue:
             await asyncio.get_running_loop().run_in_executor(threads, trainer.fit)
         except TrainingFailedError as error:
             reason = first_cause(error)
-        except RayError as error:
+        except Exception as error:  # of Ray, or in local mode of the training itself
             reason = reason_of(error)
         async with self._changing():
             self._lose(group_index, reason)

@@ -25,6 +25,7 @@ from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.cluster.session import beside_the_driver
+from ray_jobs.training.local_mode import LocalRun
 from ray_jobs.training.pool_worker import PoolWorkerConfig, run_worker
 from ray_jobs.training.torch_trainers import scaling_of
 from ray_jobs.training.trial_queue import TrialQueue, reason_of
@@ -63,7 +64,15 @@ def persistent_workers(
     try:
         trainers = [
             _trainer(
-                PoolWorkerConfig(trial_queue, group_index, prepared, len(groups), metric, models),
+                PoolWorkerConfig(
+                    trial_queue,
+                    group_index,
+                    prepared,
+                    len(groups),
+                    metric,
+                    models,
+                    LocalRun.of(resources, where, ()),
+                ),
                 resources,
                 max_failures,
                 where / f"group-{group_index}",

@@ -49,7 +49,7 @@ from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 pytestmark = pytest.mark.ray(seconds=430)
 
 
-def test_two_workers_give_the_metrics_and_weights_of_one(
+def test_two_workers_give_what_one_gives_and_the_jobs_own_process(
     storage: Path, prepared: PreparedDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """1,052 training and 150 validation rows: no batch size below divides evenly."""
@@ -73,7 +73,7 @@ def test_two_workers_give_the_metrics_and_weights_of_one(
     log_to_console()
     where = Workspace(config).run / "ray"
     found: dict[str, list[Kept]] = {name: [] for name in ways}
-    for num_workers in (1, 2):
+    for num_workers in (0, 1, 2):
         resources = dataclasses.replace(Resources.of(config), num_workers=num_workers)
         results, kept = train_tasks(tasks, resources, where / f"workers-{num_workers}")
         # Batches of 101 rows are too few to share.
@@ -87,10 +87,14 @@ def test_two_workers_give_the_metrics_and_weights_of_one(
                 )
                 found[result.name].append(of_result)
 
-    assert [each.result.rows.streamed for each in found["resident"]] == [()] * 2
+    assert [each.result.rows.streamed for each in found["resident"]] == [()] * 3
     splits = ("train", "validation", "test")
-    assert [each.result.rows.streamed for each in found["streaming"]] == [splits] * 2
-    for one, two in found.values():
+    assert [each.result.rows.streamed for each in found["streaming"]] == [splits] * 3
+    for local, one, two in found.values():
+        assert local.result.test == one.result.test
+        pd.testing.assert_frame_equal(local.predictions, one.predictions, check_exact=True)
+        for name, value in one.weights.items():
+            assert torch.equal(local.weights[name], value), name
         assert_two_gave_what_one_gave(one, two, prepared)
     # Their orders differ, as those of two seeds do.
     errors = [found[name][0].result.test["rmse"] for name in ways]  # type: ignore[index]

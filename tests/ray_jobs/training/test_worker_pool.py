@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import select
@@ -248,12 +249,16 @@ def test_workers_killed_while_starting_leave_nothing(
     assert left_of(started, before) == []
 
 
-def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDataset) -> None:
+def test_executors_and_local_mode_give_the_same_trials(
+    storage: Path, prepared: PreparedDataset
+) -> None:
     found = {}
-    for executor in ("persistent", "isolated"):
+    for executor, num_workers in itertools.product(("persistent", "isolated"), (0, 1)):
+        name = f"{executor}-{num_workers}"
         config = job(
             storage,
-            name=executor,
+            name=name,
+            scaling={"num_workers": num_workers},
             train={"epochs": 3, "batch_size": 512},
             tune={
                 "executor": executor,
@@ -269,14 +274,14 @@ def test_both_executors_give_the_same_trials(storage: Path, prepared: PreparedDa
         )
         chosen = search(Workspace(config), prepared)
         assert chosen.num_trials == 2
-        found[executor] = trials(config)
-    assert len(found["persistent"]) == 2
-    for epochs in found["persistent"].values():
+        found[name] = trials(config)
+    assert len(found["persistent-1"]) == 2
+    for epochs in found["persistent-1"].values():
         errors = [error for _, error, _, _ in epochs]
         # The best epoch, and the best value so far, are those of the search's metric.
         assert [best for _, _, best, _ in epochs] == [min(errors[: n + 1]) for n in range(3)]
         assert epochs[-1][3] == errors.index(min(errors)) + 1
-    assert found["persistent"] == found["isolated"]
+    assert list(found.values()) == [found["persistent-1"]] * 4
 
 
 def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float, int]]]:

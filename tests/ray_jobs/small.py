@@ -19,7 +19,14 @@ DATA = DataConfig(
 
 
 def job(storage: Path, **sections: Any) -> JobConfig:
-    values = {"storage": str(storage), "data": DATA, "tmdb": TmdbConfig(enabled=False), **sections}
+    """A job that trains in its own processes, unless ``sections`` ask for workers."""
+    values = {
+        "storage": str(storage),
+        "data": DATA,
+        "tmdb": TmdbConfig(enabled=False),
+        "scaling": {"num_workers": 0},
+        **sections,
+    }
     values["compare"] = {"trials_per_baseline": 2, **sections.get("compare", {})}
     return JobConfig.model_validate(values)
 

@@ -28,6 +28,7 @@ SETTINGS = (
     "compare.seeds=[0]",
     'compare.baselines=["global-mean"]',
     "compare.resamples=100",
+    "scaling.num_workers=0",
 )
 
 

@@ -268,6 +268,7 @@ def test_a_protocol_is_compared_by_its_command(
     )
     data = DATA.model_dump(mode="json")["synthetic"]
     settings = ["data.source=synthetic", "tmdb.enabled=false", f"storage={tmp_path / 'out'}"]
+    settings += ["scaling.num_workers=0"]
     settings += [f"data.synthetic.{key}={value}" for key, value in data.items()]
 
     done = run_joined("ray_jobs.compare", settings, "--config", str(protocol))

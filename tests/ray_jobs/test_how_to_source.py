@@ -44,7 +44,8 @@ assert ingester.main(["ratings", *options, "--json"], {}) == 0
 
 quick = ["name=reviews", "train.epochs=40", "train.batch_size=64", "train.learning_rate=0.02",
          "train.patience=40", "train.embedding_l2=0.0", "model.dropout=0.0", "model.gmf_dim=8",
-         "model.inputs=['user', 'movie', 'genres', 'decade', 'numeric']", "tune.num_trials=0"]
+         "model.inputs=['user', 'movie', 'genres', 'decade', 'numeric']", "tune.num_trials=0",
+         "scaling.num_workers=0"]
 assert main(train.command, [*options, *(f"--set={setting}" for setting in quick)]) == 0
 
 model = ncf.load(f"{out}/runs/reviews/checkpoint")

@@ -19,6 +19,7 @@ ENDLESS = ("train.epochs=100000", "train.patience=0")
     [
         ("ray_jobs.tune", "trials, 2 at a time", "tune", ("tune.grace_epochs=100000",)),
         ("ray_jobs.compare", "mse seed 0", "compare", ("tune.num_trials=0",)),
+        ("ray_jobs.train", "epoch", "train", ("tune.num_trials=0", "scaling.num_workers=0")),
     ],
 )
 def test_an_interrupted_stage_ends_with_130_and_counts_as_not_done(

@@ -137,13 +137,15 @@ def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:
     with pytest.raises(ResourceError, match=r"3 workers of 1 CPU each .* room for 2"):
         Resources.of(job(storage, scaling={"num_workers": 3}))
     with pytest.raises(ResourceError, match="1 CPU and 1 GPU each"):
-        Resources.of(job(storage, scaling={"use_gpu": True}))
+        Resources.of(job(storage, scaling={"num_workers": 1, "use_gpu": True}))
 
 
 def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> None:
-    assert Resources.of(job(storage)).concurrent == 2
+    assert Resources.of(job(storage, scaling={"num_workers": 1})).concurrent == 2
     assert Resources.of(job(storage, scaling={"num_workers": 2})).concurrent == 1
-    assert Resources.of(job(storage, scaling={"cpus_per_worker": 2})).concurrent == 1
+    assert (
+        Resources.of(job(storage, scaling={"num_workers": 1, "cpus_per_worker": 2})).concurrent == 1
+    )
 
 
 @pytest.fixture

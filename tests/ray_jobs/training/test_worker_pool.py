@@ -36,7 +36,10 @@ from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 pytestmark = pytest.mark.ray(seconds=180)
 
-EXPERIMENT = {"train": {"epochs": 3, "batch_size": 512, "patience": 0}}
+EXPERIMENT = {
+    "scaling": {"num_workers": 1},
+    "train": {"epochs": 3, "batch_size": 512, "patience": 0},
+}
 ENDLESS = {"train.epochs": 100_000}
 DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}
 

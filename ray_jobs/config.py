@@ -188,7 +188,7 @@ class TuneConfig(Section):
     executor: Literal["persistent", "isolated"] = "persistent"
     """``persistent``: worker groups train one trial after another; ``isolated``: each trial gets
     new workers, which costs seconds a trial and helps only with models that corrupt a process.
-    Results are the same."""
+    Results are the same. Without workers, ``scaling.num_workers = 0``, it makes no difference."""
     keep_models: Annotated[int, Field(ge=0)] = 1
     """How many of the best trials keep their best and last weights, next to the records of trials.
     Weights of a trial that the scheduler stopped may be up to two epochs newer than its record,

@@ -54,7 +54,7 @@ def executor(
 ) -> Iterator[TrainableSpec]:
     """Run trials as configured for this block, one on each of ``groups`` at a time."""
     experiment = config.experiment
-    if config.tune.executor == "isolated":
+    if config.tune.executor == "isolated" and config.scaling.num_workers:
         settings = {
             "prepared": prepared,
             "resources": groups[0],

@@ -15,7 +15,7 @@ from ray_jobs.config import JobConfig
 from ray_jobs.stages.cross_validation import fold_config
 from tests.support import Done, run_module
 
-pytestmark = pytest.mark.ray(seconds=160)
+pytestmark = pytest.mark.ray(seconds=50)
 
 SETTINGS = (
     "name=folds",

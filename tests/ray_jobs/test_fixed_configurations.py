@@ -22,7 +22,7 @@ from ray_jobs.stages.preparation import preprocess
 from tests.ray_jobs.small import DATA, job
 from tests.support import Done, run_module
 
-pytestmark = pytest.mark.ray(seconds=340)
+pytestmark = pytest.mark.ray(seconds=40)
 
 NAMES = ("plain", "year alone", "fading")
 CONFIGURATIONS = {

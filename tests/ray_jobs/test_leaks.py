@@ -29,7 +29,7 @@ from ray_jobs.training.tasks import PREDICTIONS
 from tests.planted import Columns, permuted
 from tests.ray_jobs import small
 
-pytestmark = pytest.mark.ray(seconds=160)
+pytestmark = pytest.mark.ray(seconds=45)
 
 Change = Callable[[Columns, Labels], Columns]
 

@@ -18,7 +18,7 @@ from pyarrow import fs
 from tests.ray_jobs.nodes import Head, head_node, worker_node
 from tests.support import TINY, left_after
 
-pytestmark = pytest.mark.ray(seconds=200)
+pytestmark = pytest.mark.ray(seconds=190)
 
 MARK = "two-nodes"
 
@@ -139,7 +139,7 @@ def test_a_shared_folder_passes_the_same_checks(nodes: Head, tmp_path: Path) -> 
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 node(s), all with the driver's versions and the same storage" in done.stdout
-    assert "room for 2 training run(s) of 1 CPU worker(s)" in done.stdout
+    assert "room for 2 training run(s) with 1 CPU worker(s) each" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

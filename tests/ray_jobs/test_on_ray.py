@@ -46,7 +46,7 @@ from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.torch_trainers import train_tasks
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
-pytestmark = pytest.mark.ray(seconds=430)
+pytestmark = pytest.mark.ray(seconds=130)
 
 
 def test_two_workers_give_what_one_gives_and_the_jobs_own_process(

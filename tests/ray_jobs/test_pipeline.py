@@ -20,7 +20,7 @@ import ncf
 from ncf.inference import checkpoint
 from tests.support import left_after, run_module
 
-pytestmark = pytest.mark.ray(seconds=160)
+pytestmark = pytest.mark.ray(seconds=120)
 
 if TYPE_CHECKING:
     from pathlib import Path

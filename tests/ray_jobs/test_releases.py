@@ -16,7 +16,7 @@ from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import search
 from tests.ray_jobs.small import job
 
-pytestmark = pytest.mark.ray(seconds=90)
+pytestmark = pytest.mark.ray(seconds=12)
 
 NUM_USERS, NUM_MOVIES, NUM_RATINGS = 30, 40, 600
 

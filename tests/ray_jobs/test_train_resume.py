@@ -24,7 +24,7 @@ from ray_jobs.cli import load_config
 from tests.ray_jobs.nodes import head_node, worker_node
 from tests.support import Running, left_after, processes_with, running_module
 
-pytestmark = pytest.mark.ray(seconds=250)
+pytestmark = pytest.mark.ray(seconds=200)
 
 # Some 200 steps an epoch, so that epochs are seen while there are others to come.
 SETTINGS = (

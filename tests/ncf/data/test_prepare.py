@@ -27,7 +27,7 @@ from ncf.data.dataset import Manifest, PreparedDataset
 from ncf.data.prepare import PreparationConfig, prepare
 from ncf.errors import DataError
 
-pytestmark = pytest.mark.ray(seconds=70)
+pytestmark = pytest.mark.ray(seconds=60)
 
 DAY = 86_400
 LOCAL = fs.LocalFileSystem()

@@ -33,7 +33,7 @@ from ray_jobs.training.trial_queue import Over, TrialQueue
 from ray_jobs.training.worker_pool import persistent_workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
-pytestmark = pytest.mark.ray(seconds=180)
+pytestmark = pytest.mark.ray(seconds=120)
 
 EXPERIMENT = {
     "scaling": {"num_workers": 1},

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -71,14 +72,23 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def head_node(mark: str, home: Path, num_cpus: int) -> Iterator[Head]:
     """A head node with a token of its own in ``home``; its processes inherit ``mark``."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary:
+        variables = environment(mark) | {
+            "HOME": str(home),  # so that the token is neither found nor left in the user's home
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            # Ray notes there which cluster was started last on this machine, and looks for it.
+            "RAY_TMPDIR": temporary,
+        }
+        subprocess.run(
+            [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
+        )
+        with _head(mark, variables, num_cpus) as head:
+            yield head
+
+
+@contextmanager
+def _head(mark: str, variables: dict[str, str], num_cpus: int) -> Iterator[Head]:
     port, dashboard, agent, client = free_ports(4)
-    variables = environment(mark) | {
-        "HOME": str(home),  # so that the token is neither found nor left in the user's home
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-    }
-    subprocess.run(
-        [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
-    )
     with _node(
         variables,
         ROOT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import ray
@@ -29,6 +30,14 @@ def pytest_configure() -> None:
 def _log_lines() -> None:
     """Show log lines as the programs do, so that tests that call their functions can read them."""
     log_to_console()
+
+
+@pytest.fixture(scope="session")
+def at_the_end() -> Iterator[ExitStack]:
+    """For checks that need patience, such as that processes end by themselves: they are made after
+    all tests of this process, when there is little left to wait for."""
+    with ExitStack() as stack:
+        yield stack
 
 
 def start_ray() -> None:

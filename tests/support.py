@@ -69,6 +69,11 @@ def left_after(mark: str, seconds: float) -> dict[int, str]:
     return processes_with(mark)
 
 
+def assert_all_end(mark: str, seconds: float) -> None:
+    """All processes with ``mark`` end by themselves within ``seconds``."""
+    assert left_after(mark, seconds) == {}
+
+
 @dataclass(frozen=True)
 class Done:
     """A program that ended."""

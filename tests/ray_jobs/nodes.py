@@ -70,24 +70,23 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def head_node(mark: str, home: Path, num_cpus: int) -> Iterator[Head]:
-    """A head node with a token of its own in ``home``; its processes inherit ``mark``."""
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary:
-        variables = environment(mark) | {
-            "HOME": str(home),  # so that the token is neither found nor left in the user's home
-            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-            # Ray notes there which cluster was started last on this machine, and looks for it.
-            "RAY_TMPDIR": temporary,
-        }
-        subprocess.run(
-            [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
-        )
-        with _head(mark, variables, num_cpus) as head:
-            yield head
+def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> Iterator[Head]:
+    """A head node with a token of its own in ``home``; its processes inherit ``mark``.
 
-
-@contextmanager
-def _head(mark: str, variables: dict[str, str], num_cpus: int) -> Iterator[Head]:
+    It needs half a minute to stop, and ``at_the_end`` checks that it has.
+    """
+    temporary = at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+    variables = environment(mark) | {
+        "HOME": str(home),  # so that the token is neither found nor left in the user's home
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        # Ray notes there which cluster was started last on this machine, and looks for it.
+        "RAY_TMPDIR": temporary,
+        # Notice within seconds that a node has died.
+        "RAY_health_check_period_ms": "1000",
+    }
+    subprocess.run(
+        [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
+    )
     port, dashboard, agent, client = free_ports(4)
     with _node(
         variables,
@@ -98,6 +97,7 @@ def _head(mark: str, variables: dict[str, str], num_cpus: int) -> Iterator[Head]
         f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent}",
         f"--ray-client-server-port={client}",
+        at_the_end=at_the_end,
     ):
         yield Head(
             f"http://127.0.0.1:{dashboard}",
@@ -108,8 +108,18 @@ def _head(mark: str, variables: dict[str, str], num_cpus: int) -> Iterator[Head]
 
 
 @contextmanager
-def worker_node(head: Head, folder: Path, num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
-    """Another node of the cluster, whose processes start in ``folder``; it says what it has."""
+def worker_node(
+    head: Head,
+    folder: Path,
+    num_cpus: int,
+    num_gpus: int = 0,
+    *,
+    at_the_end: ExitStack | None = None,
+) -> Iterator[None]:
+    """Another node of the cluster, whose processes start in ``folder``; it says what it has.
+
+    With ``at_the_end``, that it stops is awaited there.
+    """
     (agent,) = free_ports(1)
     with _node(
         head.environment,
@@ -118,12 +128,15 @@ def worker_node(head: Head, folder: Path, num_cpus: int, num_gpus: int = 0) -> I
         f"--num-cpus={num_cpus}",
         f"--num-gpus={num_gpus}",
         f"--dashboard-agent-listen-port={agent}",
+        at_the_end=at_the_end,
     ):
         yield
 
 
 @contextmanager
-def _node(variables: dict[str, str], folder: Path, *options: str) -> Iterator[None]:
+def _node(
+    variables: dict[str, str], folder: Path, *options: str, at_the_end: ExitStack | None = None
+) -> Iterator[None]:
     process = subprocess.Popen(
         [RAY, "start", "--block", "--disable-usage-stats", *options],
         cwd=folder,
@@ -139,4 +152,7 @@ def _node(variables: dict[str, str], folder: Path, *options: str) -> Iterator[No
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        if at_the_end:
+            at_the_end.callback(process.communicate, timeout=60)
+        else:
+            process.communicate(timeout=60)

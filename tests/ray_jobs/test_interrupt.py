@@ -11,7 +11,7 @@ from tests.support import TINY, left_after, running_module
 
 pytestmark = pytest.mark.ray(seconds=80)
 
-ENDLESS = ("train.epochs=100000", "train.patience=0")
+ENDLESS = ("train.epochs=100000", "train.patience=0", "train.compile=off")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from tests.ray_jobs.nodes import Head, head_node, worker_node
-from tests.support import TINY, left_after
+from tests.support import TINY, assert_all_end
 
 pytestmark = pytest.mark.ray(seconds=190)
 
@@ -35,14 +36,17 @@ TWO_WORKERS = (*QUICK, "scaling.num_workers=2", "tune.num_trials=2")
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+def nodes(tmp_path_factory: pytest.TempPathFactory, at_the_end: ExitStack) -> Iterator[Head]:
+    at_the_end.callback(assert_all_end, MARK, 120)
     home, elsewhere = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        with head_node(MARK, home, num_cpus=1) as head, worker_node(head, elsewhere, num_cpus=1):
+        with (
+            head_node(MARK, home, 1, at_the_end) as head,
+            worker_node(head, elsewhere, 1, at_the_end=at_the_end),
+        ):
             yield head
-    assert left_after(MARK, 120) == {}
 
 
 @pytest.fixture

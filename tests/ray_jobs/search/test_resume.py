@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ray_jobs.search.schedulers import SchedulerSettings, scheduler
 from ray_jobs.search.space import decoded
 from ray_jobs.search.trials import TrialRecord, TrialRecords
 from ray_jobs.training.telemetry import METRIC, SEARCH_METRICS
-from tests.support import TINY, left_after, run_module, running_module
+from tests.support import TINY, assert_all_end, left_after, run_module, running_module
 
 pytestmark = pytest.mark.ray(seconds=100)
 
@@ -231,9 +232,11 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(
+    tmp_path: Path, at_the_end: ExitStack
+) -> None:
     storage = tmp_path / "artifacts"
-    long = ("train.epochs=200", "train.patience=0", "tune.grace_epochs=200", "ray.num_cpus=1")
+    long = ("train.epochs=60", "train.patience=0", "tune.grace_epochs=60", "ray.num_cpus=1")
     settings = (*TINY, *long, f"storage={storage}")
 
     def one_has_ended_and_one_runs() -> bool:
@@ -243,6 +246,8 @@ def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(tmp_path: P
         wait_until(one_has_ended_and_one_runs, 150)
         os.kill(killed.process.pid, signal.SIGKILL)
         killed.process.wait()
+        # Ray's agents end last: they see for themselves that their raylet is gone.
+        at_the_end.callback(assert_all_end, killed.mark, 150)
     before = recorded(storage)
 
     done = run_module("ray_jobs.tune", settings)
@@ -257,8 +262,6 @@ def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(tmp_path: P
     assert "1 of 3 trials are done already" in done.out
     rows = pq.read_table(storage / "runs" / "tiny" / "trials.parquet").to_pylist()
     assert [row["trial_id"] for row in rows] == [record["trial_id"] for record in after]
-    assert [row["epochs"] for row in rows] == [200, 200, 200]
+    assert [row["epochs"] for row in rows] == [60, 60, 60]
     assert list(storage.rglob("*.part")) == []
     assert left_after(done.mark, 10) == {}
-    # Ray's agents end last: they see for themselves that their raylet is gone.
-    assert left_after(killed.mark, 150) == {}

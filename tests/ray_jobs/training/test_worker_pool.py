@@ -39,7 +39,7 @@ EXPERIMENT = {
     "scaling": {"num_workers": 1},
     "train": {"epochs": 3, "batch_size": 512, "patience": 0},
 }
-ENDLESS = {"train.epochs": 100_000}
+ENDLESS = {"train.epochs": 100_000, "train.compile": "off"}
 DIVERGING = {"train.learning_rate": 1e38, "train.loss": "mse"}
 
 

@@ -36,7 +36,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = _of_all_processes(tmp_path_factory) / "pipeline"
     storage, known = folder / "artifacts", folder / "done.json"
-    settings = (*TINY, f"storage={storage}")
+    settings = (*TINY, "tune.max_concurrent_trials=1", f"storage={storage}")
     folder.mkdir(exist_ok=True)
     # `make test` runs tests in two processes; the second one waits for the run of the first.
     with FileLock(folder / "lock"):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import ROOT, Running, environment, running
+from tests.support import ROOT, Running, assert_all_end, environment, running
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -73,9 +73,10 @@ def free_ports(count: int) -> list[int]:
 def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> Iterator[Head]:
     """A head node with a token of its own in ``home``; its processes inherit ``mark``.
 
-    It needs half a minute to stop, and ``at_the_end`` checks that it has.
+    It needs half a minute to stop, and ``at_the_end`` checks that nothing of the cluster is left.
     """
     temporary = at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+    at_the_end.callback(assert_all_end, mark, 60)
     variables = environment(mark) | {
         "HOME": str(home),  # so that the token is neither found nor left in the user's home
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -91,13 +92,13 @@ def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> It
     with _node(
         variables,
         ROOT,
+        at_the_end,
         "--head",
         f"--num-cpus={num_cpus}",
         f"--port={port}",
         f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent}",
         f"--ray-client-server-port={client}",
-        at_the_end=at_the_end,
     ):
         yield Head(
             f"http://127.0.0.1:{dashboard}",
@@ -112,30 +113,34 @@ def worker_node(
     head: Head,
     folder: Path,
     num_cpus: int,
+    at_the_end: ExitStack,
     num_gpus: int = 0,
-    *,
-    at_the_end: ExitStack | None = None,
 ) -> Iterator[None]:
     """Another node of the cluster, whose processes start in ``folder``; it says what it has.
 
-    With ``at_the_end``, that it stops is awaited there.
+    It has temporary files of its own, as if it were another machine: else the one deletes a job's
+    files when its own processes have ended, and the other still needs them.
     """
     (agent,) = free_ports(1)
+    # Processes of the node may end a little later, when the head has.
+    folders = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    temporary = at_the_end.enter_context(folders)
     with _node(
         head.environment,
         folder,
+        at_the_end,
+        f"--temp-dir={temporary}",
         f"--address={head.gcs}",
         f"--num-cpus={num_cpus}",
         f"--num-gpus={num_gpus}",
         f"--dashboard-agent-listen-port={agent}",
-        at_the_end=at_the_end,
     ):
         yield
 
 
 @contextmanager
 def _node(
-    variables: dict[str, str], folder: Path, *options: str, at_the_end: ExitStack | None = None
+    variables: dict[str, str], folder: Path, at_the_end: ExitStack, *options: str
 ) -> Iterator[None]:
     process = subprocess.Popen(
         [RAY, "start", "--block", "--disable-usage-stats", *options],
@@ -152,7 +157,4 @@ def _node(
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        if at_the_end:
-            at_the_end.callback(process.communicate, timeout=60)
-        else:
-            process.communicate(timeout=60)
+        at_the_end.callback(process.communicate, timeout=60)

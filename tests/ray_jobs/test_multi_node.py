@@ -1,11 +1,12 @@
 """Two nodes, started as a user starts them, with a common folder, an object store, or neither.
 
-Token authentication is left on, and one pipeline runs as a submitted job.
+Token authentication is left on, and the pipeline runs as a submitted job.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,8 +17,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from ncf.data.dataset import PreparedDataset
 from tests.ray_jobs.nodes import Head, head_node, worker_node
-from tests.support import TINY, assert_all_end
+from tests.support import TINY
 
 pytestmark = pytest.mark.ray(seconds=190)
 
@@ -37,14 +39,13 @@ TWO_WORKERS = (*QUICK, "scaling.num_workers=2", "tune.num_trials=2")
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory, at_the_end: ExitStack) -> Iterator[Head]:
-    at_the_end.callback(assert_all_end, MARK, 120)
     home, elsewhere = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         with (
             head_node(MARK, home, 1, at_the_end) as head,
-            worker_node(head, elsewhere, 1, at_the_end=at_the_end),
+            worker_node(head, elsewhere, 1, at_the_end),
         ):
             yield head
 
@@ -67,14 +68,15 @@ def bucket() -> Iterator[tuple[str, fs.S3FileSystem]]:
 
 
 @pytest.mark.timeout(600)
-def test_the_pipeline_on_two_nodes_with_an_object_store(
+def test_the_pipeline_runs_as_a_submitted_job_on_two_nodes_with_an_object_store(
     nodes: Head, bucket: tuple[str, fs.S3FileSystem]
 ) -> None:
     uri, client = bucket
 
-    done = nodes.run_module("ray_jobs.pipeline", *TWO_WORKERS, f"storage={uri}")
+    done = submit(nodes, "ray_jobs.pipeline", (*TWO_WORKERS, f"storage={uri}"))
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
     files = {
         i.path
         for i in client.get_file_info(fs.FileSelector("ratings", recursive=True))
@@ -89,29 +91,33 @@ def test_the_pipeline_on_two_nodes_with_an_object_store(
 
 
 @pytest.mark.timeout(600)
-def test_the_pipeline_runs_as_a_submitted_job(nodes: Head) -> None:
-    # A relative place: a job's working folder is temporary, so it must end up in the home folder.
-    storage = Path(nodes.environment["HOME"]) / "out"
-    settings = (*QUICK, "tune.num_trials=0", "storage=out")
-    changes = [part for setting in settings for part in ("--set", setting)]
-
-    done = nodes.job(
-        "submit",
-        *("--working-dir", ".", "--"),
-        *("python", "-m", "ray_jobs.pipeline", "--config", "configs/quickstart.toml", *changes),
-    )
+def test_a_submitted_job_keeps_what_it_writes_to_a_relative_place(nodes: Head) -> None:
+    """A job's working folder is temporary, so such a place is in the home folder."""
+    done = submit(nodes, "ray_jobs.preprocess", (*QUICK, "storage=out"))
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout
-    metrics = json.loads((storage / "runs" / "tiny" / "metrics.json").read_text())
-    assert metrics["test"]["num_ratings"] == 400
-    assert (storage / "runs" / "tiny" / "report.html").exists()
+    storage = Path(nodes.environment["HOME"]) / "out"
+    (prepared,) = (storage / "prepared").iterdir()
+    dataset = PreparedDataset.open(fs.LocalFileSystem(), str(prepared))
+    assert dataset.manifest.counts == {"train": 1400, "validation": 200, "test": 400}
 
-    # Without the token the cluster must not answer: authentication was really on.
+
+def test_without_its_token_a_cluster_does_not_answer(nodes: Head) -> None:
     stranger = replace(nodes, environment=nodes.environment | {"RAY_AUTH_TOKEN": "f" * 64})
+
     refused = stranger.job("list")
+
     assert refused.returncode != 0
     assert "uthenticat" in refused.stdout + refused.stderr
+
+
+def submit(nodes: Head, module: str, settings: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    changes = [part for setting in settings for part in ("--set", setting)]
+    return nodes.job(
+        "submit",
+        *("--working-dir", ".", "--"),
+        *("python", "-m", module, "--config", "configs/quickstart.toml", *changes),
+    )
 
 
 def test_nodes_that_do_not_share_the_storage_are_named_before_anything_is_done(
@@ -176,7 +182,10 @@ leave_ray()
 
 def test_trials_on_gpus_leave_cpus_to_others_if_that_is_wanted(nodes: Head, tmp_path: Path) -> None:
     """Which groups there would be; no GPU is needed to plan for one."""
-    with worker_node(nodes, tmp_path, num_cpus=3, num_gpus=1):
+    with (
+        ExitStack() as until_it_has_left,
+        worker_node(nodes, tmp_path, 3, until_it_has_left, num_gpus=1),
+    ):
         done = nodes.run_python(GROUPS.replace("sys.argv[1]", repr(nodes.gcs)), tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -90,12 +90,11 @@ def parent_of(process: int) -> int:
 @pytest.mark.timeout(600)
 def test_a_lost_node_is_replaced_by_another(tmp_path: Path, at_the_end: ExitStack) -> None:
     mark = uuid.uuid4().hex
-    at_the_end.callback(assert_all_end, mark, 60)
     settings = [*(s for s in SETTINGS if not s.startswith("ray.")), f"storage={tmp_path / 'out'}"]
     with ExitStack() as nodes:
         head = nodes.enter_context(head_node(mark, tmp_path, 0, at_the_end))
         for _ in range(2):
-            nodes.enter_context(worker_node(head, tmp_path, 1, at_the_end=at_the_end))
+            nodes.enter_context(worker_node(head, tmp_path, 1, at_the_end))
         program = nodes.enter_context(head.running_module("ray_jobs.train", *settings))
         before = next_epoch(program)
         (worker,) = workers_of(mark)

@@ -13,9 +13,9 @@ help: ## list the targets
 run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
 	$(BIN)/movie-ratings run --config configs/quickstart.toml $(ARGS)
 
-# One more than the CPUs of a small machine, since tests on Ray wait too; the longest files first.
+# The longest files first. More processes than CPUs take longer: those on Ray use all they get.
 test: $(READY) ## all tests; more options in ARGS="-k ..."
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-unit: $(READY) ## the tests that do not start Ray
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray" $(ARGS)

@@ -48,7 +48,9 @@ def start_ray() -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
             patch.delenv(name, raising=False)
-        ensure_ray(JobConfig.model_validate({"ray": {"num_cpus": 2}}))
+        # A port that another process of `make test` has found free too costs half a minute.
+        port = 8300 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+        ensure_ray(JobConfig.model_validate({"ray": {"num_cpus": 2, "dashboard_port": port}}))
 
 
 def stop_ray() -> None:

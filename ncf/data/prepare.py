@@ -39,8 +39,8 @@ from ncf.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_ROWS_PER_BLOCK: Final = 1_000_000
-"""Rows of one task. Since Ray 2.60 the reader decides instead, by the bytes of row groups."""
+_ROWS_PER_BLOCK: Final = 1 << 20
+"""Rows of one task, as many as PyArrow writes into a row group by default."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,22 @@ def training_statistics(
 
 
 def _ratings(filesystem: fs.FileSystem, folder: str) -> ray.data.Dataset:
-    num_rows = _parquet(filesystem, f"{folder}/ratings.parquet").metadata.num_rows
-    return ray.data.read_parquet(
-        f"{folder}/ratings.parquet",
-        filesystem=filesystem,
-        override_num_blocks=max(1, -(-num_rows // _ROWS_PER_BLOCK)),
+    """The raw ratings, read by the tasks that need them.
+
+    ``ray.data.read_parquet`` starts processes of its own to list the file and to read its footer,
+    which takes a second for each pass; here the footer says which rows are whose.
+    """
+    path = f"{folder}/ratings.parquet"
+    num_rows = _parquet(filesystem, path).metadata.num_rows
+    starts = range(0, max(1, num_rows), _ROWS_PER_BLOCK)
+    ranges = [
+        pa.table({"start": [s], "stop": [min(s + _ROWS_PER_BLOCK, num_rows)]}) for s in starts
+    ]
+    return ray.data.from_arrow(ranges).map_batches(
+        ray_tasks.read,
+        fn_kwargs={"raw": (filesystem, path)},
+        batch_format="pyarrow",
+        batch_size=None,
     )
 
 

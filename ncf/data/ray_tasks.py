@@ -1,4 +1,4 @@
-"""Functions that Ray Data's tasks apply to a block of ratings: sum it up, or encode and write it.
+"""Functions that Ray Data's tasks apply to a block of ratings: read, sum up, encode and write it.
 
 A worker process imports this module before its first block, so importing it must be fast: it needs
 neither torch, scikit-learn nor scipy, whose imports take longer than processing a million rows. It
@@ -39,6 +39,20 @@ changes the size of files and the time to read them by no more than 3 %."""
 
 _REPEATED: Final = ["user_id", "user_index", "movie_index", "rating"]
 """Columns whose values repeat often enough for a dictionary to save time and space."""
+
+
+def read(block: pa.Table, raw: tuple[fs.FileSystem, str]) -> pa.Table:
+    """The rows of a Parquet file from ``start`` up to ``stop``, which are in the block's row."""
+    start, stop = block["start"][0].as_py(), block["stop"][0].as_py()
+    filesystem, path = raw
+    with pq.ParquetFile(filesystem.open_input_file(path)) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.flatnonzero((ends > start) & (ends - sizes < stop))
+        if not len(groups):
+            return file.schema_arrow.empty_table()
+        first = int(ends[groups[0]] - sizes[groups[0]])
+        return file.read_row_groups(groups.tolist()).slice(start - first, stop - start)
 
 
 def statistics(block: pa.Table, labels: Callable[[], Labels]) -> pa.Table:

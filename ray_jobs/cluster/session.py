@@ -34,8 +34,6 @@ _RAY_ENVIRONMENT: Final = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Announced default of a later Ray, and the one wanted for a driver that holds no GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray Data starts 32 processes to read the footers of Parquet files; the ratings are one file.
-    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
 }
 
 _LOCAL_ENVIRONMENT: Final = {

@@ -213,9 +213,7 @@ def test_many_blocks_give_the_same_as_one(
     # One row a block, so that some blocks hold no training row at all.
     raw = write_raw(tmp_path / "raw", STARS)
     ratings = raw / "ratings.parquet"
-    pq.write_table(pq.read_table(ratings), ratings, row_group_size=1)
-    # Newer versions of Ray go by the first, older ones by the second.
-    monkeypatch.setenv("RAY_DATA_PARQUET_BIN_PACKING_BYTES", "1")
+    pq.write_table(pq.read_table(ratings), ratings, row_group_size=3)
     monkeypatch.setattr("ncf.data.prepare._ROWS_PER_BLOCK", 1)
     parted = prepared_from(raw, tmp_path / "prepared")
     assert len(list((tmp_path / "prepared" / "ratings").rglob("*.parquet"))) == 20

@@ -90,3 +90,26 @@ def test_a_worker_writes_a_block_without_slow_imports(
     # Users 10, 20 and 30 have the indices 1, 2 and 3; the catalogue is 1, 2, 5, 9.
     assert (training["user_index"], training["movie_index"]) == ([2, 0], [2, 3])
     assert training["weight"][0] == 1
+
+
+@pytest.mark.parametrize("rows_per_group", [1, 3, 4, 100])
+def test_ranges_of_rows_are_read_whatever_the_row_groups(
+    rows_per_group: int, tmp_path: Path
+) -> None:
+    numbers = pa.table({"row": range(10), "rating": pa.array(range(10), pa.float32())})
+    file = tmp_path / "ratings.parquet"
+    pq.write_table(numbers, file, row_group_size=rows_per_group)
+    for start in range(10):
+        for stop in range(start + 1, 11):
+            block = pa.table({"start": [start], "stop": [stop]})
+            found = ray_tasks.read(block, (fs.LocalFileSystem(), str(file)))
+            assert found.equals(numbers.slice(start, stop - start)), (start, stop)
+
+
+def test_of_a_file_without_rows_none_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "ratings.parquet"
+    pq.write_table(BLOCK.slice(0, 0), file)
+
+    found = ray_tasks.read(pa.table({"start": [0], "stop": [0]}), (fs.LocalFileSystem(), str(file)))
+
+    assert found.equals(BLOCK.slice(0, 0))

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import struct
 import threading
-import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
@@ -275,13 +274,13 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     test = prepared.table("test", ["row", "rating"]).to_pandas()
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
-    with scraping() as last:
+    with scraping() as scraper:
         trained = train(workspace, raw, prepared, chosen).metrics
         epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
         expected: Exported = {
             ("epochs_total", frozenset(("again", name))): n for name, n in epochs.items()
         }
-        assert_exported_soon(expected, last)
+        scraper.assert_soon(expected)
     assert model.best_epochs[0] == trained.best_epoch
     assert model.test[0]["rmse"] == pytest.approx(trained.test.rmse, rel=1e-6)
     assert trained.validation
@@ -473,10 +472,10 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         changes, _ = FAILURES.get(number, ({}, ""))
         records.start(number, f"interrupted-{number}", fine | changes)
 
-    with scraping() as last:
+    with scraping() as scraper:
         chosen = search(workspace, prepared)
         rows = {row["trial"]: row for row in table(workspace)}
-        assert_metrics_tell_of("failing", list(rows.values()), last)
+        assert_metrics_tell_of("failing", list(rows.values()), scraper)
     assert_tensorboard_tells_of(list(rows.values()), storage / "runs/failing/ray/tune")
     assert {number: row["state"] for number, row in rows.items()} == {
         1: "finished",
@@ -523,32 +522,41 @@ def of_project(labels: dict[str, str]) -> frozenset[str]:
     return frozenset(labels[name] for name in ("run", "task", "search", "state") if name in labels)
 
 
-@contextmanager
-def scraping() -> Iterator[Exported]:
+@dataclasses.dataclass
+class Scraper:
     """The last value of each metric, as Prometheus keeps them: Ray drops a gauge soon after it was
     last set."""
-    last: Exported = {}
-    done = threading.Event()
+
+    last: Exported = dataclasses.field(default_factory=dict)
+    changed: threading.Condition = dataclasses.field(default_factory=threading.Condition)
+
+    def assert_soon(self, expected: Exported) -> None:
+        """Ray collects metrics every ten seconds."""
+        with self.changed:
+            self.changed.wait_for(lambda: expected.items() <= self.last.items(), timeout=60)
+            missing = dict(expected.items() - self.last.items())
+            assert not missing, f"they are not in {self.last}"
+
+
+@contextmanager
+def scraping() -> Iterator[Scraper]:
+    """A scraper that is at work during the block."""
+    scraper, done = Scraper(), threading.Event()
 
     def scrape() -> None:
         while not done.wait(0.5):
-            last.update(exported())
+            found = exported()
+            with scraper.changed:
+                scraper.last.update(found)
+                scraper.changed.notify_all()
 
     thread = threading.Thread(target=scrape)
     thread.start()
     try:
-        yield last
+        yield scraper
     finally:
         done.set()
         thread.join()
-
-
-def assert_exported_soon(expected: Exported, last: Exported) -> None:
-    """Ray collects metrics every ten seconds, and says nothing when it has."""
-    deadline = time.monotonic() + 60
-    while missing := dict(expected.items() - last.copy().items()):
-        assert time.monotonic() < deadline, f"{missing} are not in {last}"
-        time.sleep(0.2)
 
 
 def logged(file: Path) -> dict[str, list[float]]:
@@ -567,7 +575,7 @@ def logged(file: Path) -> dict[str, list[float]]:
     return found
 
 
-def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], last: Exported) -> None:
+def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], scraper: Scraper) -> None:
     """Of the trials of a run's search."""
     states = [row["state"] for row in rows]
     expected: Exported = {
@@ -579,7 +587,7 @@ def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], last: Exported)
             of_trial = frozenset((run, f"tune trial {row['trial']}"))
             expected["epochs_total", of_trial] = row["epochs"]
             expected["best_validation_rmse", of_trial] = row[METRIC]
-    assert_exported_soon(expected, last)
+    scraper.assert_soon(expected)
 
 
 def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:

@@ -30,6 +30,7 @@ from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.cluster.resources import Resources  # noqa: E402
 from ray_jobs.cluster.session import ensure_ray, leave_ray  # noqa: E402
 from ray_jobs.results.run import Workspace  # noqa: E402
+from ray_jobs.stages.graph import workers_of  # noqa: E402
 from ray_jobs.stages.preparation import ingest, preprocess  # noqa: E402
 from ray_jobs.stages.tuning import search  # noqa: E402
 
@@ -45,7 +46,8 @@ def timed_search(
     changes = [f"name={name}", f"tune.executor={executor}", f"tune.num_trials={trials}"]
     workspace = Workspace(load_config([str(CONFIG)], [*settings, *changes]))
     started = time.perf_counter()
-    search(workspace, prepared)
+    with workers_of(workspace) as workers:
+        search(workspace, prepared, workers)
     wall = time.perf_counter() - started
     reported = Path(workspace.config.storage, "runs", name, "ray", "tune").glob("*/result.json")
     epochs = [json.loads(line) for file in reported for line in file.read_text().splitlines()]

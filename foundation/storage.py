@@ -189,6 +189,31 @@ class Storage:
         except OSError as error:
             raise target._not_writable(error) from error
 
+    def copy_to(self, target: Storage) -> None:
+        """Copy this folder, also to another file system, replacing what is there.
+
+        In a local file system ``target`` is there as a whole or not at all. Object stores cannot
+        rename folders: there a file that is written last tells a whole copy from a part of one.
+
+        Raises:
+            StorageError: if the location is not writable.
+        """
+        partial = target.parent / f".{target.name}{PART_SUFFIX}" if target.is_local else target
+        partial.delete()
+        partial.make_folder()
+        try:
+            fs.copy_files(
+                self.path,
+                partial.path,
+                source_filesystem=self.filesystem,
+                destination_filesystem=partial.filesystem,
+            )
+        except OSError as error:
+            raise target._not_writable(error) from error
+        if target.is_local:
+            target.delete()
+            partial.move_to(target)
+
     def write_bytes(self, content: bytes) -> None:
         """Write this file atomically."""
         with self.writing() as stream:

@@ -44,8 +44,8 @@ class ScalingConfig(Section):
     use_gpu: Literal["auto", True, False] = "auto"
     """``auto``: if the cluster has a GPU for each worker."""
     max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often a training run may lose workers and go on with others; trials of a search have
-    rules of their own."""
+    """How often a model may lose its workers and be trained on by others; a trial of a search that
+    loses them fails."""
 
     @property
     def world_size(self) -> int:
@@ -174,8 +174,9 @@ class TuneConfig(Section):
     early, and by which trials are compared: by the best trial's configuration, by the scheduler and
     by the sampler."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
-    """Trials at once; 0 runs as many as the cluster has room for. With one at a time a search is
-    reproducible, with more its suggestions depend on which trials end first."""
+    """Trials, and models of a comparison, that are trained at once; 0 trains as many as the cluster
+    has room for. With one at a time a search is reproducible, with more its suggestions depend on
+    which trials end first."""
     also_on_cpus: bool = False
     """If trials train on GPUs, train further ones on the CPUs that are left; needs ``executor =
     "persistent"``. Which trial trains where depends on timing, and devices round differently."""
@@ -186,7 +187,7 @@ class TuneConfig(Section):
     seed: Seed = 0
     """Seed of the sampler, and of the brackets of ``hyperband``."""
     executor: Literal["persistent", "isolated"] = "persistent"
-    """``persistent``: worker groups train one trial after another; ``isolated``: each trial gets
+    """``persistent``: worker groups train one model after another; ``isolated``: each trial gets
     new workers, which costs seconds a trial and helps only with models that corrupt a process.
     Results are the same. Without workers, ``scaling.num_workers = 0``, it makes no difference."""
     keep_models: Annotated[int, Field(ge=0)] = 1

@@ -57,6 +57,12 @@ class Resources:
         return cls(scaling.num_workers, per_worker, use_gpu, concurrent, scaling.max_failures)
 
 
+def groups_at_a_time(config: JobConfig, num_models: int) -> int:
+    """How many worker groups train so many models."""
+    limit = config.tune.max_concurrent_trials or num_models
+    return max(1, min(Resources.of(config).concurrent, limit, num_models))
+
+
 def trial_groups(config: JobConfig) -> list[Resources]:
     """The worker groups that a search trains on at a time, those with GPUs first.
 

@@ -132,16 +132,6 @@ def ensure_ray(config: JobConfig) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def claim_resources(config: JobConfig) -> Resources:
-    """Connect to Ray and derive what a training run takes from it.
-
-    Raises:
-        ResourceError: if Ray cannot be reached or started, or not even one run fits.
-    """
-    ensure_ray(config)
-    return Resources.of(config)
-
-
 def _join(address: str) -> str:
     try:
         _knock(address)

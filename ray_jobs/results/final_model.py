@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import fs
-from ray.train import Checkpoint
 
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
@@ -39,13 +37,8 @@ def load_model(stored: Storage) -> checkpoint.Checkpoint:
     if stored.is_local:
         return checkpoint.load(Path(stored.path))
     with tempfile.TemporaryDirectory(prefix="ncf-model-") as folder:
-        fs.copy_files(
-            stored.path,
-            folder,
-            source_filesystem=stored.filesystem,
-            destination_filesystem=fs.LocalFileSystem(),
-        )
-        return checkpoint.load(Path(folder))
+        stored.copy_to(Storage.at(folder) / "model")
+        return checkpoint.load(Path(folder) / "model")
 
 
 def rated_movies(
@@ -62,29 +55,3 @@ def rated_movies(
         rows["movie_index"].to_numpy(),
         prepared.preprocessor.num_users,
     )
-
-
-def copy_checkpoint(source: Checkpoint, relative: str, destination: Storage) -> None:
-    """Copy a folder of a checkpoint to storage, replacing what is there."""
-    with source.as_directory() as folder:
-        copy_folder(Path(folder) / relative, destination)
-
-
-def copy_folder(source: Path, destination: Storage) -> None:
-    """Copy a local folder to storage, replacing what is there."""
-    # Object stores cannot rename folders. There the record of the stage, written last, or a
-    # checkpoint's list of checksums tells a whole copy from a part of one.
-    target = (
-        destination.parent / f".{destination.name}.part" if destination.is_local else destination
-    )
-    target.delete()
-    target.make_folder()
-    fs.copy_files(
-        str(source),
-        target.path,
-        source_filesystem=fs.LocalFileSystem(),
-        destination_filesystem=target.filesystem,
-    )
-    if target != destination:
-        destination.delete()
-        target.move_to(destination)

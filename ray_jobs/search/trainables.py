@@ -23,10 +23,10 @@ from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.training.task_queue import Over, TaskQueue
 from ray_jobs.training.tasks import TrainingTask
-from ray_jobs.training.torch_trainers import torch_trainer
-from ray_jobs.training.trial_queue import Over, TrialQueue
-from ray_jobs.training.worker_pool import persistent_workers
+from ray_jobs.training.torch_trainers import trainer_of_one_task
+from ray_jobs.training.workers import Workers
 
 _DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
 """A trial's driver takes no CPU, so that drivers cannot hold the CPUs that workers wait for. Ray
@@ -48,31 +48,21 @@ class TrainableSpec:
 def executor(
     config: JobConfig,
     prepared: PreparedDataset,
+    workers: Workers,
     groups: Sequence[Resources],
     models: TrialModels,
     where: Storage,
 ) -> Iterator[TrainableSpec]:
     """Run trials as configured for this block, one on each of ``groups`` at a time."""
-    experiment = config.experiment
+    tasks = TrialTasks(prepared, config.experiment, models, config.tune.metric)
     if config.tune.executor == "isolated" and config.scaling.num_workers:
-        settings = {
-            "prepared": prepared,
-            "resources": groups[0],
-            "groups": len(groups),
-            "models": models,
-            "metric": config.tune.metric,
-            "where": where / "trials",
-        }
-        yield TrainableSpec(_with(_isolated_trial, experiment=experiment, **settings))
+        workers.close()  # its trials take the CPUs
+        settings = {"resources": groups[0], "groups": len(groups), "where": where / "trials"}
+        yield TrainableSpec(_with(_isolated_trial, tasks=tasks, **settings))
         return
-    # A trial breaks a group at most once; further failures have other causes.
-    failures = config.tune.num_trials
-    kept = models.folder if models.count else None
-    with persistent_workers(
-        prepared, groups, failures, where / "groups", kept, config.tune.metric
-    ) as trial_queue:
-        trainable = _with(_PersistentTrial, experiment=experiment, trial_queue=trial_queue)
-        yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_DropEnded(trial_queue),))
+    queue = workers.queue(groups)
+    trainable = _with(_PersistentTrial, tasks=tasks, queue=queue)
+    yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_DropEnded(queue),))
 
 
 def _with(trainable: Any, **settings: Any) -> Any:
@@ -80,58 +70,63 @@ def _with(trainable: Any, **settings: Any) -> Any:
     return tune.with_resources(tune.with_parameters(trainable, **settings), _DRIVER_RESOURCES)
 
 
-def _experiment_of(experiment: ExperimentConfig, parameters: dict[str, Any]) -> ExperimentConfig:
-    """``experiment`` with a trial's parameters.
+@dataclass(frozen=True)
+class TrialTasks:
+    """The training tasks of a search's trials."""
 
-    Raises:
-        TrainingError: if they are not valid together.
-    """
-    try:
-        return with_parameters(experiment, parameters)
-    except ValidationError as error:
-        reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
-        raise TrainingError("its parameters do not go together: " + "; ".join(reasons)) from error
+    prepared: PreparedDataset
+    experiment: ExperimentConfig
+    """The settings that trials do not change."""
+    models: TrialModels
+    metric: str
+    """Name of the metric that chooses the best epoch."""
+
+    def of(self, trial_id: str, parameters: dict[str, Any]) -> TrainingTask:
+        """The task of one trial.
+
+        Raises:
+            TrainingError: if its parameters are not valid together.
+        """
+        try:
+            experiment = with_parameters(self.experiment, parameters)
+        except ValidationError as error:
+            reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
+            raise TrainingError(
+                "its parameters do not go together: " + "; ".join(reasons)
+            ) from error
+        return TrainingTask(
+            trial_id,
+            self.prepared,
+            experiment,
+            models=self.models.of(trial_id),
+            needs_models=False,
+            metric=self.metric,
+        )
 
 
 def _isolated_trial(
     parameters: dict[str, Any],
     *,
-    experiment: ExperimentConfig,
-    prepared: PreparedDataset,
+    tasks: TrialTasks,
     resources: Resources,
     groups: int,
-    models: TrialModels,
-    metric: str,
     where: Storage,
 ) -> None:
     """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
-    name = tune.get_context().get_trial_id()
-    task = TrainingTask(
-        name,
-        prepared,
-        _experiment_of(experiment, parameters),
-        models=models.of(name),
-        metric=metric,
-    )
-    trainer = torch_trainer(
-        [task], resources, where / name, [TuneReportCallback()], collect=False, groups=groups
-    )
-    trainer.fit()
+    task = tasks.of(tune.get_context().get_trial_id(), parameters)
+    callbacks = [TuneReportCallback()]
+    trainer_of_one_task(task, groups, resources, where / task.name, callbacks).fit()
 
 
 class _PersistentTrial(Trainable):
-    """Driver of one trial after another, which adds each to the trial queue."""
+    """Driver of one trial after another, which adds the task of each to the queue."""
 
     def setup(
-        self,
-        config: dict[str, Any],
-        *,
-        experiment: ExperimentConfig,
-        trial_queue: ActorHandle[TrialQueue],
+        self, config: dict[str, Any], *, tasks: TrialTasks, queue: ActorHandle[TaskQueue]
     ) -> None:
         """Called by Ray Tune before the first trial."""
-        self._experiment = experiment
-        self._trial_queue = trial_queue
+        self._tasks = tasks
+        self._queue = queue
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -142,11 +137,11 @@ class _PersistentTrial(Trainable):
         """
         self._error: TrainingError | None = None
         try:
-            experiment = _experiment_of(self._experiment, new_config)
+            task = self._tasks.of(self.trial_id, new_config)
         except TrainingError as error:
             self._error = error
         else:
-            ray.get(self._trial_queue.add.remote(self.trial_id, experiment))
+            ray.get(self._queue.add.remote(task))
         return True
 
     def step(self) -> dict[str, Any]:
@@ -157,7 +152,7 @@ class _PersistentTrial(Trainable):
         """
         if self._error:
             raise self._error
-        found = ray.get(self._trial_queue.result.remote(self.trial_id))
+        found = ray.get(self._queue.result.remote(self.trial_id))
         if not isinstance(found, Over):
             return found
         if found.error:
@@ -167,19 +162,19 @@ class _PersistentTrial(Trainable):
 
 
 class _DropEnded(Callback):
-    """Drops trials from the trial queue when Tune ends them, before their last epoch or after."""
+    """Drops trials from the queue when Tune ends them, before their last epoch or after."""
 
-    def __init__(self, trial_queue: ActorHandle[TrialQueue]) -> None:
-        self._trial_queue = trial_queue
+    def __init__(self, queue: ActorHandle[TaskQueue]) -> None:
+        self._queue = queue
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by Ray Tune in the program that searches, also for a trial that was stopped."""
-        self._trial_queue.drop.remote(trial.trial_id)
+        self._queue.drop.remote(trial.trial_id)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by Ray Tune in the program that searches."""
-        self._trial_queue.drop.remote(trial.trial_id)
+        self._queue.drop.remote(trial.trial_id)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-from ray.train import Checkpoint
 
 from foundation.storage import Storage
 from ingest.dataset import RawData
@@ -17,16 +14,13 @@ from ncf.data.batches import Batch
 from ncf.data.dataset import PreparedDataset
 from ncf.errors import DataError
 from ncf.evaluation.predictions import Predictions
-from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import LOSS, CompareConfig, ComparedConfig, with_parameters
 from ray_jobs.results.comparison import ModelResult
-from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.preparation import preprocess
 from ray_jobs.stages.tuning import BestTrial, search
-from ray_jobs.training.progress import epoch_progress
-from ray_jobs.training.tasks import PREDICTIONS, TaskResult, TrainingTask, predictions_file
-from ray_jobs.training.torch_trainers import train_tasks
+from ray_jobs.training.tasks import TaskResult, TrainingTask, predictions_file
+from ray_jobs.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -87,13 +81,13 @@ def scored(
 
 
 def losses_to_compare(
-    workspace: Workspace, data: ComparedData, best_trial: BestTrial
+    workspace: Workspace, data: ComparedData, best_trial: BestTrial, workers: Workers
 ) -> Iterator[ComparedModel]:
     """Each loss with the settings of the best trial, or of the best one of its own search."""
     compare = workspace.config.compare
     for loss in compare.losses:
         if compare.trials_per_loss:
-            best = search(workspace, data.selection, loss)
+            best = search(workspace, data.selection, workers, loss)
             experiment, parameters = best.experiment, best.parameters
         else:
             experiment = with_parameters(best_trial.experiment, {LOSS: loss})
@@ -165,31 +159,44 @@ def train_models(
     models: Sequence[ComparedModel],
     compare: CompareConfig,
     metric: str,
-    resources: Resources,
-    paths: RunPaths,
-) -> tuple[list[list[TaskResult]], Checkpoint]:
-    """Train every model with every seed in one worker group; ``metric`` chooses the best epochs.
+    predictions: Storage,
+    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
+) -> Iterator[tuple[ComparedModel, list[TaskResult]]]:
+    """Train every model with every seed, and yield each model that is complete with its results,
+    one a seed.
 
-    Returns:
-        results of each model, one a seed, and a checkpoint with the predictions for the test rows.
+    Args:
+        models: what to train.
+        compare: seeds, and what is scored.
+        metric: chooses the best epochs.
+        predictions: folder for the predictions for the test rows.
+        trained: trains tasks, and yields results as they come.
     """
     refit = any(model.data.refit for model in models)
-    pairs = [(model, seed) for model in models for seed in compare.seeds]
     score = compare.score_test and not refit
-    tasks = [_selection(model, seed, metric, score_test=score) for model, seed in pairs]
-    if refit:
-        finals = [model.data.final for model, _ in pairs]
-        tasks += [_refit(task, final) for task, final in zip(tasks, finals, strict=True)]
-    with epoch_progress(paths.name, resources) as lines:
-        results, checkpoint = train_tasks(tasks, resources, paths.ray("compare"), [lines])
-    if refit:
-        both = zip(results[: len(pairs)], results[len(pairs) :], strict=True)
-        results = [replace(r, test=s.test, predictions=s.predictions) for r, s in both]
-    count = len(compare.seeds)
-    return [results[i : i + count] for i in range(0, len(results), count)], checkpoint
+    tasks, refits = list[TrainingTask](), list[TrainingTask]()
+    names: dict[str, list[tuple[str, str]]] = {}
+    """Of each model, the tasks that choose the best epoch and that train the scored weights."""
+    for model in models:
+        names[model.name] = []
+        for seed in compare.seeds:
+            task = _selection(model, seed, metric, predictions, score_test=score)
+            last = _refit(task, model.data.final) if refit else task
+            tasks.append(task)
+            refits += [last] if refit else []
+            names[model.name].append((task.name, last.name))
+    waiting, results = list(models), dict[str, TaskResult]()
+    for result in trained([*tasks, *refits]):
+        results[result.name] = result
+        for model in [m for m in waiting if all(last in results for _, last in names[m.name])]:
+            waiting.remove(model)
+            pairs = [(results[first], results[last]) for first, last in names[model.name]]
+            yield model, [replace(r, test=s.test, predictions=s.predictions) for r, s in pairs]
 
 
-def _selection(model: ComparedModel, seed: int, metric: str, *, score_test: bool) -> TrainingTask:
+def _selection(
+    model: ComparedModel, seed: int, metric: str, predictions: Storage, *, score_test: bool
+) -> TrainingTask:
     """The training that chooses the best epoch."""
     name = f"{model.label} seed {seed}"
     return TrainingTask(
@@ -197,7 +204,7 @@ def _selection(model: ComparedModel, seed: int, metric: str, *, score_test: bool
         model.data.selection,
         with_parameters(model.experiment, {"train.seed": seed}),
         score_test=score_test,
-        predictions=predictions_file(name),
+        predictions=predictions / predictions_file(name),
         metric=metric,
     )
 
@@ -211,13 +218,6 @@ def _refit(task: TrainingTask, final: PreparedDataset) -> TrainingTask:
         score_test=True,
         stop_at_best_of=task.name,
     )
-
-
-def copy_predictions(checkpoint: Checkpoint, names: Sequence[str], folder: Storage) -> None:
-    """Copy files with predictions from a checkpoint into ``folder``."""
-    with checkpoint.as_directory() as source:
-        for name in names:
-            (folder / name).write_bytes((Path(source) / PREDICTIONS / name).read_bytes())
 
 
 # -- Results ---------------------------------------------------------------------------------------

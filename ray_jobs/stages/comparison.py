@@ -25,8 +25,6 @@ from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.assessment import Assessment, ScoredRows, assess
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.slices import slicings
-from ray_jobs.cluster.resources import Resources
-from ray_jobs.cluster.session import claim_resources
 from ray_jobs.config import CompareConfig
 from ray_jobs.results.comparison import (
     Comparison,
@@ -50,7 +48,6 @@ from ray_jobs.stages.compared_models import (
     ComparedData,
     ComparedModel,
     configurations_to_compare,
-    copy_predictions,
     has_weights_of,
     losses_to_compare,
     result_of,
@@ -60,6 +57,9 @@ from ray_jobs.stages.compared_models import (
     with_weights_of,
 )
 from ray_jobs.stages.tuning import BestTrial
+from ray_jobs.training.run_tasks import train_tasks
+from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +107,13 @@ class CompareInputs:
 
 
 def compare(
-    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial | None
+    workspace: Workspace,
+    raw: RawData,
+    prepared: PreparedDataset,
+    best_trial: BestTrial | None,
+    workers: Workers,
 ) -> Comparison:
-    """Train every model with every seed in one worker group, and score them with the baselines.
+    """Train every model with every seed, and score them with the baselines.
 
     Args:
         workspace: the run.
@@ -117,6 +121,7 @@ def compare(
         prepared: its prepared rows.
         best_trial: the configuration that losses are compared with; not used, and may be None, if
             ``compare.configurations`` are.
+        workers: what to train on.
 
     Raises:
         ConfigError: if two models have the same name, or ``compare.against`` names none of them.
@@ -128,7 +133,7 @@ def compare(
         models = tuple(configurations_to_compare(workspace, raw, data))
     else:
         assert best_trial is not None
-        models = tuple(losses_to_compare(workspace, data, best_trial))
+        models = tuple(losses_to_compare(workspace, data, best_trial, workers))
     inputs = CompareInputs(
         data, models, config.compare, config.scaling.world_size, config.tune.metric
     )
@@ -136,7 +141,7 @@ def compare(
     work = partial(
         _compare,
         paths=paths,
-        resources=partial(claim_resources, config),
+        trained=partial(train_tasks, workers=workers, config=config),
         force=workspace.force,
     )
     workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
@@ -170,7 +175,7 @@ def _check_names(inputs: CompareInputs) -> None:
 def _compare(
     inputs: CompareInputs,
     paths: RunPaths,
-    resources: Callable[[], Resources],
+    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
     *,
     force: bool,
 ) -> None:
@@ -179,14 +184,14 @@ def _compare(
     Args:
         inputs: what the comparison depends on.
         paths: where it goes.
-        resources: what to train on.
+        trained: trains tasks.
         force: do not use results of single models that an earlier comparison has stored.
     """
     stored = StoredResults(paths.compared, paths.predictions)
     paths.comparison.delete()
     paths.predictions.make_folder()
     stored.keep_only({} if force else _keys(inputs))
-    models = _models(inputs, stored, paths, resources)
+    models = _models(inputs, stored, trained)
     baselines = _baselines(inputs, stored)
     ensembles = _ensembles(models, inputs, paths.predictions)
     entries = (*baselines, *models, *ensembles)
@@ -201,8 +206,7 @@ def _keys(inputs: CompareInputs) -> dict[str, str]:
 def _models(
     inputs: CompareInputs,
     stored: StoredResults,
-    paths: RunPaths,
-    resources: Callable[[], Resources],
+    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
 ) -> list[ModelResult]:
     """The results of all models; those that are not stored are trained."""
     keys = _keys(inputs)
@@ -211,19 +215,15 @@ def _models(
     if len(missing) < len(inputs.models):
         logger.info(f"   {len(inputs.models) - len(missing)} model(s) are unchanged")
     if missing:
-        where = paths.ray("compare")
-        where.delete()
-        results, checkpoint = train_models(
-            missing, inputs.compare, inputs.metric, resources(), paths
-        )
-        for model, of_seeds in zip(missing, results, strict=True):
+        folder = stored.predictions
+        for model, of_seeds in train_models(
+            missing, inputs.compare, inputs.metric, folder, trained
+        ):
             result = result_of(model, of_seeds)
-            copy_predictions(checkpoint, result.predictions, paths.predictions)
             if not has_weights_of(model.data, inputs.data):
-                result = with_weights_of(inputs.data, result, paths.predictions)
+                result = with_weights_of(inputs.data, result, folder)
             stored.store(keys[model.name], result)
             found[model.name] = result
-        where.delete()  # all of it is in the results and the predictions
     return [result for result in found.values() if result]
 
 

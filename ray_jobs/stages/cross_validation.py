@@ -22,7 +22,8 @@ from ray_jobs.results.across_folds import (
 from ray_jobs.results.comparison import METRICS, Comparison
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.compared_models import scored
-from ray_jobs.stages.graph import Stages
+from ray_jobs.stages.graph import Stages, workers_of
+from ray_jobs.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,20 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
 def cross_validate(workspace: Workspace) -> Summary:
     """Compare the models on every fold, one after the other; writes ``folds.json``."""
     config = workspace.config
-    folds = {
-        fold: _compare(fold_config(config, fold), workspace.force)
-        for fold in config.cross_validate.folds
-    }
+    with workers_of(workspace, len(config.cross_validate.folds)) as workers:
+        folds = {
+            fold: _compare(fold_config(config, fold), workspace.force, workers)
+            for fold in config.cross_validate.folds
+        }
     summary = Summary.of(folds, config.compare.resamples)
     workspace.paths.folds.write_json(summary.to_json())
     return summary
 
 
-def _compare(config: JobConfig, force: bool) -> Fold:
+def _compare(config: JobConfig, force: bool, workers: Workers) -> Fold:
     workspace = Workspace(config, force)
     workspace.open()
-    stages = Stages(workspace)
+    stages = Stages(workspace, workers)
     comparison = stages.comparison
     # Without force: read the rows that were compared instead of preparing them again.
     rows = scored(Workspace(config), stages.raw, stages.prepared).table("test", list(COLUMNS))

@@ -19,6 +19,7 @@ from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.recommendation import recommend
 from ray_jobs.stages.training import FinalModel, train
 from ray_jobs.stages.tuning import BestTrial, search
+from ray_jobs.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Stages:
     """
 
     workspace: Workspace
+    workers: Workers
+    """What models are trained on."""
 
     @cached_property
     def raw(self) -> RawData:
@@ -43,19 +46,19 @@ class Stages:
     @cached_property
     def best_trial(self) -> BestTrial:
         """Search: the configuration to train."""
-        return search(self.workspace, self.prepared)
+        return search(self.workspace, self.prepared, self.workers)
 
     @cached_property
     def comparison(self) -> Comparison:
         """Comparison: models and baselines; fixed configurations need no search."""
         is_fixed = bool(self.workspace.config.compare.configurations)
         best_trial = None if is_fixed else self.best_trial
-        return compare(self.workspace, self.raw, self.prepared, best_trial)
+        return compare(self.workspace, self.raw, self.prepared, best_trial, self.workers)
 
     @cached_property
     def final_model(self) -> FinalModel:
         """Training: the model that the run keeps."""
-        return train(self.workspace, self.raw, self.prepared, self.best_trial)
+        return train(self.workspace, self.raw, self.prepared, self.best_trial, self.workers)
 
     @cached_property
     def recommendations(self) -> Storage:
@@ -71,5 +74,19 @@ def stages_of(config: JobConfig, *, force: bool) -> Iterator[Stages]:
         MovieRatingsError: if a check fails, saying what to change.
     """
     workspace = Workspace(config, force)
-    with preflight.job(workspace):
-        yield Stages(workspace)
+    with preflight.job(workspace), workers_of(workspace) as workers:
+        yield Stages(workspace, workers)
+
+
+def workers_of(workspace: Workspace, num_runs: int = 1) -> Workers:
+    """What the models of runs like this one are trained on, until the block of a ``with`` statement
+    ends."""
+    config = workspace.config
+    compare, tune = config.compare, config.tune
+    num_compared = len(compare.configurations or compare.losses)
+    num_trials = tune.num_trials + num_compared * compare.trials_per_loss
+    num_tasks = 2 * (num_compared * len(compare.seeds) + 1)
+    # A trial breaks a group at most once, and a task is queued again so often: further failures
+    # have other causes.
+    failures = num_runs * (num_trials + num_tasks * config.scaling.max_failures)
+    return Workers(workspace.paths.ray("workers"), failures)

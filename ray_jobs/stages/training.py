@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -25,18 +25,16 @@ from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
 from ncf.inference import checkpoint
 from ncf.inference.top_k import score_rankings
 from ray_jobs.cluster.hardware import hardware
-from ray_jobs.cluster.resources import Resources
-from ray_jobs.cluster.session import claim_resources
-from ray_jobs.results.final_model import copy_checkpoint, load_model, rated_movies
+from ray_jobs.results.final_model import load_model, rated_movies
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of
 from ray_jobs.stages.preparation import preprocess
 from ray_jobs.stages.tuning import BestTrial
-from ray_jobs.training.progress import epoch_progress
+from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.torch_trainers import train_tasks
+from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +89,11 @@ class TrainInputs:
 
 
 def train(
-    workspace: Workspace, raw: RawData, prepared: PreparedDataset, best_trial: BestTrial
+    workspace: Workspace,
+    raw: RawData,
+    prepared: PreparedDataset,
+    best_trial: BestTrial,
+    workers: Workers,
 ) -> FinalModel:
     """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``."""
     config, paths = workspace.config, workspace.paths
@@ -107,8 +109,8 @@ def train(
         num_workers=config.scaling.world_size,
         metric=config.tune.metric,
     )
-    resources = partial(claim_resources, config)
-    work = partial(_train, paths=paths, resources=resources, force=workspace.force)
+    trained = partial(train_tasks, workers=workers, config=config)
+    work = partial(_train, paths=paths, trained=trained, force=workspace.force)
     workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
     model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
     test = model.metrics.test
@@ -117,14 +119,18 @@ def train(
 
 
 def _train(
-    inputs: TrainInputs, paths: RunPaths, resources: Callable[[], Resources], *, force: bool
+    inputs: TrainInputs,
+    paths: RunPaths,
+    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
+    *,
+    force: bool,
 ) -> None:
     """The work of the stage.
 
     Args:
         inputs: what the model depends on.
         paths: where it goes.
-        resources: what to train on.
+        trained: trains tasks.
         force: do not continue an interrupted training.
     """
     key = key_of(inputs)
@@ -133,27 +139,29 @@ def _train(
     for each in folder.list_folders():
         if force or each.name != where.name:  # of other settings, never finished
             each.delete()
-    tasks = _tasks(inputs)
-    claimed = resources()
-    with epoch_progress(paths.name, claimed) as lines:
-        results, trained = train_tasks(tasks, claimed, where, [lines])
-    copy_checkpoint(trained, f"{SELECTION}/best", paths.best_checkpoint)
-    copy_checkpoint(trained, f"{SELECTION}/last", paths.last_checkpoint)
-    copy_checkpoint(trained, _final_weights(inputs), paths.checkpoint)
+    tasks = _tasks(inputs, where)
+    by_name = {result.name: result for result in trained(tasks)}
+    results = [by_name[task.name] for task in tasks]
+    selection, final = _models(tasks[0]), _models(tasks[-1])
+    (selection / "best").copy_to(paths.best_checkpoint)
+    (selection / "last").copy_to(paths.last_checkpoint)
+    # The refit ends at the best epoch of the selection.
+    (final / ("last" if inputs.refit else "best")).copy_to(paths.checkpoint)
     folder.delete()  # the models have been copied
     logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
     ranking = _ranking(paths.checkpoint, inputs)
     paths.metrics.write_json(_metrics(inputs, key, results, ranking).to_json())
 
 
-def _tasks(inputs: TrainInputs) -> list[TrainingTask]:
+def _tasks(inputs: TrainInputs, where: Storage) -> list[TrainingTask]:
     """The choice of the best epoch, and the training of the final model if it is another one."""
     selection = TrainingTask(
         SELECTION,
         inputs.selection,
         inputs.experiment,
         score_test=not inputs.refit,
-        save_models=True,
+        models=where / SELECTION / "models",
+        state=where / SELECTION / "state",
         metric=inputs.metric,
     )
     if not inputs.refit:
@@ -165,15 +173,16 @@ def _tasks(inputs: TrainInputs) -> list[TrainingTask]:
             inputs.final,
             inputs.experiment,
             score_test=True,
-            save_models=True,
+            models=where / REFIT / "models",
+            state=where / REFIT / "state",
             stop_at_best_of=SELECTION,
         ),
     ]
 
 
-def _final_weights(inputs: TrainInputs) -> str:
-    """Where the final model is in the checkpoint of the tasks."""
-    return f"{REFIT}/last" if inputs.refit else f"{SELECTION}/best"
+def _models(task: TrainingTask) -> Storage:
+    assert task.models
+    return task.models
 
 
 def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:

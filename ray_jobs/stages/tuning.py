@@ -46,6 +46,7 @@ from ray_jobs.search.trainables import TrainableSpec, executor
 from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.search.trials import TrialRecord, TrialRecords
 from ray_jobs.training.telemetry import SEARCH_METRICS
+from ray_jobs.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,17 @@ class SearchInputs:
 
 
 def search(
-    workspace: Workspace, prepared: PreparedDataset, loss: LossName | None = None
+    workspace: Workspace,
+    prepared: PreparedDataset,
+    workers: Workers,
+    loss: LossName | None = None,
 ) -> BestTrial:
     """The best configuration by ``tune.metric``, from this search or from the same one before.
 
     Args:
         workspace: where the search's results go.
         prepared: the data.
+        workers: what to train on.
         loss: make the search of ``compare.trials_per_loss`` for this loss alone, with results in a
             folder of its own.
 
@@ -126,6 +131,7 @@ def search(
     work = partial(
         _search,
         config=config,
+        workers=workers,
         folder=paths.folder,
         where=workspace.paths.ray(name),
         force=workspace.force,
@@ -141,13 +147,20 @@ def search(
 
 
 def _search(
-    inputs: SearchInputs, config: JobConfig, folder: Storage, where: Storage, *, force: bool
+    inputs: SearchInputs,
+    config: JobConfig,
+    workers: Workers,
+    folder: Storage,
+    where: Storage,
+    *,
+    force: bool,
 ) -> None:
     """The work of the stage.
 
     Args:
         inputs: what the trials depend on.
-        config: of the same search; also says what to run it on.
+        config: of the same search.
+        workers: what to train on.
         folder: of the results.
         where: folder for what Ray writes.
         force: do not continue from records of earlier trials.
@@ -156,7 +169,7 @@ def _search(
     prepared = inputs.trials.prepared
     records = open_records(config, prepared, folder, force=force)
     models = TrialModels(records.models_folder, config.tune.keep_models)
-    _run_missing_trials(config, prepared, records, models, where)
+    _run_missing_trials(config, prepared, workers, records, models, where)
     _write_results(records, models, config, folder)
 
 
@@ -190,6 +203,7 @@ def open_records(
 def _run_missing_trials(
     config: JobConfig,
     prepared: PreparedDataset,
+    workers: Workers,
     records: TrialRecords,
     models: TrialModels,
     where: Storage,
@@ -199,6 +213,7 @@ def _run_missing_trials(
     Args:
         config: the search.
         prepared: the data.
+        workers: what to train on.
         records: of earlier trials; new ones are added.
         models: where trials put their weights.
         where: folder for what Ray writes.
@@ -215,7 +230,7 @@ def _run_missing_trials(
     say(f"   {missing} trials, {len(groups)} at a time: {_devices(groups)}")
     _clear(where, {record.trial_id for record in records.ended()})
     with (
-        executor(config, prepared, groups, models, where) as chosen,
+        executor(config, prepared, workers, groups, models, where) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
     ):
         logs = mlflow_callbacks(config, where.name)

@@ -1,15 +1,18 @@
-"""Training on Ray: tasks, worker groups, a pool of persistent groups, progress and metrics. May
-import ``ray_jobs.cluster`` and below."""
+"""Training on Ray: tasks, their queue, the worker groups of a job, progress and metrics. May import
+``ray_jobs.results`` and below."""
 
 __all__ = [
+    "local_mode",
     "pool_worker",
     "progress",
+    "run_tasks",
+    "saved_state",
     "scratch",
     "split_cache",
+    "task_queue",
     "tasks",
     "telemetry",
     "torch_trainers",
-    "trial_queue",
     "worker",
-    "worker_pool",
+    "workers",
 ]

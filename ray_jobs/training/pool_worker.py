@@ -1,4 +1,4 @@
-"""A persistent worker: it trains one job of the trial queue after another."""
+"""A persistent worker: it trains one task of the queue after another."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import gc
 import itertools
 import uuid
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -16,14 +15,12 @@ import torch
 from ray.actor import ActorHandle
 from torch import distributed
 
-from foundation.storage import Storage
-from ncf.data.dataset import PreparedDataset
 from ncf.data.sampling import Shard
-from ncf.errors import DivergedError
-from ray_jobs.training.local_mode import LocalRun
+from ncf.errors import CheckpointError, DivergedError
+from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
-from ray_jobs.training.tasks import TrainingTask
-from ray_jobs.training.trial_queue import TrialQueue, reason_of
+from ray_jobs.training.task_queue import Order, TaskQueue, reason_of
+from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.worker import train_task
 
 
@@ -31,16 +28,9 @@ from ray_jobs.training.worker import train_task
 class PoolWorkerConfig:
     """What the workers of one group need to know."""
 
-    trial_queue: ActorHandle[TrialQueue]
+    queue: ActorHandle[TaskQueue]
     group_index: int
-    prepared: PreparedDataset
-    """The data that all jobs train on."""
-    num_groups: int
-    metric: str
-    """Name of the metric that chooses the best epoch."""
-    models: Storage | None
-    """Folder for the weights of each job, in a folder with the job's name."""
-    local: LocalRun | None
+    local: LocalMode | None
     """If there are no workers."""
 
 
@@ -48,46 +38,47 @@ def run_worker(settings: dict[str, PoolWorkerConfig]) -> None:
     """Body of every worker; ``settings`` are Ray Train's, with the key ``config``."""
     config = settings["config"]
     with config.local.threads() if config.local else nullcontext():
-        _train_jobs(config)
+        _train_tasks(config)
 
 
-def _train_jobs(config: PoolWorkerConfig) -> None:
-    trial_queue, group_index = config.trial_queue, config.group_index
-    shard = shard_of_worker()
-    rows = SplitCache(config.prepared, device_of_worker(config.local), config.num_groups)
+def _train_tasks(config: PoolWorkerConfig) -> None:
+    queue, group_index = config.queue, config.group_index
+    shard, device = shard_of_worker(), device_of_worker(config.local)
     workers = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
-    ray.get(trial_queue.join.remote(group_index, workers))
-    gc.freeze()  # these objects stay, and need not be traversed after every job
+    ray.get(queue.join.remote(group_index, workers))
+    gc.freeze()  # these objects stay, and need not be traversed after every task
+    rows: SplitCache | None = None
     for number in itertools.count():
-        job = ray.get(trial_queue.next.remote(group_index, workers, number))
-        if job is None:
+        order: Order | None = ray.get(queue.next.remote(group_index, workers, number))
+        if order is None:
             return
-        name, experiment = job
-        models = config.models / name if config.models else None
-        task = TrainingTask(name, config.prepared, experiment, models=models, metric=config.metric)
-        error = _train(trial_queue, task, rows, shard)
+        if rows is None or not rows.fits(order.task.prepared, order.num_groups):
+            rows = None  # before others are read
+            rows = SplitCache(order.task.prepared, device, order.num_groups)
+        error, result = _train(config, order.task, rows, shard)
         if shard.rank == 0:
-            ray.get(trial_queue.ended.remote(name, error))
+            ray.get(queue.ended.remote(order.task.name, error, result))
         # Schedules and optimisers form reference cycles, which would keep the model on the device.
         gc.collect()
 
 
 def _train(
-    trial_queue: ActorHandle[TrialQueue], task: TrainingTask, rows: SplitCache, shard: Shard
-) -> str | None:
-    """Train one model; returns the reason of a failure that the workers recover from, or None."""
+    config: PoolWorkerConfig, task: TrainingTask, rows: SplitCache, shard: Shard
+) -> tuple[str | None, TaskResult | None]:
+    """Train one model; returns the reason of a failure that the workers recover from, or its
+    result."""
+    queue, group_index = config.queue, config.group_index
 
-    def report(metrics: dict[str, Any], folder: Path | None) -> bool:
-        proceed = shard.rank > 0 or ray.get(trial_queue.report.remote(task.name, metrics))
+    def report(metrics: dict[str, Any]) -> bool:
+        proceed = shard.rank > 0 or ray.get(queue.report.remote(group_index, task.name, metrics))
         return _broadcast(proceed, shard, rows.device)
 
     try:
-        train_task(task, rows, report)
+        return None, train_task(replace(task, prepared=rows.prepared), rows, report)
     except Exception as error:
         if not _is_recoverable(error, shard, rows.device):
             raise
-        return reason_of(error)
-    return None
+        return reason_of(error), None
 
 
 def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:
@@ -101,8 +92,10 @@ def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:
 
 def _is_recoverable(error: Exception, shard: Shard, device: torch.device) -> bool:
     """Whether workers can train another model after this exception without a restart."""
-    if isinstance(error, DivergedError):
-        return True  # all workers compute the same loss and raise it together
+    if isinstance(error, (DivergedError, CheckpointError)):
+        return (
+            True  # all workers compute the same loss, and read the same state, and raise together
+        )
     if shard.world_size > 1:
         return False  # the others may wait for this worker's gradients
     return device.type == "cpu" or isinstance(error, torch.OutOfMemoryError)

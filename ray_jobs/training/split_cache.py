@@ -15,7 +15,7 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.placement import Placement, free_on_every_worker, plan_placement
 from ncf.data.sampling import Shard
 from ncf.data.streaming import Streamed
-from ray_jobs.training.local_mode import LocalRun
+from ray_jobs.training.local_mode import LocalMode
 
 
 def shard_of_worker() -> Shard:
@@ -24,7 +24,7 @@ def shard_of_worker() -> Shard:
     return Shard(context.get_world_rank(), context.get_world_size())
 
 
-def device_of_worker(local: LocalRun | None) -> torch.device:
+def device_of_worker(local: LocalMode | None) -> torch.device:
     """The device that this worker trains on; in local mode no GPU is reserved."""
     device: torch.device = ray.train.torch.get_device()
     return torch.device("cpu") if local else device
@@ -32,12 +32,17 @@ def device_of_worker(local: LocalRun | None) -> torch.device:
 
 @dataclass(frozen=True)
 class SplitCache:
-    """Reads each split at most once, or streams it."""
+    """Reads each split of one data set at most once, or streams it."""
 
     prepared: PreparedDataset
     device: torch.device
     groups: int = 1
     """Maximum number of worker groups on a machine at a time, which share its memory."""
+
+    def fits(self, prepared: PreparedDataset, groups: int = 1) -> bool:
+        """Whether this holds the rows of ``prepared``, in the memory that one of so many groups may
+        take."""
+        return self.prepared.folder == prepared.folder and self.groups == groups
 
     def placement(self, experiment: ExperimentConfig) -> Placement:
         """Which splits are streamed; all workers of the group must call this."""

@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from foundation.storage import Storage
 from ncf.config import ExperimentConfig
@@ -20,18 +18,8 @@ from ncf.models.history.ratings import History
 from ncf.training.state import FitResult
 from ray_jobs.config import with_parameters
 
-RESULTS: Final = "results.json"
-"""File in the folder of a run's tasks with their results."""
-
-STATE: Final = "state"
-"""Folder in the folder of a task with what training needs to continue after its last epoch."""
-
-PREDICTIONS: Final = "predictions"
-"""Folder with the tasks' predictions for the test rows."""
-
-Report = Callable[[dict[str, Any], Path | None], bool]
-"""Takes an epoch's metrics on every worker, and the folder with saved models, if there is one;
-returns whether to continue."""
+Report = Callable[[dict[str, Any]], bool]
+"""Takes an epoch's metrics on every worker; returns whether to continue."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +27,31 @@ class TrainingTask:
     """One model to train."""
 
     name: str
-    """Names the task in progress lines, and its folder in the checkpoint."""
+    """Names the task in progress lines and in the queue."""
     prepared: PreparedDataset
     experiment: ExperimentConfig
     score_test: bool = False
     """Whether the best epoch's weights are scored on the test rows, once, at the end."""
-    save_models: bool = False
-    """Whether the best and the last weights are saved in the run's checkpoint after every epoch."""
-    predictions: str | None = None
-    """File in the folder ``PREDICTIONS`` of the run's checkpoint for predictions for the test rows,
-    if they are scored."""
+    predictions: Storage | None = None
+    """File for predictions for the test rows, if they are scored."""
     models: Storage | None = None
     """Folder in which the best and the last weights are stored when training ends, also if it ends
     before its last epoch."""
+    needs_models: bool = True
+    """Whether training fails if they cannot be stored. Otherwise this is logged."""
+    state: Storage | None = None
+    """Folder for the state after each epoch, from which training continues if it is interrupted."""
     metric: str = "rmse"
     """Name of the metric on the validation rows that chooses the best epoch, see
     ``ncf.evaluation.metrics.METRICS``."""
     stop_at_best_of: str | None = None
     """Name of an earlier task of the same run; training stops after as many epochs as that task's
     best one took."""
+
+    def can_start_after(self, earlier: Sequence[TaskResult]) -> bool:
+        """Whether what it depends on is among ``earlier``."""
+        needed = self.stop_at_best_of
+        return needed is None or needed in {each.name for each in earlier}
 
     def after(self, earlier: Sequence[TaskResult]) -> TrainingTask:
         """This task, once the tasks before it have ended."""
@@ -85,7 +79,7 @@ class TaskResult:
     rows: Placement
     """Which splits were streamed."""
     predictions: str | None = None
-    """File in the folder ``PREDICTIONS`` with predictions for the test rows, if they are saved."""
+    """Name of the file with predictions for the test rows, if they are saved."""
 
 
 def predictions_file(name: str) -> str:
@@ -93,11 +87,10 @@ def predictions_file(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") + ".parquet"
 
 
-def save_predictions(predictions: Predictions, prepared: PreparedDataset, file: Path) -> None:
+def save_predictions(predictions: Predictions, prepared: PreparedDataset, file: Storage) -> None:
     """Save predictions for the test rows of ``prepared``."""
-    file.parent.mkdir(exist_ok=True)
     rows = prepared.table("test", ["row"])["row"].to_numpy()
-    pq.write_table(predictions.to_arrow(rows), file)
+    file.write_table(predictions.to_arrow(rows))
 
 
 def save_models(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import ray.train.torch
@@ -18,14 +17,12 @@ from ncf.evaluation.metrics import METRICS
 from ncf.evaluation.predictions import evaluate, predict
 from ncf.models.targets import Objective
 from ncf.training.loop import Training
-from ncf.training.state import Epoch, FitResult, load_state, save_state
+from ncf.training.state import Epoch, FitResult
 from ncf.training.trainer import build
-from ray_jobs.results.final_model import copy_folder
+from ray_jobs.training.saved_state import read_state, write_state
 from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.split_cache import SplitCache, shard_of_worker
 from ray_jobs.training.tasks import (
-    PREDICTIONS,
-    STATE,
     Report,
     TaskResult,
     TrainingTask,
@@ -37,33 +34,32 @@ from ray_jobs.training.telemetry import SEARCH_METRICS
 logger: Final = logging.getLogger(__name__)
 
 
-def train_task(
-    task: TrainingTask, rows: SplitCache, report: Report, folder: Path | None = None
-) -> TaskResult:
+def train_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResult:
     """Train one task; all workers of the group must call this.
 
     Args:
         task: what to train.
         rows: its rows, on this worker's device.
         report: called after every epoch; training stops if it returns False.
-        folder: where models and predictions are saved, for tasks that save any.
+
+    Raises:
+        NcfError: if training diverges, or cannot continue from its state.
+        StorageError: if something that the task needs cannot be stored.
     """
     started = time.perf_counter()
     shard = shard_of_worker()
     placement = rows.placement(task.experiment)
-    saved = folder / task.name if folder and task.save_models else None
-    training = _training(task, rows, placement, shard, saved)
+    training = _training(task, rows, placement, shard)
     try:
         for epoch in training:
-            if saved:
-                _save(task, training, shard, saved)
-            metrics = epoch_metrics(task, epoch, training.result, placement)
-            if not report(metrics, folder if saved else None):
+            if task.state:
+                _save_state(training, shard, task.state)
+            if not report(epoch_metrics(task, epoch, training.result, placement)):
                 break
     finally:
         if task.models and training.result.epochs and shard.rank == 0:
-            _store(task, training, task.models)
-    test = _score_test(task, training, rows, placement, shard, folder)
+            _store_models(task, training, task.models)
+    test = _score_test(task, training, rows, placement, shard)
     seconds = time.perf_counter() - started
     return _task_result(task, training.result, test, placement, seconds)
 
@@ -85,14 +81,12 @@ def _task_result(
         test=test,
         seconds=seconds,
         rows=placement,
-        predictions=task.predictions if task.score_test else None,
+        predictions=task.predictions.name if task.score_test and task.predictions else None,
     )
 
 
-def _training(
-    task: TrainingTask, rows: SplitCache, placement: Placement, shard: Shard, saved: Path | None
-) -> Training:
-    """The training of a task, from the state in ``saved`` if there is one."""
+def _training(task: TrainingTask, rows: SplitCache, placement: Placement, shard: Shard) -> Training:
+    """The training of a task, from its state if there is one."""
     experiment = task.experiment
     preprocessor = task.prepared.preprocessor
     train_rows = rows.required("train", placement)
@@ -113,26 +107,27 @@ def _training(
         Objective(experiment.train, experiment.time_decay, preprocessor),
         shard=shard,
         metric=METRICS[task.metric],
-        resume=load_state(saved / STATE) if saved else None,
+        resume=read_state(task.state) if task.state else None,
         data_parallel=module,
     )
 
 
-def _save(task: TrainingTask, training: Training, shard: Shard, folder: Path) -> None:
-    """Save the models so far, and the state from which training can continue."""
-    state = training.state()
+def _save_state(training: Training, shard: Shard, stored: Storage) -> None:
+    state = training.state()  # of all workers
     if shard.rank == 0:
-        save_state(state, folder / STATE)
-        save_models(task, training.result, training.model.history, folder)
+        write_state(state, stored)
 
 
-def _store(task: TrainingTask, training: Training, models: Storage) -> None:
-    """Store the models; a failure is logged, so that the metrics are not lost with them."""
+def _store_models(task: TrainingTask, training: Training, models: Storage) -> None:
+    """Store the models; unless the task needs them, a failure is logged, so that the metrics are
+    not lost with them."""
     try:
         with scratch_folder() as scratch:
             save_models(task, training.result, training.model.history, scratch / "models")
-            copy_folder(scratch / "models", models)
+            Storage.at(scratch / "models").copy_to(models)
     except (OSError, StorageError) as error:
+        if task.needs_models:
+            raise
         logger.warning("the weights of %s could not be stored: %s", task.name, error)
 
 
@@ -142,7 +137,6 @@ def _score_test(
     rows: SplitCache,
     placement: Placement,
     shard: Shard,
-    folder: Path | None,
 ) -> dict[str, Any] | None:
     """Metrics of the best epoch's weights on the test rows, if the task asks for them."""
     if not task.score_test:
@@ -153,10 +147,9 @@ def _score_test(
     test_rows = rows.required("test", placement)
     scores = evaluate(model, test_rows, objective, shard).as_dict()
     if task.predictions:
-        assert folder is not None
         predictions = predict(model, test_rows, objective, shard)
         if shard.rank == 0:
-            save_predictions(predictions, task.prepared, folder / PREDICTIONS / task.predictions)
+            save_predictions(predictions, task.prepared, task.predictions)
     return scores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import pytest
 import ray
 from filelock import FileLock
 
+from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.preparation import ingest, preprocess
+from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import job
 from tests.support import TINY, Done, run_module
 
@@ -58,6 +60,13 @@ def _of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def storage(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder, and Ray."""
     return tmp_path_factory.mktemp("on_ray")
+
+
+@pytest.fixture(scope="module")
+def workers(storage: Path) -> Iterator[Workers]:
+    """What the tests of a module train on, one after the other."""
+    with Workers(Storage.at(storage / "workers"), max_failures=9) as workers:
+        yield workers
 
 
 @pytest.fixture

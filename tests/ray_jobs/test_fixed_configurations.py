@@ -19,6 +19,7 @@ from ray_jobs.results.comparison import Comparison, ModelResult
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import Stages
 from ray_jobs.stages.preparation import preprocess
+from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import DATA, job
 from tests.support import Done, run_module
 
@@ -55,7 +56,11 @@ def stages(storage: Path, *names: str, run: str = "fixed", **compare: Any) -> St
     config = JobConfig.model_validate(with_configurations(values, "a test"))
     workspace = Workspace(config)
     workspace.open()
-    return Stages(workspace)
+    return stages_without_workers(workspace)
+
+
+def stages_without_workers(workspace: Workspace) -> Stages:
+    return Stages(workspace, Workers(workspace.run / "workers", max_failures=0))
 
 
 def named(comparison: Comparison, name: str) -> ModelResult:
@@ -234,7 +239,7 @@ def test_only_what_is_missing_is_trained(storage: Path) -> None:
 def test_names_that_are_taken_or_unknown_are_refused(storage: Path) -> None:
     taken = Workspace(job(storage, compare={"configurations": {"damped bias": {}}}))
     with pytest.raises(ConfigError, match=r"configurations\.damped bias has the name of a base"):
-        _ = Stages(taken).comparison
+        _ = stages_without_workers(taken).comparison
     with pytest.raises(ConfigError, match=r"against names 'bias', expected .*: global mean; damp"):
         _ = stages(storage, "plain", against=["bias"]).comparison
 

@@ -20,12 +20,12 @@ from ncf.baselines import ALL
 from ncf.config import LossName
 from ncf.data.dataset import PreparedDataset
 from ncf.data.splits import TEST, Labels, assign_at_random
-from ray_jobs.results.comparison import ModelResult
+from ray_jobs.results.comparison import Comparison, ModelResult
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import search
-from ray_jobs.training.tasks import PREDICTIONS
+from ray_jobs.training.workers import Workers
 from tests.planted import Columns, permuted
 from tests.ray_jobs import small
 
@@ -79,16 +79,18 @@ def other_ratings(columns: Columns, labels: Labels) -> Columns:
     return columns | {"rating": permuted(columns["rating"], tested) + np.float32(3) * tested}
 
 
-def test_no_choice_and_no_model_depends_on_the_test_ratings(storage: Path) -> None:
+def test_no_choice_and_no_model_depends_on_the_test_ratings(
+    storage: Path, workers: Workers
+) -> None:
     """Of the searches of each loss, which do not even read test rows, and of the comparison, whose
     models and baselines are trained again on the validation rows."""
     before = start(storage / "before")
-    expected = compare(*before, search(before.workspace, before.prepared))
+    expected = compared(before, workers)
     after = start(storage / "after", other_ratings)
     with without_test_rows(after.prepared):
         for loss in LOSSES:
-            search(after.workspace, after.prepared, loss)
-    found = compare(*after, search(after.workspace, after.prepared))
+            search(after.workspace, after.prepared, workers, loss)
+    found = compared(after, workers)
 
     for loss in LOSSES:
         trials = trials_of(before, loss)
@@ -103,6 +105,11 @@ def test_no_choice_and_no_model_depends_on_the_test_ratings(storage: Path) -> No
             predictions_of(after, one), predictions_of(before, other), check_exact=True
         )
     assert (found.model, found.baseline) == (expected.model, expected.baseline)
+
+
+def compared(job: Job, workers: Workers) -> Comparison:
+    best = search(job.workspace, job.prepared, workers)
+    return compare(*job, best, workers)
 
 
 class Job(NamedTuple):
@@ -156,4 +163,4 @@ def outcome(entry: ModelResult) -> Any:
 def predictions_of(job: Job, entry: ModelResult) -> pd.DataFrame:
     """For the test rows."""
     (name,) = entry.predictions
-    return pq.read_table(Path(job.workspace.run.path) / PREDICTIONS / name).to_pandas()
+    return pq.read_table(Path(job.workspace.run.path) / "predictions" / name).to_pandas()

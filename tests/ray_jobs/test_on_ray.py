@@ -40,16 +40,20 @@ from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.training import train
 from ray_jobs.stages.tuning import open_records, search
-from ray_jobs.training.tasks import PREDICTIONS, TaskResult, TrainingTask
+from ray_jobs.training.run_tasks import train_tasks
+from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.telemetry import METRIC
-from ray_jobs.training.torch_trainers import train_tasks
+from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 pytestmark = pytest.mark.ray(seconds=130)
 
 
 def test_two_workers_give_what_one_gives_and_the_jobs_own_process(
-    storage: Path, prepared: PreparedDataset, capsys: pytest.CaptureFixture[str]
+    storage: Path,
+    prepared: PreparedDataset,
+    workers: Workers,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """1,052 training and 150 validation rows: no batch size below divides evenly."""
     config = job(
@@ -58,33 +62,32 @@ def test_two_workers_give_what_one_gives_and_the_jobs_own_process(
         train={"epochs": 2, "batch_size": 101, "patience": 0},
     )
     ways = {"resident": {}, "streaming": {"train.rows": "streaming"}}
-    tasks = [
-        TrainingTask(
-            name,
-            prepared,
-            with_parameters(config.experiment, changes),
-            score_test=True,
-            save_models=True,
-            predictions=f"{name}.parquet",
-        )
-        for name, changes in ways.items()
-    ]
+    where = Workspace(config).run / "kept"
     log_to_console()
-    where = Workspace(config).run / "ray"
     found: dict[str, list[Kept]] = {name: [] for name in ways}
     for num_workers in (0, 1, 2):
-        resources = dataclasses.replace(Resources.of(config), num_workers=num_workers)
-        results, kept = train_tasks(tasks, resources, where / f"workers-{num_workers}")
+        folder = where / f"workers-{num_workers}"
+        tasks = [
+            TrainingTask(
+                name,
+                prepared,
+                with_parameters(config.experiment, changes),
+                score_test=True,
+                models=folder / name,
+                predictions=folder / f"{name}.parquet",
+            )
+            for name, changes in ways.items()
+        ]
+        scaling = config.scaling.model_copy(update={"num_workers": num_workers})
+        one_group = config.tune.model_copy(update={"max_concurrent_trials": 1})
+        with_workers = config.model_copy(update={"scaling": scaling, "tune": one_group})
+        results = {each.name: each for each in train_tasks(tasks, workers, with_workers)}
         # Batches of 101 rows are too few to share.
         assert ("likely slower" in capsys.readouterr().out) is (num_workers == 2)
-        with kept.as_directory() as folder:
-            for result in results:
-                file = Path(folder) / PREDICTIONS / str(result.predictions)
-                model = checkpoint.load(Path(folder) / result.name / "last").model
-                of_result = Kept(
-                    result, model.network.state_dict(), pq.read_table(file).to_pandas()
-                )
-                found[result.name].append(of_result)
+        for name in ways:
+            predictions = (folder / str(results[name].predictions)).read_table().to_pandas()
+            model = checkpoint.load(Path(folder.path) / name / "last").model
+            found[name].append(Kept(results[name], model.network.state_dict(), predictions))
 
     assert [each.result.rows.streamed for each in found["resident"]] == [()] * 3
     splits = ("train", "validation", "test")
@@ -171,18 +174,18 @@ def assert_mlflow_tells_of(workspace: Workspace) -> None:
 
 
 def test_when_every_trial_fails_the_first_reason_is_told(
-    storage: Path, prepared: PreparedDataset
+    storage: Path, prepared: PreparedDataset, workers: Workers
 ) -> None:
     space = {"model.embedding_dim": {"choices": [IMPOSSIBLE]}}
     workspace = Workspace(job(storage, name="never", tune={"num_trials": 1, "space": space}))
 
     with pytest.raises(TrainingError, match=r"all 1 trials failed, the first with: .*allocate"):
-        search(workspace, prepared)
+        search(workspace, prepared, workers)
 
     assert not (storage / "runs" / "never" / "best_config.json").exists()
 
 
-def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
+def test_the_original_mode_is_compared_on_its_own_scale(storage: Path, workers: Workers) -> None:
     """Without validation rows, the last epoch is scored, on rating * weight."""
     config = job(
         storage,
@@ -197,7 +200,7 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
     raw = ingest(workspace)
     prepared = preprocess(workspace, raw)
 
-    comparison = compare(workspace, raw, prepared, search(workspace, prepared))
+    comparison = compare(workspace, raw, prepared, search(workspace, prepared, workers), workers)
 
     assert comparison.scale == "decayed"
     model = comparison.entries[-1]
@@ -215,7 +218,7 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path) -> None:
 
 
 def test_each_loss_has_a_search_of_its_own_if_asked_for(
-    storage: Path, prepared: PreparedDataset
+    storage: Path, prepared: PreparedDataset, workers: Workers
 ) -> None:
     config = job(
         storage,
@@ -226,7 +229,9 @@ def test_each_loss_has_a_search_of_its_own_if_asked_for(
     )
     workspace = Workspace(config)
 
-    comparison = compare(workspace, ingest(workspace), prepared, search(workspace, prepared))
+    comparison = compare(
+        workspace, ingest(workspace), prepared, search(workspace, prepared, workers), workers
+    )
 
     assert comparison.trials_per_loss == 1
     for loss in ("l1", "mse"):
@@ -244,7 +249,9 @@ def test_each_loss_has_a_search_of_its_own_if_asked_for(
         )
 
 
-def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: Path) -> None:
+def test_models_and_baselines_are_trained_again_on_the_validation_rows(
+    storage: Path, workers: Workers
+) -> None:
     config = job(
         storage,
         name="again",
@@ -262,9 +269,9 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     workspace = Workspace(config)
     raw = ingest(workspace)
     prepared = preprocess(workspace, raw)
-    chosen = search(workspace, prepared)
+    chosen = search(workspace, prepared, workers)
 
-    comparison = compare(workspace, raw, prepared, chosen)
+    comparison = compare(workspace, raw, prepared, chosen, workers)
 
     names = ["global mean", "damped bias", "NCF, mse", "NCF, mse, mean of 2 seeds"]
     assert [entry.name for entry in comparison.entries] == names
@@ -275,7 +282,7 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
     with scraping() as scraper:
-        trained = train(workspace, raw, prepared, chosen).metrics
+        trained = train(workspace, raw, prepared, chosen, workers).metrics
         epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
         expected: Exported = {
             ("epochs_total", frozenset(("again", name))): n for name, n in epochs.items()
@@ -285,7 +292,7 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(storage: 
     assert model.test[0]["rmse"] == pytest.approx(trained.test.rmse, rel=1e-6)
     assert trained.validation
     assert model.validation[0]["rmse"] == pytest.approx(trained.validation.rmse, rel=1e-6)
-    folder = storage / "runs" / "again" / PREDICTIONS
+    folder = storage / "runs" / "again" / "predictions"
     first, second, together = (
         pq.read_table(folder / name).to_pandas().set_index("row").loc[test["row"], "stars"]
         for name in (*model.predictions, *ensemble.predictions)
@@ -336,17 +343,20 @@ def suggested_by_optuna(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
-    storage: Path, prepared: PreparedDataset, capsys: pytest.CaptureFixture[str]
+    storage: Path,
+    prepared: PreparedDataset,
+    workers: Workers,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     few, more = (small_search(storage, "in-parts", count, keep_models=2) for count in (10, 13))
 
-    ten = search(few, prepared)
+    ten = search(few, prepared, workers)
     ten_rows = table(few)
-    thirteen = search(more, prepared)
+    thirteen = search(more, prepared, workers)
     rows = table(more)
     assert_models_are_those_of_the_best(rows, more, prepared)
     capsys.readouterr()
-    ten_again = search(few, prepared)
+    ten_again = search(few, prepared, workers)
 
     assert (ten.num_trials, thirteen.num_trials) == (10, 13)
     assert rows[:10] == ten_rows
@@ -383,15 +393,15 @@ def assert_models_are_those_of_the_best(
 
 
 def test_a_search_by_another_scheduler_sampler_and_metric_is_continued(
-    storage: Path, prepared: PreparedDataset
+    storage: Path, prepared: PreparedDataset, workers: Workers
 ) -> None:
     others = {"scheduler": "hyperband", "sampler": "gp", "metric": "r2"}
     few, more = (small_search(storage, "others", count, **others) for count in (3, 5))
 
     # A search of one loss, so that no other test exports metrics of the same names.
-    search(few, prepared, "smooth_l1")
+    search(few, prepared, workers, "smooth_l1")
     three = table(few, "searches/smooth_l1")
-    chosen = search(more, prepared, "smooth_l1")
+    chosen = search(more, prepared, workers, "smooth_l1")
 
     rows = table(more, "searches/smooth_l1")
     assert rows[:3] == three
@@ -435,7 +445,7 @@ FAILURES: dict[int, tuple[dict[str, Any], str]] = {
 # MLflow announces the end of stores in folders; those of servers need one.
 @pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
 def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
-    storage: Path, prepared: PreparedDataset, mlflow_uri: str
+    storage: Path, prepared: PreparedDataset, workers: Workers, mlflow_uri: str
 ) -> None:
     """They run as interrupted trials do, which lets the test say what their parameters are.
 
@@ -473,7 +483,7 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         records.start(number, f"interrupted-{number}", fine | changes)
 
     with scraping() as scraper:
-        chosen = search(workspace, prepared)
+        chosen = search(workspace, prepared, workers)
         rows = {row["trial"]: row for row in table(workspace)}
         assert_metrics_tell_of("failing", list(rows.values()), scraper)
     assert_tensorboard_tells_of(list(rows.values()), storage / "runs/failing/ray/tune")

@@ -14,6 +14,7 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import search
+from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import job
 
 pytestmark = pytest.mark.ray(seconds=12)
@@ -89,7 +90,9 @@ def expected_rows(rows: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("source", RELEASES)
-def test_every_release_is_prepared_and_compared(storage: Path, source: SourceName) -> None:
+def test_every_release_is_prepared_and_compared(
+    storage: Path, source: SourceName, workers: Workers
+) -> None:
     workspace = start(
         storage,
         source,
@@ -110,7 +113,7 @@ def test_every_release_is_prepared_and_compared(storage: Path, source: SourceNam
     assert prepared.preprocessor.genres == ("Comedy", "Drama")
     assert movies.genres[:, 1].tolist() == [bool(m % 2 == 0) for m in range(1, NUM_MOVIES + 1)]
 
-    comparison = compare(workspace, raw, prepared, search(workspace, prepared))
+    comparison = compare(workspace, raw, prepared, search(workspace, prepared, workers), workers)
     assert comparison.num_test == len(found["test"]) == NUM_RATINGS // 5
     mean, _, model = comparison.entries
     training = found["train"][:, 3].mean()

@@ -21,6 +21,7 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.search.space import decoded, domains, encoded
 from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.telemetry import METRIC
+from ray_jobs.training.workers import Workers
 
 FAMILY = Path(__file__).resolve().parents[3] / "configs" / "protocols" / "family.toml"
 TABLE = {"train.loss": "nll", "model.head": "ordinal"}
@@ -108,7 +109,8 @@ def test_the_winner_has_the_settings_of_its_table(tmp_path: Path) -> None:
             seconds=1.0,
         )
 
-    chosen = search(workspace, prepared)
+    workers = Workers(workspace.run / "workers", max_failures=0)
+    chosen = search(workspace, prepared, workers)
 
     assert chosen.parameters == TABLE | {"train.learning_rate": 0.005}
     assert (chosen.experiment.train.loss, chosen.experiment.model.head) == ("nll", "ordinal")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foundation.storage import Storage
-from ray_jobs.results.final_model import copy_folder
 from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.search.trials import TrialRecord
 
@@ -69,7 +68,7 @@ def test_a_copy_in_parts_is_told_from_a_whole_one(tmp_path: Path) -> None:
         (source / which / "model.safetensors").write_bytes(b"weights")
         (source / which / "SHA256SUMS").write_text("0123  model.safetensors\n")
 
-    copy_folder(source, models.folder / "t1")
+    Storage.at(source).copy_to(models.folder / "t1")
 
     assert models.kept("t1") == models.folder / "t1"
     (models.folder / "t1" / "last" / "model.safetensors").delete()

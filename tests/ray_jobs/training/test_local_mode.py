@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from ray.train import Checkpoint, UserCallback
 from safetensors.torch import load_file
 
 from foundation.storage import Storage
@@ -17,27 +19,20 @@ from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster.resources import Resources, trial_groups
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
+from ray_jobs.training import progress
+from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.torch_trainers import train_tasks
+from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job
 
 Weights = dict[str, torch.Tensor]
 
 
-class Epochs(UserCallback):
-    """Remembers epochs, and interrupts the training after so many."""
-
-    def __init__(self, interrupt_after: int | None = None) -> None:
-        self.seen: list[tuple[str, int]] = []
-        self._interrupt_after = interrupt_after
-
-    def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
-    ) -> None:
-        if "epoch" in metrics[0]:
-            self.seen.append((metrics[0]["task"], metrics[0]["epoch"]))
-            if len(self.seen) == self._interrupt_after:
-                raise KeyboardInterrupt
+def epochs_in(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
+    """The tasks and the numbers of the epochs that were logged since the last call."""
+    found = [re.search(r"(\w+) +epoch +(\d+)/", record.getMessage()) for record in caplog.records]
+    caplog.clear()
+    return [(match[1], int(match[2])) for match in found if match]
 
 
 @pytest.fixture
@@ -46,10 +41,21 @@ def config(storage: Path) -> JobConfig:
     return job(storage, scaling={"num_workers": 0}, train=train, model={"dropout": 0.3})
 
 
-def tasks_of(config: JobConfig, prepared: PreparedDataset, **changes: Any) -> list[TrainingTask]:
+def tasks_of(
+    config: JobConfig, prepared: PreparedDataset, folder: Path, **changes: Any
+) -> list[TrainingTask]:
     experiment = with_parameters(config.experiment, changes)
-    first = TrainingTask("first", prepared, experiment, save_models=True)
-    return [first, replace(first, name="second", stop_at_best_of="first")]
+    first, second = (
+        TrainingTask(
+            name,
+            prepared,
+            experiment,
+            models=Storage.at(folder / name / "models"),
+            state=Storage.at(folder / name / "state"),
+        )
+        for name in ("first", "second")
+    )
+    return [first, replace(second, stop_at_best_of="first")]
 
 
 def comparable(results: list[TaskResult]) -> list[TaskResult]:
@@ -60,35 +66,60 @@ def comparable(results: list[TaskResult]) -> list[TaskResult]:
     ]
 
 
-def weights(checkpoint: Checkpoint) -> list[Weights]:
-    with checkpoint.as_directory() as folder:
-        return [
-            load_file(Path(folder) / name / "last" / "model.safetensors")
-            for name in ("first", "second")
-        ]
+def weights(folder: Path) -> list[Weights]:
+    return [
+        load_file(folder / name / "models" / "last" / "model.safetensors")
+        for name in ("first", "second")
+    ]
 
 
 def test_an_interrupted_training_continues_as_if_it_had_not_been(
-    config: JobConfig, prepared: PreparedDataset, tmp_path: Path
+    config: JobConfig,
+    prepared: PreparedDataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tasks, resources = tasks_of(config, prepared), Resources.of(config)
-    whole, in_parts = Storage.at(str(tmp_path / "whole")), Storage.at(str(tmp_path / "parts"))
-    all_epochs, before, after = Epochs(), Epochs(interrupt_after=2), Epochs()
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    whole, in_parts = tmp_path / "whole", tmp_path / "parts"
     threads = torch.get_num_threads()
+    nothing = Workers(Storage.at(tmp_path / "workers"), max_failures=0)
 
-    expected, expected_checkpoint = train_tasks(tasks, resources, whole, [all_epochs])
-    with pytest.raises(KeyboardInterrupt):
-        train_tasks(tasks, resources, in_parts, [before])
-    found, checkpoint = train_tasks(tasks, resources, in_parts, [after])
+    def trained(folder: Path) -> list[TaskResult]:
+        return list(train_tasks(tasks_of(config, prepared, folder), nothing, config))
 
-    assert all_epochs.seen[:3] == [("first", 1), ("first", 2), ("first", 3)]
-    assert before.seen + after.seen == all_epochs.seen
+    expected = trained(whole)
+    all_epochs = epochs_in(caplog)
+    with monkeypatch.context() as patch:
+        # After the second epoch has been saved.
+        patch.setattr(progress, "describe", interrupt_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            trained(in_parts)
+    before = epochs_in(caplog)
+    found = trained(in_parts)
+
+    assert all_epochs[:3] == [("first", 1), ("first", 2), ("first", 3)]
+    assert before == all_epochs[:1]
+    assert epochs_in(caplog) == all_epochs[2:]
     assert comparable(found) == comparable(expected)
-    for ours, theirs in zip(weights(checkpoint), weights(expected_checkpoint), strict=True):
+    for ours, theirs in zip(weights(in_parts), weights(whole), strict=True):
         for name, value in theirs.items():
             assert torch.equal(ours[name], value), name
-    assert len(list((tmp_path / "parts").iterdir())) == 2  # one checkpoint, and its name
+    # One state, and its name.
+    assert len(list((in_parts / "first" / "state").iterdir())) == 2
     assert torch.get_num_threads() == threads
+
+
+def interrupt_after(count: int) -> Callable[[dict[str, Any]], str]:
+    """``progress.describe`` that is interrupted by Ctrl-C when it is called so often."""
+    described, calls = progress.describe, itertools.count(1)
+
+    def describe(metrics: dict[str, Any]) -> str:
+        if next(calls) == count:
+            raise KeyboardInterrupt
+        return described(metrics)
+
+    return describe
 
 
 @pytest.mark.parametrize(
@@ -105,10 +136,10 @@ def test_a_failure_is_told_in_one_sentence(
     changes: dict[str, Any],
     reason: str,
 ) -> None:
-    tasks = tasks_of(config, prepared, **changes)
+    tasks = tasks_of(config, prepared, tmp_path, **changes)
 
     with pytest.raises(TrainingError, match=reason):
-        train_tasks(tasks, Resources.of(config), Storage.at(str(tmp_path)))
+        list(train_tasks(tasks, Workers(Storage.at(tmp_path / "workers"), 0), config))
 
 
 def test_it_takes_nothing_from_the_cluster(config: JobConfig) -> None:

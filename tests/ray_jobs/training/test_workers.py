@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from ray.util import placement_group_table
 from ray.util.state import list_actors
 
+from foundation.storage import Storage
 from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
@@ -27,10 +28,10 @@ from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.run import Workspace
-from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.stages.tuning import search
-from ray_jobs.training.trial_queue import Over, TrialQueue
-from ray_jobs.training.worker_pool import persistent_workers
+from ray_jobs.training.task_queue import Over, TaskQueue
+from ray_jobs.training.tasks import TrainingTask
+from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 pytestmark = pytest.mark.ray(seconds=120)
@@ -57,49 +58,60 @@ def trained_alone(experiment: ExperimentConfig, prepared: PreparedDataset) -> li
 
 
 class Client:
-    """Adds jobs to a trial queue, one after the other."""
+    """Adds tasks to a queue, one after the other."""
 
-    def __init__(self, trial_queue: ActorHandle[TrialQueue], experiment: ExperimentConfig) -> None:
-        self.trial_queue = trial_queue
-        self.experiment = experiment
+    def __init__(
+        self,
+        queue: ActorHandle[TaskQueue],
+        prepared: PreparedDataset,
+        experiment: ExperimentConfig,
+        models: Storage | None = None,
+    ) -> None:
+        self.queue = queue
         self.count = 0
+        self._prepared = prepared
+        self._experiment = experiment
+        self._models = models
 
-    def add(self, changes: dict[str, Any]) -> str:
+    def add(self, changes: dict[str, Any], retries: int = 0) -> str:
         self.count += 1
-        name = f"job-{self.count}"
-        ray.get(self.trial_queue.add.remote(name, with_parameters(self.experiment, changes)))
+        name = f"task-{self.count}"
+        experiment = with_parameters(self._experiment, changes)
+        models = self._models / name if self._models else None
+        task = TrainingTask(name, self._prepared, experiment, models=models)
+        ray.get(self.queue.add.remote(task, retries))
         return name
 
     def next(self, name: str) -> dict[str, Any] | Over:
-        return ray.get(self.trial_queue.result.remote(name), timeout=60)
+        return ray.get(self.queue.result.remote(name), timeout=60)
 
     def train(self, changes: dict[str, Any]) -> tuple[list[float], str | None]:
         """Validation RMSE of each epoch, and the reason if it failed."""
         name = self.add(changes)
         found = self.rest(name)
-        ray.get(self.trial_queue.drop.remote(name))
+        ray.get(self.queue.drop.remote(name))
         return found
 
     def rest(self, name: str) -> tuple[list[float], str | None]:
-        """The same of a job that is there already."""
+        """The same of a task that is there already."""
         epochs = []
         while not isinstance(found := self.next(name), Over):
             epochs.append(found["validation_rmse"])
         return epochs, found.error
 
-    def begin_endless(self) -> str:
-        """A job that is being trained."""
-        name = self.add(ENDLESS)
+    def begin_endless(self, retries: int = 0) -> str:
+        """A task that is being trained."""
+        name = self.add(ENDLESS, retries)
         assert not isinstance(self.next(name), Over)
         return name
 
 
 def whole(epochs: list[float], rel: float = 1e-6) -> Any:
-    """The result of a job that ran to its end."""
+    """The result of a task that ran to its end."""
     return pytest.approx(epochs, rel=rel), None
 
 
-def workers() -> list[int]:
+def processes() -> list[int]:
     """Process ids of the workers that train, or could."""
     actors = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
     return [actor.pid for actor in actors]
@@ -140,31 +152,31 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it_so_many_time
         loss: trained_alone(with_parameters(config.experiment, {"train.loss": loss}), prepared)
         for loss in ("l1", "mse")
     }
-    models = TrialModels(where / "models", 9)
-    groups = [Resources.of(config)]
-    with persistent_workers(prepared, groups, 1, where, models.folder) as trial_queue:
-        client = Client(trial_queue, config.experiment)
+    models = Workspace(config).run / "models"
+    with Workers(where, max_failures=1) as workers:
+        queue = workers.queue([Resources.of(config)])
+        client = Client(queue, prepared, config.experiment, models)
 
         assert client.train({"train.loss": "l1"}) == whole(expected["l1"])
-        (worker,) = workers()
+        (worker,) = processes()
 
         failed = client.train({"model.embedding_dim": IMPOSSIBLE})
         assert failed[0] == []
         assert "allocate" in str(failed[1])
 
-        assert "DivergedError: training diverged" in str(client.train(DIVERGING)[1])
+        assert "training diverged" in str(client.train(DIVERGING)[1])
 
         stopped = client.begin_endless()
-        ray.get(trial_queue.drop.remote(stopped))
+        ray.get(queue.drop.remote(stopped))
         assert client.train({"train.loss": "mse"}) == whole(expected["mse"])
-        assert workers() == [worker]
+        assert processes() == [worker]
 
         killed = client.begin_endless()
         waiting = client.add({"train.loss": "l1"})
         os.kill(worker, signal.SIGKILL)
         assert "worker" in str(client.rest(killed)[1])
         assert client.rest(waiting) == whole(expected["l1"])
-        (replacement,) = workers()
+        (replacement,) = processes()
         assert replacement != worker
 
         # Now the group has failed as often as it may.
@@ -178,13 +190,13 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it_so_many_time
         started = living()
 
     assert left_of(started, before) == []
-    finished = Path(models.folder.path) / "job-1"
+    finished = Path(models.path) / "task-1"
     assert validation_rmse(finished / "best", prepared) == pytest.approx(min(expected["l1"]))
     assert validation_rmse(finished / "last", prepared) == pytest.approx(expected["l1"][-1])
     # Also of the trial that was stopped; the one without enough memory has none, and neither has
     # the one that was killed.
     kept = {path.name for path in finished.parent.iterdir()}
-    assert kept == {"job-1", stopped, "job-5", waiting}
+    assert kept == {"task-1", stopped, "task-5", waiting}
     last = checkpoint.load(finished.parent / stopped / "last")
     assert last.record["epoch"] >= 1
     assert last.record["metrics"]["validation_rmse"] == pytest.approx(
@@ -198,24 +210,23 @@ def test_two_workers_stop_together_and_a_failure_affects_one_model(
     config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
     resources = dataclasses.replace(Resources.of(config), num_workers=2)
     expected = whole(trained_alone(config.experiment, prepared), rel=1e-4)
-    with persistent_workers(
-        prepared, [resources], 5, Workspace(config).run / "ray" / "two"
-    ) as trial_queue:
-        client = Client(trial_queue, config.experiment)
+    with Workers(Workspace(config).run / "ray" / "two", max_failures=5) as workers:
+        queue = workers.queue([resources])
+        client = Client(queue, prepared, config.experiment)
         stopped = client.begin_endless()
-        both = set(workers())
-        ray.get(trial_queue.drop.remote(stopped))
+        both = set(processes())
+        ray.get(queue.drop.remote(stopped))
         assert client.train({}) == expected
-        assert "DivergedError" in str(client.train(DIVERGING)[1])
+        assert "training diverged" in str(client.train(DIVERGING)[1])
         assert client.train({}) == expected
-        assert set(workers()) == both
+        assert set(processes()) == both
         assert len(both) == 2
 
         assert "allocate" in str(client.train({"model.embedding_dim": IMPOSSIBLE})[1])
         assert client.train({}) == expected
 
         killed = client.begin_endless()
-        os.kill(workers()[1], signal.SIGKILL)
+        os.kill(processes()[1], signal.SIGKILL)
         assert client.rest(killed)[1]
         assert client.train({}) == expected
 
@@ -224,18 +235,14 @@ def test_workers_killed_while_starting_leave_nothing(
     storage: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the search fails meanwhile."""
-    monkeypatch.setattr("ray_jobs.training.worker_pool._SECONDS_TO_END", 0)
+    monkeypatch.setattr("ray_jobs.training.workers._SECONDS_TO_EXIT", 0)
     config = job(storage, **EXPERIMENT)
     before = living()
     where = Workspace(config).run / "ray" / "starting"
-    groups = [Resources.of(config)]
-    with (
-        contextlib.suppress(TrainingError),
-        persistent_workers(prepared, groups, 5, where) as trial_queue,
-    ):
-        client = Client(trial_queue, config.experiment)
+    with contextlib.suppress(TrainingError), Workers(where, max_failures=5) as workers:
+        client = Client(workers.queue([Resources.of(config)]), prepared, config.experiment)
         name = client.begin_endless()
-        os.kill(workers()[0], signal.SIGKILL)
+        os.kill(processes()[0], signal.SIGKILL)
         assert client.rest(name)[1]
         started = living()
         raise TrainingError
@@ -244,7 +251,7 @@ def test_workers_killed_while_starting_leave_nothing(
 
 
 def test_executors_and_local_mode_give_the_same_trials(
-    storage: Path, prepared: PreparedDataset
+    storage: Path, prepared: PreparedDataset, workers: Workers
 ) -> None:
     found = {}
     for executor, num_workers in (("persistent", 1), ("persistent", 0), ("isolated", 1)):
@@ -266,7 +273,7 @@ def test_executors_and_local_mode_give_the_same_trials(
                 },
             },
         )
-        chosen = search(Workspace(config), prepared)
+        chosen = search(Workspace(config), prepared, workers)
         assert chosen.num_trials == 2
         found[name] = trials(config)
     assert len(found["persistent-1"]) == 2

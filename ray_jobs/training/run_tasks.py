@@ -1,0 +1,152 @@
+"""Train tasks for a stage: on the job's worker groups, or in its own process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from foundation.errors import StorageError
+from ncf.errors import NcfError
+from ncf.training.parallel import data_parallel_pays_off
+from ray_jobs.cluster.resources import Resources, groups_at_a_time
+from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.config import JobConfig
+from ray_jobs.errors import TrainingError
+from ray_jobs.training.local_mode import LocalMode
+from ray_jobs.training.progress import EpochLog
+from ray_jobs.training.split_cache import SplitCache, device_of_worker
+from ray_jobs.training.task_queue import Over, TaskQueue
+from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.worker import train_task
+from ray_jobs.training.workers import Workers
+
+logger: Final = logging.getLogger(__name__)
+
+
+def train_tasks(
+    tasks: Sequence[TrainingTask], workers: Workers, config: JobConfig
+) -> Iterator[TaskResult]:
+    """Train all tasks, and yield the results in the order in which they end.
+
+    A task whose workers are lost is continued from its state, or repeated if it has none, at most
+    ``scaling.max_failures`` times.
+
+    Raises:
+        TrainingError: if a task failed, with the reason.
+        ResourceError: if Ray cannot be reached, or not even one worker group fits.
+    """
+    ensure_ray(config)
+    at_once = sum(task.stop_at_best_of is None for task in tasks)
+    groups = [Resources.of(config)] * groups_at_a_time(config, at_once)
+    _log_start(tasks, groups)
+    log = EpochLog(config.name)
+    local = LocalMode.of(groups[0])
+    if local:
+        results = _train_here(tasks, local, log)
+    else:
+        results = _train_on(workers.queue(groups), tasks, log, groups[0].max_failures)
+    for result in results:
+        if result.rows.note:
+            logger.info("   note: %s: %s", result.name, result.rows.note)
+        yield result
+
+
+def _log_start(tasks: Sequence[TrainingTask], groups: Sequence[Resources]) -> None:
+    resources = groups[0]
+    if resources.num_workers > 1 and not (
+        resources.use_gpu or all(data_parallel_pays_off(task.experiment) for task in tasks)
+    ):
+        logger.info(
+            "note: with batches this small, %d workers are likely slower than one; set "
+            "scaling.num_workers = 1 or raise train.batch_size",
+            resources.num_workers,
+        )
+    logger.info(
+        "   %d model(s) to train, %d at a time, %s",
+        len(tasks),
+        len(groups),
+        resources.description,
+    )
+
+
+def _train_on(
+    queue: ActorHandle[TaskQueue], tasks: Sequence[TrainingTask], log: EpochLog, retries: int
+) -> Iterator[TaskResult]:
+    """Train on the worker groups of ``queue``."""
+    waiting, results = list(tasks), list[TaskResult]()
+    running: dict[ObjectRef[object], str] = {}
+
+    def add_what_can_start() -> None:
+        for task in [task for task in waiting if task.can_start_after(results)]:
+            waiting.remove(task)
+            ray.get(queue.add.remote(task.after(results), retries))
+            running[queue.result.remote(task.name)] = task.name
+
+    try:
+        add_what_can_start()
+        while running:
+            (ready, *_), _ = ray.wait(list(running), num_returns=1)
+            name = running.pop(ready)
+            found = ray.get(ready)
+            if not isinstance(found, Over):
+                log.record(found)
+                running[queue.result.remote(name)] = name
+                continue
+            queue.drop.remote(name)
+            if found.result is None:
+                raise TrainingError(f"training failed: {found.error}")
+            results.append(found.result)
+            yield found.result
+            add_what_can_start()
+    except RayActorError as error:
+        raise TrainingError(f"training failed: the queue of its tasks ended: {error}") from error
+    finally:
+        for name in running.values():
+            queue.drop.remote(name)
+
+
+def _train_here(
+    tasks: Sequence[TrainingTask], local: LocalMode, log: EpochLog
+) -> Iterator[TaskResult]:
+    """Train in this process, one task after the other."""
+    results: list[TaskResult] = []
+    rows: SplitCache | None = None
+
+    def report(metrics: dict[str, object]) -> bool:
+        log.record(metrics)
+        return True
+
+    def work(task: TrainingTask) -> None:
+        nonlocal rows
+        if rows is None or not rows.fits(task.prepared):
+            rows = SplitCache(task.prepared, device_of_worker(local))
+        results.append(train_task(task, rows, report))
+
+    for task in tasks:
+        try:
+            with _keyboard_interrupts():
+                local.run(partial(work, task.after(results)))
+        except (NcfError, StorageError, RuntimeError) as error:  # the last one of torch
+            raise TrainingError(f"training failed: {error}") from error
+        yield results[-1]
+
+
+@contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C raise ``KeyboardInterrupt``: Ray Train leaves a handler that ends the program."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,250 @@
+"""The queue between training tasks and persistent worker groups.
+
+::
+
+    stages, trials --add, result, drop--> TaskQueue <--join, next, report, ended-- workers
+                                             ^--lost-- Ray Train's controllers
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ray.train import TrainingFailedError
+from ray.train.torch import TorchTrainer
+
+from foundation.errors import MovieRatingsError
+from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.torch_trainers import first_cause
+
+_MAX_EPOCHS_AHEAD: Final = 1
+"""Unfetched epochs beyond which a worker waits: without a limit, a model with short epochs would
+end before a scheduler could stop it."""
+
+
+@dataclass(frozen=True)
+class Over:
+    """The end of a task, after its last epoch."""
+
+    error: str | None
+    """Why it failed, if it did."""
+    result: TaskResult | None = None
+    """None if it failed."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task for the workers of one group."""
+
+    task: TrainingTask
+    num_groups: int
+    """Number of groups that there are now."""
+
+
+@dataclass
+class _Job:
+    """One task, until it is dropped."""
+
+    task: TrainingTask
+    retries: int
+    """How many more times it is queued again after it has lost its workers."""
+    epochs: deque[dict[str, Any]] = field(default_factory=deque)
+    """Metrics of the epochs that were not fetched yet, oldest first."""
+    over: Over | None = None
+
+
+@dataclass
+class _WorkerGroup:
+    """One ``TorchTrainer`` and its current workers."""
+
+    workers: str | None = None
+    """Id of its current set of workers, if there is one."""
+    num_orders: int = 0
+    """Number of tasks that they have taken."""
+    order: Order | None = None
+    """The newest of these."""
+    is_dismissed: bool = False
+    """Whether its workers are asked to exit."""
+
+
+class TaskQueue:
+    """An async actor that passes tasks to worker groups, and their epochs and results back.
+
+    Groups come and go; a task is taken by the first one that is free.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, _Job] = {}
+        self._waiting: deque[str] = deque()
+        self._groups: dict[int, _WorkerGroup] = {}
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._changed = asyncio.Condition()
+        self._failure: str | None = None
+        """Why the last worker group failed that will not be restarted."""
+
+    # Called by stages and trials.
+
+    async def add(self, task: TrainingTask, retries: int = 0) -> None:
+        """Add a task. If it loses its workers it is queued again, at most ``retries`` times."""
+        async with self._changing():
+            self._jobs[task.name] = _Job(task, retries)
+            self._waiting.append(task.name)
+            self._fail_without_groups()
+
+    async def result(self, name: str) -> dict[str, Any] | Over:
+        """Wait for a task's next epoch, or its end."""
+        async with self._changing():
+            job = self._jobs[name]
+            await self._changed.wait_for(lambda: job.epochs or job.over)
+            if job.epochs:
+                return job.epochs.popleft()
+            assert job.over
+            return job.over
+
+    async def drop(self, name: str) -> None:
+        """Remove a task; workers that train it stop after the current epoch."""
+        async with self._changing():
+            self._jobs.pop(name, None)
+            if name in self._waiting:
+                self._waiting.remove(name)
+
+    # Called by workers.
+
+    async def join(self, group_index: int, workers: str) -> None:
+        """Register one of a group's current workers."""
+        async with self._changing():
+            if self._groups[group_index].workers not in (None, workers):
+                self._lose(group_index, "its workers were replaced")
+            self._groups[group_index].workers = workers
+
+    async def next(self, group_index: int, workers: str, number: int) -> Order | None:
+        """Wait for the task with this number, counted from 0 by each of the group's workers; None
+        means to exit."""
+        group = self._groups[group_index]
+
+        def should_exit() -> bool:
+            return group.is_dismissed or group.workers != workers
+
+        async with self._changing():
+            await self._changed.wait_for(
+                lambda: should_exit() or group.num_orders > number or self._waiting
+            )
+            if should_exit():
+                return None
+            if group.num_orders == number:
+                name = self._waiting.popleft()
+                group.num_orders = number + 1
+                group.order = Order(self._jobs[name].task, len(self._groups))
+            return group.order
+
+    async def report(self, group_index: int, name: str, metrics: dict[str, Any]) -> bool:
+        """Report an epoch; returns whether to continue the task."""
+        async with self._changing():
+            job, group = self._jobs.get(name), self._groups[group_index]
+            if job is None or job.over:
+                return False
+            job.epochs.append(metrics)
+            self._changed.notify_all()
+
+            def is_stopped() -> bool:
+                return group.is_dismissed or self._jobs.get(name) is not job
+
+            await self._changed.wait_for(
+                lambda: is_stopped() or len(job.epochs) <= _MAX_EPOCHS_AHEAD
+            )
+            return not is_stopped()
+
+    async def ended(self, name: str, error: str | None, result: TaskResult | None) -> None:
+        """End a task that is complete, or that failed without loss of its workers."""
+        async with self._changing():
+            self._end(name, Over(error, result))
+
+    # Called by the pool and by Ray Train's controllers.
+
+    async def start(self, group_index: int, trainer: TorchTrainer) -> None:
+        """Start a worker group, by running its trainer until the group is dismissed or fails."""
+        self._failure = None
+        self._groups[group_index] = _WorkerGroup()
+        self._runs[group_index] = asyncio.create_task(self._run(group_index, trainer))
+
+    async def groups(self) -> list[int]:
+        """Worker groups that were started, and neither dismissed nor given up."""
+        return [index for index, group in self._groups.items() if not group.is_dismissed]
+
+    async def dismiss(self, group_indices: Sequence[int]) -> None:
+        """Ask the workers of groups to exit after the current epoch, and wait until they have."""
+        async with self._changing():
+            for index in group_indices:
+                if index in self._groups:
+                    self._groups[index].is_dismissed = True
+        await asyncio.gather(*(self._runs[i] for i in group_indices if i in self._runs))
+
+    async def lost(self, group_index: int, reason: str) -> None:
+        """End the task of a group whose workers have failed, or queue it again."""
+        async with self._changing():
+            self._lose(group_index, reason)
+
+    async def _run(self, group_index: int, trainer: TorchTrainer) -> None:
+        reason = "its workers have exited"
+        with ThreadPoolExecutor(1) as thread:
+            fit: Callable[[], object] = trainer.fit
+            try:
+                await asyncio.get_running_loop().run_in_executor(thread, fit)
+            except TrainingFailedError as error:
+                reason = first_cause(error)
+            except Exception as error:  # of Ray, or in local mode of the training itself
+                reason = reason_of(error)
+        async with self._changing():
+            self._lose(group_index, reason)
+            if not self._groups.pop(group_index).is_dismissed:
+                self._failure = reason
+            self._fail_without_groups()
+
+    @contextlib.asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Hold the lock, except while waiting, and notify all waiting calls afterwards."""
+        async with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def _end(self, name: str, over: Over) -> None:
+        job = self._jobs.get(name)
+        if job and not job.over:
+            job.over = over
+
+    def _lose(self, group_index: int, reason: str) -> None:
+        group = self._groups.get(group_index)
+        if group is None:  # reported after it has ended
+            return
+        if group.order:
+            self._end_or_repeat(group.order.task, reason)
+        group.workers, group.num_orders, group.order = None, 0, None
+
+    def _end_or_repeat(self, task: TrainingTask, reason: str) -> None:
+        job = self._jobs.get(task.name)
+        if job is None or job.over or job.task is not task:
+            return
+        if job.retries:
+            job.retries -= 1
+            self._waiting.appendleft(task.name)
+        else:
+            job.over = Over(reason)
+
+    def _fail_without_groups(self) -> None:
+        """Fail the waiting tasks if no worker group is left."""
+        if self._failure and not self._groups:
+            while self._waiting:
+                self._end(self._waiting.popleft(), Over(self._failure))
+
+
+def reason_of(error: Exception) -> str:
+    """The message of an exception, and its type unless this project raises it."""
+    return (
+        str(error) if isinstance(error, MovieRatingsError) else f"{type(error).__name__}: {error}"
+    )

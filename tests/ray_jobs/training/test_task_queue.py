@@ -1,0 +1,208 @@
+"""The queue by itself: what workers and stages would call, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from ncf.config import ExperimentConfig
+from ray_jobs.training.task_queue import Order, Over, TaskQueue
+from ray_jobs.training.tasks import TaskResult, TrainingTask
+
+RESULT = cast(TaskResult, object())
+
+
+def task(name: str) -> TrainingTask:
+    return TrainingTask(name, cast(Any, None), ExperimentConfig())
+
+
+@dataclass
+class Trainer:
+    """Stands for a ``TorchTrainer`` whose workers are the test."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+    def fit(self) -> None:
+        self.ended.wait()
+        if self.error:
+            raise self.error
+
+
+class Group:
+    """One worker group with a single worker."""
+
+    def __init__(self, queue: TaskQueue, index: int) -> None:
+        self.trainer = Trainer()
+        self._queue = queue
+        self._index = index
+        self._life = 0
+        self._number = -1
+
+    async def start(self) -> None:
+        await self._queue.start(self._index, cast(Any, self.trainer))
+        await self._queue.join(self._index, self._workers)
+
+    async def next(self) -> str | None:
+        """Name of its next task."""
+        self._number += 1
+        order = await self._queue.next(self._index, self._workers, self._number)
+        return order.task.name if isinstance(order, Order) else None
+
+    async def report(self, name: str, epoch: int) -> bool:
+        return await self._queue.report(self._index, name, {"epoch": epoch})
+
+    async def lose_workers(self) -> None:
+        """They are replaced by others."""
+        await self._queue.lost(self._index, "worker died")
+        self._life, self._number = self._life + 1, -1
+        await self._queue.join(self._index, self._workers)
+
+    @property
+    def _workers(self) -> str:
+        return f"workers-{self._index}-{self._life}"
+
+
+def soon(awaitable: Any) -> Any:
+    return asyncio.wait_for(awaitable, 10)
+
+
+def test_groups_take_tasks_in_order_and_results_reach_who_added_them() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        first, second = Group(queue, 0), Group(queue, 1)
+        await first.start()
+        await second.start()
+        for name in ("a", "b", "c"):
+            await queue.add(task(name))
+        assert [await first.next(), await second.next()] == ["a", "b"]
+        assert await soon(first.report("a", 1))
+        await queue.ended("b", None, RESULT)
+        assert await second.next() == "c"
+        assert await soon(queue.result("a")) == {"epoch": 1}
+        await queue.ended("a", "no memory", None)
+        assert await soon(queue.result("a")) == Over("no memory")
+        assert await soon(queue.result("b")) == Over(None, RESULT)
+        await end(queue, first, second)
+
+    asyncio.run(steps())
+
+
+async def end(queue: TaskQueue, *groups: Group) -> None:
+    for group in groups:
+        group.trainer.ended.set()
+    await soon(queue.dismiss(await queue.groups()))
+
+
+def test_a_task_that_loses_its_workers_is_queued_again_before_the_others_so_often_as_it_may() -> (
+    None
+):
+    async def steps() -> None:
+        queue = TaskQueue()
+        group = Group(queue, 0)
+        await group.start()
+        await queue.add(task("a"), retries=2)
+        await queue.add(task("b"))
+        for _ in range(3):
+            assert await group.next() == "a"
+            await group.lose_workers()
+        assert await soon(queue.result("a")) == Over("worker died")
+        assert await group.next() == "b"
+        await group.lose_workers()
+        assert await soon(queue.result("b")) == Over("worker died")
+        await end(queue, group)
+
+    asyncio.run(steps())
+
+
+def test_workers_that_are_lost_after_their_task_has_ended_change_nothing() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        group = Group(queue, 0)
+        await group.start()
+        await queue.add(task("a"))
+        assert await group.next() == "a"
+        await queue.ended("a", None, RESULT)
+        await queue.drop("a")
+        await queue.add(task("a"))  # of the same name, in the next run
+        await group.lose_workers()
+        assert await group.next() == "a"
+        await queue.ended("a", None, RESULT)
+        assert await soon(queue.result("a")) == Over(None, RESULT)
+        await end(queue, group)
+
+    asyncio.run(steps())
+
+
+def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_left() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        first, second = Group(queue, 0), Group(queue, 1)
+        await first.start()
+        await second.start()
+        waits = asyncio.create_task(second.next())
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(queue.dismiss([1]))
+        assert await soon(waits) is None
+        second.trainer.ended.set()
+        await soon(leaving)
+        assert await queue.groups() == [0]
+        await queue.add(task("a"))
+        assert await first.next() == "a"
+        leaving = asyncio.create_task(queue.dismiss([0]))
+        await asyncio.sleep(0)
+        assert not await soon(first.report("a", 1))
+        assert await first.next() is None
+        first.trainer.ended.set()
+        await soon(leaving)
+        assert await queue.groups() == []
+
+    asyncio.run(steps())
+
+
+def test_without_groups_tasks_fail_with_the_reason_until_another_group_starts() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        group = Group(queue, 0)
+        group.trainer.error = RuntimeError("too many failures")
+        await queue.add(task("waits for the first group"))
+        await group.start()
+        assert await group.next() == "waits for the first group"
+        await queue.add(task("a"))
+        group.trainer.ended.set()
+        expected = Over("RuntimeError: too many failures")
+        for name in ("waits for the first group", "a"):
+            assert await soon(queue.result(name)) == expected
+        await queue.add(task("b"))
+        assert await soon(queue.result("b")) == expected
+        other = Group(queue, 1)
+        await other.start()
+        await queue.add(task("c"))
+        assert await other.next() == "c"
+        await end(queue, other)
+
+    asyncio.run(steps())
+
+
+def test_workers_stay_one_epoch_ahead_of_who_reads_it() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        group = Group(queue, 0)
+        await group.start()
+        await queue.add(task("a"))
+        assert await group.next() == "a"
+        assert await soon(group.report("a", 1))
+        ahead = asyncio.create_task(group.report("a", 2))
+        await asyncio.sleep(0)
+        assert not ahead.done()
+        assert await soon(queue.result("a")) == {"epoch": 1}
+        assert await soon(ahead)
+        third = asyncio.create_task(group.report("a", 3))
+        await asyncio.sleep(0)
+        await queue.drop("a")
+        assert not await soon(third)
+        await end(queue, group)
+
+    asyncio.run(steps())

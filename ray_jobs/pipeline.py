@@ -37,7 +37,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     check_search(config)
     with stages_of(config, force=force) as stages:
         raw = stages.raw
-        prepared = stages.prepared
+        prepared, _ = stages.prepared, stages.final_data
         best_trial = stages.best_trial
         comparison = stages.comparison
         final_model = stages.final_model

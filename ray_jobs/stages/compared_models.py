@@ -66,14 +66,19 @@ def rows_of(prepared: PreparedDataset, split: str) -> Batch:
 
 
 def scored(
-    workspace: Workspace, raw: RawData, prepared: PreparedDataset, *, owner: str = ""
+    workspace: Workspace,
+    raw: RawData,
+    prepared: PreparedDataset,
+    workers: Workers,
+    *,
+    owner: str = "",
 ) -> PreparedDataset:
     """The data on whose test rows models are scored: ``prepared``, or those with its validation
     rows among the training rows, if models are trained again on both."""
     compare = workspace.config.compare
     wanted = compare.refit_on_validation and compare.score_test
     if wanted and prepared.manifest.counts["validation"]:
-        return preprocess(workspace, raw, train_on_validation=True, owner=owner)
+        return preprocess(workspace, raw, workers, train_on_validation=True, owner=owner)
     return prepared
 
 
@@ -96,7 +101,7 @@ def losses_to_compare(
 
 
 def configurations_to_compare(
-    workspace: Workspace, raw: RawData, data: ComparedData
+    workspace: Workspace, raw: RawData, data: ComparedData, workers: Workers
 ) -> Iterator[ComparedModel]:
     """Each fixed configuration, those with features or weights of their own on data of their own.
 
@@ -110,7 +115,7 @@ def configurations_to_compare(
     for name, settings in config.compare.configurations.items():
         own = _preparation(settings)
         if own not in known:
-            known[own] = _prepared_for(name, settings, workspace, raw)
+            known[own] = _prepared_for(name, settings, workspace, raw, workers)
             check_rows(name, known[own], data, with_test=config.compare.score_test)
         yield ComparedModel(name, name, known[own], settings.experiment, {})
 
@@ -122,12 +127,12 @@ def _preparation(settings: ComparedConfig) -> tuple[Any, ...]:
 
 
 def _prepared_for(
-    name: str, settings: ComparedConfig, workspace: Workspace, raw: RawData
+    name: str, settings: ComparedConfig, workspace: Workspace, raw: RawData, workers: Workers
 ) -> ComparedData:
     changes = {"features": settings.features, "time_decay": settings.time_decay}
     own = replace(workspace, config=workspace.config.model_copy(update=changes))
-    selection = preprocess(own, raw, owner=name)
-    return ComparedData(selection, scored(own, raw, selection, owner=name))
+    selection = preprocess(own, raw, workers, owner=name)
+    return ComparedData(selection, scored(own, raw, selection, workers, owner=name))
 
 
 def check_rows(name: str, data: ComparedData, common: ComparedData, *, with_test: bool) -> None:

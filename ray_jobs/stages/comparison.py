@@ -128,9 +128,9 @@ def compare(
         DataError: if a configuration's data do not have the rows of the comparison.
     """
     config, paths = workspace.config, workspace.paths
-    data = ComparedData(prepared, scored(workspace, raw, prepared))
+    data = ComparedData(prepared, scored(workspace, raw, prepared, workers))
     if config.compare.configurations:
-        models = tuple(configurations_to_compare(workspace, raw, data))
+        models = tuple(configurations_to_compare(workspace, raw, data, workers))
     else:
         assert best_trial is not None
         models = tuple(losses_to_compare(workspace, data, best_trial, workers))

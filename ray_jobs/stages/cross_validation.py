@@ -86,7 +86,9 @@ def _compare(config: JobConfig, force: bool, workers: Workers) -> Fold:
     stages = Stages(workspace, workers)
     comparison = stages.comparison
     # Without force: read the rows that were compared instead of preparing them again.
-    rows = scored(Workspace(config), stages.raw, stages.prepared).table("test", list(COLUMNS))
+    rows = scored(Workspace(config), stages.raw, stages.prepared, workers).table(
+        "test", list(COLUMNS)
+    )
     return Fold(comparison, rows, workspace.paths.predictions)
 
 

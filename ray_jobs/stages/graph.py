@@ -17,7 +17,7 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.recommendation import recommend
-from ray_jobs.stages.training import FinalModel, train
+from ray_jobs.stages.training import FinalModel, data_of_final_model, train
 from ray_jobs.stages.tuning import BestTrial, search
 from ray_jobs.training.workers import Workers
 
@@ -41,7 +41,16 @@ class Stages:
     @cached_property
     def prepared(self) -> PreparedDataset:
         """Preprocess: features, splits and weights."""
-        return preprocess(self.workspace, self.raw)
+        return preprocess(self.workspace, self.raw, self.workers)
+
+    @cached_property
+    def final_data(self) -> PreparedDataset:
+        """Preprocess: the data that the final model learns from.
+
+        A stage that trains prepares them itself if they are not there, and then starts its workers
+        once more.
+        """
+        return data_of_final_model(self.workspace, self.raw, self.prepared, self.workers)
 
     @cached_property
     def best_trial(self) -> BestTrial:
@@ -58,12 +67,15 @@ class Stages:
     @cached_property
     def final_model(self) -> FinalModel:
         """Training: the model that the run keeps."""
-        return train(self.workspace, self.raw, self.prepared, self.best_trial, self.workers)
+        final_data = self.final_data
+        return train(
+            self.workspace, self.raw, self.prepared, final_data, self.best_trial, self.workers
+        )
 
     @cached_property
     def recommendations(self) -> Storage:
         """Recommendation: the file with the best unseen movies of every user."""
-        return recommend(self.workspace, self.final_model)
+        return recommend(self.workspace, self.final_model, self.workers)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ncf.data.prepare import PreparationConfig
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import canonical, key_of
+from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +52,19 @@ def ingest(workspace: Workspace) -> RawData:
 
 
 def preprocess(
-    workspace: Workspace, raw: RawData, *, train_on_validation: bool = False, owner: str = ""
+    workspace: Workspace,
+    raw: RawData,
+    workers: Workers | None = None,
+    *,
+    train_on_validation: bool = False,
+    owner: str = "",
 ) -> PreparedDataset:
     """Join, impute, de-skew, encode, split and weight, unless it was done before.
 
     Args:
         workspace: the run.
         raw: the data set.
+        workers: what else holds CPUs; ended if there is something to do.
         train_on_validation: make the data of the final model, whose vocabularies and scalers are
             fitted on training and validation rows together.
         owner: the configuration of a comparison that these data are for; empty for the run's own.
@@ -82,6 +89,8 @@ def preprocess(
     started = time.monotonic()
     with heading(name):
         ensure_ray(config)
+        if workers:
+            workers.close()
         # Without a manifest the folder is what an interrupted run left.
         folder.delete()
         folder.make_folder()

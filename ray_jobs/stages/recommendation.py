@@ -24,6 +24,7 @@ from ray_jobs.results.final_model import load_model, rated_movies
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage
 from ray_jobs.stages.training import FinalModel
+from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +47,22 @@ class RecommendInputs:
     recommend: RecommendConfig
 
 
-def recommend(workspace: Workspace, model: FinalModel) -> Storage:
-    """Top-N unseen movies of every training user, by Ray Data batch inference; returns the file."""
+def recommend(workspace: Workspace, model: FinalModel, workers: Workers) -> Storage:
+    """Top-N unseen movies of every training user, by Ray Data batch inference; returns the file.
+
+    ``workers`` are ended, because they hold CPUs.
+    """
     file, config = workspace.recommendations, workspace.config
-    work = partial(_recommend, file=file, connect=partial(ensure_ray, config))
+    work = partial(_recommend, file=file, workers=workers, connect=partial(ensure_ray, config))
     workspace.update(Stage("recommend", RecommendInputs(model, config.recommend), (file,), work))
     return file
 
 
-def _recommend(inputs: RecommendInputs, file: Storage, connect: Callable[[], None]) -> None:
+def _recommend(
+    inputs: RecommendInputs, file: Storage, workers: Workers, connect: Callable[[], None]
+) -> None:
     """The work of the stage; ``connect`` joins or starts Ray."""
+    workers.close()
     connect()
     prepared = inputs.model.prepared
     users, movies = prepared.preprocessor.num_users, prepared.preprocessor.num_movies

@@ -92,13 +92,21 @@ def train(
     workspace: Workspace,
     raw: RawData,
     prepared: PreparedDataset,
+    final_data: PreparedDataset,
     best_trial: BestTrial,
     workers: Workers,
 ) -> FinalModel:
-    """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``."""
+    """Train the final model: ``checkpoint/``, ``checkpoints/{best,last}`` and ``metrics.json``.
+
+    Args:
+        workspace: the run.
+        raw: the data set.
+        prepared: its prepared rows, whose validation rows choose the best epoch.
+        final_data: what the final model learns from, see ``data_of_final_model``.
+        best_trial: the configuration.
+        workers: what to train on.
+    """
     config, paths = workspace.config, workspace.paths
-    refit = config.final.refit_on_validation and bool(prepared.manifest.counts["validation"])
-    final_data = preprocess(workspace, raw, train_on_validation=True) if refit else prepared
     inputs = TrainInputs(
         raw=raw,
         split=config.split,
@@ -116,6 +124,16 @@ def train(
     test = model.metrics.test
     logger.info(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
     return model
+
+
+def data_of_final_model(
+    workspace: Workspace, raw: RawData, prepared: PreparedDataset, workers: Workers
+) -> PreparedDataset:
+    """``prepared``, or those whose training rows include its validation rows."""
+    has_validation = bool(prepared.manifest.counts["validation"])
+    if workspace.config.final.refit_on_validation and has_validation:
+        return preprocess(workspace, raw, workers, train_on_validation=True)
+    return prepared
 
 
 def _train(

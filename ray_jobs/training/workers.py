@@ -109,7 +109,7 @@ class Workers:
                 self._dismiss(list(self._groups))
         finally:
             ray.kill(self._queue)
-            self._queue = None
+            self._queue, self._groups = None, {}
             # A controller that is starting workers asks for their CPUs until it has died.
             _wait_until_dead(controllers)
             _free(_placement_groups() - placement_groups)

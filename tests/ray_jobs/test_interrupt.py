@@ -17,7 +17,7 @@ ENDLESS = ("train.epochs=100000", "train.patience=0", "train.compile=off")
 @pytest.mark.parametrize(
     ("module", "sign", "stage", "settings"),
     [
-        ("ray_jobs.tune", "trials, 2 at a time", "tune", ("tune.grace_epochs=100000",)),
+        ("ray_jobs.tune", "trials, 1 at a time", "tune", ("tune.grace_epochs=100000",)),
         ("ray_jobs.compare", "mse seed 0", "compare", ("tune.num_trials=0",)),
         ("ray_jobs.train", "epoch", "train", ("tune.num_trials=0", "scaling.num_workers=0")),
     ],
@@ -25,7 +25,7 @@ ENDLESS = ("train.epochs=100000", "train.patience=0", "train.compile=off")
 def test_an_interrupted_stage_ends_with_130_and_counts_as_not_done(
     module: str, sign: str, stage: str, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
-    everything = (*TINY, *ENDLESS, *settings, "ray.num_cpus=2", f"storage={tmp_path}")
+    everything = (*TINY, *ENDLESS, *settings, "ray.num_cpus=1", f"storage={tmp_path}")
     with running_module(module, everything) as program:
         program.wait_for(sign)
         program.process.send_signal(signal.SIGINT)

@@ -38,7 +38,7 @@ from ray_jobs.report.sections.search import search_blocks
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
-from ray_jobs.stages.training import train
+from ray_jobs.stages.training import data_of_final_model, train
 from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.tasks import TaskResult, TrainingTask
@@ -282,7 +282,8 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
     with scraping() as scraper:
-        trained = train(workspace, raw, prepared, chosen, workers).metrics
+        final_data = data_of_final_model(workspace, raw, prepared, workers)
+        trained = train(workspace, raw, prepared, final_data, chosen, workers).metrics
         epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
         expected: Exported = {
             ("epochs_total", frozenset(("again", name))): n for name, n in epochs.items()
@@ -456,7 +457,6 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
             storage,
             name="failing",
             model={"head": "ordinal"},
-            scaling={"num_workers": 2},
             train={"epochs": 2, "batch_size": 512},
             tune={
                 "num_trials": 5,

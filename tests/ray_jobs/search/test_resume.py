@@ -236,7 +236,7 @@ def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(
     tmp_path: Path, at_the_end: ExitStack
 ) -> None:
     storage = tmp_path / "artifacts"
-    long = ("train.epochs=60", "train.patience=0", "tune.grace_epochs=60", "ray.num_cpus=1")
+    long = ("train.epochs=60", "train.patience=0", "tune.grace_epochs=60", "scaling.num_workers=0")
     settings = (*TINY, *long, f"storage={storage}")
 
     def one_has_ended_and_one_runs() -> bool:

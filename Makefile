@@ -13,6 +13,9 @@ help: ## list the targets
 run: $(READY) ## the whole pipeline, quick configuration; more options in ARGS="--set ..."
 	$(BIN)/movie-ratings run --config configs/quickstart.toml $(ARGS)
 
+# Tests start a hundred processes, which need not compile the same modules again.
+test test-unit: export PYTHONDONTWRITEBYTECODE :=
+
 # The longest files first. More processes than CPUs take longer: those on Ray use all they get.
 test: $(READY) ## all tests; more options in ARGS="-k ..."
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -236,7 +236,7 @@ def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(
     tmp_path: Path, at_the_end: ExitStack
 ) -> None:
     storage = tmp_path / "artifacts"
-    long = ("train.epochs=60", "train.patience=0", "tune.grace_epochs=60", "scaling.num_workers=0")
+    long = ("train.epochs=20", "train.patience=0", "tune.grace_epochs=20", "scaling.num_workers=0")
     settings = (*TINY, *long, f"storage={storage}")
 
     def one_has_ended_and_one_runs() -> bool:
@@ -262,6 +262,6 @@ def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(
     assert "1 of 3 trials are done already" in done.out
     rows = pq.read_table(storage / "runs" / "tiny" / "trials.parquet").to_pylist()
     assert [row["trial_id"] for row in rows] == [record["trial_id"] for record in after]
-    assert [row["epochs"] for row in rows] == [60, 60, 60]
+    assert [row["epochs"] for row in rows] == [20, 20, 20]
     assert list(storage.rglob("*.part")) == []
     assert left_after(done.mark, 10) == {}

@@ -2,6 +2,7 @@
 resuming from them. May import ``ray_jobs.training`` and below."""
 
 __all__ = [
+    "persistent_trial",
     "progress",
     "resume",
     "schedulers",
@@ -10,5 +11,6 @@ __all__ = [
     "telemetry",
     "trainables",
     "trial_models",
+    "trial_tasks",
     "trials",
 ]

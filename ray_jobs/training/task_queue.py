@@ -85,10 +85,12 @@ class TaskQueue:
         self._groups: dict[int, _WorkerGroup] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
+        self._tasks_of: dict[str, Callable[[str, dict[str, Any]], TrainingTask]] = {}
+        """Makes the tasks of the trials of each search."""
         self._failure: str | None = None
         """Why the last worker group failed that will not be restarted."""
 
-    # Called by stages and trials.
+    # Called by stages.
 
     async def add(self, task: TrainingTask, retries: int = 0) -> None:
         """Add a task. If it loses its workers it is queued again, at most ``retries`` times."""
@@ -113,6 +115,29 @@ class TaskQueue:
             self._jobs.pop(name, None)
             if name in self._waiting:
                 self._waiting.remove(name)
+
+    async def define(
+        self, search: str, task_of: Callable[[str, dict[str, Any]], TrainingTask]
+    ) -> None:
+        """Say what the task of a trial is, by its id and parameters."""
+        self._tasks_of[search] = task_of
+
+    # Called by trials, which do not import what these tasks are made of.
+
+    async def add_trial(self, search: str, trial_id: str, parameters: dict[str, Any]) -> str | None:
+        """Add the task of a trial; returns why there can be none, or None."""
+        try:
+            task = self._tasks_of[search](trial_id, parameters)
+        except MovieRatingsError as error:
+            return str(error)
+        await self.add(task)
+        return None
+
+    async def next_epoch(self, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
+        """Wait for the metrics of a trial's next epoch; None after the last one, then with the
+        reason if it failed."""
+        found = await self.result(trial_id)
+        return (None, found.error) if isinstance(found, Over) else (found, None)
 
     # Called by workers.
 

@@ -370,7 +370,7 @@ def test_a_search_is_extended_and_cut_short_as_if_it_had_been_so_from_the_start(
     assert thirteen.result == min(row[METRIC] for row in rows)
     # All that Ray has logged belongs to these trials.
     logs = [path.parent.name for path in (storage / "runs/in-parts/ray/tune").glob("*/result.json")]
-    assert sorted(name.split("_")[2] for name in logs) == sorted(row["trial_id"] for row in rows)
+    assert sorted(name.split("_")[1] for name in logs) == sorted(row["trial_id"] for row in rows)
 
     assert ten_again == ten
     assert table(few) == ten_rows

@@ -79,8 +79,11 @@ def reference_losses(
 
 
 @pytest.mark.parametrize("compile_", ["off", pytest.param("on", marks=NEEDS_COMPILER)])
-def test_the_loss_curve_is_that_of_the_plain_loop(compile_: str) -> None:
-    # 47 batches and a part of one: the last ones of an epoch are not compiled.
+def test_the_loss_curve_is_that_of_the_plain_loop(
+    compile_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "UNROLLED", 1)
+    # 47 batches and a part of one, which is not compiled.
     preprocessor, rows = original_loop.synthetic(3010)
     config = experiment(ORIGINAL, learning_rate=1e-3, schedule="constant", embedding_l2=0.0)
     _, result = trained(config, preprocessor, rows, compile_)
@@ -123,9 +126,8 @@ def test_compiled_steps_equal_single_steps(
 
 
 @NEEDS_COMPILER
-def test_two_compiled_models_do_not_mix(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_compiled_models_do_not_mix(world: Any) -> None:
     """Of one shape, with other weights, losses and penalties."""
-    monkeypatch.setattr(compiled, "UNROLLED", 1)
     first = experiment({"embedding_dim": 4, "hidden_dims": (8,), "dropout": 0.0}, loss="l1")
     second = experiment(
         {"embedding_dim": 4, "hidden_dims": (8,), "dropout": 0.0}, loss="mse", seed=1,

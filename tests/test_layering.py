@@ -130,6 +130,7 @@ def test_packages_say_what_is_in_them(package: str) -> None:
         ("ncf.data.ray_tasks", ["torch", "sklearn", "scipy"]),
         ("ingest.dataset, ingest.__main__", ["ray", "torch"]),
         ("ncf", ["ray", "torch", "numpy", "pyarrow", "pydantic"]),
+        ("ray_jobs.search.persistent_trial, ray_jobs.training.task_queue", ["torch"]),
     ],
 )
 def test_importing_does_not_load_what_is_not_needed(modules: str, absent: list[str]) -> None:

@@ -4,6 +4,9 @@
 
     stages, trials --add, result, drop--> TaskQueue <--join, next, report, ended-- workers
                                              ^--lost-- Ray Train's controllers
+
+Who holds a handle of an actor imports its module, and drivers of trials need no PyTorch, so this
+module does not import it.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ray.train import TrainingFailedError
-from ray.train.torch import TorchTrainer
 
 from foundation.errors import MovieRatingsError
-from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.torch_trainers import first_cause
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.training.tasks import TaskResult, TrainingTask
 
 _MAX_EPOCHS_AHEAD: Final = 1
 """Unfetched epochs beyond which a worker waits: without a limit, a model with short epochs would
@@ -273,3 +278,10 @@ def reason_of(error: Exception) -> str:
     return (
         str(error) if isinstance(error, MovieRatingsError) else f"{type(error).__name__}: {error}"
     )
+
+
+def first_cause(error: TrainingFailedError) -> str:
+    """The worker's own exception, without the traceback."""
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = [str(failure).strip().splitlines()[-1] for failure in failures.values()]
+    return causes[0] if causes else str(error).strip().splitlines()[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from foundation.storage import Storage
@@ -77,10 +77,3 @@ def _report(metrics: dict[str, Any]) -> bool:
     """Report from every worker, as Ray Train requires."""
     ray.train.report(metrics)
     return True
-
-
-def first_cause(error: TrainingFailedError) -> str:
-    """The worker's own exception, without the traceback."""
-    failures = getattr(error, "worker_failures", None) or {}
-    causes = [str(failure).strip().splitlines()[-1] for failure in failures.values()]
-    return causes[0] if causes else str(error).strip().splitlines()[0]

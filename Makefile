@@ -20,8 +20,8 @@ test test-unit: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY) ## all tests; more options in ARGS="-k ..."
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-unit: $(READY) ## the tests that do not start Ray
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray" $(ARGS)
+test-unit: $(READY) ## the tests that start neither Ray nor other programs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not system" $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

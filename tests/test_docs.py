@@ -526,17 +526,21 @@ def run_with_changes(program: str, changed: Path, folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+@pytest.mark.system
 def test_the_branch_and_the_feature_of_the_how_tos_work(changed: Path, tmp_path: Path) -> None:
     run_with_changes(BRANCH, changed, tmp_path)
 
 
+@pytest.mark.system
 def test_the_loss_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
     run_with_changes(LOSS, changed, tmp_path)
 
 
+@pytest.mark.system
 def test_the_baseline_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
     run_with_changes(BASELINE, changed, tmp_path)
 
 
+@pytest.mark.system
 def test_the_metric_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
     run_with_changes(METRIC, changed, tmp_path)

@@ -17,6 +17,8 @@ from ray_jobs.__main__ import COMMANDS
 from ray_jobs.config import JobConfig
 from tests.support import ROOT, environment
 
+pytestmark = pytest.mark.system
+
 HEAVY = ("ray", "torch", "pandas", "pyarrow", "optuna", "numpy")
 
 LOADED = f"""

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
+pytestmark = pytest.mark.system
+
 MOVIES = 400
 PART = 20
 

@@ -26,7 +26,10 @@ from ncf.training.trainer import build
 from tests.ncf.prepared import write_prepared
 
 # What torch imports to compile uses what it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning"),
+    pytest.mark.system,
+]
 NEEDS_COMPILER = pytest.mark.skipif(
     compiled._missing_tool() is not None, reason="there is no C++ compiler here"
 )

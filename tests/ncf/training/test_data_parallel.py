@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from tests.ncf.prepared import write_prepared
 
+pytestmark = pytest.mark.system
+
 PROGRAM = Path(__file__).parents[1] / "data_parallel.py"
 REPOSITORY = Path(__file__).resolve().parents[3]
 # The last batch of 100 has a single row, so the second worker takes a step without any row.

@@ -22,6 +22,8 @@ from ray_jobs.search.samplers import sampler
 from ray_jobs.search.schedulers import SchedulerSettings, scheduler
 from ray_jobs.search.trials import TrialRecords
 
+pytestmark = pytest.mark.system
+
 warnings.simplefilter("ignore")  # Optuna calls the sampler experimental
 config = load_config([], ["tune.scheduler=short", "tune.sampler=halton", "tune.grace_epochs=2"])
 space = {"model.dropout": Dimension(low=0.0, high=0.4)}

@@ -28,6 +28,8 @@ from ray_jobs.web.app import make_app
 from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, kept, recommender
 from tests.support import left_after, running_module
 
+pytestmark = pytest.mark.system
+
 SECONDS = 60
 HTML = '<img src=x onerror="document.title=1"> & Co. (1990)'
 NAMES = {

@@ -16,18 +16,15 @@ from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import ray
-import torch
 from mlflow.tracking import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from prometheus_client.parser import text_string_to_metric_families
 from tensorboardX.proto.event_pb2 import Event
 
-from foundation.console import log_to_console
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
 from ray_jobs.cluster.resources import Resources
@@ -40,99 +37,11 @@ from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.training import data_of_final_model, train
 from ray_jobs.stages.tuning import open_records, search
-from ray_jobs.training.run_tasks import train_tasks
-from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 pytestmark = pytest.mark.ray(seconds=130)
-
-
-def test_two_workers_give_what_one_gives_and_the_jobs_own_process(
-    storage: Path,
-    prepared: PreparedDataset,
-    workers: Workers,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """1,052 training and 150 validation rows: no batch size below divides evenly."""
-    config = job(
-        storage,
-        model={"dropout": 0.0},
-        train={"epochs": 2, "batch_size": 101, "patience": 0},
-    )
-    ways = {"resident": {}, "streaming": {"train.rows": "streaming"}}
-    where = Workspace(config).run / "kept"
-    log_to_console()
-    found: dict[str, list[Kept]] = {name: [] for name in ways}
-    for num_workers in (0, 1, 2):
-        folder = where / f"workers-{num_workers}"
-        tasks = [
-            TrainingTask(
-                name,
-                prepared,
-                with_parameters(config.experiment, changes),
-                score_test=True,
-                models=folder / name,
-                predictions=folder / f"{name}.parquet",
-            )
-            for name, changes in ways.items()
-        ]
-        scaling = config.scaling.model_copy(update={"num_workers": num_workers})
-        one_group = config.tune.model_copy(update={"max_concurrent_trials": 1})
-        with_workers = config.model_copy(update={"scaling": scaling, "tune": one_group})
-        results = {each.name: each for each in train_tasks(tasks, workers, with_workers)}
-        # Batches of 101 rows are too few to share.
-        assert ("likely slower" in capsys.readouterr().out) is (num_workers == 2)
-        for name in ways:
-            predictions = (folder / str(results[name].predictions)).read_table().to_pandas()
-            model = checkpoint.load(Path(folder.path) / name / "last").model
-            found[name].append(Kept(results[name], model.network.state_dict(), predictions))
-
-    assert [each.result.rows.streamed for each in found["resident"]] == [()] * 3
-    splits = ("train", "validation", "test")
-    assert [each.result.rows.streamed for each in found["streaming"]] == [splits] * 3
-    for local, one, two in found.values():
-        assert local.result.test == one.result.test
-        pd.testing.assert_frame_equal(local.predictions, one.predictions, check_exact=True)
-        for name, value in one.weights.items():
-            assert torch.equal(local.weights[name], value), name
-        assert_two_gave_what_one_gave(one, two, prepared)
-    # Their orders differ, as those of two seeds do.
-    errors = [found[name][0].result.test["rmse"] for name in ways]  # type: ignore[index]
-    assert errors[0] != errors[1]
-    assert errors[0] == pytest.approx(errors[1], rel=0.1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """What a task came to, and what is left of it."""
-
-    result: TaskResult
-    weights: dict[str, torch.Tensor]
-    predictions: pd.DataFrame
-
-
-def assert_two_gave_what_one_gave(one: Kept, two: Kept, prepared: PreparedDataset) -> None:
-    assert one.result.test is not None
-    assert two.result.test is not None
-    assert one.result.test["num_ratings"] == two.result.test["num_ratings"] == 301
-    for name in ("rmse", "mae", "r2"):
-        for of_one, of_two in (
-            (one.result.test, two.result.test),
-            (one.result.test["decayed"], two.result.test["decayed"]),
-        ):
-            assert of_two[name] == pytest.approx(of_one[name], rel=1e-4)
-    for epoch_of_one, epoch_of_two in zip(one.result.epochs, two.result.epochs, strict=True):
-        assert epoch_of_two["validation_rmse"] == pytest.approx(
-            epoch_of_one["validation_rmse"], rel=1e-4
-        )
-    pd.testing.assert_frame_equal(two.predictions, one.predictions, rtol=1e-4)
-    actual = prepared.table("test", ["rating"])["rating"].to_numpy()
-    mean_error = np.abs(two.predictions["stars"] - actual).mean()
-    assert mean_error == pytest.approx(two.result.test["mae"], rel=1e-5)
-    for name, value in one.weights.items():
-        np.testing.assert_allclose(two.weights[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:

@@ -1,4 +1,7 @@
-"""Worker groups that train one model after another, on a real local Ray."""
+"""Worker groups that train one model after another, on a real local Ray.
+
+The first tests share groups, which take seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import ray
+import torch
 from ray.actor import ActorHandle
 from ray.util import placement_group_table
 from ray.util.state import list_actors
 
+from foundation.console import log_to_console
 from foundation.storage import Storage
 from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
@@ -29,8 +36,9 @@ from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.tuning import search
+from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.task_queue import Over, TaskQueue
-from ray_jobs.training.tasks import TrainingTask
+from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
@@ -142,6 +150,179 @@ def left_of(started: dict[str, tuple[int, str]], before: dict[str, tuple[int, st
     return [*(states - {"REMOVED"}), *(kind for process, kind in new if not ends(process, 20))]
 
 
+def test_executors_and_local_mode_give_the_same_trials(
+    storage: Path, prepared: PreparedDataset, workers: Workers
+) -> None:
+    found = {}
+    for executor, num_workers, num_trials in (
+        ("persistent", 1, 2),
+        ("persistent", 0, 2),
+        ("isolated", 1, 1),
+    ):
+        name = f"{executor}-{num_workers}"
+        config = job(
+            storage,
+            name=name,
+            scaling={"num_workers": num_workers},
+            train={"epochs": 3, "batch_size": 512},
+            tune={
+                "executor": executor,
+                "num_trials": num_trials,
+                "max_concurrent_trials": 1,
+                "grace_epochs": 3,
+                "metric": "mae",
+                "space": {
+                    "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+                    "model.hidden_dims": {"choices": [[8, 4], [4]]},
+                },
+            },
+        )
+        chosen = search(Workspace(config), prepared, workers)
+        assert chosen.num_trials == num_trials
+        found[name] = trials(config)
+    first, second = found["persistent-1"].values()
+    for epochs in (first, second):
+        errors = [error for _, error, _, _ in epochs]
+        # The best epoch, and the best value so far, are those of the search's metric.
+        assert [best for _, _, best, _ in epochs] == [min(errors[: n + 1]) for n in range(3)]
+        assert epochs[-1][3] == errors.index(min(errors)) + 1
+    assert found["persistent-0"] == found["persistent-1"]
+    assert found["isolated-1"].items() <= found["persistent-1"].items()
+    assert len(found["isolated-1"]) == 1
+
+
+def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float, int]]]:
+    """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
+    found = {}
+    for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
+        "*/result.json"
+    ):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        found[json.dumps(rows[0]["config"])] = [
+            (row["epoch"], row["validation_mae"], row["best_validation_mae"], row["best_epoch"])
+            for row in rows
+        ]
+    return found
+
+
+def test_two_workers_give_what_one_gives_and_the_jobs_own_process(
+    storage: Path,
+    prepared: PreparedDataset,
+    workers: Workers,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """1,052 training and 150 validation rows: no batch size below divides evenly."""
+    config = job(
+        storage,
+        model={"dropout": 0.0},
+        train={"epochs": 2, "batch_size": 101, "patience": 0},
+    )
+    ways = {"resident": {}, "streaming": {"train.rows": "streaming"}}
+    where = Workspace(config).run / "kept"
+    log_to_console()
+    found: dict[str, list[Kept]] = {name: [] for name in ways}
+    for num_workers in (0, 1, 2):
+        folder = where / f"workers-{num_workers}"
+        tasks = [
+            TrainingTask(
+                name,
+                prepared,
+                with_parameters(config.experiment, changes),
+                score_test=True,
+                models=folder / name,
+                predictions=folder / f"{name}.parquet",
+            )
+            for name, changes in ways.items()
+        ]
+        scaling = config.scaling.model_copy(update={"num_workers": num_workers})
+        one_group = config.tune.model_copy(update={"max_concurrent_trials": 1})
+        with_workers = config.model_copy(update={"scaling": scaling, "tune": one_group})
+        results = {each.name: each for each in train_tasks(tasks, workers, with_workers)}
+        # Batches of 101 rows are too few to share.
+        assert ("likely slower" in capsys.readouterr().out) is (num_workers == 2)
+        for name in ways:
+            predictions = (folder / str(results[name].predictions)).read_table().to_pandas()
+            model = checkpoint.load(Path(folder.path) / name / "last").model
+            found[name].append(Kept(results[name], model.network.state_dict(), predictions))
+
+    assert [each.result.rows.streamed for each in found["resident"]] == [()] * 3
+    splits = ("train", "validation", "test")
+    assert [each.result.rows.streamed for each in found["streaming"]] == [splits] * 3
+    for local, one, two in found.values():
+        assert local.result.test == one.result.test
+        pd.testing.assert_frame_equal(local.predictions, one.predictions, check_exact=True)
+        for name, value in one.weights.items():
+            assert torch.equal(local.weights[name], value), name
+        assert_two_gave_what_one_gave(one, two, prepared)
+    # Their orders differ, as those of two seeds do.
+    errors = [found[name][0].result.test["rmse"] for name in ways]  # type: ignore[index]
+    assert errors[0] != errors[1]
+    assert errors[0] == pytest.approx(errors[1], rel=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What a task came to, and what is left of it."""
+
+    result: TaskResult
+    weights: dict[str, torch.Tensor]
+    predictions: pd.DataFrame
+
+
+def assert_two_gave_what_one_gave(one: Kept, two: Kept, prepared: PreparedDataset) -> None:
+    assert one.result.test is not None
+    assert two.result.test is not None
+    assert one.result.test["num_ratings"] == two.result.test["num_ratings"] == 301
+    for name in ("rmse", "mae", "r2"):
+        for of_one, of_two in (
+            (one.result.test, two.result.test),
+            (one.result.test["decayed"], two.result.test["decayed"]),
+        ):
+            assert of_two[name] == pytest.approx(of_one[name], rel=1e-4)
+    for epoch_of_one, epoch_of_two in zip(one.result.epochs, two.result.epochs, strict=True):
+        assert epoch_of_two["validation_rmse"] == pytest.approx(
+            epoch_of_one["validation_rmse"], rel=1e-4
+        )
+    pd.testing.assert_frame_equal(two.predictions, one.predictions, rtol=1e-4)
+    actual = prepared.table("test", ["rating"])["rating"].to_numpy()
+    mean_error = np.abs(two.predictions["stars"] - actual).mean()
+    assert mean_error == pytest.approx(two.result.test["mae"], rel=1e-5)
+    for name, value in one.weights.items():
+        np.testing.assert_allclose(two.weights[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_workers_stop_together_and_a_failure_affects_one_model(
+    storage: Path, prepared: PreparedDataset, workers: Workers
+) -> None:
+    config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
+    resources = dataclasses.replace(Resources.of(config), num_workers=2)
+    expected = whole(trained_alone(config.experiment, prepared), rel=1e-4)
+    queue = workers.queue([resources])
+    client = Client(queue, prepared, config.experiment)
+    stopped = client.begin_endless()
+    both = set(processes())
+    ray.get(queue.drop.remote(stopped))
+    assert client.train({}) == expected
+    assert "training diverged" in str(client.train(DIVERGING)[1])
+    assert client.train({}) == expected
+    assert set(processes()) == both
+    assert len(both) == 2
+
+    assert "allocate" in str(client.train({"model.embedding_dim": IMPOSSIBLE})[1])
+    assert client.train({}) == expected
+
+    killed = client.begin_endless()
+    os.kill(processes()[1], signal.SIGKILL)
+    assert client.rest(killed)[1]
+    assert client.train({}) == expected
+
+
+@pytest.fixture
+def _no_other_groups(workers: Workers) -> None:
+    workers.close()
+
+
+@pytest.mark.usefixtures("_no_other_groups")
 def test_one_worker_trains_many_models_and_only_a_crash_replaces_it_so_many_times(
     storage: Path, prepared: PreparedDataset
 ) -> None:
@@ -204,33 +385,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it_so_many_time
     )
 
 
-def test_two_workers_stop_together_and_a_failure_affects_one_model(
-    storage: Path, prepared: PreparedDataset
-) -> None:
-    config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
-    resources = dataclasses.replace(Resources.of(config), num_workers=2)
-    expected = whole(trained_alone(config.experiment, prepared), rel=1e-4)
-    with Workers(Workspace(config).run / "ray" / "two", max_failures=5) as workers:
-        queue = workers.queue([resources])
-        client = Client(queue, prepared, config.experiment)
-        stopped = client.begin_endless()
-        both = set(processes())
-        ray.get(queue.drop.remote(stopped))
-        assert client.train({}) == expected
-        assert "training diverged" in str(client.train(DIVERGING)[1])
-        assert client.train({}) == expected
-        assert set(processes()) == both
-        assert len(both) == 2
-
-        assert "allocate" in str(client.train({"model.embedding_dim": IMPOSSIBLE})[1])
-        assert client.train({}) == expected
-
-        killed = client.begin_endless()
-        os.kill(processes()[1], signal.SIGKILL)
-        assert client.rest(killed)[1]
-        assert client.train({}) == expected
-
-
+@pytest.mark.usefixtures("_no_other_groups")
 def test_workers_killed_while_starting_leave_nothing(
     storage: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,58 +403,3 @@ def test_workers_killed_while_starting_leave_nothing(
         raise TrainingError
 
     assert left_of(started, before) == []
-
-
-def test_executors_and_local_mode_give_the_same_trials(
-    storage: Path, prepared: PreparedDataset, workers: Workers
-) -> None:
-    found = {}
-    for executor, num_workers, num_trials in (
-        ("persistent", 1, 2),
-        ("persistent", 0, 2),
-        ("isolated", 1, 1),
-    ):
-        name = f"{executor}-{num_workers}"
-        config = job(
-            storage,
-            name=name,
-            scaling={"num_workers": num_workers},
-            train={"epochs": 3, "batch_size": 512},
-            tune={
-                "executor": executor,
-                "num_trials": num_trials,
-                "max_concurrent_trials": 1,
-                "grace_epochs": 3,
-                "metric": "mae",
-                "space": {
-                    "train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
-                    "model.hidden_dims": {"choices": [[8, 4], [4]]},
-                },
-            },
-        )
-        chosen = search(Workspace(config), prepared, workers)
-        assert chosen.num_trials == num_trials
-        found[name] = trials(config)
-    first, second = found["persistent-1"].values()
-    for epochs in (first, second):
-        errors = [error for _, error, _, _ in epochs]
-        # The best epoch, and the best value so far, are those of the search's metric.
-        assert [best for _, _, best, _ in epochs] == [min(errors[: n + 1]) for n in range(3)]
-        assert epochs[-1][3] == errors.index(min(errors)) + 1
-    assert found["persistent-0"] == found["persistent-1"]
-    assert found["isolated-1"].items() <= found["persistent-1"].items()
-    assert len(found["isolated-1"]) == 1
-
-
-def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float, int]]]:
-    """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
-    found = {}
-    for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
-        "*/result.json"
-    ):
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        found[json.dumps(rows[0]["config"])] = [
-            (row["epoch"], row["validation_mae"], row["best_validation_mae"], row["best_epoch"])
-            for row in rows
-        ]
-    return found

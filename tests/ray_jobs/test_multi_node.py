@@ -21,7 +21,7 @@ from ncf.data.dataset import PreparedDataset
 from tests.ray_jobs.nodes import Head, head_node, worker_node
 from tests.support import TINY
 
-pytestmark = pytest.mark.ray(seconds=190)
+pytestmark = pytest.mark.ray(seconds=200)
 
 MARK = "two-nodes"
 

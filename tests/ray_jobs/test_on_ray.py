@@ -41,7 +41,7 @@ from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
-pytestmark = pytest.mark.ray(seconds=130)
+pytestmark = pytest.mark.ray(seconds=100)
 
 
 def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:

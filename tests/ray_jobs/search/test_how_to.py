@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.documents import blocks
 from tests.support import ROOT
 from tests.test_docs import apply
+
+pytestmark = pytest.mark.system
 
 PROGRAM = """
 import tempfile, warnings
@@ -21,8 +25,6 @@ from ray_jobs.search.resume import ResumableSampler, ResumableScheduler, optuna_
 from ray_jobs.search.samplers import sampler
 from ray_jobs.search.schedulers import SchedulerSettings, scheduler
 from ray_jobs.search.trials import TrialRecords
-
-pytestmark = pytest.mark.system
 
 warnings.simplefilter("ignore")  # Optuna calls the sampler experimental
 config = load_config([], ["tune.scheduler=short", "tune.sampler=halton", "tune.grace_epochs=2"])

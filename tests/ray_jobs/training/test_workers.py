@@ -42,7 +42,7 @@ from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
-pytestmark = pytest.mark.ray(seconds=120)
+pytestmark = pytest.mark.ray(seconds=160)
 
 EXPERIMENT = {
     "scaling": {"num_workers": 1},

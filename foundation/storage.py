@@ -196,23 +196,25 @@ class Storage:
         rename folders: there a file that is written last tells a whole copy from a part of one.
 
         Raises:
-            StorageError: if the location is not writable.
+            StorageError: if this folder cannot be read, or ``target`` not be written.
         """
         partial = target.parent / f".{target.name}{PART_SUFFIX}" if target.is_local else target
-        partial.delete()
-        partial.make_folder()
         try:
+            partial.delete()
+            partial.make_folder()
             fs.copy_files(
                 self.path,
                 partial.path,
                 source_filesystem=self.filesystem,
                 destination_filesystem=partial.filesystem,
             )
+            if target.is_local:
+                target.delete()
+                partial.move_to(target)
         except OSError as error:
-            raise target._not_writable(error) from error
-        if target.is_local:
-            target.delete()
-            partial.move_to(target)
+            raise StorageError(
+                f"cannot copy {self} to {target}: {error.strerror or error}"
+            ) from error
 
     def write_bytes(self, content: bytes) -> None:
         """Write this file atomically."""

@@ -44,8 +44,8 @@ class ScalingConfig(Section):
     use_gpu: Literal["auto", True, False] = "auto"
     """``auto``: if the cluster has a GPU for each worker."""
     max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often a model may lose its workers and be trained on by others; a trial of a search that
-    loses them fails."""
+    """How often a model may lose its workers and be continued, or trained again, by others; a trial
+    of a search that loses them fails."""
 
     @property
     def world_size(self) -> int:
@@ -174,9 +174,10 @@ class TuneConfig(Section):
     early, and by which trials are compared: by the best trial's configuration, by the scheduler and
     by the sampler."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
-    """Trials, and models of a comparison, that are trained at once; 0 trains as many as the cluster
-    has room for. With one at a time a search is reproducible, with more its suggestions depend on
-    which trials end first."""
+    """Trials, and models of a comparison, that are trained at once; 0: as many as fit the cluster.
+    Each holds the training rows in memory, or streams them where they would not fit together. With
+    one at a time a search is reproducible, with more its suggestions depend on which trials end
+    first."""
     also_on_cpus: bool = False
     """If trials train on GPUs, train further ones on the CPUs that are left; needs ``executor =
     "persistent"``. Which trial trains where depends on timing, and devices round differently."""
@@ -253,7 +254,7 @@ class CompareConfig(Section):
     ``tmdb`` or ``split`` otherwise than the comparison's files is refused; the command line changes
     these for all configurations."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    """Seeds of initial weights, shuffling and dropout."""
+    """Seeds of initial weights, shuffling and dropout, each once."""
     trials_per_loss: Annotated[int, Field(ge=0)] = 0
     """Trials of a search for each loss alone, so that none runs with settings that were found for
     another one; 0 takes the settings of the search's winner, or the given ones, for all losses."""
@@ -291,6 +292,14 @@ class CompareConfig(Section):
                     "which names of files do not tell apart: rename one"
                 )
         return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        twice = sorted({seed for seed in value if value.count(seed) > 1})
+        if twice:
+            raise ValueError(f"has {twice[0]} more than once: a model is trained once with a seed")
+        return value
 
     @model_validator(mode="after")
     def _a_fixed_configuration_is_not_searched(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -18,10 +18,10 @@ class Resources:
     num_workers: int
     per_worker: dict[str, float]
     use_gpu: bool
-    concurrent: int
+    concurrent: int = field(compare=False)
     """How many such runs fit beside each other."""
-    max_failures: int = 0
-    """How often one may lose workers and go on."""
+    max_failures: int = field(default=0, compare=False)
+    """How often a model may lose its workers and be trained by others."""
 
     @property
     def description(self) -> str:
@@ -58,7 +58,7 @@ class Resources:
 
 
 def groups_at_a_time(config: JobConfig, num_models: int) -> int:
-    """How many worker groups train so many models."""
+    """Number of worker groups that train this many models."""
     limit = config.tune.max_concurrent_trials or num_models
     return max(1, min(Resources.of(config).concurrent, limit, num_models))
 

@@ -1,6 +1,6 @@
 """The driver of trials that persistent worker groups train.
 
-Every trial at a time has a process with this module, which therefore does not import PyTorch: that
+Each trial that runs has a process with this module, which therefore does not import PyTorch: that
 takes more memory and time than the rest of it.
 """
 

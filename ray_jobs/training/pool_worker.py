@@ -7,14 +7,16 @@ import itertools
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import ray
 import ray.train.collective
 import torch
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from torch import distributed
 
+from foundation.errors import MovieRatingsError
 from ncf.data.sampling import Shard
 from ncf.errors import CheckpointError, DivergedError
 from ray_jobs.training.local_mode import LocalMode
@@ -22,6 +24,9 @@ from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of
 from ray_jobs.training.task_queue import Order, TaskQueue, reason_of
 from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.worker import train_task
+
+_SECONDS_IDLE: Final = 5.0
+"""Time without a task after which a worker frees the memory of its rows."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +54,74 @@ def _train_tasks(config: PoolWorkerConfig) -> None:
     gc.freeze()  # these objects stay, and need not be traversed after every task
     rows: SplitCache | None = None
     for number in itertools.count():
-        order: Order | None = ray.get(queue.next.remote(group_index, workers, number))
+        order = _next_order(queue.next.remote(group_index, workers, number), rows)
         if order is None:
             return
         if rows is None or not rows.fits(order.task.prepared, order.num_groups):
-            rows = None  # before others are read
+            _release(rows)
             rows = SplitCache(order.task.prepared, device, order.num_groups)
-        error, result = _train(config, order.task, rows, shard)
-        if shard.rank == 0:
-            ray.get(queue.ended.remote(order.task.name, error, result))
+        job = _Job(queue, group_index, workers, order.task, rows, shard)
+        job.train()
+        del job
         # Schedules and optimisers form reference cycles, which would keep the model on the device.
         gc.collect()
 
 
-def _train(
-    config: PoolWorkerConfig, task: TrainingTask, rows: SplitCache, shard: Shard
-) -> tuple[str | None, TaskResult | None]:
-    """Train one model; returns the reason of a failure that the workers recover from, or its
-    result."""
-    queue, group_index = config.queue, config.group_index
+def _next_order(pending: ObjectRef[Order | None], rows: SplitCache | None) -> Order | None:
+    """Wait for the next task; after a while without keeping ``rows``, whose memory others need."""
+    ready, _ = ray.wait([pending], timeout=_SECONDS_IDLE)
+    if not ready:
+        _release(rows)
+    return ray.get(pending)
 
-    def report(metrics: dict[str, Any]) -> bool:
-        proceed = shard.rank > 0 or ray.get(queue.report.remote(group_index, task.name, metrics))
-        return _broadcast(proceed, shard, rows.device)
 
-    try:
-        return None, train_task(replace(task, prepared=rows.prepared), rows, report)
-    except Exception as error:
-        if not _is_recoverable(error, shard, rows.device):
-            raise
-        return reason_of(error), None
+def _release(rows: SplitCache | None) -> None:
+    if rows:
+        rows.release()
+        gc.collect()
+        torch.cuda.empty_cache()  # does nothing without a GPU
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A task, and the workers of the group that trains it."""
+
+    queue: ActorHandle[TaskQueue]
+    group_index: int
+    workers: str
+    task: TrainingTask
+    rows: SplitCache
+    shard: Shard
+
+    def train(self) -> None:
+        """Train the model, and tell the queue its result, or the reason if the task failed.
+
+        Raises:
+            Exception: if workers must be replaced before they can train another model.
+        """
+        task = replace(self.task, prepared=self.rows.prepared)
+        try:
+            result = train_task(task, self.rows, self._report)
+        except Exception as error:
+            recoverable = _is_recoverable(error, self.shard, self.rows.device)
+            # Other workers would fail in the same way.
+            if recoverable or isinstance(error, MovieRatingsError):
+                self._ended(reason_of(error), None)
+            if not recoverable:
+                raise
+        else:
+            if self.shard.rank == 0:
+                self._ended(None, result)
+
+    def _report(self, metrics: dict[str, Any]) -> bool:
+        proceed = True
+        if self.shard.rank == 0:
+            report = self.queue.report.remote
+            proceed = ray.get(report(self.group_index, self.workers, metrics))
+        return _broadcast(proceed, self.shard, self.rows.device)
+
+    def _ended(self, error: str | None, result: TaskResult | None) -> None:
+        ray.get(self.queue.ended.remote(self.group_index, self.workers, error, result))
 
 
 def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:
@@ -92,10 +135,9 @@ def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:
 
 def _is_recoverable(error: Exception, shard: Shard, device: torch.device) -> bool:
     """Whether workers can train another model after this exception without a restart."""
-    if isinstance(error, (DivergedError, CheckpointError)):
-        return (
-            True  # all workers compute the same loss, and read the same state, and raise together
-        )
     if shard.world_size > 1:
-        return False  # the others may wait for this worker's gradients
-    return device.type == "cpu" or isinstance(error, torch.OutOfMemoryError)
+        # All compute the same loss and read the same state, and so raise these together. After
+        # others, some workers may wait for the gradients of this one.
+        return isinstance(error, (DivergedError, CheckpointError))
+    known = isinstance(error, (MovieRatingsError, torch.OutOfMemoryError))
+    return known or device.type == "cpu"

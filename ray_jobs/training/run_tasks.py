@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -103,7 +101,7 @@ def _train_on(
                 continue
             queue.drop.remote(name)
             if found.result is None:
-                raise TrainingError(f"training failed: {found.error}")
+                raise TrainingError(f"training of {name} failed: {found.error}")
             results.append(found.result)
             yield found.result
             add_what_can_start()
@@ -133,20 +131,7 @@ def _train_here(
 
     for task in tasks:
         try:
-            with _keyboard_interrupts():
-                local.run(partial(work, task.after(results)))
+            local.run(partial(work, task.after(results)))
         except (NcfError, StorageError, RuntimeError) as error:  # the last one of torch
-            raise TrainingError(f"training failed: {error}") from error
+            raise TrainingError(f"training of {task.name} failed: {error}") from error
         yield results[-1]
-
-
-@contextmanager
-def _keyboard_interrupts() -> Iterator[None]:
-    """Let Ctrl-C raise ``KeyboardInterrupt``: Ray Train leaves a handler that ends the program."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as ended:
-        raise KeyboardInterrupt from ended
-    finally:
-        signal.signal(signal.SIGINT, handler)

@@ -63,6 +63,10 @@ class SplitCache:
         assert rows is not None
         return rows
 
+    def release(self) -> None:
+        """Free the memory of the rows; what was measured before they were read is kept."""
+        self._resident.clear()
+
     @cached_property
     def _free(self) -> int:
         """Free bytes, measured once, before any rows are read."""

@@ -3,10 +3,10 @@
 ::
 
     stages, trials --add, result, drop--> TaskQueue <--join, next, report, ended-- workers
-                                             ^--lost-- Ray Train's controllers
+         Workers --start, groups, dismiss--^     ^--lost-- Ray Train's controllers
 
-Who holds a handle of an actor imports its module, and drivers of trials need no PyTorch, so this
-module does not import it.
+A process that holds a handle of an actor imports the actor's module, and drivers of trials need no
+PyTorch, so this module does not import it.
 """
 
 from __future__ import annotations
@@ -98,8 +98,14 @@ class TaskQueue:
     # Called by stages.
 
     async def add(self, task: TrainingTask, retries: int = 0) -> None:
-        """Add a task. If it loses its workers it is queued again, at most ``retries`` times."""
+        """Add a task. If it loses its workers it is queued again, at most ``retries`` times.
+
+        Raises:
+            ValueError: if there is a task of this name.
+        """
         async with self._changing():
+            if task.name in self._jobs:
+                raise ValueError(f"there is a task {task.name!r} already")
             self._jobs[task.name] = _Job(task, retries)
             self._waiting.append(task.name)
             self._fail_without_groups()
@@ -159,7 +165,9 @@ class TaskQueue:
         group = self._groups[group_index]
 
         def should_exit() -> bool:
-            return group.is_dismissed or group.workers != workers
+            # If the others of the group have a task, these workers take part in it.
+            is_last = group.is_dismissed and group.num_orders <= number
+            return group.workers != workers or is_last
 
         async with self._changing():
             await self._changed.wait_for(
@@ -173,29 +181,33 @@ class TaskQueue:
                 group.order = Order(self._jobs[name].task, len(self._groups))
             return group.order
 
-    async def report(self, group_index: int, name: str, metrics: dict[str, Any]) -> bool:
-        """Report an epoch; returns whether to continue the task."""
+    async def report(self, group_index: int, workers: str, metrics: dict[str, Any]) -> bool:
+        """Report an epoch of the group's task; returns whether to continue the task."""
         async with self._changing():
-            job, group = self._jobs.get(name), self._groups[group_index]
-            if job is None or job.over:
+            job, group = self._job_of(group_index, workers), self._groups.get(group_index)
+            if job is None or group is None:
                 return False
             job.epochs.append(metrics)
             self._changed.notify_all()
 
             def is_stopped() -> bool:
-                return group.is_dismissed or self._jobs.get(name) is not job
+                return group.is_dismissed or self._job_of(group_index, workers) is not job
 
             await self._changed.wait_for(
                 lambda: is_stopped() or len(job.epochs) <= _MAX_EPOCHS_AHEAD
             )
             return not is_stopped()
 
-    async def ended(self, name: str, error: str | None, result: TaskResult | None) -> None:
-        """End a task that is complete, or that failed without loss of its workers."""
+    async def ended(
+        self, group_index: int, workers: str, error: str | None, result: TaskResult | None
+    ) -> None:
+        """End the group's task, which is complete or has failed for a reason of its own."""
         async with self._changing():
-            self._end(name, Over(error, result))
+            job = self._job_of(group_index, workers)
+            if job:
+                job.over = Over(error, result)
 
-    # Called by the pool and by Ray Train's controllers.
+    # Called by ``Workers`` and by Ray Train's controllers.
 
     async def start(self, group_index: int, trainer: TorchTrainer) -> None:
         """Start a worker group, by running its trainer until the group is dismissed or fails."""
@@ -208,12 +220,15 @@ class TaskQueue:
         return [index for index, group in self._groups.items() if not group.is_dismissed]
 
     async def dismiss(self, group_indices: Sequence[int]) -> None:
-        """Ask the workers of groups to exit after the current epoch, and wait until they have."""
+        """Ask the workers of groups to exit after the current epoch, and wait until they have.
+
+        Groups that wait for resources do not start any more, but this does not wait for them.
+        """
         async with self._changing():
-            for index in group_indices:
-                if index in self._groups:
-                    self._groups[index].is_dismissed = True
-        await asyncio.gather(*(self._runs[i] for i in group_indices if i in self._runs))
+            groups = {i: self._groups[i] for i in group_indices if i in self._groups}
+            for group in groups.values():
+                group.is_dismissed = True
+        await asyncio.gather(*(self._runs[i] for i, group in groups.items() if group.workers))
 
     async def lost(self, group_index: int, reason: str) -> None:
         """End the task of a group whose workers have failed, or queue it again."""
@@ -243,10 +258,14 @@ class TaskQueue:
             yield
             self._changed.notify_all()
 
-    def _end(self, name: str, over: Over) -> None:
-        job = self._jobs.get(name)
-        if job and not job.over:
-            job.over = over
+    def _job_of(self, group_index: int, workers: str) -> _Job | None:
+        """The task that these workers train; None if it has ended, or was dropped, or if others
+        have replaced them."""
+        group = self._groups.get(group_index)
+        if group is None or group.workers != workers or group.order is None:
+            return None
+        job = self._jobs.get(group.order.task.name)
+        return job if job and job.task is group.order.task and not job.over else None
 
     def _lose(self, group_index: int, reason: str) -> None:
         group = self._groups.get(group_index)
@@ -270,14 +289,15 @@ class TaskQueue:
         """Fail the waiting tasks if no worker group is left."""
         if self._failure and not self._groups:
             while self._waiting:
-                self._end(self._waiting.popleft(), Over(self._failure))
+                self._jobs[self._waiting.popleft()].over = Over(self._failure)
 
 
 def reason_of(error: Exception) -> str:
-    """The message of an exception, and its type unless this project raises it."""
-    return (
-        str(error) if isinstance(error, MovieRatingsError) else f"{type(error).__name__}: {error}"
-    )
+    """The message of an exception, in one line with the type if others raise it."""
+    if isinstance(error, MovieRatingsError):
+        return str(error)
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1].strip()}"
 
 
 def first_cause(error: TrainingFailedError) -> str:

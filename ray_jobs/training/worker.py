@@ -40,7 +40,8 @@ def train_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResu
     Args:
         task: what to train.
         rows: its rows, on this worker's device.
-        report: called after every epoch; training stops if it returns False.
+        report: called after every epoch; training stops if it returns False, and then no test row
+            is scored.
 
     Raises:
         NcfError: if training diverges, or cannot continue from its state.
@@ -50,16 +51,19 @@ def train_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResu
     shard = shard_of_worker()
     placement = rows.placement(task.experiment)
     training = _training(task, rows, placement, shard)
+    is_stopped = False
     try:
         for epoch in training:
             if task.state:
                 _save_state(training, shard, task.state)
-            if not report(epoch_metrics(task, epoch, training.result, placement)):
+            is_stopped = not report(epoch_metrics(task, epoch, training.result, placement))
+            if is_stopped:
                 break
     finally:
         if task.models and training.result.epochs and shard.rank == 0:
             _store_models(task, training, task.models)
-    test = _score_test(task, training, rows, placement, shard)
+    # Nobody waits for the result of a training that was stopped.
+    test = None if is_stopped else _score_test(task, training, rows, placement, shard)
     seconds = time.perf_counter() - started
     return _task_result(task, training.result, test, placement, seconds)
 

@@ -51,9 +51,11 @@ class Workers:
     """
 
     def __init__(self, where: Storage, max_failures: int) -> None:
-        """Args:
-        where: folder for what Ray Train writes; deleted at the end.
-        max_failures: how often the workers of a group are replaced.
+        """Groups that write to ``where``, which is deleted at the end.
+
+        Args:
+            where: folder for what Ray Train writes.
+            max_failures: how often the workers of a group are replaced.
         """
         self._where = where
         self._max_failures = max_failures
@@ -72,7 +74,7 @@ class Workers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(at_once=kind is not None)
 
     def queue(self, groups: Sequence[Resources]) -> ActorHandle[TaskQueue]:
         """The queue of worker groups with these resources, no more of them than fit the cluster.
@@ -81,10 +83,15 @@ class Workers:
         exit.
         """
         if self._queue is None:
-            self._others = _controllers(), _placement_groups()
+            with contextlib.suppress(RayStateApiException):
+                self._others = _controllers(), _placement_groups()
             options = beside_the_driver() | {"max_concurrency": _MAX_CALLS}
             self._queue = ray.remote(TaskQueue).options(**options).remote()
-        living = ray.get(self._queue.groups.remote())
+        try:
+            living = ray.get(self._queue.groups.remote())
+        except RayActorError:  # it died since the last stage
+            self.close()
+            return self.queue(groups)
         surplus, missing = {index: self._groups[index] for index in living}, list(groups)
         for index, resources in list(surplus.items()):
             if resources in missing:
@@ -98,15 +105,16 @@ class Workers:
             ray.get(self._queue.start.remote(index, self._trainer(index, resources)))
         return self._queue
 
-    def close(self) -> None:
-        """Ask workers to exit after the current epoch, and kill those that take long."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Ask workers to exit after the current epoch, and kill those that take long, or all of
+        them ``at_once``: what a training needs to continue is stored after each epoch."""
         if self._queue is None:
             return
         controllers, placement_groups = self._others
         try:
             # If the queue has died, its trainers have ended too.
             with contextlib.suppress(RayActorError):
-                self._dismiss(list(self._groups))
+                self._dismiss([] if at_once else list(self._groups))
         finally:
             ray.kill(self._queue)
             self._queue, self._groups = None, {}
@@ -134,7 +142,11 @@ class Workers:
 
 
 def _controllers() -> set[str]:
-    """Ids of the living controllers of this program's training runs."""
+    """Ids of the living controllers of this program's training runs.
+
+    Raises:
+        RayStateApiException: if the dashboard does not answer.
+    """
     job = ray.get_runtime_context().get_job_id()
     wanted = {"class_name": "TrainController", "job_id": job}
     found = list_actors(

@@ -238,7 +238,7 @@ def baselines_of(
 ) -> list[FittedBaseline[Any]]:
     """Tuned on the validation rows, fitted on the training rows."""
     rows = rows_of(prepared, "train"), rows_of(prepared, "validation")
-    return list(fit_baselines(*rows, prepared.preprocessor, names, num_trials=4))
+    return list(fit_baselines(*rows, prepared.preprocessor, names, num_trials=2))
 
 
 def test_no_baseline_depends_on_the_test_rows(

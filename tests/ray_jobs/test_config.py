@@ -70,6 +70,7 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("train.epochs", ["section.key=value"]),
         ("name.first=x", ["'name' is a value"]),
         ("compare.seeds=[-1]", ["compare.seeds.0 = -1"]),
+        ("compare.seeds=[3, 1, 3]", ["compare.seeds", "has 3 more than once"]),
         ("tune.seed=-1", ["tune.seed = -1"]),
         ("tune.space={}", ["names nothing to search"]),
         ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),

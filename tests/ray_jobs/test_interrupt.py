@@ -17,7 +17,12 @@ ENDLESS = ("train.epochs=100000", "train.patience=0", "train.compile=off")
 @pytest.mark.parametrize(
     ("module", "sign", "stage", "settings"),
     [
-        ("ray_jobs.tune", "trials, 1 at a time", "tune", ("tune.grace_epochs=100000",)),
+        (
+            "ray_jobs.tune",
+            "trials, 1 at a time",
+            "tune",
+            ("tune.grace_epochs=100000", "scaling.num_workers=0"),
+        ),
         ("ray_jobs.compare", "mse seed 0", "compare", ("tune.num_trials=0",)),
         ("ray_jobs.train", "epoch", "train", ("tune.num_trials=0", "scaling.num_workers=0")),
     ],

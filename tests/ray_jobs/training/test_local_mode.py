@@ -20,8 +20,11 @@ from ray_jobs.cluster.resources import Resources, trial_groups
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import progress
+from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.run_tasks import train_tasks
+from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.worker import train_task
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job
 
@@ -125,8 +128,11 @@ def interrupt_after(count: int) -> Callable[[dict[str, Any]], str]:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model.embedding_dim": IMPOSSIBLE}, "training failed: .*allocate"),
-        ({"train.learning_rate": 1e38, "train.loss": "mse"}, "training failed: .*diverged"),
+        ({"model.embedding_dim": IMPOSSIBLE}, "training of first failed: .*allocate"),
+        (
+            {"train.learning_rate": 1e38, "train.loss": "mse"},
+            "training of first failed: training diverged",
+        ),
     ],
 )
 def test_a_failure_is_told_in_one_sentence(
@@ -140,6 +146,25 @@ def test_a_failure_is_told_in_one_sentence(
 
     with pytest.raises(TrainingError, match=reason):
         list(train_tasks(tasks, Workers(Storage.at(tmp_path / "workers"), 0), config))
+
+
+def test_a_training_that_is_stopped_reads_no_test_row(
+    config: JobConfig, prepared: PreparedDataset, tmp_path: Path
+) -> None:
+    file = Storage.at(tmp_path / "predictions.parquet")
+    task = TrainingTask("stopped", prepared, config.experiment, score_test=True, predictions=file)
+    results: list[TaskResult] = []
+
+    def work() -> None:
+        rows = SplitCache(prepared, torch.device("cpu"))
+        results.append(train_task(task, rows, lambda metrics: bool(metrics["epoch"] < 2)))
+
+    LocalMode(1).run(work)
+
+    (result,) = results
+    assert len(result.epochs) == 2
+    assert result.test is None
+    assert not file.exists()
 
 
 def test_it_takes_nothing_from_the_cluster(config: JobConfig) -> None:

@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+
 from ncf.config import ExperimentConfig
 from ray_jobs.training.task_queue import Order, Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
@@ -43,25 +45,28 @@ class Group:
 
     async def start(self) -> None:
         await self._queue.start(self._index, cast(Any, self.trainer))
-        await self._queue.join(self._index, self._workers)
+        await self._queue.join(self._index, self.workers)
 
     async def next(self) -> str | None:
         """Name of its next task."""
         self._number += 1
-        order = await self._queue.next(self._index, self._workers, self._number)
+        order = await self._queue.next(self._index, self.workers, self._number)
         return order.task.name if isinstance(order, Order) else None
 
-    async def report(self, name: str, epoch: int) -> bool:
-        return await self._queue.report(self._index, name, {"epoch": epoch})
+    async def report(self, epoch: int) -> bool:
+        return await self._queue.report(self._index, self.workers, {"epoch": epoch})
+
+    async def ended(self, error: str | None, result: TaskResult | None) -> None:
+        await self._queue.ended(self._index, self.workers, error, result)
 
     async def lose_workers(self) -> None:
         """They are replaced by others."""
         await self._queue.lost(self._index, "worker died")
         self._life, self._number = self._life + 1, -1
-        await self._queue.join(self._index, self._workers)
+        await self._queue.join(self._index, self.workers)
 
     @property
-    def _workers(self) -> str:
+    def workers(self) -> str:
         return f"workers-{self._index}-{self._life}"
 
 
@@ -78,11 +83,11 @@ def test_groups_take_tasks_in_order_and_results_reach_who_added_them() -> None:
         for name in ("a", "b", "c"):
             await queue.add(task(name))
         assert [await first.next(), await second.next()] == ["a", "b"]
-        assert await soon(first.report("a", 1))
-        await queue.ended("b", None, RESULT)
+        assert await soon(first.report(1))
+        await second.ended(None, RESULT)
         assert await second.next() == "c"
         assert await soon(queue.result("a")) == {"epoch": 1}
-        await queue.ended("a", "no memory", None)
+        await first.ended("no memory", None)
         assert await soon(queue.result("a")) == Over("no memory")
         assert await soon(queue.result("b")) == Over(None, RESULT)
         await end(queue, first, second)
@@ -124,14 +129,65 @@ def test_workers_that_are_lost_after_their_task_has_ended_change_nothing() -> No
         await group.start()
         await queue.add(task("a"))
         assert await group.next() == "a"
-        await queue.ended("a", None, RESULT)
+        await group.ended(None, RESULT)
         await queue.drop("a")
         await queue.add(task("a"))  # of the same name, in the next run
         await group.lose_workers()
         assert await group.next() == "a"
-        await queue.ended("a", None, RESULT)
+        await group.ended(None, RESULT)
         assert await soon(queue.result("a")) == Over(None, RESULT)
         await end(queue, group)
+
+    asyncio.run(steps())
+
+
+def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_have_now() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        first, second = Group(queue, 0), Group(queue, 1)
+        await first.start()
+        await second.start()
+        await queue.add(task("a"), retries=1)
+        assert await first.next() == "a"
+        before = first.workers
+        await first.lose_workers()
+        assert await second.next() == "a"
+        assert not await soon(queue.report(0, before, {"epoch": 9}))
+        await queue.ended(0, before, None, cast(TaskResult, "of the lost workers"))
+        assert await soon(second.report(1))
+        assert await soon(queue.result("a")) == {"epoch": 1}
+        await second.ended(None, RESULT)
+        assert await soon(queue.result("a")) == Over(None, RESULT)
+        await end(queue, first, second)
+
+    asyncio.run(steps())
+
+
+def test_names_of_tasks_differ_until_they_are_dropped() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        await queue.add(task("a"))
+        with pytest.raises(ValueError, match="there is a task 'a' already"):
+            await queue.add(task("a"))
+        await queue.drop("a")
+        await queue.add(task("a"))
+
+    asyncio.run(steps())
+
+
+def test_all_workers_of_a_group_that_is_dismissed_take_part_in_its_last_task() -> None:
+    async def steps() -> None:
+        queue = TaskQueue()
+        group = Group(queue, 0)
+        await group.start()
+        await queue.add(task("a"))
+        of_first = await queue.next(0, group.workers, 0)
+        leaving = asyncio.create_task(queue.dismiss([0]))
+        await asyncio.sleep(0)
+        assert await soon(queue.next(0, group.workers, 0)) is of_first
+        assert await soon(queue.next(0, group.workers, 1)) is None
+        group.trainer.ended.set()
+        await soon(leaving)
 
     asyncio.run(steps())
 
@@ -153,7 +209,7 @@ def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_left() 
         assert await first.next() == "a"
         leaving = asyncio.create_task(queue.dismiss([0]))
         await asyncio.sleep(0)
-        assert not await soon(first.report("a", 1))
+        assert not await soon(first.report(1))
         assert await first.next() is None
         first.trainer.ended.set()
         await soon(leaving)
@@ -193,13 +249,13 @@ def test_workers_stay_one_epoch_ahead_of_who_reads_it() -> None:
         await group.start()
         await queue.add(task("a"))
         assert await group.next() == "a"
-        assert await soon(group.report("a", 1))
-        ahead = asyncio.create_task(group.report("a", 2))
+        assert await soon(group.report(1))
+        ahead = asyncio.create_task(group.report(2))
         await asyncio.sleep(0)
         assert not ahead.done()
         assert await soon(queue.result("a")) == {"epoch": 1}
         assert await soon(ahead)
-        third = asyncio.create_task(group.report("a", 3))
+        third = asyncio.create_task(group.report(3))
         await asyncio.sleep(0)
         await queue.drop("a")
         assert not await soon(third)

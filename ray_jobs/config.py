@@ -293,6 +293,11 @@ class CompareConfig(Section):
                 )
         return self
 
+    @property
+    def trains_again(self) -> bool:
+        """Whether models are trained again before they are scored, if there are validation rows."""
+        return self.refit_on_validation and self.score_test
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:

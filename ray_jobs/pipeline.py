@@ -37,7 +37,9 @@ def command(config: JobConfig, *, force: bool) -> None:
     check_search(config)
     with stages_of(config, force=force) as stages:
         raw = stages.raw
-        prepared, _ = stages.prepared, stages.final_data
+        prepared = stages.prepared
+        # The workers of a search leave no CPUs for preparing data.
+        _ = stages.final_data, stages.scored_data
         best_trial = stages.best_trial
         comparison = stages.comparison
         final_model = stages.final_model

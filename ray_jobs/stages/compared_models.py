@@ -65,23 +65,6 @@ def rows_of(prepared: PreparedDataset, split: str) -> Batch:
     return rows
 
 
-def scored(
-    workspace: Workspace,
-    raw: RawData,
-    prepared: PreparedDataset,
-    workers: Workers,
-    *,
-    owner: str = "",
-) -> PreparedDataset:
-    """The data on whose test rows models are scored: ``prepared``, or those with its validation
-    rows among the training rows, if models are trained again on both."""
-    compare = workspace.config.compare
-    wanted = compare.refit_on_validation and compare.score_test
-    if wanted and prepared.manifest.counts["validation"]:
-        return preprocess(workspace, raw, workers, train_on_validation=True, owner=owner)
-    return prepared
-
-
 # -- Which models there are ------------------------------------------------------------------------
 
 
@@ -115,7 +98,7 @@ def configurations_to_compare(
     for name, settings in config.compare.configurations.items():
         own = _preparation(settings)
         if own not in known:
-            known[own] = _prepared_for(name, settings, workspace, raw, workers)
+            known[own] = _prepared_for(name, settings, workspace, raw, workers, refit=data.refit)
             check_rows(name, known[own], data, with_test=config.compare.score_test)
         yield ComparedModel(name, name, known[own], settings.experiment, {})
 
@@ -127,12 +110,21 @@ def _preparation(settings: ComparedConfig) -> tuple[Any, ...]:
 
 
 def _prepared_for(
-    name: str, settings: ComparedConfig, workspace: Workspace, raw: RawData, workers: Workers
+    name: str,
+    settings: ComparedConfig,
+    workspace: Workspace,
+    raw: RawData,
+    workers: Workers,
+    *,
+    refit: bool,
 ) -> ComparedData:
     changes = {"features": settings.features, "time_decay": settings.time_decay}
     own = replace(workspace, config=workspace.config.model_copy(update=changes))
     selection = preprocess(own, raw, workers, owner=name)
-    return ComparedData(selection, scored(own, raw, selection, workers, owner=name))
+    if not refit:
+        return ComparedData(selection, selection)
+    final = preprocess(own, raw, workers, train_on_validation=True, owner=name)
+    return ComparedData(selection, final)
 
 
 def check_rows(name: str, data: ComparedData, common: ComparedData, *, with_test: bool) -> None:

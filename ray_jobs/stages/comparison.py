@@ -21,7 +21,6 @@ from foundation.errors import ConfigError
 from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.baselines import BaselineSpec, baseline_specs
-from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.assessment import Assessment, ScoredRows, assess
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.slices import slicings
@@ -52,7 +51,6 @@ from ray_jobs.stages.compared_models import (
     losses_to_compare,
     result_of,
     rows_of,
-    scored,
     train_models,
     with_weights_of,
 )
@@ -109,7 +107,7 @@ class CompareInputs:
 def compare(
     workspace: Workspace,
     raw: RawData,
-    prepared: PreparedDataset,
+    data: ComparedData,
     best_trial: BestTrial | None,
     workers: Workers,
 ) -> Comparison:
@@ -118,7 +116,7 @@ def compare(
     Args:
         workspace: the run.
         raw: the data set.
-        prepared: its prepared rows.
+        data: its prepared rows.
         best_trial: the configuration that losses are compared with; not used, and may be None, if
             ``compare.configurations`` are.
         workers: what to train on.
@@ -128,7 +126,6 @@ def compare(
         DataError: if a configuration's data do not have the rows of the comparison.
     """
     config, paths = workspace.config, workspace.paths
-    data = ComparedData(prepared, scored(workspace, raw, prepared, workers))
     if config.compare.configurations:
         models = tuple(configurations_to_compare(workspace, raw, data, workers))
     else:

@@ -21,7 +21,6 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison
 from ray_jobs.results.run import Workspace
-from ray_jobs.stages.compared_models import scored
 from ray_jobs.stages.graph import Stages, workers_of
 from ray_jobs.training.workers import Workers
 
@@ -85,10 +84,7 @@ def _compare(config: JobConfig, force: bool, workers: Workers) -> Fold:
     workspace.open()
     stages = Stages(workspace, workers)
     comparison = stages.comparison
-    # Without force: read the rows that were compared instead of preparing them again.
-    rows = scored(Workspace(config), stages.raw, stages.prepared, workers).table(
-        "test", list(COLUMNS)
-    )
+    rows = stages.scored_data.table("test", list(COLUMNS))
     return Fold(comparison, rows, workspace.paths.predictions)
 
 

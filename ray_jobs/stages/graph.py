@@ -14,10 +14,11 @@ from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.recommendation import recommend
-from ray_jobs.stages.training import FinalModel, data_of_final_model, train
+from ray_jobs.stages.training import FinalModel, train
 from ray_jobs.stages.tuning import BestTrial, search
 from ray_jobs.training.workers import Workers
 
@@ -43,14 +44,25 @@ class Stages:
         """Preprocess: features, splits and weights."""
         return preprocess(self.workspace, self.raw, self.workers)
 
-    @cached_property
+    @property
     def final_data(self) -> PreparedDataset:
-        """Preprocess: the data that the final model learns from.
+        """Preprocess: the data that the final model learns from."""
+        return self._again_with_validation(self.workspace.config.final.refit_on_validation)
 
-        A stage that trains prepares them itself if they are not there, and then starts its workers
-        once more.
-        """
-        return data_of_final_model(self.workspace, self.raw, self.prepared, self.workers)
+    @property
+    def scored_data(self) -> PreparedDataset:
+        """Preprocess: the data that compared models learn from before they are scored."""
+        return self._again_with_validation(self.workspace.config.compare.trains_again)
+
+    def _again_with_validation(self, wanted: bool) -> PreparedDataset:
+        has_validation = bool(self.prepared.manifest.counts["validation"])
+        return self._with_validation if wanted and has_validation else self.prepared
+
+    @cached_property
+    def _with_validation(self) -> PreparedDataset:
+        """The data with the validation rows among the training rows; after a search, preparing them
+        ends the worker groups, which start once more."""
+        return preprocess(self.workspace, self.raw, self.workers, train_on_validation=True)
 
     @cached_property
     def best_trial(self) -> BestTrial:
@@ -61,8 +73,9 @@ class Stages:
     def comparison(self) -> Comparison:
         """Comparison: models and baselines; fixed configurations need no search."""
         is_fixed = bool(self.workspace.config.compare.configurations)
+        data = ComparedData(self.prepared, self.scored_data)
         best_trial = None if is_fixed else self.best_trial
-        return compare(self.workspace, self.raw, self.prepared, best_trial, self.workers)
+        return compare(self.workspace, self.raw, data, best_trial, self.workers)
 
     @cached_property
     def final_model(self) -> FinalModel:

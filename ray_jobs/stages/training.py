@@ -30,7 +30,6 @@ from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of
-from ray_jobs.stages.preparation import preprocess
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.tasks import TaskResult, TrainingTask
@@ -102,7 +101,8 @@ def train(
         workspace: the run.
         raw: the data set.
         prepared: its prepared rows, whose validation rows choose the best epoch.
-        final_data: what the final model learns from, see ``data_of_final_model``.
+        final_data: what the final model learns from: the same, or the data with the validation rows
+            among the training rows.
         best_trial: the configuration.
         workers: what to train on.
     """
@@ -124,16 +124,6 @@ def train(
     test = model.metrics.test
     logger.info(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
     return model
-
-
-def data_of_final_model(
-    workspace: Workspace, raw: RawData, prepared: PreparedDataset, workers: Workers
-) -> PreparedDataset:
-    """``prepared``, or those whose training rows include its validation rows."""
-    has_validation = bool(prepared.manifest.counts["validation"])
-    if workspace.config.final.refit_on_validation and has_validation:
-        return preprocess(workspace, raw, workers, train_on_validation=True)
-    return prepared
 
 
 def _train(

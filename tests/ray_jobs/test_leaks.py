@@ -22,6 +22,7 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.splits import TEST, Labels, assign_at_random
 from ray_jobs.results.comparison import Comparison, ModelResult
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import search
@@ -108,8 +109,10 @@ def test_no_choice_and_no_model_depends_on_the_test_ratings(
 
 
 def compared(job: Job, workers: Workers) -> Comparison:
-    best = search(job.workspace, job.prepared, workers)
-    return compare(*job, best, workers)
+    workspace, raw, prepared = job
+    final = preprocess(workspace, raw, workers, train_on_validation=True)
+    best = search(workspace, prepared, workers)
+    return compare(workspace, raw, ComparedData(prepared, final), best, workers)
 
 
 class Job(NamedTuple):

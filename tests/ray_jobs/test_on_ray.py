@@ -33,9 +33,10 @@ from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.report.document import Report, ReportSection
 from ray_jobs.report.sections.search import search_blocks
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
-from ray_jobs.stages.training import data_of_final_model, train
+from ray_jobs.stages.training import train
 from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.workers import Workers
@@ -109,7 +110,8 @@ def test_the_original_mode_is_compared_on_its_own_scale(storage: Path, workers: 
     raw = ingest(workspace)
     prepared = preprocess(workspace, raw)
 
-    comparison = compare(workspace, raw, prepared, search(workspace, prepared, workers), workers)
+    chosen = search(workspace, prepared, workers)
+    comparison = compare(workspace, raw, ComparedData(prepared, prepared), chosen, workers)
 
     assert comparison.scale == "decayed"
     model = comparison.entries[-1]
@@ -139,7 +141,11 @@ def test_each_loss_has_a_search_of_its_own_if_asked_for(
     workspace = Workspace(config)
 
     comparison = compare(
-        workspace, ingest(workspace), prepared, search(workspace, prepared, workers), workers
+        workspace,
+        ingest(workspace),
+        ComparedData(prepared, prepared),
+        search(workspace, prepared, workers),
+        workers,
     )
 
     assert comparison.trials_per_loss == 1
@@ -180,7 +186,9 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(
     prepared = preprocess(workspace, raw)
     chosen = search(workspace, prepared, workers)
 
-    comparison = compare(workspace, raw, prepared, chosen, workers)
+    final_data = preprocess(workspace, raw, workers, train_on_validation=True)
+    data = ComparedData(prepared, final_data)
+    comparison = compare(workspace, raw, data, chosen, workers)
 
     names = ["global mean", "damped bias", "NCF, mse", "NCF, mse, mean of 2 seeds"]
     assert [entry.name for entry in comparison.entries] == names
@@ -191,7 +199,6 @@ def test_models_and_baselines_are_trained_again_on_the_validation_rows(
     assert mean.test[0]["mae"] == pytest.approx(np.abs(test["rating"] - both.mean()).mean())
     # The stage that keeps one model trains it in the same way.
     with scraping() as scraper:
-        final_data = data_of_final_model(workspace, raw, prepared, workers)
         trained = train(workspace, raw, prepared, final_data, chosen, workers).metrics
         epochs = {"train": len(trained.epochs), "refit": trained.best_epoch}
         expected: Exported = {

@@ -11,6 +11,7 @@ import pytest
 from ingest.config import DataConfig, SourceName
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import search
@@ -113,7 +114,13 @@ def test_every_release_is_prepared_and_compared(
     assert prepared.preprocessor.genres == ("Comedy", "Drama")
     assert movies.genres[:, 1].tolist() == [bool(m % 2 == 0) for m in range(1, NUM_MOVIES + 1)]
 
-    comparison = compare(workspace, raw, prepared, search(workspace, prepared, workers), workers)
+    comparison = compare(
+        workspace,
+        raw,
+        ComparedData(prepared, prepared),
+        search(workspace, prepared, workers),
+        workers,
+    )
     assert comparison.num_test == len(found["test"]) == NUM_RATINGS // 5
     mean, _, model = comparison.entries
     training = found["train"][:, 3].mean()

@@ -111,7 +111,7 @@ def workers_of(workspace: Workspace, num_runs: int = 1) -> Workers:
     num_compared = len(compare.configurations or compare.losses)
     num_trials = tune.num_trials + num_compared * compare.trials_per_loss
     num_tasks = 2 * (num_compared * len(compare.seeds) + 1)
-    # A trial breaks a group at most once, and a task is queued again so often: further failures
-    # have other causes.
+    # A trial breaks a group at most once, and a task at most ``max_failures`` times. Further
+    # failures have other causes.
     failures = num_runs * (num_trials + num_tasks * config.scaling.max_failures)
     return Workers(workspace.paths.ray("workers"), failures)

@@ -62,7 +62,7 @@ def train_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResu
     finally:
         if task.models and training.result.epochs and shard.rank == 0:
             _store_models(task, training, task.models)
-    # Nobody waits for the result of a training that was stopped.
+    # A training is stopped when its result is not wanted.
     test = None if is_stopped else _score_test(task, training, rows, placement, shard)
     seconds = time.perf_counter() - started
     return _task_result(task, training.result, test, placement, seconds)

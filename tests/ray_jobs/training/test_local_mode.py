@@ -114,7 +114,7 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
 
 
 def interrupt_after(count: int) -> Callable[[dict[str, Any]], str]:
-    """``progress.describe`` that is interrupted by Ctrl-C when it is called so often."""
+    """``progress.describe`` that raises ``KeyboardInterrupt`` in call number ``count``."""
     described, calls = progress.describe, itertools.count(1)
 
     def describe(metrics: dict[str, Any]) -> str:

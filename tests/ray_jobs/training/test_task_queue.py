@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -70,29 +72,37 @@ class Group:
         return f"workers-{self._index}-{self._life}"
 
 
+def in_event_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test that pytest can call."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        asyncio.run(test())
+
+    return run
+
+
 def soon(awaitable: Any) -> Any:
     return asyncio.wait_for(awaitable, 10)
 
 
-def test_groups_take_tasks_in_order_and_results_reach_who_added_them() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        first, second = Group(queue, 0), Group(queue, 1)
-        await first.start()
-        await second.start()
-        for name in ("a", "b", "c"):
-            await queue.add(task(name))
-        assert [await first.next(), await second.next()] == ["a", "b"]
-        assert await soon(first.report(1))
-        await second.ended(None, RESULT)
-        assert await second.next() == "c"
-        assert await soon(queue.result("a")) == {"epoch": 1}
-        await first.ended("no memory", None)
-        assert await soon(queue.result("a")) == Over("no memory")
-        assert await soon(queue.result("b")) == Over(None, RESULT)
-        await end(queue, first, second)
-
-    asyncio.run(steps())
+@in_event_loop
+async def test_groups_take_tasks_in_order_and_results_reach_who_added_them() -> None:
+    queue = TaskQueue()
+    first, second = Group(queue, 0), Group(queue, 1)
+    await first.start()
+    await second.start()
+    for name in ("a", "b", "c"):
+        await queue.add(task(name))
+    assert [await first.next(), await second.next()] == ["a", "b"]
+    assert await soon(first.report(1))
+    await second.ended(None, RESULT)
+    assert await second.next() == "c"
+    assert await soon(queue.result("a")) == {"epoch": 1}
+    await first.ended("no memory", None)
+    assert await soon(queue.result("a")) == Over("no memory")
+    assert await soon(queue.result("b")) == Over(None, RESULT)
+    await end(queue, first, second)
 
 
 async def end(queue: TaskQueue, *groups: Group) -> None:
@@ -101,164 +111,146 @@ async def end(queue: TaskQueue, *groups: Group) -> None:
     await soon(queue.dismiss(await queue.groups()))
 
 
-def test_a_task_that_loses_its_workers_is_queued_again_before_the_others_so_often_as_it_may() -> (
-    None
-):
-    async def steps() -> None:
-        queue = TaskQueue()
-        group = Group(queue, 0)
-        await group.start()
-        await queue.add(task("a"), retries=2)
-        await queue.add(task("b"))
-        for _ in range(3):
-            assert await group.next() == "a"
-            await group.lose_workers()
-        assert await soon(queue.result("a")) == Over("worker died")
-        assert await group.next() == "b"
+@in_event_loop
+async def test_a_task_that_loses_its_workers_is_queued_again_first() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"), retries=2)
+    await queue.add(task("b"))
+    for _ in range(3):
+        assert await group.next() == "a"
         await group.lose_workers()
-        assert await soon(queue.result("b")) == Over("worker died")
-        await end(queue, group)
+    assert await soon(queue.result("a")) == Over("worker died")
+    assert await group.next() == "b"
+    await group.lose_workers()
+    assert await soon(queue.result("b")) == Over("worker died")
+    await end(queue, group)
 
-    asyncio.run(steps())
+
+@in_event_loop
+async def test_workers_that_are_lost_after_their_task_has_ended_change_nothing() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"))
+    assert await group.next() == "a"
+    await group.ended(None, RESULT)
+    await queue.drop("a")
+    await queue.add(task("a"))  # of the same name, in the next run
+    await group.lose_workers()
+    assert await group.next() == "a"
+    await group.ended(None, RESULT)
+    assert await soon(queue.result("a")) == Over(None, RESULT)
+    await end(queue, group)
 
 
-def test_workers_that_are_lost_after_their_task_has_ended_change_nothing() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        group = Group(queue, 0)
-        await group.start()
+@in_event_loop
+async def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_have_now() -> None:
+    queue = TaskQueue()
+    first, second = Group(queue, 0), Group(queue, 1)
+    await first.start()
+    await second.start()
+    await queue.add(task("a"), retries=1)
+    assert await first.next() == "a"
+    before = first.workers
+    await first.lose_workers()
+    assert await second.next() == "a"
+    assert not await soon(queue.report(0, before, {"epoch": 9}))
+    await queue.ended(0, before, None, cast(TaskResult, "of the lost workers"))
+    assert await soon(second.report(1))
+    assert await soon(queue.result("a")) == {"epoch": 1}
+    await second.ended(None, RESULT)
+    assert await soon(queue.result("a")) == Over(None, RESULT)
+    await end(queue, first, second)
+
+
+@in_event_loop
+async def test_names_of_tasks_differ_until_they_are_dropped() -> None:
+    queue = TaskQueue()
+    await queue.add(task("a"))
+    with pytest.raises(ValueError, match="there is a task 'a' already"):
         await queue.add(task("a"))
-        assert await group.next() == "a"
-        await group.ended(None, RESULT)
-        await queue.drop("a")
-        await queue.add(task("a"))  # of the same name, in the next run
-        await group.lose_workers()
-        assert await group.next() == "a"
-        await group.ended(None, RESULT)
-        assert await soon(queue.result("a")) == Over(None, RESULT)
-        await end(queue, group)
-
-    asyncio.run(steps())
+    await queue.drop("a")
+    await queue.add(task("a"))
 
 
-def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_have_now() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        first, second = Group(queue, 0), Group(queue, 1)
-        await first.start()
-        await second.start()
-        await queue.add(task("a"), retries=1)
-        assert await first.next() == "a"
-        before = first.workers
-        await first.lose_workers()
-        assert await second.next() == "a"
-        assert not await soon(queue.report(0, before, {"epoch": 9}))
-        await queue.ended(0, before, None, cast(TaskResult, "of the lost workers"))
-        assert await soon(second.report(1))
-        assert await soon(queue.result("a")) == {"epoch": 1}
-        await second.ended(None, RESULT)
-        assert await soon(queue.result("a")) == Over(None, RESULT)
-        await end(queue, first, second)
-
-    asyncio.run(steps())
+@in_event_loop
+async def test_all_workers_of_a_group_that_is_dismissed_take_part_in_its_last_task() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"))
+    of_first = await queue.next(0, group.workers, 0)
+    leaving = asyncio.create_task(queue.dismiss([0]))
+    await asyncio.sleep(0)  # lets the task start, and waits for nothing
+    assert await soon(queue.next(0, group.workers, 0)) is of_first
+    assert await soon(queue.next(0, group.workers, 1)) is None
+    group.trainer.ended.set()
+    await soon(leaving)
 
 
-def test_names_of_tasks_differ_until_they_are_dropped() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        await queue.add(task("a"))
-        with pytest.raises(ValueError, match="there is a task 'a' already"):
-            await queue.add(task("a"))
-        await queue.drop("a")
-        await queue.add(task("a"))
-
-    asyncio.run(steps())
-
-
-def test_all_workers_of_a_group_that_is_dismissed_take_part_in_its_last_task() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        group = Group(queue, 0)
-        await group.start()
-        await queue.add(task("a"))
-        of_first = await queue.next(0, group.workers, 0)
-        leaving = asyncio.create_task(queue.dismiss([0]))
-        await asyncio.sleep(0)
-        assert await soon(queue.next(0, group.workers, 0)) is of_first
-        assert await soon(queue.next(0, group.workers, 1)) is None
-        group.trainer.ended.set()
-        await soon(leaving)
-
-    asyncio.run(steps())
+@in_event_loop
+async def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_left() -> None:
+    queue = TaskQueue()
+    first, second = Group(queue, 0), Group(queue, 1)
+    await first.start()
+    await second.start()
+    waits = asyncio.create_task(second.next())
+    await asyncio.sleep(0)  # lets the task start, and waits for nothing
+    leaving = asyncio.create_task(queue.dismiss([1]))
+    assert await soon(waits) is None
+    second.trainer.ended.set()
+    await soon(leaving)
+    assert await queue.groups() == [0]
+    await queue.add(task("a"))
+    assert await first.next() == "a"
+    leaving = asyncio.create_task(queue.dismiss([0]))
+    await asyncio.sleep(0)  # lets the task start, and waits for nothing
+    assert not await soon(first.report(1))
+    assert await first.next() is None
+    first.trainer.ended.set()
+    await soon(leaving)
+    assert await queue.groups() == []
 
 
-def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_left() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        first, second = Group(queue, 0), Group(queue, 1)
-        await first.start()
-        await second.start()
-        waits = asyncio.create_task(second.next())
-        await asyncio.sleep(0)
-        leaving = asyncio.create_task(queue.dismiss([1]))
-        assert await soon(waits) is None
-        second.trainer.ended.set()
-        await soon(leaving)
-        assert await queue.groups() == [0]
-        await queue.add(task("a"))
-        assert await first.next() == "a"
-        leaving = asyncio.create_task(queue.dismiss([0]))
-        await asyncio.sleep(0)
-        assert not await soon(first.report(1))
-        assert await first.next() is None
-        first.trainer.ended.set()
-        await soon(leaving)
-        assert await queue.groups() == []
-
-    asyncio.run(steps())
+@in_event_loop
+async def test_without_groups_tasks_fail_with_the_reason_until_another_group_starts() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    group.trainer.error = RuntimeError("too many failures")
+    await queue.add(task("waits for the first group"))
+    await group.start()
+    assert await group.next() == "waits for the first group"
+    await queue.add(task("a"))
+    group.trainer.ended.set()
+    expected = Over("RuntimeError: too many failures")
+    for name in ("waits for the first group", "a"):
+        assert await soon(queue.result(name)) == expected
+    await queue.add(task("b"))
+    assert await soon(queue.result("b")) == expected
+    other = Group(queue, 1)
+    await other.start()
+    await queue.add(task("c"))
+    assert await other.next() == "c"
+    await end(queue, other)
 
 
-def test_without_groups_tasks_fail_with_the_reason_until_another_group_starts() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        group = Group(queue, 0)
-        group.trainer.error = RuntimeError("too many failures")
-        await queue.add(task("waits for the first group"))
-        await group.start()
-        assert await group.next() == "waits for the first group"
-        await queue.add(task("a"))
-        group.trainer.ended.set()
-        expected = Over("RuntimeError: too many failures")
-        for name in ("waits for the first group", "a"):
-            assert await soon(queue.result(name)) == expected
-        await queue.add(task("b"))
-        assert await soon(queue.result("b")) == expected
-        other = Group(queue, 1)
-        await other.start()
-        await queue.add(task("c"))
-        assert await other.next() == "c"
-        await end(queue, other)
-
-    asyncio.run(steps())
-
-
-def test_workers_stay_one_epoch_ahead_of_who_reads_it() -> None:
-    async def steps() -> None:
-        queue = TaskQueue()
-        group = Group(queue, 0)
-        await group.start()
-        await queue.add(task("a"))
-        assert await group.next() == "a"
-        assert await soon(group.report(1))
-        ahead = asyncio.create_task(group.report(2))
-        await asyncio.sleep(0)
-        assert not ahead.done()
-        assert await soon(queue.result("a")) == {"epoch": 1}
-        assert await soon(ahead)
-        third = asyncio.create_task(group.report(3))
-        await asyncio.sleep(0)
-        await queue.drop("a")
-        assert not await soon(third)
-        await end(queue, group)
-
-    asyncio.run(steps())
+@in_event_loop
+async def test_workers_stay_one_epoch_ahead_of_who_reads_it() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"))
+    assert await group.next() == "a"
+    assert await soon(group.report(1))
+    ahead = asyncio.create_task(group.report(2))
+    await asyncio.sleep(0)  # lets the task start, and waits for nothing
+    assert not ahead.done()
+    assert await soon(queue.result("a")) == {"epoch": 1}
+    assert await soon(ahead)
+    third = asyncio.create_task(group.report(3))
+    await asyncio.sleep(0)  # lets the task start, and waits for nothing
+    await queue.drop("a")
+    assert not await soon(third)
+    await end(queue, group)

@@ -43,7 +43,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     ),
     "ncf": (
         ("registry", "errors"),
-        ("config",),
+        ("config", "choice_config"),
         ("data",),
         ("models",),
         ("evaluation",),

@@ -11,7 +11,17 @@ from typing import Final, Literal
 
 from foundation.registry import implementation
 
-__all__ = ["BASELINES", "BRANCHES", "LOSSES", "BaselineEntry", "LossEntry", "implementation"]
+__all__ = [
+    "BASELINES",
+    "BRANCHES",
+    "CHOICE_BASELINES",
+    "CHOICE_LOSSES",
+    "LOSSES",
+    "RANKING_METRICS",
+    "BaselineEntry",
+    "LossEntry",
+    "implementation",
+]
 
 BRANCHES: Final[dict[str, str]] = {
     "user": "ncf.models.branches.entities:UserEmbedding",
@@ -74,3 +84,34 @@ BASELINES: Final[dict[str, BaselineEntry]] = {
     ),
 }
 """Values of ``compare.baselines``, the simplest first."""
+
+CHOICE_LOSSES: Final[dict[str, str]] = {
+    "softmax": "ncf.training.choice.losses:Softmax",
+    "sampled_softmax": "ncf.training.choice.losses:SampledSoftmax",
+    "bpr": "ncf.training.choice.losses:BPR",
+    "warp": "ncf.training.choice.losses:WARP",
+    "bce": "ncf.training.choice.losses:BCE",
+}
+"""Values of ``choice.network.loss``, with the subclasses of ``ChoiceLoss``."""
+
+RANKING_METRICS: Final[dict[str, str]] = {
+    "ndcg": "ncf.evaluation.ranking_metrics:ndcg",
+    "recall": "ncf.evaluation.ranking_metrics:recall",
+    "map": "ncf.evaluation.ranking_metrics:average_precision",
+    "hit_rate": "ncf.evaluation.ranking_metrics:hit",
+    "mrr": "ncf.evaluation.ranking_metrics:reciprocal_rank",
+}
+"""Metrics of rankings; ``ndcg@10`` is the first of them over the first ten movies."""
+
+CHOICE_BASELINES: Final[dict[str, BaselineEntry]] = {
+    "popular": BaselineEntry("ncf.baselines.choice.popularity:POPULAR", fits_any_size=True),
+    "popular-lately": BaselineEntry(
+        "ncf.baselines.choice.popularity:POPULAR_LATELY", fits_any_size=True
+    ),
+    "item-knn": BaselineEntry("ncf.baselines.choice.item_knn:ITEM_KNN"),
+    "bpr": BaselineEntry("ncf.baselines.choice.bpr:BPR"),
+    "ials": BaselineEntry("ncf.baselines.choice.ials:IALS"),
+    "ease": BaselineEntry("ncf.baselines.choice.ease:EASE"),
+    "ease-with-values": BaselineEntry("ncf.baselines.choice.ease:EASE_WITH_VALUES"),
+}
+"""Values of ``compare.choice_baselines``, the simplest first."""

@@ -33,7 +33,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     from ray_jobs.stages.graph import stages_of
 
     with stages_of(config, force=force) as stages:
-        write_comparison_report(stages.workspace, stages.raw, stages.comparison)
+        write_comparison_report(stages)
 
 
 if __name__ == "__main__":

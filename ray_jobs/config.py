@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from foundation.config import Section, apply_overrides, problems
 from ingest.config import DataConfig, TmdbConfig
+from ncf.choice_config import ChoiceConfig
 from ncf.config import (
     BaselineName,
     ExperimentConfig,
@@ -23,10 +24,18 @@ from ncf.config import (
     TimeDecayConfig,
     TrainConfig,
 )
+from ncf.registry import CHOICE_BASELINES, RANKING_METRICS
+
+if TYPE_CHECKING:
+    ChoiceBaselineName = str
+else:
+    # Names are checked, and listed in messages, as those of any other choice.
+    ChoiceBaselineName = Literal[tuple(CHOICE_BASELINES)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FoldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([^\n]*[^\s])?$")]
+Member = Literal["ease", "network"]
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
 Choice = Value | dict[str, Value]
@@ -148,6 +157,70 @@ DEFAULT_SPACE: dict[str, Dimension] = {
 }
 
 
+RANKING_METRIC: Final = rf"^({'|'.join(RANKING_METRICS)})@[1-9][0-9]*$"
+
+DEFAULT_CHOICE_SPACE: dict[str, Dimension] = {
+    "ease.values.stars": Dimension(low=0.0, high=1.0),
+    "ease.content": Dimension(low=0.0, high=6.0),
+    "ease.names": Dimension(choices=(0.0, 1.5)),
+    "ease.context": Dimension(choices=(0.0, 1.0, 3.0)),
+    "ease.user_half_life_years": Dimension(choices=(0.0, 2.0, 4.0, 8.0)),
+    "network.loss": Dimension(choices=("softmax", "sampled_softmax", "bpr", "warp", "bce")),
+    "network.dim": Dimension(choices=(32, 64, 128)),
+    "network.l2": Dimension(low=10.0, high=300.0, log=True),
+    "network.stars": Dimension(low=0.0, high=1.0),
+    "network.user_power": Dimension(choices=(0.0, 0.5, 1.0)),
+    "network.learning_rate": Dimension(low=3e-3, high=2e-2, log=True),
+    "network.epochs": Dimension(choices=(15, 30, 60)),
+}
+
+
+class ChoiceSearchConfig(Section):
+    """The searches for the choice model, one for each of its members; what is not here is as in
+    ``tune``."""
+
+    metric: Annotated[str, Field(pattern=RANKING_METRIC)] = "ndcg@10"
+    """The metric of validation users' rankings by which trials, epochs, ridges and powers are
+    chosen: ``ndcg``, ``recall``, ``map``, ``hit_rate`` or ``mrr`` over the first so many movies;
+    relevant are held-out ratings of at least four stars."""
+    num_trials: Annotated[int, Field(ge=0)] | None = None
+    """Configurations of each member to try, those of EASE each with all its ridges; by default as
+    many as ``tune.num_trials``. 0 uses the configuration as it is."""
+    space: dict[str, Dimension] = DEFAULT_CHOICE_SPACE
+    """What is searched, as ``tune.space``, for keys of ``choice.ease`` and ``choice.network``:
+    ``"ease.content" = { low = 0.0, high = 6.0 }``. A member without keys is not searched."""
+
+    @model_validator(mode="after")
+    def _keys_are_of_a_member(self) -> Self:
+        for key, dimension in self.space.items():
+            settings = [s for table in dimension.tables for s in table] or [key]
+            for setting in settings:
+                self._check_key(key, setting, settings[0])
+        return self
+
+    def _check_key(self, key: str, setting: str, first: str) -> None:
+        member = setting.partition(".")[0]
+        if member not in ("ease", "network"):
+            raise ValueError(
+                f"tune.choice.space names {setting!r}, expected a setting of choice.ease or "
+                "choice.network, such as ease.content"
+            )
+        if member != first.partition(".")[0]:
+            raise ValueError(
+                f"tables of tune.choice.space's {key!r} set both {first} and {setting}: EASE and "
+                "the network are searched one after the other"
+            )
+
+    def of(self, member: Member) -> dict[str, Dimension]:
+        """The part of the space that is a member's."""
+        return {key: each for key, each in self.space.items() if _member_of(key, each) == member}
+
+
+def _member_of(key: str, dimension: Dimension) -> str:
+    setting = next((s for table in dimension.tables for s in table), key)
+    return setting.partition(".")[0]
+
+
 class TuneConfig(Section):
     """The search by Ray Tune and Optuna."""
 
@@ -170,9 +243,10 @@ class TuneConfig(Section):
     ``cmaes``: CMA-ES, for ranges alone: settings with choices are drawn at random, with a
     warning."""
     metric: Literal["rmse", "mae", "r2"] = "rmse"
-    """The metric on the validation rows that chooses the best epoch of every model and stops it
-    early, and by which trials are compared: by the best trial's configuration, by the scheduler and
-    by the sampler."""
+    """The metric on the validation rows that chooses the best epoch of every rating model and stops
+    it early, and by which trials are compared: by the best trial's configuration, by the scheduler
+    and by the sampler. A metric of rankings, such as ``"ndcg@10"``, is taken for
+    ``tune.choice.metric``."""
     max_concurrent_trials: Annotated[int, Field(ge=0)] = 0
     """Trials, and models of a comparison, that are trained at once; 0: as many as fit the cluster.
     Each holds the training rows in memory, or streams them where they would not fit together. With
@@ -205,6 +279,17 @@ class TuneConfig(Section):
     """What is searched: ``"section.key" = { choices = [...] }`` or ``{ low, high, log }``, for keys
     of the sections model and train, and for time_decay.apply_to. If all choices are tables, the key
     may be any name."""
+    choice: ChoiceSearchConfig = ChoiceSearchConfig()
+    """The searches for the choice model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metrics_of_rankings_are_the_choice_models(cls, values: Any) -> Any:
+        metric = values.get("metric") if isinstance(values, Mapping) else None
+        if not isinstance(metric, str) or not re.match(RANKING_METRIC, metric):
+            return values
+        choice = dict(values.get("choice") or {}) | {"metric": metric}
+        return {key: value for key, value in values.items() if key != "metric"} | {"choice": choice}
 
     @field_validator("mlflow_uri")
     @classmethod
@@ -238,6 +323,18 @@ class ComparedConfig(ExperimentConfig):
     def experiment(self) -> ExperimentConfig:
         """The parts that one trained model depends on, apart from the data."""
         return ExperimentConfig(model=self.model, train=self.train, time_decay=self.time_decay)
+
+
+class ChoiceCompareConfig(Section):
+    """What the choice model is compared with."""
+
+    baselines: tuple[ChoiceBaselineName, ...] = tuple(CHOICE_BASELINES)
+    """``popular``: by the number of ratings; ``popular-lately``: by those of a last period;
+    ``item-knn``: item-based nearest neighbours; ``bpr``: matrix factorisation that ranks pairs;
+    ``ials``: implicit alternating least squares; ``ease``; ``ease-with-values``: EASE on values of
+    ratings by their stars."""
+    trials_per_baseline: Annotated[int, Field(ge=1)] = 24
+    """Settings tried of each, by Optuna as those of the choice model are."""
 
 
 class CompareConfig(Section):
@@ -278,6 +375,8 @@ class CompareConfig(Section):
     """Settings tried of ``matrix-factorization`` and of each ``boosting``, by Optuna as the models'
     are. For a fair comparison set as many as a model had; this is not checked. For the others a
     grid of 32 or 36 is tried, which takes less time."""
+    choice: ChoiceCompareConfig = ChoiceCompareConfig()
+    """Of choice models; seeds and what is scored are those of rating models."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the bootstrap over users that tells differences between models from chance."""
 
@@ -292,6 +391,11 @@ class CompareConfig(Section):
                     "which names of files do not tell apart: rename one"
                 )
         return self
+
+    @property
+    def of_ratings(self) -> Self:
+        """The part that a comparison of rating models depends on."""
+        return self.model_copy(update={"choice": ChoiceCompareConfig()})
 
     @property
     def trains_again(self) -> bool:
@@ -336,6 +440,19 @@ class RecommendConfig(Section):
 
     top_n: Annotated[int, Field(ge=1)] = 10
     """Movies for each user."""
+    order: Literal["auto", "choice", "stars", "stars+popularity", "lower_bound"] = "auto"
+    """What movies are ordered by. ``choice``: how likely the user is to choose them; ``stars``: the
+    predicted rating; ``stars+popularity``: that plus ``popularity`` times the logarithm of the
+    movie's number of training ratings; ``lower_bound``: that minus ``deviations`` standard
+    deviations, which the Gaussian process knows; ``auto``: ``choice`` if the run has a choice
+    model, else ``stars``. The predicted rating is shown whatever the order."""
+    min_ratings: Annotated[int, Field(ge=0)] = 3
+    """Training ratings that a movie needs to be recommended; rankings are scored with the same
+    rule. The taste for a movie that hardly anybody has rated is not known."""
+    popularity: Annotated[float, Field(ge=0)] = 1.0
+    """Stars for each factor of e in the number of ratings, for ``stars+popularity``."""
+    deviations: Annotated[float, Field(ge=0)] = 1.0
+    """Standard deviations for ``lower_bound``."""
 
 
 class ServeConfig(Section):
@@ -355,6 +472,9 @@ class JobConfig(Section):
     """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "default"
     """Name of the run; its results are in storage/runs/<name>."""
+    task: Literal["rating", "choice", "both"] = "both"
+    """Which models are tuned, compared, trained and kept: how many stars a user would give, what a
+    user would choose to watch, or both."""
     data: DataConfig = DataConfig()
     tmdb: TmdbConfig = TmdbConfig()
     split: SplitConfig = SplitConfig()
@@ -362,6 +482,7 @@ class JobConfig(Section):
     time_decay: TimeDecayConfig = TimeDecayConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    choice: ChoiceConfig = ChoiceConfig()
     scaling: ScalingConfig = ScalingConfig()
     ray: RayConfig = RayConfig()
     tune: TuneConfig = TuneConfig()
@@ -406,7 +527,25 @@ class JobConfig(Section):
             for value in dimension.examples():
                 self._refuse_impossible_parameter(key, value)
         self._refuse_two_tables_for_a_setting()
+        self._refuse_impossible_choice_searches()
         return self
+
+    def _refuse_impossible_choice_searches(self) -> None:
+        search = self.tune.choice
+        if not (self.wants_choices and self.num_choice_trials):
+            return
+        if not self.split.validation:
+            raise ValueError(
+                "tune.choice.num_trials > 0 chooses on validation rows, but split.validation is 0: "
+                "set tune.choice.num_trials = 0 or give split.validation a share"
+            )
+        for key, dimension in search.space.items():
+            for value in dimension.examples():
+                try:
+                    with_choice_parameters(self.choice, {key: value})
+                except ValidationError as error:
+                    reasons = "; ".join(problems(ChoiceConfig, error))
+                    raise ValueError(f"tune.choice.space names {key!r}: {reasons}") from error
 
     def _refuse_prepared_settings(self, key: str, dimension: Dimension) -> None:
         for setting in _PREPARED_WITH & {key, *(s for table in dimension.tables for s in table)}:
@@ -491,10 +630,40 @@ class JobConfig(Section):
             }
         )
 
+    def of_member(self, member: Member) -> Self:
+        """This configuration with the search for one member of the choice model.
+
+        Epochs of EASE are ridges, which take no time, so all of them are tried.
+        """
+        choice, tune = self.tune.choice, self.tune
+        update = {
+            "num_trials": self.num_choice_trials,
+            "space": choice.of(member),
+            "metric": choice.metric,
+            "scheduler": "none" if member == "ease" else tune.scheduler,
+        }
+        return self.model_copy(update={"tune": tune.model_copy(update=update)})
+
     @property
     def experiment(self) -> ExperimentConfig:
         """The parts that one trained model depends on."""
         return ExperimentConfig(model=self.model, train=self.train, time_decay=self.time_decay)
+
+    @property
+    def num_choice_trials(self) -> int:
+        """Configurations of each member of the choice model to try."""
+        own = self.tune.choice.num_trials
+        return self.tune.num_trials if own is None else own
+
+    @property
+    def wants_ratings(self) -> bool:
+        """Whether there is a rating model."""
+        return self.task != "choice"
+
+    @property
+    def wants_choices(self) -> bool:
+        """Whether there is a choice model."""
+        return self.task != "rating"
 
 
 def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -513,6 +682,19 @@ def with_parameters(
     Raises:
         ValueError: if a key is unknown or a value is invalid (pydantic's ``ValidationError``).
     """
+    return ExperimentConfig.model_validate(_overridden(experiment, parameters))
+
+
+def with_choice_parameters(choice: ChoiceConfig, parameters: Mapping[str, Any]) -> ChoiceConfig:
+    """``choice`` with each ``"member.key"`` of a trial put in, as ``settings_of`` has them.
+
+    Raises:
+        ValueError: if a key is unknown or a value is invalid (pydantic's ``ValidationError``).
+    """
+    return ChoiceConfig.model_validate(_overridden(choice, parameters))
+
+
+def _overridden(section: Section, parameters: Mapping[str, Any]) -> dict[str, Any]:
     settings = settings_of(parameters)
     texts = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return ExperimentConfig.model_validate(apply_overrides(experiment.model_dump(), texts))
+    return apply_overrides(section.model_dump(), texts)

@@ -5,9 +5,10 @@
     ingest      MovieLens files + TMDb (async, concurrent, resumable)   -> raw/<data set>/
     preprocess  Ray Data: join, impute, de-skew, encode, split, weight  -> prepared/<hash>/
     tune        Ray Tune + Optuna over losses, layer sizes, ...         -> trials, best_config
+                for stars (RMSE) and for choices (NDCG@10)
     compare     losses or configurations, several seeds; baselines      -> comparison.json
-    train       best configuration on train + validation, TorchTrainer  -> checkpoint/, metrics.json
-    recommend   top-N for every user, Ray Data batch inference          -> recommendations.parquet
+    train       best configurations on train + validation, TorchTrainer -> checkpoint/, metrics.json
+    recommend   top-N for every user by choice, Ray Data                -> recommendations.parquet
     report      tables and plots                                        -> report.html, report.md
 
 A stage is skipped when its inputs and its part of the configuration are unchanged.
@@ -36,16 +37,14 @@ def command(config: JobConfig, *, force: bool) -> None:
     require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
     with stages_of(config, force=force) as stages:
-        raw = stages.raw
-        prepared = stages.prepared
         # The workers of a search leave no CPUs for preparing data.
-        _ = stages.final_data, stages.scored_data
-        best_trial = stages.best_trial
-        comparison = stages.comparison
-        final_model = stages.final_model
+        _ = stages.raw, stages.prepared, stages.final_data, stages.scored_data
+        _ = stages.best_parameters
+        _ = stages.comparisons
+        _ = stages.final_models
         say(f"recommendations of all users: {stages.recommendations}")
         with heading("report"):
-            write_report(stages.workspace, raw, prepared, best_trial, comparison, final_model)
+            write_report(stages)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ def command(config: JobConfig, *, force: bool) -> None:
     from ray_jobs.stages.graph import stages_of
 
     with stages_of(config, force=force) as stages:
-        say(f"final model: {stages.final_model.checkpoint}")
+        for model in stages.final_models:
+            say(f"final model: {model.checkpoint}")
 
 
 if __name__ == "__main__":

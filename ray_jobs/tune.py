@@ -26,8 +26,8 @@ def command(config: JobConfig, *, force: bool) -> None:
 
     check_search(config)
     with stages_of(config, force=force) as stages:
-        chosen = stages.best_trial.parameters
-        say(f"best configuration: {chosen or 'as configured, without a search'}")
+        for chosen in stages.best_parameters:
+            say(f"best configuration: {chosen or 'as configured, without a search'}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
       sessions            ratings near in time
       tables              out-of-fold features, computed without the row's own rating
     search                search for settings
+    choice                baselines of choice models
 
 A baseline is a ``BaselineSpec`` and a line in ``ncf.registry.BASELINES``. Settings are chosen on
 the validation rows; no function here receives test rows before ``score``.
@@ -19,7 +20,8 @@ the validation rows; no function here receives test rows before ``score``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -35,7 +37,7 @@ from ncf.baselines.bias import (
 from ncf.config import BaselineName
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
-from ncf.registry import BASELINES, implementation
+from ncf.registry import BASELINES, BaselineEntry, implementation
 
 __all__ = [
     "ALL",
@@ -46,6 +48,7 @@ __all__ = [
     "BaselineSpec",
     "Biases",
     "FittedBaseline",
+    "available",
     "baseline_specs",
     "damped_bias",
     "fit_baseline",
@@ -74,33 +77,45 @@ def baseline_specs(
 
     ``note`` is called with the baselines that are omitted and the reason.
     """
-    wanted = [name for name in ALL if name in names or name == "global-mean"]
+    wanted = {name for name in ALL if name in names} | {"global-mean"}
+    return available(BASELINES, num_rows, wanted, note)
+
+
+def available(
+    entries: Mapping[str, BaselineEntry], num_rows: int, names: Collection[str], note: Note
+) -> tuple[Any, ...]:
+    """The implementations of the named ``entries``, in their order, that fit ``num_rows`` training
+    rows and whose package is installed.
+
+    ``note`` is called with those that are omitted and the reason.
+    """
+    wanted = {name: entry for name, entry in entries.items() if name in names}
     if num_rows > LARGEST:
-        wanted = _without(
-            [name for name in wanted if not BASELINES[name].fits_any_size],
-            wanted,
-            f"they take too long above {LARGEST:,} training ratings",
-            note,
-        )
-    packages = {BASELINES[name].package for name in wanted} - {None}
-    for package in sorted(str(each) for each in packages):
+        reason = f"they take too long above {LARGEST:,} training ratings"
+        wanted = _only(wanted, lambda entry: entry.fits_any_size, reason, note)
+    for package in sorted({entry.package for entry in wanted.values() if entry.package}):
         if not is_installed(package):
-            wanted = _without(
-                [name for name in wanted if BASELINES[name].package == package],
-                wanted,
-                f"{package} is not installed: pip install {package}",
-                note,
-            )
-    return tuple(implementation(BASELINES[name].implementation) for name in wanted)
+            reason = f"{package} is not installed: pip install {package}"
+            wanted = _only(wanted, partial(_does_without, package), reason, note)
+    return tuple(implementation(entry.implementation) for entry in wanted.values())
 
 
-def _without(
-    omitted: list[BaselineName], names: list[BaselineName], reason: str, note: Note
-) -> list[BaselineName]:
-    """``names`` without those ``omitted``, which are noted with the reason."""
+def _only(
+    entries: Mapping[str, BaselineEntry],
+    is_kept: Callable[[BaselineEntry], bool],
+    reason: str,
+    note: Note,
+) -> dict[str, BaselineEntry]:
+    """Those that ``is_kept``; the others are noted with the reason."""
+    kept = {name: entry for name, entry in entries.items() if is_kept(entry)}
+    omitted = [name for name in entries if name not in kept]
     if omitted:
         note(f"These baselines are left out: {', '.join(omitted)}; {reason}.")
-    return [name for name in names if name not in omitted]
+    return kept
+
+
+def _does_without(package: str, entry: BaselineEntry) -> bool:
+    return entry.package != package
 
 
 def is_installed(package: str) -> bool:

@@ -7,9 +7,9 @@ models are scored on the same draws, so variation that is common to all models c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -88,12 +88,12 @@ class Resampled:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A metric of one model minus that of another; below 0 if the first has lower errors."""
+class PairedDifference:
+    """A metric of one model minus that of another, for the same users."""
 
     first: str
     second: str
-    metric: Metric
+    metric: str
     value: float
     low: float
     """Lower end of the 95 % interval of this comparison alone."""
@@ -110,11 +110,26 @@ class Difference:
     """p-value corrected for the size of the family, by Holm's method."""
 
     @property
+    def is_clear(self) -> bool:
+        """Whether the corrected interval and Holm's p agree that there is a difference."""
+        return self.holm_p < _ALPHA and not self.corrected_low <= 0 <= self.corrected_high
+
+
+@dataclass(frozen=True)
+class Difference(PairedDifference):
+    """A metric of one model minus that of another; below 0 if the first has lower errors."""
+
+    metric: Metric
+
+    @property
     def better(self) -> str | None:
         """The model with lower errors; None unless the corrected interval and Holm's p agree."""
-        if self.holm_p >= _ALPHA or self.corrected_low <= 0 <= self.corrected_high:
+        if not self.is_clear:
             return None
         return self.first if self.value < 0 else self.second
+
+
+AnyDifference = TypeVar("AnyDifference", bound=PairedDifference)
 
 
 def resample(
@@ -145,7 +160,7 @@ def resample(
         [models[0].counts[None], *(m.squared for m in models), *(m.absolute for m in models)]
     )
     drawn = np.concatenate(
-        [weights @ sums.T for weights in _user_weights(generator, num_users, num_resamples)]
+        [weights @ sums.T for weights in user_weights(generator, num_users, num_resamples)]
     )
     num_columns = (len(sums) - 1) // 2
     means = drawn[:, 1:] / drawn[:, :1]
@@ -154,14 +169,14 @@ def resample(
     seeds_generator = generator if vary_seeds else None
     squared, absolute = slice(None, num_columns), slice(num_columns, None)
     return {
-        "rmse": _averaged(
+        "rmse": average_seeds(
             np.sqrt(observed[squared]), np.sqrt(means[:, squared]), seeds, seeds_generator
         ),
-        "mae": _averaged(observed[absolute], means[:, absolute], seeds, seeds_generator),
+        "mae": average_seeds(observed[absolute], means[:, absolute], seeds, seeds_generator),
     }
 
 
-def _user_weights(
+def user_weights(
     generator: np.random.Generator, num_users: int, num_resamples: int
 ) -> Iterable[Floats]:
     """Number of draws of each user, in chunks ``[C, U]``; C adds up to ``num_resamples``."""
@@ -174,7 +189,7 @@ def _user_weights(
         yield counts.reshape(size, num_users).astype(np.float64)
 
 
-def _averaged(
+def average_seeds(
     observed: Floats, draws: Floats, seeds: Sequence[int], generator: np.random.Generator | None
 ) -> Resampled:
     """Average ``observed: [K]`` and ``draws: [R, K]`` over each model's seeds.
@@ -234,12 +249,30 @@ def differences(
     # The variance over seeds is pooled over models, so models in no pair must not take part.
     models = [model for model in models if model.name in named]
     figures = resample(models, num_resamples=num_resamples, seed=seed, vary_seeds=vary_seeds)
-    position = {model.name: number for number, model in enumerate(models)}
-    size = 2 * len(pairs)
+    return compare_pairs(Difference, pairs, figures.items(), [model.name for model in models])
+
+
+def compare_pairs(
+    kind: type[AnyDifference],
+    pairs: Sequence[tuple[str, str]],
+    figures: Collection[tuple[str, Resampled]],
+    names: Sequence[str],
+) -> tuple[AnyDifference, ...]:
+    """Compare each metric of each pair; all comparisons form one family.
+
+    Args:
+        kind: class of the differences.
+        pairs: names of the first and the second model of each comparison.
+        figures: name and values of each metric.
+        names: ``[M]`` of the models, in the order of the figures.
+    """
+    size = len(figures) * len(pairs)
     found = [
-        _difference(first, second, metric, figures[metric], position, size)
+        _difference(
+            kind, (first, second), metric, values, (names.index(first), names.index(second)), size
+        )
         for first, second in pairs
-        for metric in figures
+        for metric, values in figures
     ]
     corrected = holm([difference.p for difference in found])
     return tuple(
@@ -248,21 +281,21 @@ def differences(
 
 
 def _difference(
-    first: str,
-    second: str,
-    metric: Metric,
+    kind: type[AnyDifference],
+    pair: tuple[str, str],
+    metric: str,
     figures: Resampled,
-    position: dict[str, int],
+    positions: tuple[int, int],
     family: int,
-) -> Difference:
-    one, other = position[first], position[second]
+) -> AnyDifference:
+    one, other = positions
     draws = figures.draws[:, one] - figures.draws[:, other]
     low, high = _interval(draws, _ALPHA)
     corrected_low, corrected_high = _interval(draws, _ALPHA / family)
     p = _p_value(draws)
-    return Difference(
-        first=first,
-        second=second,
+    return kind(
+        first=pair[0],
+        second=pair[1],
         metric=metric,
         value=float(figures.observed[one] - figures.observed[other]),
         low=low,

@@ -16,7 +16,6 @@ the checkpoint. Reading a checkpoint never runs code from it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -30,14 +29,15 @@ from safetensors.torch import load_file, save_file
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
 from ncf.errors import CheckpointError, DataError
+from ncf.inference.checksums import verify_checksums, write_checksums
 from ncf.models.conditioned import ConditionedModel
 from ncf.models.history.ratings import History
 from ncf.models.ncf import NCF
 from ncf.models.weights import Weights
 
 FORMAT_VERSION: Final = 3
+FILE: Final = "checkpoint.json"
 HISTORY: Final = "history.parquet"
-CHECKSUMS: Final = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def save(
         "experiment": experiment.model_dump(mode="json"),
         "record": record,
     }
-    (partial / "checkpoint.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
-    (partial / CHECKSUMS).write_text(_checksums(partial), encoding="utf-8")
+    (partial / FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    write_checksums(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -91,13 +91,13 @@ def load(folder: Path) -> Checkpoint:
         CheckpointError: if a file is missing, damaged, changed, or of another format version.
     """
     try:
-        content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise CheckpointError(
                 f"the checkpoint {folder} has format version {content['format_version']}, this "
                 f"program reads version {FORMAT_VERSION}. Train again."
             )
-        _verify(folder)
+        verify_checksums(folder)
         experiment = ExperimentConfig.model_validate(content["experiment"])
         preprocessor = load_preprocessor(folder)
         model = ConditionedModel(NCF(experiment.model, preprocessor))
@@ -116,28 +116,3 @@ def load(folder: Path) -> Checkpoint:
         DataError,
     ) as error:
         raise CheckpointError(f"cannot read the checkpoint {folder}: {error}") from error
-
-
-def _checksums(folder: Path) -> str:
-    """A line for each file, in the format of ``sha256sum``."""
-    files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
-    return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _verify(folder: Path) -> None:
-    """Raise ``ValueError`` if a file has changed since it was written."""
-    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    if not expected:
-        raise ValueError(f"{CHECKSUMS} lists no file")
-    changed = [name for name, checksum in expected.items() if _sha256(folder / name) != checksum]
-    if changed:
-        raise ValueError(
-            f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
-            "checkpoint again, or train again"
-        )

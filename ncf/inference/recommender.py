@@ -4,10 +4,11 @@
 
     model = ncf.load("artifacts/runs/NAME/checkpoint")
     model.predict(users=[1, 2], movies=[318, 318])     # stars
-    model.recommend(user=42, n=10)                     # the movies with the highest predictions
+    model.recommend(user=42, n=10)                     # what the user is likely to choose
     model.similar(movie=1)                             # the most similar movies
     model.fold_in(movies=[1, 318], ratings=[5, 4])     # a model for a new user
     model.explain(user=42, movies=[1])                 # predictions as sums
+    model.explain_choices(user=42, movies=[1])         # why these movies, as sums
 
 Users and movies have the ids of the data set. Predictions for a user without training ratings
 depend on the movie alone; a movie that is not in the catalogue raises ``UnknownIdError``.
@@ -18,18 +19,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ncf.data.batches import Batch
+from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import UNKNOWN, Integers, MovieTable, Preprocessor
 from ncf.errors import UnknownIdError, UnsupportedError
 from ncf.evaluation.predictions import EVALUATION_CHUNK
 from ncf.evaluation.ranking import SeenMovies
-from ncf.inference import checkpoint
+from ncf.inference import checkpoint, choice_checkpoint
 from ncf.inference.checkpoint import Checkpoint
+from ncf.inference.choices import Choices
+from ncf.inference.ordering import DEFAULT_ORDERING, Ordering, OrderName, adjustment
 from ncf.inference.similarity import similarities
 from ncf.inference.titles import MAX_NAMED, find_title
 from ncf.inference.top_k import top_movies
@@ -46,8 +51,11 @@ class Recommendations:
     titles: tuple[str, ...]
     """``[N]`` as released."""
     scores: npt.NDArray[np.float32]
-    """``[N]`` predicted ratings (stars, or decayed if the training target was); for ``similar``
-    movies the similarity, at most 1."""
+    """``[N]`` what they are ordered by: of ``recommend`` the logarithm of a probability up to a
+    constant of the user, or the predicted rating; of ``similar`` the similarity, at most 1."""
+    stars: npt.NDArray[np.float32] | None = None
+    """``[N]`` predicted ratings (stars, or decayed if the training target was) of recommended
+    movies; None without a rating model."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +78,81 @@ class Explanation:
     depends on all ratings, so this is not the difference that leaving a rating out would make."""
 
 
+@dataclass(frozen=True)
+class ChoiceExplanation:
+    """The part of a choice that is a sum: the score of EASE."""
+
+    movie: int
+    """Id."""
+    score: float
+    """About 1 for a movie that the user would choose, 0 for others; the sum of the rest."""
+    context: float
+    """Term of the time of the user's newest rating."""
+    rated: Integers
+    """``[L]`` ids of the movies that the user has rated."""
+    ratings: npt.NDArray[np.float32]
+    """``[L]`` stars."""
+    added: npt.NDArray[np.float32]
+    """``[L]`` attributions: what each rating adds to the score."""
+
+
+CHOICE: Final = "choice"
+"""Folder of the choice model in that of the rating model."""
+
+
 def load(folder: str | Path) -> Recommender:
-    """Load the model in a checkpoint's folder.
+    """Load the models in a checkpoint's folder: the rating model, the choice model, or both.
 
     Raises:
         CheckpointError: if a file is missing, damaged or of another version.
     """
-    return Recommender(checkpoint.load(Path(folder)))
+    path = Path(folder)
+    choices = None
+    if (path / CHOICE / choice_checkpoint.FILE).exists():
+        choices = Choices(choice_checkpoint.load(path / CHOICE))
+    if choices and not (path / checkpoint.FILE).exists():
+        return Recommender(None, choices)
+    return Recommender(checkpoint.load(path), choices)
 
 
 @dataclass(frozen=True)
 class Recommender:
     """A trained model, which takes and returns the ids of the data set."""
 
-    checkpoint: Checkpoint
+    rating_model: Checkpoint | None
+    """Predicts ratings, if there is such a model."""
+    choices: Choices | None = None
+    """Orders recommendations, if there is a choice model."""
     is_folded_in: bool = False
     """Whether every user id means the user whose ratings were passed to ``fold_in``."""
     today: int | None = None
     """Time of predictions for which no time is passed, in seconds since 1970 UTC; only a model
     that ``uses_time`` depends on it. None is the decay's reference date, by default that of the
     newest training rating."""
+    own: Interactions | None = None
+    """The ratings that were passed to ``fold_in``."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The rating model.
+
+        Raises:
+            UnsupportedError: if there is none.
+        """
+        if self.rating_model is None:
+            raise UnsupportedError(
+                "there is only a choice model here, so no rating can be predicted; train with "
+                'task = "both"'
+            )
+        return self.rating_model
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """Movies, users and scales, which both models share."""
+        if self.rating_model:
+            return self.rating_model.preprocessor
+        assert self.choices
+        return self.choices.checkpoint.preprocessor
 
     def predict(
         self,
@@ -123,24 +186,83 @@ class Recommender:
                 result[start : start + len(part)] = objective.stars(outputs, part).numpy()
         return result
 
-    def recommend(self, user: int, n: int = 10, seen: Collection[int] = ()) -> Recommendations:
-        """The ``n`` movies with the highest predicted rating that the user has not rated.
+    def recommend(
+        self,
+        user: int,
+        n: int = 10,
+        seen: Collection[int] = (),
+        ordering: Ordering = DEFAULT_ORDERING,
+    ) -> Recommendations:
+        """The ``n`` best movies that the user has not rated, by default those that the user is most
+        likely to choose next, with the predicted ratings.
 
-        ``seen`` has the ids of further movies to omit. A checkpoint has users' training ratings
-        only if the model is conditioned on them (``model.history``); for other models, pass all
-        movies that the user has rated.
+        ``seen`` has the ids of further movies to omit. A choice model knows all that users have
+        rated. Without one, a checkpoint has users' training ratings only if the model is
+        conditioned on them (``model.history``); else pass all movies that the user has rated.
 
         Raises:
             UnknownIdError: if a movie in ``seen`` is not in the catalogue.
+            UnsupportedError: if the models cannot order so.
         """
         index = int(self._users(np.array([user]))[0])
-        rated = self._movies(np.array(sorted(seen), np.int64))
-        return self._top(index, n, np.union1d(rated, self._rated_by(index)))
+        rated = np.union1d(self._movies(np.array(sorted(seen), np.int64)), self._seen(user, index))
+        if self.order_of(ordering) == "choice":
+            return self._most_likely(user, n, rated, ordering)
+        return self._top(index, n, rated, ordering)
+
+    def recommend_all(
+        self,
+        users: Integers,
+        n: int = 10,
+        seen: SeenMovies | None = None,
+        ordering: Ordering = DEFAULT_ORDERING,
+    ) -> tuple[Integers, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """As ``recommend``, for ``users: [B]``, user indices; ``seen`` is by these indices.
+
+        Returns:
+            ``[B, n]`` positions in the movie table, or -1 after the last movie; their scores, and
+            their predicted ratings, NaN after the last movie and without a rating model.
+
+        Raises:
+            UnsupportedError: if the models cannot order so.
+        """
+        if self.order_of(ordering) != "choice":
+            assert seen is not None
+            adjust = adjustment(ordering, self.checkpoint, self._now)
+            ranking = top_movies(self.checkpoint, users, seen, n, self.today, adjust)
+            return ranking.movies, ranking.stars, ranking.stars
+        assert self.choices
+        ids = self.preprocessor.user_ids[users - 1]
+        known, rated = self.choices.known_of(ids), self.choices.seen_by(ids)
+        best = self.choices.best(known, rated, n, ordering.min_ratings)
+        stars = np.full(best.movies.shape, np.nan, np.float32)
+        if self.rating_model:
+            row, rank = np.nonzero(best.movies >= 0)
+            wanted = self._table.ids[best.movies[row, rank]]
+            stars[row, rank] = self.predict(ids[row], wanted)
+        return best.movies, best.scores, stars
+
+    def order_of(self, ordering: Ordering) -> OrderName:
+        """What ``recommend`` orders by.
+
+        Raises:
+            UnsupportedError: if there is no choice model to order by.
+        """
+        if ordering.by == "auto":
+            return "choice" if self.choices else "stars"
+        if ordering.by == "choice" and self.choices is None:
+            raise UnsupportedError(
+                'order = "choice" needs a choice model, and there is none here: train with task = '
+                '"both", or order by stars'
+            )
+        return ordering.by
 
     def similar(self, movie: int, n: int = 10) -> Recommendations:
         """The ``n`` movies that are most similar to one, to the model.
 
-        With the Gaussian process the similarity is the correlation of two movies' ratings by its
+        With EASE in the choice model the similarity is the partial correlation of two movies'
+        ratings given all other movies, and movies need three training ratings. Without it: with
+        the Gaussian process the similarity is the correlation of two movies' ratings by its
         kernel; with matrix factorisation the cosine of the movies' weighted vectors; else the
         cosine of the vectors of all branches that depend on the movie alone.
 
@@ -149,9 +271,14 @@ class Recommender:
             UnsupportedError: if the model has no vectors of movies.
         """
         (index,) = self._movies(np.array([movie]))
-        with torch.inference_mode():
-            network = self.checkpoint.model.network
-            similarity = similarities(network, int(index), len(self._table)).numpy()
+        of_choices = self.choices.similarities(int(index)) if self.choices else None
+        if of_choices is not None:
+            similarity = of_choices.numpy()
+            similarity[self._table.train_counts < DEFAULT_ORDERING.min_ratings] = -1
+        else:
+            with torch.inference_mode():
+                network = self.checkpoint.model.network
+                similarity = similarities(network, int(index), len(self._table)).numpy()
         order = np.argsort(-similarity, kind="stable")
         best = order[order != index][:n]
         return self._with_titles(best, similarity[best])
@@ -177,28 +304,41 @@ class Recommender:
             UnknownIdError: if a movie is not in the catalogue.
             UnsupportedError: if the model has no history encoders.
         """
-        model, preprocessor = self.checkpoint.model, self.checkpoint.preprocessor
-        if not model.uses_history:
-            raise UnsupportedError(
-                "this model learns a vector for each training user and cannot use the ratings of "
-                "a new user without being trained again. A model with model.history.encoders "
-                "can, such as that of configs/models/gaussian-process.toml; or ask for the "
-                "recommendations for an unknown user, which depend on the movies alone."
-            )
         wanted, stars, seconds = np.broadcast_arrays(
             np.asarray(movies, np.int64),
             np.asarray(ratings, np.float32),
             np.asarray(self._time(times), np.int64),
         )
         index = self._movies(wanted)
-        rows = _rows(preprocessor, np.zeros_like(index), index, seconds)
+        today = max([self._now, *seconds.tolist()])
+        own = None
+        if self.choices:
+            users = np.full(len(index), NEW_USER)
+            own = Interactions.of(users, index, stars, seconds, len(self._table))
+            own = own.select([NEW_USER])  # also without any rating
+        rating_model = self._conditioned_on(index, stars, seconds)
+        return Recommender(rating_model, self.choices, is_folded_in=True, today=today, own=own)
+
+    def _conditioned_on(
+        self, index: Integers, stars: npt.NDArray[np.float32], seconds: Integers
+    ) -> Checkpoint | None:
+        """The rating model for a new user; with a choice model it need not know the user."""
+        if self.choices and (self.rating_model is None or not self.takes_ratings):
+            return self.rating_model
+        if not self.takes_ratings:
+            raise UnsupportedError(
+                "this model learns a vector for each training user and cannot use the ratings of "
+                "a new user without being trained again. A model with model.history.encoders "
+                "can, such as that of configs/models/gaussian-process.toml, and so can a choice "
+                'model (task = "both"); or ask for the recommendations for an unknown user, which '
+                "depend on the movies alone."
+            )
+        rows = _rows(self.preprocessor, np.zeros_like(index), index, seconds)
         rows = replace(rows, ratings=torch.from_numpy(stars.copy()))
         experiment = self.checkpoint.experiment
-        objective = Objective(experiment.train, experiment.time_decay, preprocessor)
-        folded_in = model.fold_in(objective.training_rows(rows)).eval()
-        today = max([self._now, *seconds.tolist()])
-        folded = replace(self.checkpoint, model=folded_in)
-        return Recommender(folded, is_folded_in=True, today=today)
+        objective = Objective(experiment.train, experiment.time_decay, self.preprocessor)
+        folded_in = self.checkpoint.model.fold_in(objective.training_rows(rows)).eval()
+        return replace(self.checkpoint, model=folded_in)
 
     def explain(self, user: int, movies: npt.ArrayLike) -> list[Explanation]:
         """The terms whose sums are the predictions for ``movies``, ids ``[B]``; exact.
@@ -237,6 +377,32 @@ class Recommender:
             for i, position in enumerate(index)
         ]
 
+    def explain_choices(self, user: int, movies: npt.ArrayLike) -> list[ChoiceExplanation]:
+        """Why a user may choose ``movies``, ids ``[B]``: the scores of EASE as sums; exact.
+
+        Raises:
+            UnknownIdError: if a movie is not in the catalogue.
+            UnsupportedError: if there is no choice model, or the network alone.
+        """
+        if self.choices is None:
+            raise UnsupportedError(
+                'there is no choice model here to explain; train with task = "both"'
+            )
+        index = self._movies(np.atleast_1d(np.asarray(movies, np.int64)))
+        known = self._known(user)
+        found = self.choices.attributions(known, index)
+        return [
+            ChoiceExplanation(
+                movie=int(self._table.ids[position]),
+                score=float(found.scores[i]),
+                context=float(found.context[i]),
+                rated=self._table.ids[known.movies],
+                ratings=known.ratings,
+                added=found.added[i],
+            )
+            for i, position in enumerate(index)
+        ]
+
     def find(self, title: str) -> int:
         """The id of the movie with this title, with or without its year; case is ignored.
 
@@ -253,23 +419,28 @@ class Recommender:
     @property
     def looks_at_times(self) -> bool:
         """Whether predictions depend on the time of the rating."""
-        return self.checkpoint.model.uses_time
+        return self.rating_model is not None and self.rating_model.model.uses_time
+
+    @property
+    def takes_ratings(self) -> bool:
+        """Whether the rating model can use the ratings of a new user."""
+        return self.rating_model is not None and self.rating_model.model.uses_history
 
     @property
     def _table(self) -> MovieTable:
-        return self.checkpoint.preprocessor.movies
+        return self.preprocessor.movies
 
     def _time(self, times: npt.ArrayLike | None) -> npt.ArrayLike:
         return self._now if times is None else times
 
     @property
     def _now(self) -> int:
-        return self.checkpoint.preprocessor.decay_reference if self.today is None else self.today
+        return self.preprocessor.decay_reference if self.today is None else self.today
 
     def _users(self, ids: Integers) -> Integers:
         if self.is_folded_in:
             return np.full_like(ids, UNKNOWN)
-        return self.checkpoint.preprocessor.user_index(ids)
+        return self.preprocessor.user_index(ids)
 
     def _movies(self, ids: Integers) -> Integers:
         index = self._table.index_of(ids)
@@ -282,22 +453,48 @@ class Recommender:
             )
         return index
 
-    def _rated_by(self, user: int) -> Integers:
-        """``[L]`` positions of the movies in the history of a user index, if there is one."""
-        history = self.checkpoint.model.history
-        if history is None:
-            return np.zeros(0, np.int64)
-        return history.movies[history.rows_of(user)].numpy().astype(np.int64)
+    def _known(self, user: int) -> Interactions:
+        """The ratings by which the choice model scores a user."""
+        assert self.choices
+        return self.own if self.own is not None else self.choices.known_of([user])
 
-    def _top(self, user: int, n: int, seen: Integers) -> Recommendations:
+    def _seen(self, user: int, index: int) -> Integers:
+        """``[L]`` positions of the movies that a user has rated, as far as the models know."""
+        rated = [np.zeros(0, np.int64)]
+        history = self.rating_model.model.history if self.rating_model else None
+        if history is not None:
+            rated.append(history.movies[history.rows_of(index)].numpy().astype(np.int64))
+        if self.own is not None:
+            rated.append(self.own.movies.astype(np.int64))
+        elif self.choices and not self.is_folded_in:
+            rated.append(self.choices.seen_by([user]).movies.astype(np.int64))
+        return np.concatenate(rated)
+
+    def _most_likely(
+        self, user: int, n: int, seen: Integers, ordering: Ordering
+    ) -> Recommendations:
+        assert self.choices
+        known = self._known(user)
+        zeros = np.zeros(len(seen), np.int64)
+        omitted = Interactions.of(zeros, seen, zeros, zeros, known.num_movies).select([0])
+        best = self.choices.best(known, omitted, n, ordering.min_ratings)
+        is_movie = best.movies[0] >= 0
+        found = self._with_titles(best.movies[0][is_movie], best.scores[0][is_movie])
+        stars = self.predict(user, found.movies) if self.rating_model else None
+        return replace(found, stars=stars)
+
+    def _top(self, user: int, n: int, seen: Integers, ordering: Ordering) -> Recommendations:
         rated = SeenMovies.of(
             np.full(len(seen), user, np.int32),
             seen.astype(np.int32),
-            self.checkpoint.preprocessor.num_users,
+            self.preprocessor.num_users,
         )
-        ranking = top_movies(self.checkpoint, np.array([user]), rated, n, self.today)
+        adjust = adjustment(ordering, self.checkpoint, self._now)
+        users = np.array([user])
+        ranking = top_movies(self.checkpoint, users, rated, n, self.today, adjust)
         is_movie = ranking.movies[0] >= 0
-        return self._with_titles(ranking.movies[0][is_movie], ranking.stars[0][is_movie])
+        stars = ranking.stars[0][is_movie]
+        return replace(self._with_titles(ranking.movies[0][is_movie], stars), stars=stars)
 
     def _with_titles(self, index: Integers, scores: npt.NDArray[np.float32]) -> Recommendations:
         titles = tuple(self._table.titles[i] for i in index)

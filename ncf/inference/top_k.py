@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -19,6 +20,11 @@ _PAIRS_AT_ONCE = 262_144
 _PAIRS_TO_SCORE: Final = 50_000_000
 """Maximum pairs of a user and a movie that are predicted to score rankings: all pairs of ml-1m, and
 those of some hundred users of larger releases, which is enough for two digits."""
+
+
+Adjust = Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""Of a user's index and predictions ``[M]``, what movies are ordered by, ``[M]``; minus infinity
+omits one."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,14 @@ def top_movies(
     seen: SeenMovies,
     top_n: int,
     today: int | None = None,
+    adjust: Adjust | None = None,
 ) -> Ranking:
     """The ``top_n`` movies with the highest predicted rating among those a user has not rated.
 
     ``users: [B]`` are user indices; of movies with equal predictions, the first in the table wins.
     Movies without training ratings are candidates too, by their content. ``today`` is the time of
     the predictions in seconds since 1970 UTC, for a model that ``uses_time``; by default the
-    decay's reference date.
+    decay's reference date. ``adjust`` changes what movies are ordered by.
     """
     num_movies = len(checkpoint.preprocessor.movies)
     top_n = min(top_n, num_movies)
@@ -94,13 +101,19 @@ def top_movies(
             # Not clipped, as this would make all predictions above five stars equal.
             scores = pairs.scores(torch.from_numpy(block.astype(np.int64))).contiguous().numpy()
             for row, user in enumerate(block):
-                best = _best(scores[row], seen.by(int(user)), top_n)
+                order = scores[row] if adjust is None else adjust(int(user), scores[row])
+                best = _best(order, seen.by(int(user)), top_n)
                 movies[start + row, : len(best)] = best
                 stars[start + row, : len(best)] = scores[row, best]
+    return Ranking(movies, clipped(checkpoint, stars))
+
+
+def clipped(checkpoint: Checkpoint, stars: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Predictions within the range of the training ratings, if they are in stars."""
     preprocessor = checkpoint.preprocessor
     if checkpoint.experiment.time_decay.apply_to != "target":
-        stars = np.clip(stars, preprocessor.rating_min, preprocessor.rating_max)
-    return Ranking(movies, stars)
+        return np.clip(stars, preprocessor.rating_min, preprocessor.rating_max)
+    return stars
 
 
 def _best(

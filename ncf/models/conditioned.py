@@ -145,6 +145,17 @@ class ConditionedModel:
         )[0]
         return covariance * self._solved()[of_user]
 
+    def deviations(self, user: int, rows: Ratings) -> torch.Tensor:
+        """Posterior standard deviations of the Gaussian process, ``rows: [Q]`` -> ``[Q]``.
+
+        In the training target's unit, without the noise of a rating. Training by leave-one-out
+        errors leaves their scale free, so they compare movies, and are no calibrated intervals.
+        """
+        assert self.network.gaussian_process is not None
+        history = self.required_history()
+        of_user = history.ratings()[history.rows_of(user)]
+        return self.network.gaussian_process.variances(rows, of_user).sqrt()
+
     def fold_in(self, rows: TrainingRows) -> ConditionedModel:
         """A model whose history is ``rows``, all of user index 0; it shares the weights.
 

@@ -17,8 +17,14 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.preprocessor import UNKNOWN
 from ncf.data.splits import SPLITS
 from ncf.errors import UnknownIdError
-from ncf.inference.recommender import Explanation, Recommendations, Recommender
-from ray_jobs.results.final_model import load_model, rated_movies
+from ncf.inference.recommender import (
+    ChoiceExplanation,
+    Explanation,
+    Recommendations,
+    Recommender,
+)
+from ray_jobs.config import RecommendConfig
+from ray_jobs.results.final_model import load_recommender, ordering_of, rated_movies
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.user_csv import read_ratings
 
@@ -53,26 +59,26 @@ def show_one(workspace: Workspace, prepared: PreparedDataset, query: Query) -> N
         UnsupportedError: if this kind of model has no answer.
         DatasetError: if the file with a new user's ratings cannot be used.
     """
-    recommender = Recommender(load_model(workspace.paths.checkpoint))
-    top_n = workspace.config.recommend.top_n
+    recommender = load_recommender(workspace.paths.checkpoint)
+    settings = workspace.config.recommend
     if query.movie is not None:
-        _show_similar(recommender, query.movie, top_n)
+        _show_similar(recommender, query.movie, settings.top_n)
     elif query.new_user is not None:
         own = read_ratings(query.new_user, recommender)
         # A model may condition on the newest of them alone, so that it cannot name all as seen.
         title = f"For the ratings in {query.new_user}"
         folded = recommender.fold_in(own.movies, own.ratings, own.times)
-        _show_best(folded, 0, own.movies, title, query.num_reasons, top_n)
+        _show_best(folded, 0, own.movies, title, query.num_reasons, settings)
     elif query.user is not None:
-        seen = recommender.checkpoint.preprocessor.movies.ids[_seen_by(prepared, query.user)]
+        seen = recommender.preprocessor.movies.ids[_seen_by(prepared, query.user)]
         title = f"For user {query.user}, of movies not rated yet"
-        _show_best(recommender, query.user, seen, title, query.num_reasons, top_n)
+        _show_best(recommender, query.user, seen, title, query.num_reasons, settings)
 
 
 def _show_similar(recommender: Recommender, title: str, top_n: int) -> None:
     movie = recommender.find(title)
     similar = recommender.similar(movie, top_n)
-    show(_movies(similar, f"Like {recommender.title(movie)}", "similarity"))
+    show(_movies(similar, f"Like {recommender.title(movie)}", "similarity", similar.scores))
 
 
 def _show_best(
@@ -81,11 +87,17 @@ def _show_best(
     seen: np.ndarray,
     title: str,
     num_reasons: int | None,
-    top_n: int,
+    settings: RecommendConfig,
 ) -> None:
-    best = recommender.recommend(user, top_n, seen.tolist())
-    show(_movies(best, title, "predicted"))
-    if num_reasons:
+    ordering = ordering_of(settings)
+    best = recommender.recommend(user, settings.top_n, seen.tolist(), ordering)
+    is_by_choice = recommender.order_of(ordering) == "choice"
+    what, values = ("score", best.scores) if best.stars is None else ("predicted", best.stars)
+    show(_movies(best, title, what, values))
+    if num_reasons and is_by_choice:
+        for table in _choice_reasons(recommender, user, best, num_reasons):
+            show(table)
+    elif num_reasons:
         for table in _reasons(recommender, recommender.explain(user, best.movies), num_reasons):
             show(table)
 
@@ -102,15 +114,29 @@ def _seen_by(prepared: PreparedDataset, user_id: int) -> np.ndarray:
     return rated_movies(prepared, SPLITS).by(int(index))
 
 
-def _movies(best: Recommendations, title: str, what: str) -> Table:
+def _movies(best: Recommendations, title: str, what: str, values: np.ndarray) -> Table:
     table = Table(title=title)
     for column in ("#", what, "movie", "id"):
         table.add_column(column, justify="left" if column == "movie" else "right")
-    for rank, (movie, name, score) in enumerate(
-        zip(best.movies, best.titles, best.scores, strict=True), start=1
+    for rank, (movie, name, value) in enumerate(
+        zip(best.movies, best.titles, values, strict=True), start=1
     ):
-        table.add_row(str(rank), f"{score:.2f}", Text(name), str(movie))
+        table.add_row(str(rank), f"{value:.2f}", Text(name), str(movie))
     return table
+
+
+def _choice_reasons(
+    recommender: Recommender, user: int, best: Recommendations, at_most: int
+) -> Iterator[Table]:
+    """For each movie the ratings that say most that the user will choose it, or will not."""
+    for why in recommender.explain_choices(user, best.movies):
+        table = Table(title=f"{recommender.title(why.movie)}: {why.score:.3f}")
+        table.add_column("adds", justify="right")
+        table.add_column("because of")
+        table.add_column("rated", justify="right")
+        table.add_row(f"{why.context:+.3f}", "the time of the newest rating", "")
+        _add_ratings(table, recommender, why, at_most)
+        yield table
 
 
 def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int) -> Iterator[Table]:
@@ -128,19 +154,28 @@ def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int)
         table.add_column("rated", justify="right")
         for name, part in why.base.items():
             table.add_row(f"{part:+.3f}", _BASE[name], "")
-        order = np.argsort(-why.added, kind="stable")
-        up = [i for i in order[:at_most] if why.added[i] > 0]
-        down = [i for i in order[::-1][:at_most] if why.added[i] < 0][::-1]
-        for i in up:
-            table.add_row(*_rating(recommender, why, i))
-        if rest := len(order) - len(up) - len(down):
-            others = why.added.sum() - why.added[[*up, *down]].sum()
-            table.add_row(f"{others:+.3f}", f"{rest} other ratings", "")
-        for i in down:
-            table.add_row(*_rating(recommender, why, i))
+        _add_ratings(table, recommender, why, at_most)
         yield table
 
 
-def _rating(recommender: Recommender, why: Explanation, i: int) -> tuple[str, Text, str]:
+def _add_ratings(
+    table: Table, recommender: Recommender, why: Explanation | ChoiceExplanation, at_most: int
+) -> None:
+    """Rows of the ratings that add most, of those that take most away, and of the rest."""
+    order = np.argsort(-why.added, kind="stable")
+    up = [i for i in order[:at_most] if why.added[i] > 0]
+    down = [i for i in order[::-1][:at_most] if why.added[i] < 0][::-1]
+    for i in up:
+        table.add_row(*_rating(recommender, why, i))
+    if rest := len(order) - len(up) - len(down):
+        others = why.added.sum() - why.added[[*up, *down]].sum()
+        table.add_row(f"{others:+.3f}", f"{rest} other ratings", "")
+    for i in down:
+        table.add_row(*_rating(recommender, why, i))
+
+
+def _rating(
+    recommender: Recommender, why: Explanation | ChoiceExplanation, i: int
+) -> tuple[str, Text, str]:
     title = Text(recommender.title(int(why.rated[i])))
     return f"{why.added[i]:+.3f}", title, f"{why.ratings[i]:.3g}"

@@ -25,14 +25,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
     with stages_of(config, force=force) as stages:
-        write_report(
-            stages.workspace,
-            stages.raw,
-            stages.prepared,
-            stages.best_trial,
-            stages.comparison,
-            stages.final_model,
-        )
+        write_report(stages)
 
 
 if __name__ == "__main__":

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
-from ingest.dataset import RawData
 from ray_jobs.report.document import Listing, Report, ReportSection
 from ray_jobs.report.pipeline import SYNTHETIC
+from ray_jobs.report.sections.choices import choices_sections
 from ray_jobs.report.sections.comparison import comparison_section, differences_section
 from ray_jobs.report.sections.errors import calibration_section, slices_section
 from ray_jobs.report.sections.origin import licences_section
 from ray_jobs.report.writing import write_files
 from ray_jobs.results.comparison import Comparison
-from ray_jobs.results.run import Workspace
+from ray_jobs.stages.graph import Stages
 
 logger = logging.getLogger(__name__)
 
 
-def write_comparison_report(workspace: Workspace, raw: RawData, comparison: Comparison) -> None:
-    """Write the report on a finished comparison into the run's folder."""
-    assessed = (
-        (
-            differences_section(comparison),
-            slices_section(comparison),
-            calibration_section(comparison),
-        )
-        if comparison.scored == "test"
-        else ()
-    )
-    paths = workspace.paths
-    config = Listing("The whole configuration, as config.toml", paths.config.read_bytes().decode())
+def write_comparison_report(stages: Stages) -> None:
+    """Write the report on finished comparisons into the run's folder."""
+    workspace, raw = stages.workspace, stages.raw
+    config, paths = workspace.config, workspace.paths
+    listing = Listing("The whole configuration, as config.toml", paths.config.read_bytes().decode())
     report = Report(
-        title=f"Comparison on {raw.name}: run {workspace.config.name}",
+        title=f"Comparison on {raw.name}: run {config.name}",
         warnings=((SYNTHETIC,) if raw.synthetic else ()),
         key_figures=(),
         sections=(
-            comparison_section(comparison),
-            *assessed,
-            ReportSection("What was run", (config,)),
+            *(_of_ratings(stages.comparison) if config.wants_ratings else ()),
+            *(choices_sections(stages.choice_comparison) if config.wants_choices else ()),
+            ReportSection("What was run", (listing,)),
             licences_section(raw),
         ),
     )
     write_files(report, paths.plots, paths.comparison_markdown, paths.comparison_html)
     logger.info(f"report: {paths.comparison_html}")
+
+
+def _of_ratings(comparison: Comparison) -> Iterator[ReportSection]:
+    yield comparison_section(comparison)
+    if comparison.scored == "test":
+        yield differences_section(comparison)
+        yield slices_section(comparison)
+        yield calibration_section(comparison)

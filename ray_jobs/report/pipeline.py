@@ -6,9 +6,8 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
-from ingest.dataset import RawData
-from ncf.data.dataset import PreparedDataset
 from ray_jobs.report.document import Report, ReportSection
+from ray_jobs.report.sections.choices import choice_model_section, choices_sections
 from ray_jobs.report.sections.comparison import comparison_section, differences_section
 from ray_jobs.report.sections.data import data_section
 from ray_jobs.report.sections.errors import calibration_section, residuals_section, slices_section
@@ -16,10 +15,7 @@ from ray_jobs.report.sections.model import examples_section, model_section, rank
 from ray_jobs.report.sections.origin import licences_section, run_section
 from ray_jobs.report.sections.search import search_section
 from ray_jobs.report.writing import write
-from ray_jobs.results.comparison import Comparison
-from ray_jobs.results.run import Workspace
-from ray_jobs.stages.training import FinalModel
-from ray_jobs.stages.tuning import BestTrial
+from ray_jobs.stages.graph import Stages
 
 logger = logging.getLogger(__name__)
 
@@ -29,51 +25,61 @@ SYNTHETIC: Final = (
 )
 
 
-def write_report(
-    workspace: Workspace,
-    raw: RawData,
-    prepared: PreparedDataset,
-    best_trial: BestTrial,
-    comparison: Comparison,
-    model: FinalModel,
-) -> None:
+def write_report(stages: Stages) -> None:
     """Write the report of a finished run."""
-    sections = (
-        data_section(raw, prepared, best_trial.experiment),
-        *_error_sections(workspace, prepared, comparison, model),
-        *search_section(workspace),
-        model_section(model, best_trial, workspace.config),
-        rankings_section(model),
-        examples_section(workspace, raw),
-        run_section(workspace, model, best_trial),
-        licences_section(raw),
-    )
+    workspace, raw, config = stages.workspace, stages.raw, stages.workspace.config
+    experiment = stages.best_trial.experiment if config.wants_ratings else config.experiment
+    of_ratings = _rating_sections(stages) if config.wants_ratings else ()
+    of_choices = choices_sections(stages.choice_comparison) if config.wants_choices else ()
     report = Report(
-        title=f"Rating models on {raw.name}: run {workspace.config.name}",
+        title=f"Recommendation models on {raw.name}: run {config.name}",
         warnings=((SYNTHETIC,) if raw.synthetic else ()),
-        key_figures=_key_figures(raw, model),
-        sections=sections,
+        key_figures=tuple(_key_figures(stages)),
+        sections=(
+            data_section(raw, stages.prepared, experiment),
+            *of_ratings,
+            *of_choices,
+            *search_section(workspace),
+            *_final_sections(stages),
+            examples_section(workspace, raw),
+            run_section(workspace, stages.final_models[0].metrics, experiment.time_decay),
+            licences_section(raw),
+        ),
     )
     write(report, workspace.paths)
     logger.info(f"report: {workspace.paths.report_html}")
 
 
-def _error_sections(
-    workspace: Workspace, prepared: PreparedDataset, comparison: Comparison, model: FinalModel
-) -> Iterator[ReportSection]:
-    """Errors of the compared models."""
+def _rating_sections(stages: Stages) -> Iterator[ReportSection]:
+    """Errors of the compared rating models."""
+    comparison = stages.comparison
     yield comparison_section(comparison)
     yield differences_section(comparison)
     yield slices_section(comparison)
-    yield residuals_section(workspace, comparison, prepared, model)
+    yield residuals_section(stages.workspace, comparison, stages.prepared, stages.final_model)
     yield calibration_section(comparison)
 
 
-def _key_figures(raw: RawData, model: FinalModel) -> tuple[tuple[str, str], ...]:
-    test = model.metrics.test
-    return (
-        ("Ratings", f"{raw.num_ratings:,}"),
-        ("RMSE of the final model, test rows", f"{test.rmse:.4f}"),
-        ("MAE of the final model, test rows", f"{test.mae:.4f}"),
-        ("R² of the final model, test rows", f"{test.r2:.3f}"),
-    )
+def _final_sections(stages: Stages) -> Iterator[ReportSection]:
+    """The models that the run keeps."""
+    config = stages.workspace.config
+    if config.wants_ratings:
+        yield model_section(stages.final_model, stages.best_trial, config)
+        yield rankings_section(stages.final_model)
+    if config.wants_choices:
+        yield choice_model_section(stages.final_choice_model.metrics, stages.best_choice)
+
+
+def _key_figures(stages: Stages) -> Iterator[tuple[str, str]]:
+    config = stages.workspace.config
+    yield "Ratings", f"{stages.raw.num_ratings:,}"
+    if config.wants_ratings:
+        test = stages.final_model.metrics.test
+        yield "RMSE of the final model, test rows", f"{test.rmse:.4f}"
+        yield "MAE of the final model, test rows", f"{test.mae:.4f}"
+        yield "R² of the final model, test rows", f"{test.r2:.3f}"
+    if config.wants_choices:
+        yield (
+            "Rankings of the final choice model, test users",
+            (stages.final_choice_model.metrics.summary),
+        )

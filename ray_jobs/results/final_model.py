@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,13 +13,18 @@ import pyarrow.compute as pc
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.ranking import SeenMovies
-from ncf.inference import checkpoint
+from ncf.inference import checkpoint, recommender
+from ncf.inference.ordering import Ordering
+from ncf.inference.recommender import Recommender
+from ray_jobs.config import RecommendConfig
 from ray_jobs.errors import NoModelError
 from ray_jobs.results.run import Workspace
 
+T = TypeVar("T")
+
 
 def final_model(workspace: Workspace) -> Storage:
-    """Folder of the run's final model.
+    """Folder of the run's final models.
 
     Raises:
         NoModelError: if it has none.
@@ -33,12 +39,28 @@ def final_model(workspace: Workspace) -> Storage:
 
 
 def load_model(stored: Storage) -> checkpoint.Checkpoint:
-    """A checkpoint from any storage."""
+    """A rating model from any storage."""
+    return _read(stored, checkpoint.load)
+
+
+def load_recommender(stored: Storage) -> Recommender:
+    """The models of a run from any storage: of ratings, of choices, or both."""
+    return _read(stored, recommender.load)
+
+
+def _read(stored: Storage, load: Callable[[Path], T]) -> T:
     if stored.is_local:
-        return checkpoint.load(Path(stored.path))
+        return load(Path(stored.path))
     with tempfile.TemporaryDirectory(prefix="ncf-model-") as folder:
         stored.copy_to(Storage.at(folder) / "model")
-        return checkpoint.load(Path(folder) / "model")
+        return load(Path(folder) / "model")
+
+
+def ordering_of(recommend: RecommendConfig) -> Ordering:
+    """How movies are ordered, as configured."""
+    return Ordering(
+        recommend.order, recommend.min_ratings, recommend.popularity, recommend.deviations
+    )
 
 
 def rated_movies(

@@ -69,6 +69,26 @@ class RunPaths:
         return self.folder / "predictions"
 
     @property
+    def choice_comparison(self) -> Storage:
+        """``ray_jobs.results.choices.ChoiceComparison``."""
+        return self.folder / "choice_comparison.json"
+
+    @property
+    def rankings(self) -> Storage:
+        """Folder with the compared choice models' rankings for the test users."""
+        return self.folder / "rankings"
+
+    @property
+    def choice_metrics(self) -> Storage:
+        """``ray_jobs.results.choices.ChoiceMetrics``."""
+        return self.folder / "choice_metrics.json"
+
+    @property
+    def choice_checkpoint(self) -> Storage:
+        """Folder of the final choice model, in that of the rating model."""
+        return self.checkpoint / "choice"
+
+    @property
     def compared(self) -> Storage:
         """Folder with the result of each compared model, for comparisons that are continued."""
         return self.folder / "compared"

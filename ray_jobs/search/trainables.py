@@ -15,11 +15,9 @@ from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from foundation.storage import Storage
-from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.search.persistent_trial import PersistentTrial
-from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.search.trial_tasks import TrialTasks
 from ray_jobs.training.task_queue import TaskQueue
 from ray_jobs.training.torch_trainers import trainer_of_one_task
@@ -44,14 +42,12 @@ class TrainableSpec:
 @contextlib.contextmanager
 def executor(
     config: JobConfig,
-    prepared: PreparedDataset,
+    tasks: TrialTasks,
     workers: Workers,
     groups: Sequence[Resources],
-    models: TrialModels,
     where: Storage,
 ) -> Iterator[TrainableSpec]:
     """Run trials as configured for this block, one on each of ``groups`` at a time."""
-    tasks = TrialTasks(prepared, config.experiment, models, config.tune.metric)
     if config.tune.executor == "isolated" and config.scaling.num_workers:
         workers.close()  # its trials take the CPUs
         settings = {"resources": groups[0], "groups": len(groups), "where": where / "trials"}

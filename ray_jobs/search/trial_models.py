@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from foundation.storage import Storage
-from ncf.inference.checkpoint import CHECKSUMS
+from ncf.inference.checksums import CHECKSUMS
 from ray_jobs.search.trials import TrialRecord
 
 

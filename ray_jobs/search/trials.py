@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from foundation.storage import PART_SUFFIX, Storage
-from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric
+from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric, search_metric
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -48,7 +48,7 @@ class TrialRecord:
     @property
     def metric(self) -> SearchMetric:
         """By which it is compared."""
-        return SEARCH_METRICS[self.metric_name]
+        return search_metric(self.metric_name)
 
     @property
     def result(self) -> float | None:

@@ -132,7 +132,7 @@ def compare(
         assert best_trial is not None
         models = tuple(losses_to_compare(workspace, data, best_trial, workers))
     inputs = CompareInputs(
-        data, models, config.compare, config.scaling.world_size, config.tune.metric
+        data, models, config.compare.of_ratings, config.scaling.world_size, config.tune.metric
     )
     _check_names(inputs)
     work = partial(

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig
+from ray_jobs.results.choices import ChoiceComparison
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.choice_comparison import compare_choices
+from ray_jobs.stages.choice_search import BestChoice, members_to_search, search_choices
+from ray_jobs.stages.choice_training import FinalChoiceModel, train_choices
 from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
@@ -86,9 +91,54 @@ class Stages:
         )
 
     @cached_property
+    def best_choice(self) -> BestChoice:
+        """Search: the configuration of the choice model."""
+        return search_choices(self.workspace, self.prepared, self.workers)
+
+    @cached_property
+    def choice_comparison(self) -> ChoiceComparison:
+        """Comparison: choice models and baselines."""
+        data = ComparedData(self.prepared, self.scored_data)
+        return compare_choices(self.workspace, data, self.best_choice, self.workers)
+
+    @cached_property
+    def final_choice_model(self) -> FinalChoiceModel:
+        """Training: the choice model that the run keeps."""
+        if self.workspace.config.wants_ratings:
+            _ = self.final_model  # replaces the folder that both are in
+        final_data = self.final_data
+        return train_choices(
+            self.workspace, self.raw, self.prepared, final_data, self.best_choice, self.workers
+        )
+
+    @property
+    def best_parameters(self) -> tuple[dict[str, Any], ...]:
+        """Search: what was chosen for the rating model and for the choice model."""
+        config = self.workspace.config
+        ratings = (self.best_trial.parameters,) if config.wants_ratings else ()
+        return (*ratings, self.best_choice.parameters) if config.wants_choices else ratings
+
+    @property
+    def comparisons(self) -> tuple[Comparison | ChoiceComparison, ...]:
+        """Comparison: of rating models and of choice models."""
+        config = self.workspace.config
+        ratings = (self.comparison,) if config.wants_ratings else ()
+        return (*ratings, self.choice_comparison) if config.wants_choices else ratings
+
+    @property
+    def final_models(self) -> tuple[FinalModel | FinalChoiceModel, ...]:
+        """Training: all models that the run keeps."""
+        config = self.workspace.config
+        ratings = (self.final_model,) if config.wants_ratings else ()
+        if config.wants_choices:
+            return *ratings, self.final_choice_model
+        self.workspace.paths.choice_checkpoint.delete()  # of an earlier run of this name
+        return ratings
+
+    @cached_property
     def recommendations(self) -> Storage:
         """Recommendation: the file with the best unseen movies of every user."""
-        return recommend(self.workspace, self.final_model, self.workers)
+        return recommend(self.workspace, self.final_models, self.workers)
 
 
 @contextmanager
@@ -113,5 +163,8 @@ def workers_of(workspace: Workspace, num_runs: int = 1) -> Workers:
     num_tasks = 2 * (num_compared * len(compare.seeds) + 1)
     # A trial breaks a group at most once, and a task at most ``max_failures`` times. Further
     # failures have other causes.
+    if config.wants_choices:
+        num_trials += config.num_choice_trials * len(members_to_search(config))
+        num_tasks += 2 * (len(compare.seeds) + 1)
     failures = num_runs * (num_trials + num_tasks * config.scaling.max_failures)
     return Workers(workspace.paths.ray("workers"), failures)

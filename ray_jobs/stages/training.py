@@ -8,14 +8,10 @@ once, to score the final model.
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Final
-
-import ray
 
 from foundation.storage import Storage
 from ingest.dataset import RawData
@@ -24,12 +20,12 @@ from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
 from ncf.inference import checkpoint
 from ncf.inference.top_k import score_rankings
-from ray_jobs.cluster.hardware import hardware
 from ray_jobs.results.final_model import load_model, rated_movies
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of
+from ray_jobs.stages.provenance import provenance
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.tasks import TaskResult, TrainingTask
@@ -42,8 +38,6 @@ SELECTION: Final = "train"
 
 REFIT: Final = "refit"
 """Name of the training on training and validation rows."""
-
-PACKAGES = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")
 
 
 @dataclass(frozen=True)
@@ -222,15 +216,7 @@ def _metrics(
         "test": final.test,
         "epochs": selection.epochs,
         "wall_seconds": round(sum(result.seconds for result in results), 3),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "resources": {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
-        "hardware": hardware(),
-        "raw": {
-            "tmdb_coverage": inputs.raw.tmdb_coverage,
-            "notices": inputs.raw.notices,
-            "attribution": inputs.raw.attribution,
-            "licence": inputs.raw.licence,
-        },
+        **provenance(inputs.raw),
         "ranking": ranking,
     }
     return RunMetrics.from_json(values)

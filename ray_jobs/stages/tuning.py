@@ -9,23 +9,26 @@ continues from its records, and so does one with a larger number of trials than 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
 import tomli_w
-from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
+from ray import tune as ray_tune
+from ray.tune import CheckpointConfig, RunConfig, Tuner
 
+from foundation.config import Section
 from foundation.console import say
 from foundation.storage import Storage
 from ncf.config import ExperimentConfig, LossName
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster.resources import Resources, trial_groups
 from ray_jobs.cluster.session import ensure_ray
-from ray_jobs.config import JobConfig, settings_of, with_parameters
+from ray_jobs.config import JobConfig, TuneConfig, settings_of, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.paths import SearchPaths
 from ray_jobs.results.run import Workspace
@@ -44,8 +47,9 @@ from ray_jobs.search.space import encoded
 from ray_jobs.search.telemetry import TrialMetrics
 from ray_jobs.search.trainables import TrainableSpec, executor
 from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.search.trial_tasks import RatingTrials, TrialTasks
 from ray_jobs.search.trials import TrialRecord, TrialRecords
-from ray_jobs.training.telemetry import SEARCH_METRICS
+from ray_jobs.training.telemetry import SearchMetric, search_metric
 from ray_jobs.training.workers import Workers
 
 
@@ -71,6 +75,7 @@ _CHANGES_NO_TRIAL: Final = frozenset(
         "keep_models",
         "live_table",
         "mlflow_uri",
+        "choice",
     }
 )
 """Settings of a search that say how many trials there are or what runs them."""
@@ -89,16 +94,84 @@ class TrialInputs:
     @classmethod
     def of(cls, config: JobConfig, prepared: PreparedDataset) -> TrialInputs:
         """Those of the search of ``config``."""
-        tune = config.tune.model_dump(mode="json", exclude=set(_CHANGES_NO_TRIAL))
+        tune = settings_of_trials(config.tune)
         return cls(prepared, config.experiment, tune, config.scaling.world_size)
+
+
+def settings_of_trials(tune: TuneConfig) -> dict[str, Any]:
+    """The settings of a search that change its trials."""
+    return tune.model_dump(mode="json", exclude=set(_CHANGES_NO_TRIAL))
 
 
 @dataclass(frozen=True)
 class SearchInputs:
     """Everything that the result of a search depends on."""
 
-    trials: TrialInputs
+    trials: Any
+    """What its trials depend on, such as ``TrialInputs``."""
     num_trials: int
+
+
+class Searched(ABC):
+    """What a search is for.
+
+    ``config.tune`` has the number of its trials, its space and its metric.
+    """
+
+    config: JobConfig
+
+    @property
+    @abstractmethod
+    def trial_inputs(self) -> Any:
+        """Everything that its trials depend on."""
+
+    @property
+    @abstractmethod
+    def max_epochs(self) -> int:
+        """Of a trial."""
+
+    @abstractmethod
+    def tasks(self, models: TrialModels) -> TrialTasks:
+        """The training tasks of its trials, which put their weights into ``models``."""
+
+    @abstractmethod
+    def with_settings(self, parameters: Mapping[str, Any]) -> Section:
+        """The configuration with what a trial chose.
+
+        Raises:
+            ValueError: if these settings are not valid (pydantic's ``ValidationError``).
+        """
+
+    @property
+    def metric(self) -> SearchMetric:
+        """What trials are compared by."""
+        return search_metric(self.config.tune.metric)
+
+
+@dataclass(frozen=True)
+class SearchedRatings(Searched):
+    """The configuration of the rating model."""
+
+    config: JobConfig
+    prepared: PreparedDataset
+
+    @property
+    def trial_inputs(self) -> TrialInputs:
+        """Everything that its trials depend on."""
+        return TrialInputs.of(self.config, self.prepared)
+
+    @property
+    def max_epochs(self) -> int:
+        """``train.epochs``."""
+        return self.config.train.epochs
+
+    def tasks(self, models: TrialModels) -> TrialTasks:
+        """The training tasks of its trials."""
+        return RatingTrials(self.prepared, self.config.experiment, models, self.config.tune.metric)
+
+    def with_settings(self, parameters: Mapping[str, Any]) -> ExperimentConfig:
+        """The configuration with what a trial chose."""
+        return with_parameters(self.config.experiment, parameters)
 
 
 def search(
@@ -124,31 +197,51 @@ def search(
     config = workspace.config.of_loss(loss) if loss else workspace.config
     if not config.tune.num_trials:
         return BestTrial(config.experiment, {}, None, 0)
-    name = f"tune-{loss}" if loss else "tune"
-    paths = workspace.paths.search(loss)
-    best = paths.best_config
-    inputs = SearchInputs(TrialInputs.of(config, prepared), config.tune.num_trials)
-    work = partial(
-        _search,
-        config=config,
-        workers=workers,
-        folder=paths.folder,
-        where=workspace.paths.ray(name),
-        force=workspace.force,
-    )
-    workspace.update(Stage(name, inputs, (best, paths.trials), work))
-    values = best.read_json()
+    searched = SearchedRatings(config, prepared)
+    values = best_of(searched, workspace, workers, loss)
     return BestTrial(
-        experiment=with_parameters(config.experiment, values["parameters"]),
+        experiment=searched.with_settings(values["parameters"]),
         parameters=values["parameters"],
         result=values[f"validation_{config.tune.metric}"],
         num_trials=values["num_trials"],
     )
 
 
+def best_of(
+    searched: Searched, workspace: Workspace, workers: Workers, of: str | None
+) -> dict[str, Any]:
+    """``best_config.json`` of a search, from this search or from the same one before.
+
+    Args:
+        searched: what it is for.
+        workspace: where its results go.
+        workers: what to train on.
+        of: names the search among those of the run; None for the search of the rating model.
+
+    Raises:
+        ConfigError: if the sampler or the scheduler is unknown, or a package is missing.
+        TrainingError: if every trial failed, with the first reason.
+        ResourceError: if not even one trial fits the cluster.
+    """
+    name = f"tune-{of}" if of else "tune"
+    paths = workspace.paths.search(of)
+    inputs = SearchInputs(searched.trial_inputs, searched.config.tune.num_trials)
+    work = partial(
+        _search,
+        searched=searched,
+        workers=workers,
+        folder=paths.folder,
+        where=workspace.paths.ray(name),
+        force=workspace.force,
+    )
+    workspace.update(Stage(name, inputs, (paths.best_config, paths.trials), work))
+    values: dict[str, Any] = paths.best_config.read_json()
+    return values
+
+
 def _search(
     inputs: SearchInputs,
-    config: JobConfig,
+    searched: Searched,
     workers: Workers,
     folder: Storage,
     where: Storage,
@@ -159,18 +252,17 @@ def _search(
 
     Args:
         inputs: what the trials depend on.
-        config: of the same search.
+        searched: the same search.
         workers: what to train on.
         folder: of the results.
         where: folder for what Ray writes.
         force: do not continue from records of earlier trials.
     """
-    check_search(config)
-    prepared = inputs.trials.prepared
-    records = open_records(config, prepared, folder, force=force)
-    models = TrialModels(records.models_folder, config.tune.keep_models)
-    _run_missing_trials(config, prepared, workers, records, models, where)
-    _write_results(records, models, config, folder)
+    check_search(searched.config)
+    records = _records(searched, folder, force=force)
+    models = TrialModels(records.models_folder, searched.config.tune.keep_models)
+    _run_missing_trials(searched, workers, records, models, where)
+    _write_results(records, models, searched, folder)
 
 
 def check_search(config: JobConfig) -> None:
@@ -179,7 +271,7 @@ def check_search(config: JobConfig) -> None:
     Raises:
         ConfigError: if the scheduler or the sampler is unknown.
     """
-    if config.tune.num_trials or config.compare.trials_per_loss:
+    if config.tune.num_trials or config.compare.trials_per_loss or config.num_choice_trials:
         check_scheduler(config.tune.scheduler)
         check_sampler(config.tune.sampler)
 
@@ -187,22 +279,24 @@ def check_search(config: JobConfig) -> None:
 def open_records(
     config: JobConfig, prepared: PreparedDataset, folder: Storage, *, force: bool = False
 ) -> TrialRecords:
-    """The records of a search in ``folder``; with ``force`` they are deleted first.
+    """The records of a search for the rating model in ``folder``; with ``force`` they are deleted
+    first.
 
     A search with other settings has its own records beside these, so that both can be continued.
     """
-    metric = SEARCH_METRICS[config.tune.metric]
-    records = TrialRecords(
-        SearchPaths(folder).records(key_of(TrialInputs.of(config, prepared))), metric
-    )
+    return _records(SearchedRatings(config, prepared), folder, force=force)
+
+
+def _records(searched: Searched, folder: Storage, *, force: bool) -> TrialRecords:
+    identity = key_of(searched.trial_inputs)
+    records = TrialRecords(SearchPaths(folder).records(identity), searched.metric)
     if force:
         records.delete()
     return records
 
 
 def _run_missing_trials(
-    config: JobConfig,
-    prepared: PreparedDataset,
+    searched: Searched,
     workers: Workers,
     records: TrialRecords,
     models: TrialModels,
@@ -211,13 +305,13 @@ def _run_missing_trials(
     """Train those of the search's trials that have not ended yet.
 
     Args:
-        config: the search.
-        prepared: the data.
+        searched: what the search is for.
         workers: what to train on.
         records: of earlier trials; new ones are added.
         models: where trials put their weights.
         where: folder for what Ray writes.
     """
+    config = searched.config
     count = config.tune.num_trials
     missing = len(records.missing(count))
     if missing < count:
@@ -230,12 +324,12 @@ def _run_missing_trials(
     say(f"   {missing} trials, {len(groups)} at a time: {_devices(groups)}")
     _clear(where, {record.trial_id for record in records.ended()})
     with (
-        executor(config, prepared, workers, groups, models, where) as chosen,
+        executor(config, searched.tasks(models), workers, groups, where) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
     ):
         logs = mlflow_callbacks(config, where.name)
         chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs))
-        _tuner(config, chosen, len(groups), records, models, where).fit()
+        _tuner(searched, chosen, len(groups), records, models, where).fit()
     _prune(models, records, others=True)
 
 
@@ -257,18 +351,18 @@ def _clear(where: Storage, kept: set[str]) -> None:
 
 
 def _tuner(
-    config: JobConfig,
+    searched: Searched,
     chosen: TrainableSpec,
     concurrent: int,
     records: TrialRecords,
     models: TrialModels,
     where: Storage,
 ) -> Tuner:
+    config, metric = searched.config, records.metric
     search, count = config.tune, config.tune.num_trials
-    metric = records.metric
     settings = SchedulerSettings(
         metric=metric,
-        epochs=config.train.epochs,
+        epochs=searched.max_epochs,
         grace_epochs=search.grace_epochs,
         reduction_factor=search.reduction_factor,
         seed=search.seed,
@@ -287,7 +381,7 @@ def _tuner(
 
     return Tuner(
         chosen.trainable,
-        tune_config=TuneConfig(
+        tune_config=ray_tune.TuneConfig(
             num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
@@ -311,7 +405,7 @@ def _devices(groups: Sequence[Resources]) -> str:
 
 
 def _write_results(
-    records: TrialRecords, models: TrialModels, config: JobConfig, folder: Storage
+    records: TrialRecords, models: TrialModels, searched: Searched, folder: Storage
 ) -> None:
     """``trials.parquet``, ``best_config.toml`` and ``best_config.json``, this one last.
 
@@ -319,7 +413,8 @@ def _write_results(
         TrainingError: if every trial failed. The next call tries them again, because the reason may
             lie outside the search.
     """
-    paths, trials = SearchPaths(folder), records.ended(config.tune.num_trials)
+    search = searched.config.tune
+    paths, trials = SearchPaths(folder), records.ended(search.num_trials)
     paths.trials.write_table(pa.Table.from_pylist([_row(t) for t in trials]))
     judged = [trial for trial in trials if trial.result is not None]
     if not judged:
@@ -327,10 +422,8 @@ def _write_results(
         raise TrainingError(f"all {len(trials)} trials failed, the first with: {trials[0].error}")
     best = min(judged, key=lambda trial: trial.cost)
     parameters = settings_of(best.parameters)
-    experiment = with_parameters(config.experiment, parameters)
-    paths.best_experiment.write_text(
-        tomli_w.dumps(experiment.model_dump(mode="json", exclude_none=True))
-    )
+    best_settings = searched.with_settings(parameters).model_dump(mode="json", exclude_none=True)
+    paths.best_experiment.write_text(tomli_w.dumps(best_settings))
     kept = models.kept(best.trial_id)
     paths.best_config.write_json(
         {
@@ -341,7 +434,7 @@ def _write_results(
             "best_epoch": best.best_epoch,
             "num_trials": len(trials),
             "num_failed": len(trials) - len(judged),
-            "seed": config.tune.seed,
+            "seed": search.seed,
         }
     )
     result = f"validation {best.metric.title} {best.result:.4f}"

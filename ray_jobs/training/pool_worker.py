@@ -22,8 +22,8 @@ from ncf.errors import CheckpointError, DivergedError
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
 from ray_jobs.training.task_queue import Order, TaskQueue, reason_of
-from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.worker import train_task
+from ray_jobs.training.tasks import Task, TaskResult
+from ray_jobs.training.trainers import train_task
 
 _SECONDS_IDLE: Final = 5.0
 """Time without a task after which a worker frees the memory of its rows."""
@@ -89,7 +89,7 @@ class _Job:
     queue: ActorHandle[TaskQueue]
     group_index: int
     workers: str
-    task: TrainingTask
+    task: Task
     rows: SplitCache
     shard: Shard
 

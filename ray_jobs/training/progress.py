@@ -34,10 +34,13 @@ def describe(metrics: dict[str, Any]) -> str:
     parts = [
         f"{metrics['task']:<18}",
         f"epoch {metrics['epoch']:>3}/{metrics['max_epochs']}",
-        f"train loss {metrics['train_loss']:.4f}",
     ]
+    if "train_loss" in metrics:
+        parts.append(f"train loss {metrics['train_loss']:.4f}")
     if "validation_rmse" in metrics:
         parts.append(f"validation RMSE {metrics['validation_rmse']:.4f}")
+    elif "validation" in metrics:
+        parts.append(f"validation {metrics['metric']} {metrics['validation']:.4f}")
     if "streamed" in metrics:
         parts.append("rows streamed")
     return "  ".join(parts)

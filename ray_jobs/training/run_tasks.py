@@ -23,16 +23,14 @@ from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.progress import EpochLog
 from ray_jobs.training.split_cache import SplitCache, device_of_worker
 from ray_jobs.training.task_queue import Over, TaskQueue
-from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.worker import train_task
+from ray_jobs.training.tasks import Task, TaskResult, TrainingTask
+from ray_jobs.training.trainers import train_task
 from ray_jobs.training.workers import Workers
 
 logger: Final = logging.getLogger(__name__)
 
 
-def train_tasks(
-    tasks: Sequence[TrainingTask], workers: Workers, config: JobConfig
-) -> Iterator[TaskResult]:
+def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Iterator[TaskResult]:
     """Train all tasks, and yield the results in the order in which they end.
 
     A task whose workers are lost is continued from its state, or repeated if it has none, at most
@@ -43,7 +41,7 @@ def train_tasks(
         ResourceError: if Ray cannot be reached, or not even one worker group fits.
     """
     ensure_ray(config)
-    at_once = sum(task.stop_at_best_of is None for task in tasks)
+    at_once = sum(task.needs is None for task in tasks)
     groups = [Resources.of(config)] * groups_at_a_time(config, at_once)
     _log_start(tasks, groups)
     log = EpochLog(config.name)
@@ -58,10 +56,11 @@ def train_tasks(
         yield result
 
 
-def _log_start(tasks: Sequence[TrainingTask], groups: Sequence[Resources]) -> None:
+def _log_start(tasks: Sequence[Task], groups: Sequence[Resources]) -> None:
     resources = groups[0]
+    of_ratings = [task.experiment for task in tasks if isinstance(task, TrainingTask)]
     if resources.num_workers > 1 and not (
-        resources.use_gpu or all(data_parallel_pays_off(task.experiment) for task in tasks)
+        resources.use_gpu or all(map(data_parallel_pays_off, of_ratings))
     ):
         logger.info(
             "note: with batches this small, %d workers are likely slower than one; set "
@@ -77,7 +76,7 @@ def _log_start(tasks: Sequence[TrainingTask], groups: Sequence[Resources]) -> No
 
 
 def _train_on(
-    queue: ActorHandle[TaskQueue], tasks: Sequence[TrainingTask], log: EpochLog, retries: int
+    queue: ActorHandle[TaskQueue], tasks: Sequence[Task], log: EpochLog, retries: int
 ) -> Iterator[TaskResult]:
     """Train on the worker groups of ``queue``."""
     waiting, results = list(tasks), list[TaskResult]()
@@ -112,9 +111,7 @@ def _train_on(
             queue.drop.remote(name)
 
 
-def _train_here(
-    tasks: Sequence[TrainingTask], local: LocalMode, log: EpochLog
-) -> Iterator[TaskResult]:
+def _train_here(tasks: Sequence[Task], local: LocalMode, log: EpochLog) -> Iterator[TaskResult]:
     """Train in this process, one task after the other."""
     results: list[TaskResult] = []
     rows: SplitCache | None = None
@@ -123,7 +120,7 @@ def _train_here(
         log.record(metrics)
         return True
 
-    def work(task: TrainingTask) -> None:
+    def work(task: Task) -> None:
         nonlocal rows
         if rows is None or not rows.fits(task.prepared):
             rows = SplitCache(task.prepared, device_of_worker(local))

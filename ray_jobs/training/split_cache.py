@@ -15,7 +15,9 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.placement import Placement, free_on_every_worker, plan_placement
 from ncf.data.sampling import Shard
 from ncf.data.streaming import Streamed
+from ncf.evaluation.choice_data import ChoiceData
 from ray_jobs.training.local_mode import LocalMode
+from ray_jobs.training.tasks import ChoiceProtocol
 
 
 def shard_of_worker() -> Shard:
@@ -63,15 +65,25 @@ class SplitCache:
         assert rows is not None
         return rows
 
+    def choices(self, protocol: ChoiceProtocol) -> ChoiceData:
+        """The rows as choice models see them."""
+        key = protocol.num_given, protocol.min_ratings
+        return self._choices.setdefault(key, ChoiceData(self.prepared, *key))
+
     def release(self) -> None:
         """Free the memory of the rows; what was measured before they were read is kept."""
         self._resident.clear()
+        self._choices.clear()
 
     @cached_property
     def _free(self) -> int:
         """Free bytes, measured once, before any rows are read."""
         neighbours = self.groups * ray.train.get_context().get_local_world_size()
         return free_on_every_worker(self.device, shard_of_worker(), neighbours)
+
+    @cached_property
+    def _choices(self) -> dict[tuple[int, int], ChoiceData]:
+        return {}
 
     @cached_property
     def _resident(self) -> dict[str, Batch | None]:

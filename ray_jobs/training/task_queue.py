@@ -26,7 +26,7 @@ from foundation.errors import MovieRatingsError
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-    from ray_jobs.training.tasks import TaskResult, TrainingTask
+    from ray_jobs.training.tasks import Task, TaskResult
 
 _MAX_EPOCHS_AHEAD: Final = 1
 """Unfetched epochs beyond which a worker waits: without a limit, a model with short epochs would
@@ -47,7 +47,7 @@ class Over:
 class Order:
     """A task for the workers of one group."""
 
-    task: TrainingTask
+    task: Task
     num_groups: int
     """Number of groups that there are now."""
 
@@ -56,7 +56,7 @@ class Order:
 class _Job:
     """One task, until it is dropped."""
 
-    task: TrainingTask
+    task: Task
     retries: int
     """How many more times it is queued again after it has lost its workers."""
     epochs: deque[dict[str, Any]] = field(default_factory=deque)
@@ -90,14 +90,14 @@ class TaskQueue:
         self._groups: dict[int, _WorkerGroup] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
-        self._tasks_of: dict[str, Callable[[str, dict[str, Any]], TrainingTask]] = {}
+        self._tasks_of: dict[str, Callable[[str, dict[str, Any]], Task]] = {}
         """Makes the tasks of the trials of each search."""
         self._failure: str | None = None
         """Why the last worker group failed that will not be restarted."""
 
     # Called by stages.
 
-    async def add(self, task: TrainingTask, retries: int = 0) -> None:
+    async def add(self, task: Task, retries: int = 0) -> None:
         """Add a task. If it loses its workers it is queued again, at most ``retries`` times.
 
         Raises:
@@ -127,9 +127,7 @@ class TaskQueue:
             if name in self._waiting:
                 self._waiting.remove(name)
 
-    async def define(
-        self, search: str, task_of: Callable[[str, dict[str, Any]], TrainingTask]
-    ) -> None:
+    async def define(self, search: str, task_of: Callable[[str, dict[str, Any]], Task]) -> None:
         """Say what the task of a trial is, by its id and parameters."""
         self._tasks_of[search] = task_of
 
@@ -275,7 +273,7 @@ class TaskQueue:
             self._end_or_repeat(group.order.task, reason)
         group.workers, group.num_orders, group.order = None, 0, None
 
-    def _end_or_repeat(self, task: TrainingTask, reason: str) -> None:
+    def _end_or_repeat(self, task: Task, reason: str) -> None:
         job = self._jobs.get(task.name)
         if job is None or job.over or job.task is not task:
             return

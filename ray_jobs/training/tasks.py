@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foundation.storage import Storage
+from ncf.choice_config import ChoiceConfig
 from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.data.placement import Placement
@@ -23,12 +24,38 @@ Report = Callable[[dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
-class TrainingTask:
-    """One model to train."""
+class Task:
+    """Something that the workers of a group train; see ``ray_jobs.training.trainers``."""
 
     name: str
     """Names the task in progress lines and in the queue."""
     prepared: PreparedDataset
+
+    @property
+    def needs(self) -> str | None:
+        """Name of an earlier task of the same run, whose result this one depends on."""
+        return None
+
+    def can_start_after(self, earlier: Sequence[TaskResult]) -> bool:
+        """Whether what it depends on is among ``earlier``."""
+        return self.needs is None or self.needs in {each.name for each in earlier}
+
+    def after(self, earlier: Sequence[TaskResult]) -> Task:
+        """This task, once the tasks before it have ended."""
+        if self.needs is None:
+            return self
+        (result,) = (each for each in earlier if each.name == self.needs)
+        return self.as_chosen_by(result)
+
+    def as_chosen_by(self, result: TaskResult) -> Task:
+        """This task with what the one that it ``needs`` has chosen."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TrainingTask(Task):
+    """A rating model to train."""
+
     experiment: ExperimentConfig
     score_test: bool = False
     """Whether the best epoch's weights are scored on the test rows, once, at the end."""
@@ -48,18 +75,55 @@ class TrainingTask:
     """Name of an earlier task of the same run; training stops after as many epochs as that task's
     best one took."""
 
-    def can_start_after(self, earlier: Sequence[TaskResult]) -> bool:
-        """Whether what it depends on is among ``earlier``."""
-        needed = self.stop_at_best_of
-        return needed is None or needed in {each.name for each in earlier}
+    @property
+    def needs(self) -> str | None:
+        """``stop_at_best_of``."""
+        return self.stop_at_best_of
 
-    def after(self, earlier: Sequence[TaskResult]) -> TrainingTask:
-        """This task, once the tasks before it have ended."""
-        if self.stop_at_best_of is None:
-            return self
-        (best,) = (each.best_epoch for each in earlier if each.name == self.stop_at_best_of)
-        experiment = with_parameters(self.experiment, {"train.stop_after": best})
+    def as_chosen_by(self, result: TaskResult) -> TrainingTask:
+        """This task, stopped after as many epochs as the other one's best took."""
+        experiment = with_parameters(self.experiment, {"train.stop_after": result.best_epoch})
         return replace(self, experiment=experiment, stop_at_best_of=None)
+
+
+@dataclass(frozen=True)
+class ChoiceProtocol:
+    """How rankings of the choice model are scored."""
+
+    mask: Literal["random", "forward"] = "random"
+    """How the network's known ratings and choices are divided if its own setting is ``auto``."""
+    num_given: int = 0
+    """Of each user's held-out ratings, so many are given."""
+    min_ratings: int = 0
+    """Training ratings of a movie that is ranked."""
+    metric: str = "ndcg@10"
+    """Of the validation users' rankings; it chooses ridges, epochs and powers."""
+
+
+@dataclass(frozen=True)
+class ChoiceTask(Task):
+    """A choice model to train."""
+
+    choice: ChoiceConfig
+    protocol: ChoiceProtocol
+    score_test: bool = False
+    """Whether rankings of the test users are scored, once, at the end."""
+    rankings: Storage | None = None
+    """Folder for each member's rankings of the test users, if they are scored."""
+    model: Storage | None = None
+    """Folder in which the model is stored."""
+    as_chosen_in: str | None = None
+    """Name of an earlier task of the same run, whose ridge, epoch and power this one takes."""
+
+    @property
+    def needs(self) -> str | None:
+        """``as_chosen_in``."""
+        return self.as_chosen_in
+
+    def as_chosen_by(self, result: TaskResult) -> ChoiceTask:
+        """This task with the other one's ridge, epoch and power."""
+        assert result.choice
+        return replace(self, choice=result.choice, as_chosen_in=None)
 
 
 @dataclass(frozen=True)
@@ -72,7 +136,7 @@ class TaskResult:
     epochs: tuple[dict[str, Any], ...]
     """One flat record an epoch, see ``ncf.training.state.Epoch.as_dict``."""
     validation: dict[str, Any] | None
-    """Metrics of the best epoch on the validation rows."""
+    """Metrics of the best epoch on the validation rows; of a choice model by member."""
     test: dict[str, Any] | None
     """Metrics of the best epoch's weights on the test rows, if it is scored."""
     seconds: float
@@ -80,6 +144,8 @@ class TaskResult:
     """Which splits were streamed."""
     predictions: str | None = None
     """Name of the file with predictions for the test rows, if they are saved."""
+    choice: ChoiceConfig | None = None
+    """Of a choice model: its settings with the ridge, epoch and power that were best."""
 
 
 def predictions_file(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ray.util.metrics import Counter, Gauge
 
-from ncf.evaluation.metrics import METRICS, Direction, Metric, Scores
+from ncf.evaluation.metrics import METRICS, Direction
 
 METRIC: Final = "best_validation_rmse"
 """Lowest validation RMSE so far, in stars."""
@@ -18,19 +18,12 @@ METRIC: Final = "best_validation_rmse"
 class SearchMetric:
     """A metric by which the trials of a search are compared."""
 
-    metric: Metric
+    name: str
+    """As in ``tune.metric``, and in ``validation_<name>`` of an epoch."""
     title: str
     """For tables and messages."""
-
-    @property
-    def name(self) -> str:
-        """As in ``tune.metric``, and in ``validation_<name>`` of an epoch."""
-        return self.metric.name
-
-    @property
-    def mode(self) -> Direction:
-        """Which values are better, as Ray Tune names it."""
-        return self.metric.direction
+    mode: Direction
+    """Which values are better, as Ray Tune names it."""
 
     @property
     def key(self) -> str:
@@ -38,9 +31,14 @@ class SearchMetric:
         validation rows of all epochs so far."""
         return f"best_validation_{self.name}"
 
-    def best(self, scores: Sequence[Scores]) -> float:
-        """The best value of the metric among ``scores``, those of one or more epochs."""
-        return self.metric.of(min(scores, key=self.metric.cost))
+    @property
+    def scale(self) -> str:
+        """The title with the unit, if it has one."""
+        return f"{self.title} in stars" if self.mode == "min" else self.title
+
+    def best(self, values: Sequence[float]) -> float:
+        """The best one of ``values``, those of one or more epochs."""
+        return min(values, key=self.cost)
 
     def cost(self, value: float) -> float:
         """``value`` on a scale on which lower is better."""
@@ -48,10 +46,15 @@ class SearchMetric:
 
 
 SEARCH_METRICS: Final[Mapping[str, SearchMetric]] = {
-    name: SearchMetric(METRICS[name], title)
+    name: SearchMetric(name, title, METRICS[name].direction)
     for name, title in (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R2"))
 }
 """The values of ``tune.metric``."""
+
+
+def search_metric(name: str) -> SearchMetric:
+    """The metric of this name: one of ``SEARCH_METRICS``, or one of rankings, such as ndcg@10."""
+    return SEARCH_METRICS.get(name) or SearchMetric(name, name.replace("_", " ").upper(), "max")
 
 
 class EpochMetrics:

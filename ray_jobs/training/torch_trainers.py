@@ -13,8 +13,8 @@ from ray.train.torch import TorchTrainer
 from foundation.storage import Storage
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.training.split_cache import SplitCache, device_of_worker
-from ray_jobs.training.tasks import TrainingTask
-from ray_jobs.training.worker import train_task
+from ray_jobs.training.tasks import Task
+from ray_jobs.training.trainers import train_task
 
 
 def torch_trainer(
@@ -54,7 +54,7 @@ def torch_trainer(
 
 
 def trainer_of_one_task(
-    task: TrainingTask,
+    task: Task,
     num_groups: int,
     resources: Resources,
     where: Storage,
@@ -68,7 +68,7 @@ def trainer_of_one_task(
 
 def _train_one(settings: dict[str, Any]) -> None:
     """Body of every worker."""
-    task: TrainingTask = settings["task"]
+    task: Task = settings["task"]
     rows = SplitCache(task.prepared, device_of_worker(None), settings["num_groups"])
     train_task(task, rows, _report)
 

@@ -1,4 +1,4 @@
-"""Train one task on every worker of a group."""
+"""Train a rating model on every worker of a group."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ray_jobs.training.telemetry import SEARCH_METRICS
 logger: Final = logging.getLogger(__name__)
 
 
-def train_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResult:
+def train_rating_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResult:
     """Train one task; all workers of the group must call this.
 
     Args:
@@ -171,5 +171,8 @@ def epoch_metrics(
         metrics["streamed"] = True
     scores = [each.validation for each in result.epochs if each.validation]
     if scores:
-        metrics |= {each.key: each.best(scores) for each in SEARCH_METRICS.values()}
+        metrics |= {
+            each.key: each.best([METRICS[name].of(epoch) for epoch in scores])
+            for name, each in SEARCH_METRICS.items()
+        }
     return metrics

@@ -45,10 +45,9 @@ MODELS = (
     ComparedModel("NCF, l1", "l1", BOTH, EXPERIMENT, {}),
 )
 COMPARE = CompareInputs(BOTH, MODELS, CompareConfig(), 1)
-RECOMMEND = RecommendInputs(
-    FinalModel(PLACE, RunMetrics.from_json(METRICS), DATA), RecommendConfig()
-)
-RETRAINED = replace(RECOMMEND.model, metrics=RunMetrics.from_json(METRICS | {"config_hash": "1"}))
+FINAL = FinalModel(PLACE, RunMetrics.from_json(METRICS), DATA)
+RECOMMEND = RecommendInputs((FINAL,), RecommendConfig())
+RETRAINED = replace(FINAL, metrics=RunMetrics.from_json(METRICS | {"config_hash": "1"}))
 
 
 PREPARE = PreparationInputs(
@@ -102,7 +101,7 @@ COMPARE_CHANGES: list[dict[str, Any]] = [
         *((SEARCH.trials, change) for change in ({"prepared": OTHER}, {"experiment": SLOWER})),
         *((TRAIN, change) for change in TRAIN_CHANGES),
         *((COMPARE, change) for change in COMPARE_CHANGES),
-        (RECOMMEND, {"model": RETRAINED}),
+        (RECOMMEND, {"models": (RETRAINED,)}),
         (RECOMMEND, {"recommend": RecommendConfig(top_n=3)}),
     ],
 )

@@ -162,6 +162,23 @@ class GaussianProcess(nn.Module):
                 result[queries] = covariance @ weights[of_user]
         return result
 
+    def variances(self, rows: Ratings, history: Ratings) -> torch.Tensor:
+        """Posterior variance of each row's residual, without its noise: ``rows: [Q]`` -> ``[Q]``.
+
+        ``history: [L]`` are the ratings of one user. Equation 2.26 of the book.
+        """
+        each = Ratings(rows.movies[:, None], rows.days[:, None])
+        prior = self.kernel(each, each)[:, 0, 0]
+        if not len(history.movies):
+            return prior
+        group = as_one_group(history)
+        mask = torch.ones_like(group.movies, dtype=torch.bool)
+        factor = torch.linalg.cholesky(self._noisy_kernel(group, mask)[0])
+        covariance = self.kernel(as_one_group(rows).at_once(), group)[0]
+        explained = torch.linalg.solve_triangular(factor, covariance.T, upper=False)
+        # Rounding may make the variance of a movie that the user knows negative.
+        return (prior - explained.square().sum(dim=0)).clamp(min=0)
+
     def _noisy_kernel(self, rows: Ratings, mask: torch.Tensor) -> torch.Tensor:
         """``[C, L, L]`` covariance with noise; the identity for padding."""
         both = mask[:, :, None] & mask[:, None, :]

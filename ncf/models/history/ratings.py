@@ -47,7 +47,7 @@ class Ratings:
         """From ``movies: [B]`` and ``times: [B]`` in seconds."""
         return cls(movies.long(), times.double() / SECONDS_PER_DAY)
 
-    def __getitem__(self, rows: torch.Tensor) -> Ratings:
+    def __getitem__(self, rows: torch.Tensor | slice) -> Ratings:
         return Ratings(self.movies[rows], self.days[rows])
 
     def at_once(self) -> Ratings:

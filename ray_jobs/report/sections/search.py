@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -14,19 +15,21 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from ncf.config import LossName
-from ray_jobs.config import Dimension, TuneConfig
+from ray_jobs.config import Dimension, Member, TuneConfig
 from ray_jobs.report import plots
 from ray_jobs.report.document import Block, DataTable, Heading, Plot, ReportSection, Text
 from ray_jobs.report.plots import Coordinate
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.study import FEWEST_TRIALS, importances, study_of
-from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric
+from ray_jobs.stages.choice_search import members_to_search
+from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric, search_metric
 
 Trials = Sequence[Mapping[str, Any]]
 """Rows of ``trials.parquet``."""
 
 _DEFAULTS: Final = TuneConfig()
 _BEST: Final = 5
+_MEMBERS: Final[dict[Member, str]] = {"ease": "EASE", "network": "the network"}
 _LABELS: Final = 84
 """Letters that fit beside each other below one scale of the parallel coordinates."""
 
@@ -35,36 +38,50 @@ def search_section(workspace: Workspace) -> Iterator[ReportSection]:
     """The section about the search, and about those of the losses, if there were any."""
     config = workspace.config
 
-    def trials(loss: LossName | None) -> Trials:
-        rows: Trials = workspace.paths.search(loss).trials.read_table().to_pylist()
+    def trials(of: str | None) -> Trials:
+        rows: Trials = workspace.paths.search(of).trials.read_table().to_pylist()
         return rows
 
     blocks: list[Block] = []
-    if config.tune.num_trials:
+    if config.tune.num_trials and config.wants_ratings:
         blocks += search_blocks(trials(None), config.tune.space, config.tune)
-    if config.compare.trials_per_loss:
+    if config.compare.trials_per_loss and config.wants_ratings:
         blocks += losses_blocks(
             {loss: trials(loss) for loss in config.compare.losses},
-            SEARCH_METRICS[config.tune.metric],
+            search_metric(config.tune.metric),
         )
     if blocks:
         yield ReportSection("Search", tuple(blocks))
+    for member in members_to_search(config) if config.wants_choices else ():
+        tune = config.of_member(member).tune
+        blocks = [
+            _of_member(member, block) for block in search_blocks(trials(member), tune.space, tune)
+        ]
+        yield ReportSection(f"Search for the choice model: {_MEMBERS[member]}", tuple(blocks))
+
+
+def _of_member(member: Member, block: Block) -> Block:
+    """A block of a member's search, with names that no other search's blocks have."""
+    if isinstance(block, Plot):
+        return replace(block, name=f"{member}_{block.name}")
+    if isinstance(block, DataTable):
+        return replace(block, caption=f"{block.caption}: {_MEMBERS[member]}")
+    return block
 
 
 def search_blocks(
     trials: Trials, space: Mapping[str, Dimension], settings: TuneConfig = _DEFAULTS
 ) -> Iterator[Block]:
     """The results of one search over ``space``; at least one trial has not failed."""
-    metric = SEARCH_METRICS[settings.metric]
+    metric = search_metric(settings.metric)
     name = f"validation {metric.title}"
-    scale = "R2" if metric.mode == "max" else f"{metric.title} in stars"
     states = Counter(trial["state"] for trial in trials)
     yield Text(
         f"{len(trials)} trials by Optuna's {_sampler(settings)} sampler: "
         f"{states['finished']} trained to their end, "
         f"{states['stopped']} stopped by {_scheduler(settings)} because they fell behind, "
         f"{states['failed']} failed. "
-        f"Trials are compared by validation {scale}; no test row was read."
+        f"Trials are compared by validation {metric.scale}; no test row was read."
     )
     errors = [trial[metric.key] for trial in trials if trial["state"] != "failed"]
     yield Plot(
@@ -120,7 +137,7 @@ def _importances(
     trials: Trials, space: Mapping[str, Dimension], settings: TuneConfig
 ) -> Iterator[Block]:
     """Which settings mattered, over all trials and over those that were not stopped."""
-    metric = SEARCH_METRICS[settings.metric]
+    metric = search_metric(settings.metric)
     yield Heading("Which settings mattered")
     shares = importances(study_of(trials, space, stopped=TrialState.COMPLETE, metric=metric))
     if shares is None:
@@ -165,7 +182,7 @@ def _importances(
 
 def _parallel_coordinates(study: Study, settings: TuneConfig) -> Iterator[Block]:
     judged = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    metric = SEARCH_METRICS[settings.metric]
+    metric = search_metric(settings.metric)
     best = min(judged, key=lambda trial: metric.cost(trial.value))
     better = "lower" if metric.mode == "min" else "higher"
     described = ", ".join(f"{name} = {_label(value)}" for name, value in best.params.items())

@@ -24,7 +24,7 @@ from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.worker import train_task
+from ray_jobs.training.trainers import train_task
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job
 

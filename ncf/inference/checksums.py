@@ -1,0 +1,43 @@
+"""Checksums of a folder's files, which detect damaged and edited files.
+
+They are no signature, so they do not tell who wrote the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+CHECKSUMS: Final = "SHA256SUMS"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write a line for each file, in the format of ``sha256sum --check``."""
+    files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
+    lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+    (folder / CHECKSUMS).write_text(lines, encoding="utf-8")
+
+
+def verify_checksums(folder: Path) -> None:
+    """Compare the files with their checksums.
+
+    Raises:
+        ValueError: if a file has changed since it was written.
+        OSError: if one is missing.
+    """
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    if not expected:
+        raise ValueError(f"{CHECKSUMS} lists no file")
+    changed = [name for name, checksum in expected.items() if _sha256(folder / name) != checksum]
+    if changed:
+        raise ValueError(
+            f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
+            "checkpoint again, or train again"
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,166 @@
+"""Train a choice task on every worker of a group."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray.train.torch
+import torch
+from torch import distributed, nn
+
+from foundation.storage import Storage
+from ncf.data.placement import Placement
+from ncf.data.sampling import Shard
+from ncf.evaluation.choice_data import ChoiceData, Split
+from ncf.evaluation.choice_scores import UserScores
+from ncf.evaluation.ranking_metrics import RankingMetric
+from ncf.inference import choice_checkpoint
+from ncf.models.choice.base import ChoiceModel
+from ncf.training.choice.fit import ModelFit, Step, num_steps
+from ray_jobs.results.rankings import write_rankings
+from ray_jobs.training.scratch import scratch_folder
+from ray_jobs.training.split_cache import SplitCache, shard_of_worker
+from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult
+from ray_jobs.training.telemetry import search_metric
+
+
+def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> TaskResult:
+    """Train one choice model; all workers of the group must call this.
+
+    Args:
+        task: what to train.
+        rows: its ratings.
+        report: called after every step; training stops if it returns False, and then no test row is
+            scored.
+
+    Raises:
+        NcfError: if training diverges.
+        StorageError: if the model or the rankings cannot be stored.
+    """
+    started = time.perf_counter()
+    shard, data = shard_of_worker(), rows.choices(task.protocol)
+    metric = RankingMetric.parse(task.protocol.metric)
+    ranking = _ValidationRanking(data, metric, shard, rows.device)
+    fit = ModelFit(
+        task.choice,
+        data.train,
+        task.prepared.preprocessor,
+        ranking.value if data.validation else None,
+        task.protocol.mask,
+        shard=shard,
+        device=rows.device,
+        data_parallel=_data_parallel if shard.world_size > 1 else None,
+    )
+    epochs: list[dict[str, Any]] = []
+    is_stopped = False
+    for step in fit:
+        epochs.append(_metrics(task, step, fit.best_step, epochs))
+        is_stopped = not report(epochs[-1])
+        if is_stopped:
+            break
+    validation = test = None
+    if not is_stopped and shard.rank == 0:
+        validation = _scores(task, fit, data, "validation")
+        test = _scores(task, fit, data, "test") if task.score_test else None
+        if task.model:
+            _store_model(task, fit, data, task.model)
+    return TaskResult(
+        name=task.name,
+        seed=task.choice.network.seed,
+        best_epoch=fit.best_step,
+        epochs=tuple(epochs),
+        validation=validation,
+        test=test,
+        seconds=time.perf_counter() - started,
+        rows=Placement(),
+        choice=fit.chosen,
+    )
+
+
+class _ValidationRanking:
+    """Ranks the validation users on the group's first worker; all workers get its value, so that
+    all choose the same."""
+
+    def __init__(
+        self, data: ChoiceData, metric: RankingMetric, shard: Shard, device: torch.device
+    ) -> None:
+        self._data = data
+        self._metric = metric
+        self._shard = shard
+        self._device = device
+
+    def value(self, model: ChoiceModel) -> float:
+        value = torch.zeros((), dtype=torch.float64, device=self._device)
+        if self._shard.rank == 0:
+            value += self._value(model)
+        if self._shard.world_size > 1:
+            distributed.broadcast(value, src=0)
+        return float(value)
+
+    def _value(self, model: ChoiceModel) -> float:
+        holdout = self._data.validation
+        assert holdout
+        ranked = self._data.rank(model, holdout, self._metric.at)
+        scores = UserScores.of(ranked, holdout, "liked", [self._metric])
+        # Without any liked movie there is nothing to find, whatever the model.
+        return scores.mean(str(self._metric)) if scores.num_scored else 0.0
+
+
+def _data_parallel(network: nn.Module) -> nn.Module:
+    module: nn.Module = ray.train.torch.prepare_model(
+        network, parallel_strategy_kwargs={"broadcast_buffers": False}
+    )
+    return module
+
+
+def _metrics(
+    task: ChoiceTask, step: Step, best_step: int, earlier: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a step reports: to Ray, to the search and to progress lines."""
+    metrics: dict[str, Any] = {
+        "task": task.name,
+        "epoch": step.number,
+        "max_epochs": num_steps(task.choice),
+        "best_epoch": best_step,
+        "seconds": step.seconds,
+    }
+    if step.train_loss is not None:
+        metrics["train_loss"] = step.train_loss
+    if step.validation is not None:
+        name = task.protocol.metric
+        values = [each[f"validation_{name}"] for each in earlier] + [step.validation]
+        metrics |= {f"validation_{name}": step.validation, f"best_validation_{name}": max(values)}
+        metrics |= {"metric": search_metric(name).title, "validation": step.validation}
+    return metrics
+
+
+def _scores(
+    task: ChoiceTask, fit: ModelFit, data: ChoiceData, split: Split
+) -> dict[str, Any] | None:
+    """Figures of each member's rankings of a split's users; those of test users are stored."""
+    holdout = data.of(split)
+    if holdout is None:
+        return None
+    scores: dict[str, Any] = {}
+    for member, model in fit.models.items():
+        ranked = data.rank(model, holdout)
+        scores[member] = data.score(ranked, holdout).to_json()
+        if split == "test" and task.rankings:
+            write_rankings(ranked, holdout, task.rankings / f"{member}.parquet")
+    return scores
+
+
+def _store_model(task: ChoiceTask, fit: ModelFit, data: ChoiceData, folder: Storage) -> None:
+    record = {"best_step": fit.best_step, "seed": task.choice.network.seed}
+    with scratch_folder() as scratch:
+        choice_checkpoint.save(
+            scratch / "choice",
+            fit.models,
+            fit.chosen,
+            task.prepared.preprocessor,
+            data.train,
+            data.held_out,
+            record,
+        )
+        Storage.at(scratch / "choice").copy_to(folder)

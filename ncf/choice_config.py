@@ -79,12 +79,13 @@ class NetworkConfig(Section):
     """Whether the user's vector depends on the time of asking."""
     loss: ChoiceLossName = "softmax"
     """``softmax``: the choices' likelihood among all movies that the user does not know;
-    ``sampled_softmax``: the same among ``negatives`` movies, which are drawn by their popularity,
-    corrected for it; ``bpr``: each choice is to score higher than a movie drawn at random;
-    ``warp``: the same, weighted by the estimated rank; ``bce``: the likelihood of each choice and
-    of drawn movies alone."""
+    ``sampled_softmax``: an estimate of the same from movies that are drawn by their popularity;
+    ``bpr``: each choice is to score higher than movies drawn by popularity; ``warp``: higher than
+    movies drawn evenly, weighted by the estimated rank; ``bce``: the likelihood of each choice and
+    of movies drawn evenly. All but ``softmax`` need memory for the drawn movies alone."""
     negatives: Annotated[int, Field(ge=1)] = 32
-    """Movies drawn for each choice, by losses that draw some."""
+    """Movies drawn for each user of a batch, all of which are shared by its users; not used by
+    ``softmax``."""
     mask: Literal["auto", "random", "forward"] = "auto"
     """How each user's ratings are divided into known ones and choices to predict, anew in each
     epoch. ``random``: at random; ``forward``: all known ones are older; ``auto``: ``random`` on a

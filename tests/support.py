@@ -27,6 +27,14 @@ TINY = (
     "tune.grace_epochs=1",
     "compare.seeds=[0, 1]",
     "compare.trials_per_baseline=2",
+    "choice.network.epochs=4",
+    "choice.network.evaluate_every=2",
+    "choice.network.dim=8",
+    "tune.choice.num_trials=2",
+    'tune.choice.space={"ease.content" = {low = 0.0, high = 6.0}, '
+    '"network.learning_rate" = {low = 3e-3, high = 2e-2, log = true}}',
+    'compare.choice.baselines=["popular", "ease"]',
+    "compare.choice.trials_per_baseline=2",
     "recommend.top_n=5",
 )
 """A configuration that is quick in every stage and leaves none out."""

@@ -69,14 +69,14 @@ _NOUNS: Final = (
 )  # fmt: skip
 _TAGS: Final = ("classic", "funny", "overrated", "rewatchable", "slow", "surprising", "visually")
 
-_MEAN: Final = 3.15
+_MEAN: Final = 3.1
 _USER_STD: Final = 0.4
 _QUALITY_STD: Final = 0.4
-_TASTE_STD: Final = 0.65
+_TASTE_STD: Final = 0.75
 _DRIFT_STD: Final = 0.3  # stars over the whole period, per user
 _TREND: Final = -0.2  # stars over the whole period, for all
 _RANK: Final = 4
-_OWN_TASTE: Final = 0.2  # share of a movie's factors that its content does not tell
+_OWN_TASTE: Final = 0.15  # share of a movie's factors that its content does not tell
 _FIRST_TIME: Final = 828_000_000  # March 1996
 _LAST_TIME: Final = 1_537_800_000  # September 2018
 _RATINGS_AT_A_TIME: Final = 500_000

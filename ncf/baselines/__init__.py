@@ -48,6 +48,7 @@ __all__ = [
     "BaselineSpec",
     "Biases",
     "FittedBaseline",
+    "Note",
     "available",
     "baseline_specs",
     "damped_bias",
@@ -77,8 +78,7 @@ def baseline_specs(
 
     ``note`` is called with the baselines that are omitted and the reason.
     """
-    wanted = {name for name in ALL if name in names} | {"global-mean"}
-    return available(BASELINES, num_rows, wanted, note)
+    return available(BASELINES, num_rows, {"global-mean", *names}, note)
 
 
 def available(

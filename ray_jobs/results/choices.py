@@ -138,30 +138,37 @@ def _diversity(scores: Sequence[ChoiceScores], name: str) -> str:
     return f"{mean(values):.3f}" if values else "–"
 
 
-def choice_differences_table(differences: Sequence[ChoiceDifference]) -> Table:
+def choice_differences_table(comparison: ChoiceComparison) -> Table:
     """Differences for the console."""
-    result = Table(title="Differences; intervals and p corrected for the number of baselines")
+    result = Table(
+        title=f"NDCG@10 of the {comparison.served} minus that of each baseline; intervals and p "
+        "corrected for the number of baselines"
+    )
     for column in CHOICE_DIFFERENCE_COLUMNS:
-        result.add_column(column, justify="left" if column == "first − second" else "right")
-    for difference in differences:
+        is_words = column in ("baseline", "relevant", "better")
+        result.add_column(column, justify="left" if is_words else "right")
+    for difference in comparison.differences:
         result.add_row(*choice_difference_cells(difference))
     return result
 
 
 CHOICE_DIFFERENCE_COLUMNS = (
-    "first − second",
-    "metric",
+    "baseline",
+    "relevant",
     "difference",
     "95 % interval",
     "p",
     "better",
 )
 
+RELEVANT = {"liked": "4 stars or more", "all": "all"}
+"""Kinds of relevant movies in words."""
+
 
 def choice_difference_cells(difference: ChoiceDifference) -> tuple[str, ...]:
     """One difference as the cells of a table's row."""
     return (
-        f"{difference.first} − {difference.second}",
+        difference.second,
         difference.metric,
         f"{difference.value:+.4f}",
         f"{difference.corrected_low:+.4f} to {difference.corrected_high:+.4f}",

@@ -27,6 +27,7 @@ from ncf.models.choice.base import ChoiceModel
 from ray_jobs.config import CompareConfig
 from ray_jobs.results.choices import (
     RELEVANCES,
+    RELEVANT,
     ChoiceComparison,
     ChoiceResult,
     choice_differences_table,
@@ -122,7 +123,7 @@ def compare_choices(
     comparison = ChoiceComparison.from_json(paths.choice_comparison.read_json())
     show(choices_table(comparison))
     if comparison.differences:
-        show(choice_differences_table(comparison.differences))
+        show(choice_differences_table(comparison))
     return comparison
 
 
@@ -306,7 +307,6 @@ def _differences(
             for entry in entries
         ]
         pairs = [(served, entry.name) for entry in entries if entry.kind == "baseline"]
-        label = _COMPARED if relevance == "liked" else f"{_COMPARED}, all"
         yield from choice_differences(
-            values, pairs, label, num_resamples=inputs.resamples, vary_seeds=True
+            values, pairs, RELEVANT[relevance], num_resamples=inputs.resamples, vary_seeds=True
         )

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from ncf.inference.ordering import DEFAULT_ORDERING, OrderName
+
 MOST_MOVIES: Final = 100
 """Maximum movies in a response."""
 MOST_RATINGS: Final = 1000
@@ -19,8 +21,8 @@ NumReasons = Annotated[
     Field(
         ge=0,
         le=_MOST_REASONS,
-        description="Maximum number of ratings named that raised a prediction, and of those that "
-        "lowered it; 0 omits the reasons.",
+        description="Maximum number of ratings named that raised a prediction or score, and of "
+        "those that lowered it; 0 omits the reasons.",
     ),
 ]
 
@@ -52,8 +54,18 @@ class TestErrors(_Json):
     num_ratings: int = Field(description="Number of held-out ratings.")
 
 
+class TestRankings(_Json):
+    """Scores of rankings by choice, on held-out ratings."""
+
+    ndcg10: float = Field(
+        description="Mean NDCG over the first ten movies; relevant are held-out ratings of at "
+        "least four stars."
+    )
+    num_users: int = Field(description="Users with a relevant movie.")
+
+
 class ModelInfo(_Json):
-    """The model behind the page."""
+    """The models behind the page."""
 
     name: str = Field(description="Name of the run, or of the checkpoint's folder.")
     dataset: str | None = Field(description="Data set that it was trained on, if known.")
@@ -61,13 +73,25 @@ class ModelInfo(_Json):
     num_users: int = Field(description="Users with a training rating.")
     rating_min: float = Field(description="Lowest training rating, in stars.")
     rating_max: float = Field(description="Highest training rating, in stars.")
+    ranks_by_choice: bool = Field(
+        description="Whether it can order recommendations by what the user is likely to choose."
+    )
+    predicts_stars: bool = Field(description="Whether it predicts ratings.")
     takes_ratings: bool = Field(
-        description="Whether it can fold in a new user, as recommendations and predictions do."
+        description="Whether it can fold in a new user, as recommendations do."
     )
     gives_reasons: bool = Field(
-        description="Whether it can explain a prediction as a sum over the given ratings."
+        description="Whether it can explain a prediction, or a score of a choice, as a sum over "
+        "the given ratings."
     )
-    test: TestErrors | None = Field(description="Test errors, if known.")
+    orders: tuple[OrderName, ...] = Field(
+        description="By what recommendations for given ratings can be ordered; the first is what "
+        "auto means."
+    )
+    test: TestErrors | None = Field(description="Test errors of predicted ratings, if known.")
+    test_rankings: TestRankings | None = Field(
+        description="Test scores of rankings by choice, if known."
+    )
     notices: tuple[str, ...] = Field(description="Attributions that its data require.")
 
 
@@ -154,6 +178,19 @@ class RecommendationsRequest(_Request):
     """Ratings of a user to recommend movies to."""
 
     n: int = Field(default=10, ge=1, le=MOST_MOVIES, description="How many movies.")
+    order: OrderName = Field(
+        default=DEFAULT_ORDERING.by,
+        description="What the movies are ordered by. choice: how likely the user is to choose "
+        "them; stars: the predicted rating; stars+popularity: that plus the logarithm of 1 + "
+        "training ratings; lower_bound: that minus its standard deviation; auto: choice if "
+        "ranksByChoice of /api/model, else stars.",
+    )
+    min_ratings: int = Field(
+        default=DEFAULT_ORDERING.min_ratings,
+        ge=0,
+        lt=2**31,
+        description="Training ratings of a movie that is recommended.",
+    )
 
 
 class PredictionsRequest(_Request):
@@ -175,14 +212,22 @@ class RatingPart(Movie):
     """The attribution of one of the given ratings."""
 
     rating: float = Field(description="The given rating, in the unit of the training data.")
-    adds: float = Field(description="Stars.")
+    adds: float = Field(description="Stars, or a part of the score of a choice.")
 
 
 class OtherParts(_Json):
     """The sum of the attributions that are not named."""
 
     count: int
-    adds: float = Field(description="Stars.")
+    adds: float = Field(description="Stars, or a part of the score of a choice.")
+
+
+Raised = Annotated[
+    tuple[RatingPart, ...], Field(description="Ratings that raised it most, best first.")
+]
+Lowered = Annotated[
+    tuple[RatingPart, ...], Field(description="Ratings that lowered it most, worst first.")
+]
 
 
 class Why(_Json):
@@ -190,10 +235,21 @@ class Why(_Json):
 
     prediction: float = Field(description="Not clipped to the range of ratings.")
     base: tuple[Part, ...]
-    raised: tuple[RatingPart, ...] = Field(description="Ratings that raised it most, best first.")
-    lowered: tuple[RatingPart, ...] = Field(
-        description="Ratings that lowered it most, worst first."
+    raised: Raised
+    lowered: Lowered
+    others: OtherParts
+
+
+class WhyChosen(_Json):
+    """The part of a choice that is a sum, the score of EASE: context, raised, lowered and others
+    add up to it."""
+
+    score: float = Field(
+        description="About 1 for a movie that the user would choose, 0 for others."
     )
+    context: float = Field(description="Term of the time of the newest rating.")
+    raised: Raised
+    lowered: Lowered
     others: OtherParts
 
 
@@ -204,10 +260,30 @@ class Predicted(Movie):
     reasons: Why | None = Field(description="The explanation, if requested.")
 
 
-class Recommendations(_Json):
-    """Movies that the user has not rated, highest predicted rating first."""
+class Recommended(Movie):
+    """A recommended movie."""
 
-    recommendations: tuple[Predicted, ...]
+    score: float = Field(
+        description="What it is ordered by; of choices the logarithm of a probability, up to a "
+        "constant of the user."
+    )
+    stars: float | None = Field(
+        description="Predicted rating, within the range of ratings; null unless predictsStars of "
+        "/api/model."
+    )
+    reasons: Why | None = Field(
+        description="The explanation of the predicted rating, if requested and known."
+    )
+    choice_reasons: WhyChosen | None = Field(
+        description="The explanation of the choice, if requested, known, and ordered by choice."
+    )
+
+
+class Recommendations(_Json):
+    """Movies that the user has not rated, best first."""
+
+    order: OrderName = Field(description="What they are ordered by; never auto.")
+    recommendations: tuple[Recommended, ...]
 
 
 class Predictions(_Json):

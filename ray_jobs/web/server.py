@@ -14,7 +14,7 @@ from foundation.storage import Storage
 from ray_jobs.cluster.session import ensure_ray, joins_cluster, leave_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import NoModelError, ResourceError, ServingError
-from ray_jobs.results.final_model import final_model, load_model
+from ray_jobs.results.final_model import final_model, load_recommender
 from ray_jobs.results.run import Workspace
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
             "the page is served by a Ray of its own on this machine: leave both empty"
         )
     stored = _stored(config, checkpoint)
-    about = describe(stored, load_model(stored))  # fails before Ray starts
+    about = describe(stored, load_recommender(stored))  # fails before Ray starts
     is_loopback = _is_loopback(host)
     _refuse_taken_port(host, port)
     _refuse_too_many_replicas(config)
@@ -57,7 +57,7 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
         logger.info(
             "note: this model cannot use the ratings of a new user, so the page offers search "
             "and similar movies alone; one with model.history.encoders can, such as that of "
-            "configs/models/gaussian-process.toml"
+            'configs/models/gaussian-process.toml, and so can a choice model (task = "both")'
         )
     try:
         ensure_ray(config)
@@ -72,6 +72,7 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
 def _refuse_missing_packages() -> None:
     try:
         import fastapi  # noqa: F401
+
         from ray import serve  # noqa: F401
     except ImportError as error:
         raise ServingError(

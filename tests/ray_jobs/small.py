@@ -22,6 +22,7 @@ def job(storage: Path, **sections: Any) -> JobConfig:
     """A job that trains in its own processes, unless ``sections`` ask for workers."""
     values = {
         "storage": str(storage),
+        "task": "rating",
         "data": DATA,
         "tmdb": TmdbConfig(enabled=False),
         "scaling": {"num_workers": 0},

@@ -17,6 +17,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score,
 from sklearn.model_selection import train_test_split
 
 import ncf
+from ncf.data.interactions import Interactions
 from ncf.inference import checkpoint
 from tests.support import left_after, run_module
 
@@ -66,9 +67,8 @@ def test_no_process_is_left(finished: Finished) -> None:
 
 
 def test_of_rays_own_files_only_the_searchs_are_kept(finished: Finished) -> None:
-    assert [path.name for path in (finished.run / "ray").iterdir() if any(path.iterdir())] == [
-        "tune"
-    ]
+    left = {path.name for path in (finished.run / "ray").iterdir() if any(path.iterdir())}
+    assert left == {"tune", "tune-ease", "tune-network"}
 
 
 def test_no_partial_file_is_left(finished: Finished) -> None:
@@ -270,37 +270,100 @@ def test_the_report_tells_differences_slices_and_calibration(finished: Finished)
 
 
 def test_recommendations_are_the_best_unseen_movies(finished: Finished) -> None:
-    """Checked against every pair scored one by one."""
+    """Checked against every movie's score, with the predicted stars beside."""
     recommended = pq.read_table(
         finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
     ).to_pandas()
-    model = checkpoint.load(finished.run / "checkpoint")
+    model = ncf.load(finished.run / "checkpoint")
+    assert model.choices
     ratings, movies = raw(finished, "ratings"), raw(finished, "movies")
     titles = dict(zip(movies["movie_id"], movies["title"], strict=True))
+    ids = model.preprocessor.movies.ids
+    of_training = ratings.drop(rows_of(ratings))
+    counts = of_training["movie_id"].value_counts()
 
-    rated = ratings.groupby("user_id")["movie_id"].nunique()
-    assert set(recommended["user_id"]) == set(rated[rated < len(movies)].index)
+    assert set(recommended["user_id"]) == set(ratings["user_id"])
     for user_id in model.preprocessor.user_ids[:5]:
         seen = set(ratings.loc[ratings["user_id"] == user_id, "movie_id"])
-        unseen = [movie for movie in sorted(titles) if movie not in seen]
-        index = int(model.preprocessor.user_index(torch.tensor([user_id]).numpy())[0])
-        with torch.no_grad():
-            scores = {
-                movie: float(
-                    model.model.expected_ratings(
-                        torch.tensor([index]),
-                        torch.from_numpy(
-                            model.preprocessor.movies.index_of(torch.tensor([movie]).numpy())
-                        ),
-                    )
-                )
-                for movie in unseen
-            }
+        known = of_training[of_training["user_id"] == user_id].sort_values("timestamp")
+        interactions = Interactions.of(
+            known["user_id"],
+            np.searchsorted(ids, known["movie_id"]),
+            known["rating"],
+            known["timestamp"],
+            len(ids),
+        )
+        scores = dict(zip(ids, model.choices.checkpoint.model.scores(interactions)[0], strict=True))
+        offered = [m for m in sorted(titles) if m not in seen and counts.get(m, 0) >= 3]
         rows = recommended[recommended["user_id"] == user_id].sort_values("rank")
-        best = sorted(scores, key=lambda movie: -scores[movie])[:5]
+        best = sorted(offered, key=lambda movie: -float(scores[movie]))[:5]
         assert list(rows["rank"]) == list(range(1, len(best) + 1))
         assert list(rows["movie_id"]) == best
         assert list(rows["title"]) == [titles[movie] for movie in best]
+        stars = model.predict(user_id, best)
+        np.testing.assert_allclose(rows["predicted_rating"], stars, rtol=1e-5)
+
+
+def test_rankings_of_choices_are_those_of_the_kept_model(finished: Finished) -> None:
+    """Recomputed user by user with scikit-learn from the checkpoint."""
+    found = json.loads((finished.run / "choice_metrics.json").read_text())["test"]["experts"]
+    model = ncf.load(finished.run / "checkpoint")
+    ratings = raw(finished, "ratings")
+    test = ratings.loc[rows_of(ratings)]
+    counts = model.preprocessor.movies.train_counts
+    assert model.choices
+    for relevance, lowest in (("liked", 4.0), ("all", 0.0)):
+        values = []
+        for user_id, rows in test[test["rating"].astype(float) >= lowest].groupby("user_id"):
+            known = model.choices.known_of(rows["user_id"].unique())
+            if not known.num_ratings:
+                continue
+            scores = model.choices.checkpoint.model.scores(known)[0].numpy().astype(float)
+            candidates = np.setdiff1d(np.flatnonzero(counts >= 3), known.movies)
+            relevant = model.preprocessor.movies.index_of(rows["movie_id"].to_numpy())
+            gains = np.isin(candidates, relevant).astype(float)
+            # Relevant movies that are not ranked count, as if they were ranked last.
+            gains = np.append(gains, np.ones(len(np.setdiff1d(relevant, candidates))))
+            ranked = np.append(scores[candidates], np.full(len(gains) - len(candidates), -1e9))
+            values.append(ndcg_score([gains], [ranked], k=10))
+        assert found[relevance]["num_users"] == len(values)
+        assert found[relevance]["metrics"]["ndcg@10"] == pytest.approx(np.mean(values), rel=1e-5)
+
+
+def test_choice_models_are_compared_with_baselines(finished: Finished) -> None:
+    found = json.loads((finished.run / "choice_comparison.json").read_text())
+    assert [(e["name"], e["kind"], len(e["test"])) for e in found["entries"]] == [
+        ("most popular", "baseline", 1),
+        ("EASE", "baseline", 1),
+        ("EASE with content and context", "model", 1),
+        ("choice network", "model", 2),
+        ("product of both", "model", 2),
+    ]
+    pairs = {(d["first"], d["second"], d["metric"]) for d in found["differences"]}
+    assert pairs == {
+        ("product of both", baseline, relevant)
+        for baseline in ("most popular", "EASE")
+        for relevant in ("4 stars or more", "all")
+    }
+    for each in found["entries"]:
+        (first, *_) = each["test"]
+        assert f"{each['name']} | " in (finished.run / "report.md").read_text()
+        assert first["diversity"]["rare"] == 0
+        assert 0 < first["liked"]["metrics"]["ndcg@10"] < 1
+
+
+def test_most_popular_is_ranked_by_the_training_counts(finished: Finished) -> None:
+    ratings = raw(finished, "ratings")
+    counts = ratings.drop([*rows_of(ratings), *rows_of(ratings, "validation")])["movie_id"]
+    movies = raw(finished, "movies")["movie_id"].sort_values().to_numpy()
+    rankings = pq.read_table(finished.run / "rankings" / "popular-0.parquet").to_pandas()
+    by_count = counts.value_counts().reindex(movies, fill_value=0)
+    rated = ratings.drop(rows_of(ratings)).groupby("user_id")["movie_id"].agg(set)
+    row = rankings.iloc[7]
+    seen = rated[row["user_id"]]
+    unseen = [m for m in movies if m not in seen and by_count[m] >= 3]
+    expected = sorted(unseen, key=lambda movie: -by_count[movie])[:20]
+    assert movies[row["movie_index"]].tolist() == expected
 
 
 class _Page(HTMLParser):
@@ -530,4 +593,9 @@ def test_like_movies_and_reasons_are_printed(finished: Finished) -> None:
     assert (like.code, why.code) == (0, 0), like.err + why.err
     for title in recommender.similar(movie, 5).titles:
         assert title in like.out
+    assert "the time of the newest rating" in why.out
+
+    by_stars = ("--set", "recommend.order=stars")
+    why = run_module("ray_jobs.recommend", finished.settings, "--user", "1", "--reasons", *by_stars)
+    assert why.code == 0, why.err
     assert "the network, with the mean rating" in why.out

@@ -22,7 +22,7 @@ from scipy import sparse
 from torch.nn import functional
 
 from ncf.choice_config import EaseConfig
-from ncf.data.interactions import Interactions
+from ncf.data.interactions import Floats, Interactions
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.choice.base import ChoiceModel
 from ncf.models.choice.content import content_columns, name_columns
@@ -93,7 +93,7 @@ class PrimalPrecision:
     """P itself, ``inverse: [C, C]``."""
 
     def __init__(self, inverse: torch.Tensor) -> None:
-        self._inverse = inverse
+        self._inverse = inverse.contiguous()
         self.diagonal = inverse.diagonal().clone()
 
     def times(self, rows: sparse.csr_array) -> torch.Tensor:
@@ -169,8 +169,12 @@ class EaseInputs:
 
     def movies(self, known: Interactions) -> sparse.csr_array:
         """``[B, M]`` values of the ratings."""
+        return known.matrix(self.values(known))
+
+    def values(self, known: Interactions) -> Floats:
+        """``[N]`` value of each rating."""
         values = rating_values(known, self.config.values, self.mean)
-        return known.matrix(values * age_weights(known, self.config.rating_half_life_years))
+        return values * age_weights(known, self.config.rating_half_life_years)
 
     def context(self, known: Interactions) -> torch.Tensor:
         """``[B, num_context]``."""
@@ -186,7 +190,7 @@ class Ease(ChoiceModel):
         inputs: how ratings become rows.
         precision: P, over the columns of ``movies`` and context.
         num_movies: M.
-        movies: ``[C']`` positions of the movies that have a column, or None for all.
+        movies: ``[C']`` positions of the movies that have a column, ascending, or None for all.
     """
 
     def __init__(
@@ -220,13 +224,13 @@ class Ease(ChoiceModel):
         """
         if len(known) != 1:
             raise ValueError(f"attributions are of one user, found {len(known)}")
-        rows = self._rows(known)[0]
-        weights = torch.stack([self.weights_to(int(movie)) for movie in movies])
-        terms = weights * rows
-        num_columns = len(rows) - self.inputs.num_context
-        of_movies = self._of_all_movies(terms[:, :num_columns], absent=0.0)
-        rated = torch.from_numpy(known.movies.astype(np.int64))
-        return of_movies[:, rated], terms[:, num_columns:].sum(dim=1)
+        of_ratings = torch.from_numpy(self.inputs.values(known))
+        values = torch.cat([of_ratings, self.inputs.context(known)[0]])
+        rated = self._columns(torch.from_numpy(known.movies.astype(np.int64)))
+        num_columns = len(self._precision.diagonal)
+        context = torch.arange(num_columns - self.inputs.num_context, num_columns)
+        terms = self._weights(torch.cat([rated, context]), self._columns(movies)) * values
+        return terms[:, : len(rated)], terms[:, len(rated) :].sum(dim=1)
 
     def weights_to(self, movie: int) -> torch.Tensor:
         """``[C]`` column of B: by how much the value of each column raises this movie's score."""
@@ -266,12 +270,29 @@ class Ease(ChoiceModel):
             precision = DualPrecision(tensors["factors"], tensors["shrinkage"])
         return cls(inputs, precision, num_movies, tensors.get("movies"))
 
-    def _rows(self, known: Interactions) -> torch.Tensor:
+    def _rows(self, known: Interactions) -> sparse.csr_array:
         """``[B, C]``."""
         values = self.inputs.movies(known)
         if self._movies is not None:
             values = values[:, self._movies.numpy()]
-        return torch.cat([torch.from_numpy(values.toarray()), self.inputs.context(known)], dim=1)
+        if not self.inputs.num_context:
+            return values
+        context = sparse.csr_array(self.inputs.context(known).numpy())
+        return sparse.hstack([values, context], format="csr")
+
+    def _weights(self, of: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+        """``[K, L]`` entries of B in the rows ``of: [L]`` and columns ``to: [K]``; 0 where either
+        is -1."""
+        rows, columns = to.clamp(min=0), of.clamp(min=0)
+        weights = -self._precision.part(rows, columns) / self._precision.diagonal[rows, None]
+        return weights.masked_fill_((to[:, None] < 0) | (of < 0) | (to[:, None] == of), 0)
+
+    def _columns(self, movies: torch.Tensor) -> torch.Tensor:
+        """``[K]`` columns of the movies at these positions; -1 without one."""
+        if self._movies is None:
+            return movies
+        found = torch.searchsorted(self._movies, movies).clamp(max=len(self._movies) - 1)
+        return torch.where(self._movies[found] == movies, found, -1)
 
     def _of_all_movies(self, columns: torch.Tensor, absent: float | None = None) -> torch.Tensor:
         """``[B, C'] -> [B, M]``; without a column: ``absent``, or each row's lowest value."""
@@ -283,10 +304,28 @@ class Ease(ChoiceModel):
         return result
 
     def _column(self, movie: int) -> int | None:
-        if self._movies is None:
-            return movie
-        (found,) = torch.where(self._movies == movie)
-        return int(found[0]) if len(found) else None
+        found = int(self._columns(torch.tensor([movie]))[0])
+        return None if found < 0 else found
+
+
+def _times(rows: sparse.csr_array, table: torch.Tensor) -> torch.Tensor:
+    """``[B, C], [C, D] -> [B, D]``, from the entries of ``rows`` alone."""
+    return functional.embedding_bag(
+        torch.from_numpy(rows.indices.astype(np.int64)),
+        table,
+        torch.from_numpy(rows.indptr.astype(np.int64)),
+        mode="sum",
+        per_sample_weights=torch.from_numpy(rows.data),
+        include_last_offset=True,
+    )
+
+
+def _add(rows: sparse.csr_array, to: torch.Tensor) -> torch.Tensor:
+    """``to: [B, C]``, changed in place."""
+    users = np.repeat(np.arange(len(to)), np.diff(rows.indptr))
+    at = torch.from_numpy(users), torch.from_numpy(rows.indices.astype(np.int64))
+    to[at] += torch.from_numpy(rows.data)
+    return to
 
 
 class EasePath:

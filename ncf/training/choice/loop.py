@@ -154,7 +154,6 @@ class ChoiceTraining:
 
     def _take_steps(self, number: int) -> float:
         """Train for epoch ``number``; returns a user's mean loss, over all workers."""
-        self.model.train()
         negatives = self._batches.negatives(number)
         done = (number - 1) * len(self._batches)
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
@@ -188,7 +187,6 @@ class ChoiceTraining:
         is_due = number % self._config.evaluate_every == 0 or number == self._num_epochs
         if self._evaluate is None or not is_due:
             return None
-        self.model.eval()
         return self._evaluate(NetworkChoiceModel(self.model))
 
     def _is_best(self, epoch: ChoiceEpoch) -> bool:

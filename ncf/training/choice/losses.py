@@ -37,12 +37,13 @@ class ChoiceLoss(ABC):
         device: of the batches.
     """
 
-    @abstractmethod
-    def __init__(self, config: NetworkConfig, counts: Integers, device: torch.device) -> None: ...
+    def __init__(self, config: NetworkConfig, counts: Integers, device: torch.device) -> None:
+        self.num_negatives = config.negatives
+        self.num_movies = len(counts)
 
-    @abstractmethod
     def draw(self, batch: ChoiceBatch, rng: np.random.Generator) -> Drawn | None:
         """Movies that the choices of ``batch`` are compared with; None stands for all movies."""
+        return None
 
     @abstractmethod
     def of_choices(self, logits: Logits, batch: ChoiceBatch, drawn: Drawn | None) -> torch.Tensor:
@@ -69,12 +70,6 @@ def get_loss(config: NetworkConfig, counts: Integers, device: torch.device) -> C
 class Softmax(ChoiceLoss):
     """Negative log-likelihood of each choice among all movies that are not known."""
 
-    def __init__(self, config: NetworkConfig, counts: Integers, device: torch.device) -> None:
-        pass
-
-    def draw(self, batch: ChoiceBatch, rng: np.random.Generator) -> None:
-        """None."""
-
     def of_choices(self, logits: Logits, batch: ChoiceBatch, drawn: Drawn | None) -> torch.Tensor:
         """``[T]``."""
         known = (batch.known_rows, batch.known.movies)
@@ -92,7 +87,7 @@ class SampledLoss(ChoiceLoss):
     """Whether each choice is compared with ``negatives`` of the draws instead of all of them."""
 
     def __init__(self, config: NetworkConfig, counts: Integers, device: torch.device) -> None:
-        self.num_negatives = config.negatives
+        super().__init__(config, counts, device)
         self._sampler = Sampler(counts, self.power, device)
 
     def draw(self, batch: ChoiceBatch, rng: np.random.Generator) -> Drawn:
@@ -167,7 +162,7 @@ class WARP(SampledLoss):
 
     def __init__(self, config: NetworkConfig, counts: Integers, device: torch.device) -> None:
         super().__init__(config, counts, device)
-        self._num_others = max(1, len(counts) - 1)
+        self._num_others = max(1, self.num_movies - 1)
         sums = np.cumsum(1 / np.arange(1, self._num_others + 1))
         self._weights = torch.from_numpy(sums / sums[-1]).float().to(device)
 
@@ -197,7 +192,7 @@ class BCE(SampledLoss):
         super().__init__(config, counts, device)
         logarithms = np.log(counts + 0.5)
         log_normaliser = np.logaddexp.reduce(logarithms - logarithms.mean())
-        self._offset = float(np.log(len(counts) / config.negatives) - log_normaliser)
+        self._offset = float(np.log(self.num_movies / self.num_negatives) - log_normaliser)
 
     def compared(self, logits: Logits, batch: ChoiceBatch, drawn: Drawn) -> torch.Tensor:
         """``[T]``."""

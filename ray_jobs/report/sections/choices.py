@@ -34,6 +34,9 @@ _RELEVANT: Final[dict[Relevance, str]] = {
 }
 
 
+_MEMBERS: Final = {"ease": "EASE", "network": "the network", "experts": "the product of both"}
+
+
 def choices_sections(comparison: ChoiceComparison) -> Iterator[ReportSection]:
     """The comparison, with differences and slices of the served model."""
     yield ReportSection(
@@ -161,12 +164,12 @@ def choice_model_section(metrics: ChoiceMetrics, best: BestChoice) -> ReportSect
         else "Fitted to the training rows."
     )
     rows = tuple(
-        (split, member, *_figures(scores))
+        (f"{_MEMBERS[member]}, {split} users", *_figures(scores))
         for split, members in (("validation", metrics.validation), ("test", metrics.test))
         for member, scores in (members or {}).items()
     )
-    header = ("users", "member", f"NDCG@{RANKED}", f"NDCG@{RANKED}, all", "coverage", "Gini")
-    table = DataTable("Rankings of the final choice model", header, rows, words=(0, 1))
+    header = ("ranked by", f"NDCG@{RANKED}", f"NDCG@{RANKED}, all", "coverage", "Gini")
+    table = DataTable("Rankings of the final choice model", header, rows)
     return ReportSection("The final choice model", (Text(chosen_by), Text(how), table))
 
 

@@ -179,7 +179,7 @@ def served_here(folder: Path, config: Any) -> Iterator[str]:
     """The application in a thread of this process, at any port."""
     workspace = kept(folder, config)
     model = recommender(workspace)
-    app = make_app(model, describe(workspace.run / "checkpoint", model.checkpoint))
+    app = make_app(model, describe(workspace.run / "checkpoint", model))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))

@@ -52,7 +52,7 @@ MINE = [{"movieId": movie, "rating": stars} for movie, stars in RATED.items()]
 
 def client_of(workspace: Workspace) -> TestClient:
     model = recommender(workspace)
-    about = describe(workspace.run / "checkpoint", model.checkpoint)
+    about = describe(workspace.run / "checkpoint", model)
     app = make_app(model, about, ("testserver", "[::1]"))
     return TestClient(app, raise_server_exceptions=False)
 
@@ -82,7 +82,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> TestClient:
 def test_recommendations_are_the_best_of_all_predictions_with_their_sums(
     client: TestClient, model: Recommender
 ) -> None:
-    request = {"ratings": MINE, "n": 2, "reasons": 1}
+    request = {"ratings": MINE, "n": 2, "reasons": 1, "minRatings": 0}
     found = client.post("/api/recommendations", json=request).json()["recommendations"]
 
     theirs = model.fold_in(list(RATED), list(RATED.values()))
@@ -242,7 +242,8 @@ def test_who_comes_when_too_many_wait_is_refused_at_once() -> None:
 def test_what_a_model_cannot_do_is_said(other: TestClient) -> None:
     about = other.get("/api/model").json()
     assert about["givesReasons"] is False
-    request = {"ratings": MINE, "reasons": 0 if not about["takesRatings"] else 1}
+    reasons = 1 if about["takesRatings"] else 0
+    request = {"ratings": MINE, "reasons": reasons, "minRatings": 0}
     response = other.post("/api/recommendations", json=request)
     expected = "the reasons to show" if about["takesRatings"] else "model.history.encoders can"
     assert response.status_code == 501
@@ -275,7 +276,7 @@ def test_only_names_of_this_server_are_answered(client: TestClient) -> None:
 def test_the_address_that_is_announced_is_answered(
     listening: str, named: str, status: int, workspace: Workspace, model: Recommender
 ) -> None:
-    about = describe(workspace.run / "checkpoint", model.checkpoint)
+    about = describe(workspace.run / "checkpoint", model)
     app = make_app(model, about, allowed_hosts(listening, is_loopback=True))
     client = TestClient(app, base_url=f"http://{named}:8000")
     assert client.get("/api/health").status_code == status

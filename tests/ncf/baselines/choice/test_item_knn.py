@@ -63,9 +63,10 @@ def test_blocks_of_movies_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_of_equally_similar_movies_the_first_in_the_table_count() -> None:
-    values = np.array([[0.5, 0.2, 0.5, 0.5, 0.9], [0.0, 0.0, 0.1, 0.0, 0.0]])
+    values = np.array([[0.5, 0.2, 0.5, 0.5, 0.9], [0.0, 0.0, 0.1, 0.0, 0.0]], np.float32)
     kept = nearest(values, ItemKnnSettings(3)).toarray()
     np.testing.assert_allclose(kept, [[0.5, 0, 0.5, 0, 0.9], [0, 0, 0.1, 0, 0]])
+    assert nearest(values, ItemKnnSettings(9)).nnz == 6
 
 
 def test_unknown_users_are_scored_by_their_ratings() -> None:

@@ -1,0 +1,130 @@
+"""Fitting members: what is chosen on validation users, and that the choice can be repeated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ncf.choice_config import ChoiceConfig
+from ncf.data.interactions import Interactions
+from ncf.models.choice.base import ChoiceModel
+from ncf.models.choice.experts import ProductOfExperts
+from ncf.models.choice.network import NetworkChoiceModel
+from ncf.training.choice import fit as fitting
+from ncf.training.choice.fit import ModelFit, num_steps
+from tests.ncf.inference.test_choices import interactions
+
+CONFIG = ChoiceConfig.model_validate(
+    {
+        "ease": {"ridges": (300.0, 20.0, 5.0)},
+        "network": {"dim": 4, "epochs": 4, "evaluate_every": 2},
+        "experts": {"powers": (0.5, 0.25, 1.0)},
+    }
+)
+
+
+@pytest.fixture
+def train(world: Any) -> Interactions:
+    return interactions(world.train[:1500])
+
+
+class Preferring:
+    """An evaluation that is highest for the model it is called with at the given calls."""
+
+    def __init__(self, best: set[int]) -> None:
+        self._best = best
+        self.models: list[ChoiceModel] = []
+
+    def __call__(self, model: ChoiceModel) -> float:
+        self.models.append(model)
+        return 1.0 if len(self.models) in self._best else 0.1
+
+
+def test_ridge_epoch_and_power_are_the_best_on_validation_users(
+    world: Any, train: Interactions
+) -> None:
+    # Three ridges, epochs 2 and 4, three powers.
+    evaluate = Preferring({2, 4, 8})
+    fit = ModelFit(CONFIG, train, world.preprocessor, evaluate)
+    steps = list(fit)
+    assert [(step.number, step.validation) for step in steps] == [
+        (1, 0.1),
+        (2, 1.0),
+        (3, 0.1),
+        (5, 1.0),
+        (7, 0.1),
+    ]
+    assert steps[-1].number == num_steps(CONFIG)
+    assert [step.train_loss is None for step in steps] == [True, True, True, False, False]
+    assert fit.chosen.ease.ridges == (20.0,)
+    assert fit.chosen.network.stop_after == 2
+    assert fit.chosen.experts.powers == (1.0,)
+    assert fit.best_step == 5
+    experts = fit.models["experts"]
+    assert isinstance(experts, ProductOfExperts)
+    assert (experts.ease, experts.network, experts.power) == (
+        fit.models["ease"],
+        fit.models["network"],
+        1.0,
+    )
+
+
+def test_what_was_chosen_gives_the_same_models_without_validation_users(
+    world: Any, train: Interactions
+) -> None:
+    first = ModelFit(CONFIG, train, world.preprocessor, Preferring({2, 4, 8}))
+    list(first)
+    second = ModelFit(first.chosen, train, world.preprocessor, None)
+    steps = list(second)
+    assert [step.number for step in steps] == [1, 3]
+    assert num_steps(first.chosen) == 3
+    assert second.chosen == first.chosen
+    for member in ("ease", "network", "experts"):
+        expected = first.models[member].scores(train)
+        found = second.models[member].scores(train)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_validation_users_the_first_ridge_last_epoch_and_first_power_are_used(
+    world: Any, train: Interactions
+) -> None:
+    fit = ModelFit(CONFIG, train, world.preprocessor, None)
+    assert [step.number for step in fit] == [1, 5]
+    assert fit.chosen.ease.ridges == (300.0,)
+    assert fit.chosen.network.stop_after == 4
+    assert fit.chosen.experts.powers == (0.5,)
+
+
+@pytest.mark.parametrize(("member", "steps"), [("ease", 3), ("network", 4)])
+def test_a_member_alone_is_fitted_alone(
+    member: Any, steps: int, world: Any, train: Interactions
+) -> None:
+    config = CONFIG.model_copy(update={"member": member})
+    fit = ModelFit(config, train, world.preprocessor, Preferring({1}))
+    assert [step.number for step in fit][-1] == steps == num_steps(config)
+    assert set(fit.models) == {member}
+
+
+def test_powers_are_tried_on_scores_that_are_computed_once(
+    world: Any, train: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    compute = NetworkChoiceModel.scores
+
+    def counted(self: NetworkChoiceModel, known: Interactions) -> torch.Tensor:
+        calls.append(len(known))
+        return compute(self, known)
+
+    monkeypatch.setattr(NetworkChoiceModel, "scores", counted)
+
+    def evaluate(model: ChoiceModel) -> float:
+        return float(sum(model.scores(train.of_users(i, i + 50)).mean() for i in (0, 50, 100)))
+
+    for kept, expected in ((10**9, 3), (0, 9)):
+        monkeypatch.setattr(fitting, "_KEPT_CELLS", kept)
+        fit = ModelFit(CONFIG, train, world.preprocessor, evaluate)
+        list(fit)
+        assert len(calls) == 6 + expected  # two epochs, then the powers
+        calls.clear()

@@ -185,7 +185,10 @@ class ChoiceSearchConfig(Section):
     relevant are held-out ratings of at least four stars."""
     num_trials: Annotated[int, Field(ge=0)] | None = None
     """Configurations of each member to try, those of EASE each with all its ridges; by default as
-    many as ``tune.num_trials``. 0 uses the configuration as it is."""
+    many as ``tune.num_trials``. 0 uses the configuration as it is. The first trial is the
+    configuration as it is, if the space has it."""
+    grace_epochs: Annotated[int, Field(ge=1)] = 15
+    """Epochs of the network before the scheduler may stop a trial."""
     space: dict[str, Dimension] = DEFAULT_CHOICE_SPACE
     """What is searched, as ``tune.space``, for keys of ``choice.ease`` and ``choice.network``:
     ``"ease.content" = { low = 0.0, high = 6.0 }``. A member without keys is not searched."""
@@ -640,6 +643,7 @@ class JobConfig(Section):
             "num_trials": self.num_choice_trials,
             "space": choice.of(member),
             "metric": choice.metric,
+            "grace_epochs": choice.grace_epochs,
             "scheduler": "none" if member == "ease" else tune.scheduler,
         }
         return self.model_copy(update={"tune": tune.model_copy(update=update)})

@@ -24,6 +24,7 @@ determines everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,8 +71,8 @@ _NOUNS: Final = (
 _TAGS: Final = ("classic", "funny", "overrated", "rewatchable", "slow", "surprising", "visually")
 
 _MEAN: Final = 3.1
-_USER_STD: Final = 0.4
-_QUALITY_STD: Final = 0.4
+_USER_STD: Final = 0.45
+_QUALITY_STD: Final = 0.5
 _TASTE_STD: Final = 0.75
 _DRIFT_STD: Final = 0.3  # stars over the whole period, per user
 _TREND: Final = -0.2  # stars over the whole period, for all
@@ -630,11 +631,12 @@ def _ratings_per_user(config: SyntheticConfig) -> Ints:
     rng = _rng(config, "activity")
     activity = rng.lognormal(0.0, 1.0, config.num_users)
     fewest = min(_FEWEST_PER_USER, config.num_ratings // config.num_users, config.num_movies)
-    # Nobody knows nearly all movies, unless that many ratings are asked for.
-    most = max(config.num_movies // 2, -(-config.num_ratings // config.num_users))
+    # Nobody rates most of the movies, unless so many ratings are asked for.
+    mean = config.num_ratings / config.num_users
+    most = min(max(config.num_movies // 2, math.ceil(2 * mean)), config.num_movies)
     counts = np.full(config.num_users, fewest, np.int64)
     while (rest := config.num_ratings - int(counts.sum())) > 0:
-        # What exceeds the most goes to other users.
+        # What exceeds it goes to other users.
         room = most - counts
         share = np.where(room > 0, activity, 0.0)
         counts += np.minimum(rng.multinomial(rest, share / share.sum()), room)

@@ -11,6 +11,7 @@ from ray.tune.experiment import Trial
 from rich.table import Table
 
 from foundation.console import live, say
+from ray_jobs.search.schedulers import EPOCH
 from ray_jobs.search.space import encoded
 from ray_jobs.search.trials import TrialRecord, TrialRecords
 
@@ -36,7 +37,7 @@ class TrialProgress:
             self._ended_well.append(record)
             best = min(self._ended_well, key=lambda record: record.cost)
             outcome = (
-                f"{record.metric.title} {record.result:.4f} after {len(record.epochs)} epochs"
+                f"{record.metric.title} {record.result:.4f} after {record.epochs[-1][EPOCH]} epochs"
                 f" (best so far {best.result:.4f})"
             )
         say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {_values(record)}")

@@ -36,13 +36,17 @@ _RAISED_HERE: Final = f"{TrainingError.__module__}.{TrainingError.__name__}: "
 
 
 def optuna_search(
-    space: Mapping[str, Dimension], sampler: BaseSampler, metric: SearchMetric
+    space: Mapping[str, Dimension],
+    sampler: BaseSampler,
+    metric: SearchMetric,
+    first: Mapping[str, Any] | None = None,
 ) -> OptunaSearch:
-    """Ray Tune's interface to one of Optuna's samplers."""
+    """Ray Tune's interface to one of Optuna's samplers, which suggests ``first`` first."""
     return OptunaSearch(
         OptunaSearch.convert_search_space(domains(space)),
         metric=metric.key,
         mode=metric.mode,
+        points_to_evaluate=[encoded(first)] if first else None,
         sampler=sampler,
     )
 

@@ -34,6 +34,28 @@ def encoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _scalar(value) for key, value in parameters.items()}
 
 
+def point_of(space: Mapping[str, Dimension], settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The parameters that give the ``settings`` as they are, nested by section; None if some are
+    not in the space.
+    """
+    point: dict[str, Any] = {}
+    for key, dimension in space.items():
+        value: Any = settings
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if not _has(dimension, value):
+            return None
+        point[key] = value
+    return point
+
+
+def _has(dimension: Dimension, value: Any) -> bool:
+    if dimension.choices:
+        return value in dimension.choices
+    low, high = dimension.low or 0.0, dimension.high or 0.0
+    return isinstance(value, (int, float)) and low <= value <= high
+
+
 def _domain(dimension: Dimension) -> Any:
     if dimension.choices:
         return tune.choice([_scalar(choice) for choice in dimension.choices])

@@ -10,6 +10,7 @@ from ncf.choice_config import ChoiceConfig
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.config import JobConfig, Member, with_choice_parameters
 from ray_jobs.results.run import Workspace
+from ray_jobs.search.space import point_of
 from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.search.trial_tasks import ChoiceTrials, TrialTasks
 from ray_jobs.stages.tuning import Searched, best_of, settings_of_trials
@@ -72,6 +73,12 @@ class SearchedChoices(Searched):
         values = self.config.tune.space.get("network.epochs")
         searched = values.examples() if values else []
         return max([self.config.choice.network.epochs, *searched])
+
+    @property
+    def first_parameters(self) -> dict[str, Any] | None:
+        """The configuration as it is, if the space has it."""
+        settings = self.config.choice.model_dump()
+        return point_of(self.config.tune.space, settings)
 
     def tasks(self, models: TrialModels) -> TrialTasks:
         """The training tasks of its trials, which keep no models: they are trained in seconds."""

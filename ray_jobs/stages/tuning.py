@@ -42,7 +42,7 @@ from ray_jobs.search.resume import (
     optuna_search,
 )
 from ray_jobs.search.samplers import check_sampler, sampler
-from ray_jobs.search.schedulers import SchedulerSettings, check_scheduler, scheduler
+from ray_jobs.search.schedulers import EPOCH, SchedulerSettings, check_scheduler, scheduler
 from ray_jobs.search.space import encoded
 from ray_jobs.search.telemetry import TrialMetrics
 from ray_jobs.search.trainables import TrainableSpec, executor
@@ -141,6 +141,11 @@ class Searched(ABC):
         Raises:
             ValueError: if these settings are not valid (pydantic's ``ValidationError``).
         """
+
+    @property
+    def first_parameters(self) -> dict[str, Any] | None:
+        """Those of the first trial; None leaves it to the sampler."""
+        return None
 
     @property
     def metric(self) -> SearchMetric:
@@ -369,7 +374,9 @@ def _tuner(
         number_of=lambda trial_id: records.of(trial_id).number,
     )
     stopping = ResumableScheduler(scheduler(search.scheduler, settings), records)
-    suggesting = optuna_search(search.space, sampler(search.sampler, search.seed), metric)
+    suggesting = optuna_search(
+        search.space, sampler(search.sampler, search.seed), metric, searched.first_parameters
+    )
     earlier = records.ended(count)
     lines = TrialProgress(earlier, count)
     metrics = TrialMetrics(config.name, where.name, records, earlier)
@@ -450,6 +457,6 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "error": trial.error,
         trial.metric.key: trial.epochs[-1][trial.metric.key] if trial.epochs else None,
         "best_epoch": trial.best_epoch,
-        "epochs": len(trial.epochs),
+        "epochs": trial.epochs[-1][EPOCH] if trial.epochs else 0,
         "seconds": trial.seconds,
     } | {f"config.{key}": value for key, value in encoded(trial.parameters).items()}

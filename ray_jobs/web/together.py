@@ -61,6 +61,6 @@ class Together(Generic[Q, A]):
             for _, future in asked:
                 future.set_exception(error)
             return
-        self._last_count, self._last_seconds = len(asked), time.perf_counter() - began
+        self._last_count, self._last_seconds = max(1, len(asked)), time.perf_counter() - began
         for (_, future), answer in zip(asked, answers, strict=True):
             future.set_result(answer)

@@ -169,7 +169,7 @@ IALS: Final = ChoiceBaselineSpec[IalsSettings](
     _fit,
     {
         "dim": IntDistribution(16, 128, log=True),
-        "regularization": FloatDistribution(0.001, 0.05, log=True),
-        "unobserved_weight": FloatDistribution(0.01, 1.0, log=True),
+        "regularization": FloatDistribution(0.001, 0.1, log=True),
+        "unobserved_weight": FloatDistribution(0.003, 1.0, log=True),
     },
 )

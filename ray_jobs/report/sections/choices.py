@@ -125,12 +125,12 @@ def _slices(comparison: ChoiceComparison) -> Iterator[Block]:
 def _slice_tables(scores: MeanScores) -> Iterator[DataTable]:
     yield DataTable(
         f"NDCG@{RANKED} by the user's number of known ratings",
-        ("users", "count", f"NDCG@{RANKED}"),
+        ("known ratings", "users", f"NDCG@{RANKED}"),
         tuple((s.label, f"{s.num_users:,}", f"{s.ndcg:.4f}") for s in scores.by_activity),
     )
     yield DataTable(
         f"Recall@{RANKED} by the movie's number of training ratings",
-        ("movies", "relevant ratings", f"recall@{RANKED}"),
+        ("training ratings", "relevant ratings", f"recall@{RANKED}"),
         tuple((s.label, f"{s.num_ratings:,}", f"{s.recall:.4f}") for s in scores.by_popularity),
     )
 

@@ -1,19 +1,25 @@
 """Throughput and latency of the page's server.
 
     python benchmarks/bench_serve.py [--checkpoint FOLDER] [--connections N ...] [--seconds S]
-        [--replicas N] [--quick] [--json]
+        [--replicas N] [--kinds KIND ...] [--proxy] [--quick] [--json]
 
 Starts ``python -m ray_jobs.serve`` and drives it from this process over persistent connections,
 each with one request at a time:
 
-recommendations  POST /api/recommendations: ten movies with reasons, for ten ratings
+health           GET /api/health: HTTP alone, which no request can be faster than
+recommendations  POST /api/recommendations: ten movies by choice with stars, for ten ratings
+reasons          the same with reasons
+stars            the same movies by predicted stars, without reasons
 movies           GET /api/movies: a search for a title
 
 Rates are also given as multiples of a reference, measured in the same run before and after: the
-same model called in a plain loop on one thread, without HTTP and JSON. Responses with 503 count as
-refused, not as completed or failed. Without --checkpoint, the model has the configuration
-configs/models/gaussian-process.toml, random weights and a catalogue of 9,742 generated movies; its
-speed does not depend on the weights."""
+same model called in a plain loop on one thread, without HTTP and JSON, one user after the other.
+"cpu" is the CPU time of the replicas for a request, which bounds the rate of a replica on a core of
+its own. Responses with 503 count as refused, not as completed or failed. --proxy measures health
+once more behind the HTTP proxy of Ray Serve. Without --checkpoint, the rating model has
+the configuration configs/models/gaussian-process.toml and random weights, the choice model is
+fitted to random ratings but for the network, whose weights are random, and the catalogue has 9,742
+generated movies; speed does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -21,6 +27,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -39,25 +46,37 @@ import torch
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from ncf.choice_config import ChoiceConfig, EaseConfig, ExpertsConfig  # noqa: E402
 from ncf.data.batches import Batch  # noqa: E402
+from ncf.data.interactions import Interactions  # noqa: E402
 from ncf.data.preprocessor import MovieTable, NumericColumn, Preprocessor  # noqa: E402
-from ncf.inference import checkpoint  # noqa: E402
-from ncf.inference.recommender import Recommender, load  # noqa: E402
+from ncf.inference import checkpoint, choice_checkpoint  # noqa: E402
+from ncf.inference.ordering import Ordering  # noqa: E402
+from ncf.inference.recommender import CHOICE, Recommender, load  # noqa: E402
+from ncf.models.choice.ease import EasePath  # noqa: E402
+from ncf.models.choice.experts import ProductOfExperts  # noqa: E402
+from ncf.models.choice.network import NetworkChoiceModel, build_network  # noqa: E402
 from ncf.models.conditioned import ConditionedModel  # noqa: E402
 from ncf.models.ncf import NCF  # noqa: E402
 from ncf.models.targets import Objective  # noqa: E402
 from ncf.models.weights import snapshot  # noqa: E402
 from ray_jobs.cli import load_config  # noqa: E402
+from ray_jobs.web.new_users import NewUser, NewUsers, Wanted  # noqa: E402
 from ray_jobs.web.search import TitleSearch  # noqa: E402
 
-CONFIG: Final = REPOSITORY / "configs" / "gaussian-process.toml"
+CONFIG: Final = REPOSITORY / "configs" / "models" / "gaussian-process.toml"
 NUM_MOVIES: Final = 9_742
 NUM_USERS: Final = 610
+PER_USER: Final = 115
+"""Training ratings of a user."""
 RATINGS: Final = 10
 """Ratings of a request, and number of recommendations."""
 REASONS: Final = 3
 DIFFERENT: Final = 200
 """Different requests of each kind, which are repeated."""
+AT_ONCE: Final = (1, 8, 32)
+"""Users that are recommended to at once, without HTTP."""
+KINDS: Final = ("health", "recommendations", "reasons", "stars", "movies")
 Result = dict[str, Any]
 
 
@@ -65,38 +84,53 @@ Result = dict[str, Any]
 class Asked:
     """The requests, sent over HTTP and in the plain loop."""
 
-    is_folded_in: list[tuple[list[int], list[float]]]
+    users: list[tuple[list[int], list[float]]]
+    """Ids of movies, and their ratings."""
     queries: list[str]
 
     @classmethod
     def of(cls, model: Recommender) -> Asked:
         """Ratings of often rated movies; the first two words of titles."""
         rng = np.random.default_rng(0)
-        movies = model.checkpoint.preprocessor.movies
+        movies = model.preprocessor.movies
         often = np.argsort(-movies.train_counts, kind="stable")[:1000]
         chosen = [rng.choice(often, RATINGS, replace=False) for _ in range(DIFFERENT)]
-        is_folded_in = [
+        users = [
             (movies.ids[each].tolist(), (rng.integers(1, 11, RATINGS) / 2).tolist())
             for each in chosen
         ]
-        return cls(is_folded_in, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
+        return cls(users, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
 
-    def bodies(self) -> list[Result]:
-        """The recommendation requests as JSON."""
+    def posts(self, **options: object) -> list[Result]:
+        """The requests for recommendations."""
+        bodies = [
+            {"ratings": [{"movieId": m, "rating": r} for m, r in zip(*user, strict=True)]}
+            for user in self.users
+        ]
         return [
             {
-                "ratings": [
-                    {"movieId": m, "rating": r} for m, r in zip(movies, ratings, strict=True)
-                ],
-                "n": RATINGS,
-                "reasons": REASONS,
+                "path": "/api/recommendations",
+                "is": {"method": "POST", "json": body | {"n": RATINGS} | options},
             }
-            for movies, ratings in self.is_folded_in
+            for body in bodies
         ]
+
+    def requests(self) -> dict[str, list[Result]]:
+        """Those of each kind."""
+        return {
+            "health": [{"path": "/api/health", "is": {"method": "GET"}}],
+            "recommendations": self.posts(),
+            "reasons": self.posts(reasons=REASONS),
+            "stars": self.posts(order="stars"),
+            "movies": [
+                {"path": "/api/movies", "is": {"method": "GET", "params": {"query": query}}}
+                for query in self.queries
+            ],
+        }
 
 
 def made_model(folder: Path) -> None:
-    """A checkpoint of the size of ml-latest-small's, with random weights."""
+    """A checkpoint of the size of ml-latest-small's."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     movies = MovieTable(
@@ -126,13 +160,25 @@ def made_model(folder: Path) -> None:
         decay_rate_per_day=0.0,
         movies=movies,
     )
-    count = 10 * NUM_USERS
+    known = Interactions.of(
+        np.repeat(preprocessor.user_ids, PER_USER),
+        np.concatenate([rng.choice(NUM_MOVIES, PER_USER, replace=False) for _ in range(NUM_USERS)]),
+        rng.integers(1, 11, NUM_USERS * PER_USER) / 2,
+        rng.integers(0, 10**9, NUM_USERS * PER_USER),
+        NUM_MOVIES,
+    )
+    keep_ratings_model(folder, preprocessor, known)
+    keep_choice_model(folder / CHOICE, preprocessor, known)
+
+
+def keep_ratings_model(folder: Path, preprocessor: Preprocessor, known: Interactions) -> None:
+    """A Gaussian process with random weights."""
     rows = Batch(
-        users=torch.arange(count, dtype=torch.int32) % NUM_USERS + 1,
-        movies=torch.randint(NUM_MOVIES, (count,), dtype=torch.int32),
-        ratings=torch.randint(1, 11, (count,)) / 2,
-        weights=torch.ones(count),
-        times=torch.randint(10**9, (count,)),
+        users=torch.from_numpy(known.rows.astype(np.int32)) + 1,
+        movies=torch.from_numpy(known.movies),
+        ratings=torch.from_numpy(known.ratings),
+        weights=torch.ones(known.num_ratings),
+        times=torch.from_numpy(known.times),
     )
     experiment = load_config([str(CONFIG)], []).experiment
     network = NCF(experiment.model, preprocessor)
@@ -143,18 +189,60 @@ def made_model(folder: Path) -> None:
     checkpoint.save(folder, snapshot(network), experiment, preprocessor, {}, model.history)
 
 
+def keep_choice_model(folder: Path, preprocessor: Preprocessor, known: Interactions) -> None:
+    """Both members and their product."""
+    config = ChoiceConfig(ease=EaseConfig(ridges=(140.0,)), experts=ExpertsConfig(powers=(0.5,)))
+    ease = EasePath(known, preprocessor, config.ease).at(140.0)
+    network = NetworkChoiceModel(build_network(config.network, preprocessor, known).eval())
+    experts = ProductOfExperts(ease, network, 0.5, config.experts.floor)
+    nothing = Interactions.of([], [], [], [], NUM_MOVIES)
+    choice_checkpoint.save(
+        folder,
+        {"ease": ease, "network": network, "experts": experts},
+        config,
+        preprocessor,
+        known,
+        nothing,
+        {},
+    )
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    url: str
+    pid: int
+
+    def replica_seconds(self) -> float:
+        """CPU time of its replicas so far; 0 where the system does not tell."""
+        parents, replicas = {}, {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                parents[int(folder.name)] = int(fields[1])
+                if "ray::ServeReplica" in (folder / "cmdline").read_text():
+                    replicas[int(folder.name)] = int(fields[11]) + int(fields[12])
+        ticks = sum(used for pid, used in replicas.items() if self._is_above(pid, parents))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _is_above(self, pid: int, parents: dict[int, int]) -> bool:
+        while pid in parents and pid != self.pid:
+            pid = parents[pid]
+        return pid == self.pid
+
+
 @contextlib.contextmanager
-def server(stored: Path, replicas: int) -> Iterator[str]:
-    """Start the command as a user does; yields its URL."""
+def server(stored: Path, replicas: int, *, proxy: bool = False) -> Iterator[Server]:
+    """Start the command as a user does, or the same application behind Serve's proxy."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = ["--checkpoint", str(stored), "--port", str(port)]
+        port = str(free.getsockname()[1])
+    options = ["-m", "ray_jobs.serve", "--checkpoint", str(stored), "--port", port]
     options += ["--set", f"serve.replicas={replicas}"]
+    if proxy:
+        options = [__file__, "--checkpoint", str(stored), "--behind-proxy", port]
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "ray_jobs.serve", *options],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-u", *options], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -164,10 +252,42 @@ def server(stored: Path, replicas: int) -> Iterator[str]:
                 break
         else:
             raise RuntimeError("the server did not start")
-        yield f"http://127.0.0.1:{port}"
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate()
+
+
+def serve_behind_proxy(stored: Path, port: int) -> None:
+    """Serve the application as an ingress of Ray Serve until Ctrl-C."""
+    import ray
+    from fastapi import FastAPI
+    from ray import serve
+
+    from foundation.storage import Storage
+    from ray_jobs.web.about import describe
+    from ray_jobs.web.app import make_app
+
+    @serve.ingress()
+    class Page:
+        def __init__(self) -> None:
+            torch.set_num_threads(1)
+            model = load(stored)
+            self._app = make_app(model, describe(Storage.at(str(stored)), model))
+
+        def __serve_build_asgi_app__(self) -> FastAPI:
+            return self._app
+
+    ray.init(log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}})
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    page = serve.deployment(
+        Page, max_ongoing_requests=256, logging_config={"enable_access_log": False}
+    )
+    serve.run(page.bind())
+    print("serving until Ctrl-C", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+    ray.shutdown()
 
 
 @dataclass
@@ -190,16 +310,22 @@ class Tally:
         }
 
 
-async def drive(url: str, requests: Sequence[Result], connections: int, duration: float) -> Tally:
+async def drive(
+    url: str, requests: Sequence[Result], connections: int, duration: float
+) -> tuple[Tally, int]:
     """Send requests over all connections; responses in the first fifth of the time do not count.
 
     A refused request is repeated after Retry-After.
+
+    Returns:
+        The tally, and the number of all responses with 200.
     """
-    tally = Tally()
+    tally, total = Tally(), 0
     begun = time.perf_counter() + duration / 4
     end = begun + duration
 
     async def one(number: int, session: aiohttp.ClientSession) -> None:
+        nonlocal total
         turn = number
         while (started := time.perf_counter()) < end:
             request = requests[turn % len(requests)]
@@ -214,6 +340,7 @@ async def drive(url: str, requests: Sequence[Result], connections: int, duration
             except aiohttp.ClientError:
                 status, again = 0, 0.0
             ended = time.perf_counter()
+            total += status == 200
             if begun <= ended < end:
                 if status == 200:
                     tally.seconds.append(ended - started)
@@ -226,7 +353,7 @@ async def drive(url: str, requests: Sequence[Result], connections: int, duration
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(connector=connector) as session:
         await asyncio.gather(*(one(number, session) for number in range(connections)))
-    return tally
+    return tally, total
 
 
 def loop(calls: Callable[[int], object], duration: float) -> float:
@@ -239,53 +366,107 @@ def loop(calls: Callable[[int], object], duration: float) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def references(model: Recommender, recommender: Asked) -> dict[str, Callable[[int], object]]:
+def references(model: Recommender, asked: Asked) -> dict[str, Callable[[int], object]]:
     """The same without HTTP."""
-    search = TitleSearch(model.checkpoint.preprocessor.movies)
+    search = TitleSearch(model.preprocessor.movies)
 
-    def recommend(turn: int) -> object:
-        movies, ratings = recommender.is_folded_in[turn]
+    def recommend(turn: int, order: Ordering, *, reasons: bool = False) -> object:
+        movies, ratings = asked.users[turn]
         theirs = model.fold_in(movies, ratings)
-        best = theirs.recommend(0, RATINGS, movies)
-        return theirs.explain(0, best.movies)
+        best = theirs.recommend(0, RATINGS, movies, order)
+        if not reasons:
+            return best
+        return theirs.explain(0, best.movies), theirs.explain_choices(0, best.movies)
 
     return {
-        "recommendations": recommend,
-        "movies": lambda turn: search.find(recommender.queries[turn], 20),
+        "recommendations": lambda turn: recommend(turn, Ordering("choice")),
+        "reasons": lambda turn: recommend(turn, Ordering("choice"), reasons=True),
+        "stars": lambda turn: recommend(turn, Ordering("stars")),
+        "movies": lambda turn: search.find(asked.queries[turn], 20),
     }
 
 
-def measure(stored: Path, replicas: int, connections: Sequence[int], duration: float) -> Result:
-    """Both kinds of request, over each number of connections."""
+def at_once(model: Recommender, asked: Asked) -> dict[int, float]:
+    """CPU milliseconds for a new user's ten best with stars, by the number of users at once."""
+    new_users, table = NewUsers(model), model.preprocessor.movies
+    now = model.preprocessor.decay_reference
+    wanted = [
+        Wanted(
+            NewUser(
+                table.index_of(np.array(movies)),
+                np.array(ratings, np.float32),
+                np.full(len(movies), now),
+            ),
+            RATINGS,
+            min_ratings=3,
+            has_reasons=False,
+        )
+        for movies, ratings in asked.users
+    ]
+    result = {}
+    for count in AT_ONCE:
+        parts = [wanted[start : start + count] for start in range(0, DIFFERENT, count)]
+        new_users.recommend(parts[0])
+        begun = time.process_time()
+        for part in parts:
+            new_users.recommend(part)
+        result[count] = (time.process_time() - begun) / DIFFERENT * 1e3
+    return result
+
+
+def measure(
+    stored: Path,
+    replicas: int,
+    connections: Sequence[int],
+    duration: float,
+    kinds: Sequence[str],
+    *,
+    proxy: bool,
+) -> Result:
+    """Each kind of request, over each number of connections."""
     torch.set_num_threads(1)
     model = load(stored)
-    recommender = Asked.of(model)
-    kinds: dict[str, list[Result]] = {
-        "recommendations": [
-            {"path": "/api/recommendations", "is": {"method": "POST", "json": body}}
-            for body in recommender.bodies()
-        ],
-        "movies": [
-            {"path": "/api/movies", "is": {"method": "GET", "params": {"query": query}}}
-            for query in recommender.queries
-        ],
-    }
-    plain = references(model, recommender)
-    before = {kind: loop(plain[kind], duration) for kind in kinds}
+    asked = Asked.of(model)
+    requests, plain = asked.requests(), references(model, asked)
+    measured = [kind for kind in kinds if kind in plain]
+    before = {kind: loop(plain[kind], duration) for kind in measured}
     rows: list[Result] = []
-    with server(stored, replicas) as url:
-        for kind, requests in kinds.items():
-            for number in connections:
-                tally = asyncio.run(drive(url, requests, number, duration))
-                row: Result = {"kind": kind, "connections": number} | tally.summary(duration)
-                print(json.dumps(row), file=sys.stderr, flush=True)
-                rows.append(row)
-    after = {kind: loop(plain[kind], duration) for kind in kinds}
-    reference = {kind: (before[kind] + after[kind]) / 2 for kind in kinds}
+    with server(stored, replicas) as running:
+        for kind in kinds:
+            rows += rows_of(running, kind, requests[kind], connections, duration)
+    if proxy:
+        with server(stored, 1, proxy=True) as running:
+            rows += rows_of(running, "proxy", requests["health"], connections, duration)
+    after = {kind: loop(plain[kind], duration) for kind in measured}
+    reference = {kind: (before[kind] + after[kind]) / 2 for kind in measured}
     for each in rows:
-        each["ratio_to_loop"] = each["requests_per_s"] / reference[each["kind"]]
-    movies = len(model.checkpoint.preprocessor.movies)
-    return {"movies": movies, "replicas": replicas, "loop_per_s": reference, "rows": rows}
+        rate = reference.get(each["kind"])
+        each["ratio_to_loop"] = each["requests_per_s"] / rate if rate else None
+    return {
+        "movies": len(model.preprocessor.movies),
+        "replicas": replicas,
+        "loop_per_s": reference,
+        "cpu_ms_a_user": at_once(model, asked),
+        "rows": rows,
+    }
+
+
+def rows_of(
+    running: Server,
+    kind: str,
+    requests: Sequence[Result],
+    connections: Sequence[int],
+    duration: float,
+) -> Iterator[Result]:
+    """A row for each number of connections."""
+    for number in connections:
+        before = running.replica_seconds()
+        tally, total = asyncio.run(drive(running.url, requests, number, duration))
+        cpu = (running.replica_seconds() - before) / max(1, total) * 1e3
+        row: Result = {"kind": kind, "connections": number, "cpu_ms": cpu}
+        row |= tally.summary(duration)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        yield row
 
 
 def show(result: Result) -> None:
@@ -293,10 +474,13 @@ def show(result: Result) -> None:
     print(f"{result['movies']:,} movies, replicas: {result['replicas']}")
     for kind, rate in result["loop_per_s"].items():
         print(f"  {kind} in a plain loop: {rate:,.0f}/s")
-    titles = ("connections", "requests/s", "x loop", "p50 ms", "p99 ms", "refused", "failed")
-    print(f"  {'':16}" + "".join(f"{title:>12}" for title in titles))
+    for count, cpu in result["cpu_ms_a_user"].items():
+        print(f"  {count} new users at once, without HTTP: {cpu:.2f} ms of CPU a user")
+    titles = ("connections", "requests/s", "x loop", "cpu ms", "p50 ms", "p99 ms")
+    print(f"  {'':16}" + "".join(f"{title:>12}" for title in (*titles, "refused", "failed")))
     for row in result["rows"]:
-        numbers = f"{row['requests_per_s']:12,.0f}{row['ratio_to_loop']:12.2f}"
+        ratio = "-" if row["ratio_to_loop"] is None else f"{row['ratio_to_loop']:.2f}"
+        numbers = f"{row['requests_per_s']:12,.0f}{ratio:>12}{row['cpu_ms']:12.2f}"
         numbers += f"{row['p50_ms']:12.1f}{row['p99_ms']:12.1f}"
         counts = f"{row['refused']:12,}{row['failed']:12,}"
         print(f"  {row['kind']:16}{row['connections']:12}{numbers}{counts}")
@@ -309,18 +493,31 @@ def main() -> int:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32], metavar="N")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--replicas", type=int, default=1, help="processes with the model")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
+    parser.add_argument("--proxy", action="store_true", help="also behind Serve's proxy")
+    parser.add_argument("--behind-proxy", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="3 seconds each")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     # Shells make background processes ignore Ctrl-C, which the server would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if options.behind_proxy:
+        serve_behind_proxy(options.checkpoint, options.behind_proxy)
+        return 0
     seconds = 3.0 if options.quick else options.seconds
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
         stored = options.checkpoint
         if stored is None:
             stored = Path(folder) / "checkpoint"
             made_model(stored)
-        result = measure(stored.resolve(), options.replicas, options.connections, seconds)
+        result = measure(
+            stored.resolve(),
+            options.replicas,
+            options.connections,
+            seconds,
+            options.kinds,
+            proxy=options.proxy,
+        )
     if options.json:
         print(json.dumps(result, indent=2))
     else:

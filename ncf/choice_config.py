@@ -96,7 +96,7 @@ class NetworkConfig(Section):
     user_power: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Users with n choices count n to the power of 1 minus this: 0 counts all choices the same, 1
     all users."""
-    l2: Annotated[float, Field(ge=0)] = 60.0
+    l2: Annotated[float, Field(ge=0)] = 15.0
     """L2 penalty of the movies' own vectors, divided by the number of training rows."""
     bias_l2: Annotated[float, Field(ge=0)] = 2.0
     """The same for the movies' biases, whose deviation from the logarithm of the movie's number of
@@ -134,8 +134,15 @@ class ExpertsConfig(Section):
         0.7,
         1.0,
     )
-    """Powers of the network's distribution; that of EASE has power 1. The best on the validation
-    rows is used, or without validation rows the first."""
+    """Powers of the network's distribution, tried with each of ``ridges``; that of EASE has power
+    1. Without validation rows the first is used."""
+    ridges: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Ridges of EASE that are tried; by default those of ``ease``. The network makes up for a
+    lower one, which recommends more movies."""
+    varied: bool = True
+    """Whether of all pairs of ridge and power that are worse than the best one by at most one
+    standard error, on the validation users, the one that recommends the most movies is used; else
+    the best one is."""
     floor: Annotated[float, Field(gt=0)] = 0.02
     """Lowest score of EASE, in standard deviations of the user's scores, of which the logarithm is
     taken."""

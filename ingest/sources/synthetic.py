@@ -70,7 +70,7 @@ _NOUNS: Final = (
 )  # fmt: skip
 _TAGS: Final = ("classic", "funny", "overrated", "rewatchable", "slow", "surprising", "visually")
 
-_MEAN: Final = 3.1
+_MEAN: Final = 3.05
 _USER_STD: Final = 0.45
 _QUALITY_STD: Final = 0.5
 _TASTE_STD: Final = 0.75
@@ -84,7 +84,7 @@ _RATINGS_AT_A_TIME: Final = 500_000
 _FEWEST_PER_USER: Final = 20
 
 _POPULARITY_STD: Final = 1.5  # of the logarithm
-_GENRE_TASTE: Final = 2.5  # log odds of a genre for each star that it is liked better
+_GENRE_TASTE: Final = 3.0  # log odds of a genre for each star that it is liked better
 _HABIT_STD: Final = 0.8  # log odds of a genre, apart from taste
 _NEW_SHARE: Final = 0.3  # of the movies that users meet
 _NEW_MONTHS: Final = 24  # how long a movie is new

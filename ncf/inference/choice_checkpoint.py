@@ -97,7 +97,9 @@ def save(
         "choice": config.model_dump(mode="json"),
         "record": dict(record),
     }
-    ease, network = models.get("ease"), models.get("network")
+    ease, network, experts = models.get("ease"), models.get("network"), models.get("experts")
+    if isinstance(experts, ProductOfExperts):
+        ease = experts.ease  # which may have another ridge
     if isinstance(ease, Ease):
         save_file(ease.tensors(), partial / _EASE)
         content["ease"] = {"mean": ease.inputs.mean, "eras": asdict(ease.inputs.eras)}

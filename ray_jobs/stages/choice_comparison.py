@@ -20,10 +20,10 @@ from ncf.baselines.choice import choice_baseline_specs
 from ncf.baselines.choice.base import ChoiceBaselineSpec, described, tune_choice_baseline
 from ncf.choice_config import ChoiceConfig
 from ncf.evaluation.choice_data import ChoiceData
-from ncf.evaluation.choice_scores import ChoiceScores, UserScores
+from ncf.evaluation.choice_scores import ChoiceScores
+from ncf.evaluation.choice_selection import ValidationUsers
 from ncf.evaluation.choice_significance import ChoiceDifference, UserValues, choice_differences
 from ncf.evaluation.ranking_metrics import RankingMetric
-from ncf.models.choice.base import ChoiceModel
 from ray_jobs.config import CompareConfig
 from ray_jobs.results.choices import (
     RELEVANCES,
@@ -228,7 +228,8 @@ def _detail(member: str, result: TaskResult) -> str:
         return f"ridge {choice.ease.ridges[0]:g}"
     if member == "network":
         return f"seed {result.seed}: epoch {choice.network.stop_after}"
-    return f"seed {result.seed}: power {choice.experts.powers[0]:g}"
+    (ridge,), (power,) = choice.experts.ridges, choice.experts.powers
+    return f"seed {result.seed}: ridge {ridge:g}, power {power:g}"
 
 
 # -- Baselines -------------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ def _baseline(
             spec,
             selection.train,
             preprocessor,
-            partial(_value, inputs=inputs),
+            ValidationUsers(selection, RankingMetric.parse(inputs.protocol.metric)).value,
             inputs.trials_per_baseline,
         )
         model = spec.fit(selection.train, preprocessor, settings)
@@ -260,15 +261,6 @@ def _baseline(
         validation = (selection.score(ranked, selection.validation),)
     test, files = _test(spec, settings, inputs, folder)
     return ChoiceResult(spec.title, described(settings), "baseline", test, validation, files)
-
-
-def _value(model: ChoiceModel, inputs: ChoiceCompareInputs) -> float:
-    """The metric that settings are chosen by, of the validation users' rankings."""
-    data, metric = inputs.selection, RankingMetric.parse(inputs.protocol.metric)
-    assert data.validation
-    ranked = data.rank(model, data.validation, metric.at)
-    scores = UserScores.of(ranked, data.validation, "liked", [metric])
-    return scores.mean(str(metric)) if scores.num_scored else 0.0
 
 
 def _test(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray.train.torch
@@ -13,7 +14,7 @@ from foundation.storage import Storage
 from ncf.data.placement import Placement
 from ncf.data.sampling import Shard
 from ncf.evaluation.choice_data import ChoiceData, Split
-from ncf.evaluation.choice_scores import UserScores
+from ncf.evaluation.choice_selection import ValidationUsers
 from ncf.evaluation.ranking_metrics import RankingMetric
 from ncf.inference import choice_checkpoint
 from ncf.models.choice.base import ChoiceModel
@@ -40,13 +41,12 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
     """
     started = time.perf_counter()
     shard, data = shard_of_worker(), rows.choices(task.protocol)
-    metric = RankingMetric.parse(task.protocol.metric)
-    ranking = _ValidationRanking(data, metric, shard, rows.device)
+    users = ValidationUsers(data, RankingMetric.parse(task.protocol.metric))
     fit = ModelFit(
         task.choice,
         data.train,
         task.prepared.preprocessor,
-        ranking.value if data.validation else None,
+        _OnFirstWorker(users, shard, rows.device) if data.validation else None,
         task.protocol.mask,
         shard=shard,
         device=rows.device,
@@ -78,33 +78,30 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
     )
 
 
-class _ValidationRanking:
-    """Ranks the validation users on the group's first worker; all workers get its value, so that
-    all choose the same."""
+class _OnFirstWorker:
+    """Judges models on the group's first worker; all workers get what it finds, so that all choose
+    the same."""
 
-    def __init__(
-        self, data: ChoiceData, metric: RankingMetric, shard: Shard, device: torch.device
-    ) -> None:
-        self._data = data
-        self._metric = metric
+    def __init__(self, users: ValidationUsers, shard: Shard, device: torch.device) -> None:
+        self._users = users
         self._shard = shard
         self._device = device
 
     def value(self, model: ChoiceModel) -> float:
-        value = torch.zeros((), dtype=torch.float64, device=self._device)
-        if self._shard.rank == 0:
-            value += self._value(model)
-        if self._shard.world_size > 1:
-            distributed.broadcast(value, src=0)
-        return float(value)
+        """The metric of validation users' rankings."""
+        return self._shared(lambda: self._users.value(model))
 
-    def _value(self, model: ChoiceModel) -> float:
-        holdout = self._data.validation
-        assert holdout
-        ranked = self._data.rank(model, holdout, self._metric.at)
-        scores = UserScores.of(ranked, holdout, "liked", [self._metric])
-        # Without any liked movie there is nothing to find, whatever the model.
-        return scores.mean(str(self._metric)) if scores.num_scored else 0.0
+    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+        """The number of the best one."""
+        return round(self._shared(lambda: self._users.choose(models, varied=varied)))
+
+    def _shared(self, judge: Callable[[], float]) -> float:
+        found = torch.zeros((), dtype=torch.float64, device=self._device)
+        if self._shard.rank == 0:
+            found += judge()
+        if self._shard.world_size > 1:
+            distributed.broadcast(found, src=0)
+        return float(found)
 
 
 def _data_parallel(network: nn.Module) -> nn.Module:

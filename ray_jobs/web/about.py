@@ -46,6 +46,7 @@ def describe(stored: Storage, recommender: Recommender) -> ModelInfo:
         predicts_stars=recommender.rating_model is not None,
         takes_ratings=recommender.takes_ratings or recommender.choices is not None,
         gives_reasons=_explains_stars(recommender) or _explains_choices(recommender),
+        explains_stars=_explains_stars(recommender),
         orders=_orders(recommender),
         test=_errors(errors.test) if errors else None,
         test_rankings=_rankings(choices) if choices else None,

@@ -84,6 +84,9 @@ class ModelInfo(_Json):
         description="Whether it can explain a prediction, or a score of a choice, as a sum over "
         "the given ratings."
     )
+    explains_stars: bool = Field(
+        description="Whether it can explain predicted ratings; else givesReasons is of choices."
+    )
     orders: tuple[OrderName, ...] = Field(
         description="By what recommendations for given ratings can be ordered; the first is what "
         "auto means."

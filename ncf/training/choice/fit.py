@@ -1,16 +1,18 @@
-"""Fit a choice model: EASE for each ridge, the network epoch by epoch, and the experts' power.
+"""Fit a choice model: EASE for each ridge, the network epoch by epoch, and the product of both.
 
-Ridge, epoch and power are chosen on validation users, one after the other. Without these users the
-first ridge, the last epoch and the first power are used.
+On validation users are chosen the ridge of EASE, the epoch of the network, and then ridge and power
+of the product. Without these users the first ridge, the last epoch and the first power are used.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from itertools import groupby, product
+from operator import itemgetter
+from typing import Final, Literal, Protocol
 
 import torch
 from torch import nn
@@ -28,8 +30,16 @@ from ncf.training.choice.loop import ChoiceTraining
 
 Member = Literal["ease", "network", "experts"]
 
-Evaluate = Callable[[ChoiceModel], float]
-"""The metric of validation users' rankings; higher is better."""
+
+class Evaluation(Protocol):
+    """Judges models, such as ``ncf.evaluation.choice_selection.ValidationUsers``."""
+
+    def value(self, model: ChoiceModel) -> float:
+        """The metric of validation users' rankings; higher is better."""
+
+    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+        """The number of the best one, counted from 0."""
+
 
 _VALUE: Final = "value"
 
@@ -62,7 +72,7 @@ class ModelFit:
 
     ::
 
-        fit = ModelFit(config, train, preprocessor, evaluate)
+        fit = ModelFit(config, train, preprocessor, evaluation)
         for step in fit:
             print(step.number, step.validation)
         fit.models[config.member].scores(known)
@@ -71,7 +81,7 @@ class ModelFit:
         config: of the model.
         train: training ratings.
         preprocessor: fitted to the same.
-        evaluate: ranks the validation users, if there are any; all workers call it.
+        evaluation: ranks the validation users, if there are any; all workers call it.
         mask: of the network, where its own setting is ``auto``.
         shard: this worker's part of each batch of users.
         device: that the network is trained on.
@@ -83,7 +93,7 @@ class ModelFit:
         config: ChoiceConfig,
         train: Interactions,
         preprocessor: Preprocessor,
-        evaluate: Evaluate | None,
+        evaluation: Evaluation | None,
         mask: Literal["random", "forward"] = "random",
         *,
         shard: Shard = SINGLE_WORKER,
@@ -98,7 +108,7 @@ class ModelFit:
         """Number of the member's best step; of the experts the network's."""
         self._train = train
         self._preprocessor = preprocessor
-        self._evaluate = evaluate
+        self._evaluation = evaluation
         own = config.network.mask
         self._mask: Literal["random", "forward"] = mask if own == "auto" else own
         self._shard = shard
@@ -112,7 +122,7 @@ class ModelFit:
         Raises:
             DivergedError: if the network's loss becomes infinite or NaN.
         """
-        member, done = self.chosen.member, 0
+        member, ridges, done = self.chosen.member, self.chosen.ease.ridges, 0
         if member != "network":
             for step in self._fit_ease():
                 done = step.number
@@ -120,16 +130,16 @@ class ModelFit:
         if member != "ease":
             yield from self._fit_network(done)
         if member == "experts":
-            self._choose_power()
+            self._combine(ridges)
 
     def _fit_ease(self) -> Iterator[Step]:
-        config = self.chosen.ease
-        path, best = EasePath(self._train, self._preprocessor, config), -math.inf
+        config, best = self.chosen.ease, -math.inf
+        self._path = EasePath(self._train, self._preprocessor, config)
         # Without validation users there is nothing to choose by.
-        ridges = config.ridges if self._evaluate else config.ridges[:1]
+        ridges = config.ridges if self._evaluation else config.ridges[:1]
         for number, ridge in enumerate(ridges, start=1):
-            model = path.at(ridge)
-            value = self._evaluate(model) if self._evaluate else None
+            model = self._path.at(ridge)
+            value = self._evaluation.value(model) if self._evaluation else None
             if value is None or value > best:
                 best, self.best_step = value or best, number
                 self.models["ease"] = model
@@ -145,7 +155,7 @@ class ModelFit:
             self._train,
             config,
             self._mask,
-            evaluate=self._as_metrics if self._evaluate else None,
+            evaluate=self._as_metrics if self._evaluation else None,
             metric=_VALUE,
             shard=self._shard,
             data_parallel=self._data_parallel(network) if self._data_parallel else None,
@@ -162,22 +172,31 @@ class ModelFit:
         self._choose(network=config.model_copy(update={"stop_after": best_epoch}))
 
     def _as_metrics(self, model: ChoiceModel) -> dict[str, float]:
-        assert self._evaluate
-        return {_VALUE: self._evaluate(model)}
+        assert self._evaluation
+        return {_VALUE: self._evaluation.value(model)}
 
-    def _choose_power(self) -> None:
+    def _combine(self, ridges: Sequence[float]) -> None:
+        """Choose ridge and power of the product; ``ridges`` are those of EASE that were tried."""
+        config, network = self.chosen.experts, self.models["network"]
+        pairs = list(product(config.ridges or ridges, config.powers))
+        number = self._best_of(pairs) if self._evaluation and len(pairs) > 1 else 0
+        ridge, power = pairs[number]
+        ease = self._path.at(ridge)
+        self.models["experts"] = ProductOfExperts(ease, network, power, config.floor)
+        chosen = {"ridges": (ridge,), "powers": (power,)}
+        self._choose(experts=config.model_copy(update=chosen))
+
+    def _best_of(self, pairs: Sequence[tuple[float, float]]) -> int:
+        assert self._evaluation
         config = self.chosen.experts
-        ease, network = _KeptScores(self.models["ease"]), _KeptScores(self.models["network"])
-        power, evaluate = config.powers[0], self._evaluate
-        if evaluate:
-            power = max(
-                config.powers,
-                key=lambda each: evaluate(ProductOfExperts(ease, network, each, config.floor)),
-            )
-        self.models["experts"] = ProductOfExperts(
-            self.models["ease"], self.models["network"], power, config.floor
+        network = _KeptScores(self.models["network"])
+        models = (
+            ProductOfExperts(ease, network, power, config.floor)
+            for ridge, of_ridge in groupby(pairs, key=itemgetter(0))
+            for ease in [_KeptScores(self._path.at(ridge))]
+            for _, power in of_ridge
         )
-        self._choose(experts=config.model_copy(update={"powers": (power,)}))
+        return self._evaluation.choose(models, varied=config.varied)
 
     def _choose(self, **parts: Section) -> None:
         self.chosen = self.chosen.model_copy(update=parts)
@@ -194,7 +213,10 @@ def num_epochs(config: NetworkConfig) -> int:
 
 
 class _KeptScores(ChoiceModel):
-    """The scores of ``model``, computed once for each block of users as far as memory allows."""
+    """The scores of ``model``, computed once for each block of users as far as memory allows.
+
+    All of them are of the same users with the same ratings.
+    """
 
     def __init__(self, model: ChoiceModel) -> None:
         self._model = model
@@ -202,7 +224,7 @@ class _KeptScores(ChoiceModel):
         self._cells = 0
 
     def scores(self, known: Interactions) -> torch.Tensor:
-        """``[B, M]``; the same users must always have the same ratings."""
+        """``[B, M]``."""
         block = (int(known.users[0]), len(known)) if len(known) else (0, 0)
         found = self._kept.get(block)
         if found is None:

@@ -9,6 +9,13 @@ const BASE = {
   factors: "products of the user's and the movie's vectors",
 };
 
+const ORDERS = {
+  choice: "what you will most likely choose",
+  stars: "what you will rate highest",
+  "stars+popularity": "what you will rate high and many have rated",
+  lower_bound: "what you will surely rate high",
+};
+
 const byId = (id) => document.getElementById(id);
 const own = new Map(); // movieId -> { movieId, title, rating }
 let model = null;
@@ -41,7 +48,7 @@ function post(path, body) {
 }
 
 const stars = (value) => `${value.toFixed(2)} stars`;
-const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 
 // -- rating ---------------------------------------------------------------------------------------
 
@@ -203,11 +210,14 @@ async function recommend() {
   tell("best-status", "Asking the model …");
   try {
     const ratings = [...own.values()].map(({ movieId, rating }) => ({ movieId, rating }));
-    const request = { ratings, n: 10, reasons: model.givesReasons ? REASONS : 0 };
+    const order = byId("order").value;
+    const explains = order === "choice" ? model.givesReasons : model.explainsStars;
+    const request = { ratings, n: 10, order, reasons: explains ? REASONS : 0 };
     const { recommendations } = await post("api/recommendations", request);
     byId("best").replaceChildren(...recommendations.map(bestRow));
     const rated = own.size === 1 ? "1 rating" : `${own.size} ratings`;
-    tell("best-status", `${recommendations.length} movies, by your ${rated}.`);
+    const count = `${recommendations.length} movies, by your ${rated}`;
+    tell("best-status", `${count}: first ${ORDERS[order]}.`);
     byId("best-heading").focus();
   } catch (error) {
     byId("best").replaceChildren();
@@ -217,19 +227,37 @@ async function recommend() {
 }
 
 function bestRow(movie) {
-  const number = make("span", { className: "number", textContent: stars(movie.stars) });
-  const row = make("li", {}, movieLine(movie, number, likeButton(movie)));
-  if (movie.reasons) row.append(reasons(movie));
+  const numbers = [];
+  if (movie.stars !== null) {
+    numbers.push(make("span", { className: "number", textContent: stars(movie.stars) }));
+  }
+  const row = make("li", {}, movieLine(movie, ...numbers, likeButton(movie)));
+  const tables = [];
+  if (movie.choiceReasons) tables.push(choiceReasons(movie.choiceReasons));
+  if (movie.reasons) tables.push(starReasons(movie.reasons));
+  if (tables.length) {
+    row.append(make("details", {}, make("summary", { textContent: "Why?" }), ...tables));
+  }
   return row;
 }
 
-function reasons(movie) {
-  const why = movie.reasons;
+function choiceReasons(why) {
+  const base = [[why.context, "the time of your newest rating"]];
+  return sum("Why you may choose it", base, why, why.score, "together, about 1 for a choice", 3);
+}
+
+function starReasons(why) {
+  const base = why.base.map((part) => [part.adds, BASE[part.name]]);
+  return sum("Why these stars", base, why, why.prediction, "together, in stars", 2);
+}
+
+// A table of all that adds up to a number: the base, then what ratings add, the largest first.
+function sum(caption, base, why, total, unit, digits) {
   const line = (adds, because, rated = "") =>
     make(
       "tr",
       {},
-      make("td", { className: "adds", textContent: signed(adds) }),
+      make("td", { className: "adds", textContent: signed(adds, digits) }),
       make("td", { textContent: because }),
       make("td", { className: "adds", textContent: rated }),
     );
@@ -238,22 +266,22 @@ function reasons(movie) {
   for (const [text, className] of [["adds", "adds"], ["because of", ""], ["rated", "adds"]]) {
     head.append(make("th", { scope: "col", textContent: text, className }));
   }
-  const body = make("tbody", {}, ...why.base.map((part) => line(part.adds, BASE[part.name])));
+  const body = make("tbody", {}, ...base.map(([adds, because]) => line(adds, because)));
   body.append(...why.raised.map(ofRating));
   if (why.others.count) {
     const count = why.others.count === 1 ? "1 other rating" : `${why.others.count} other ratings`;
     body.append(line(why.others.adds, count));
   }
   body.append(...[...why.lowered].reverse().map(ofRating));
-  const sum = make(
+  const foot = make(
     "tr",
     {},
-    make("td", { className: "adds", textContent: why.prediction.toFixed(2) }),
-    make("td", { textContent: "together, in stars" }),
+    make("td", { className: "adds", textContent: total.toFixed(digits) }),
+    make("td", { textContent: unit }),
     make("td"),
   );
-  const table = make("table", {}, make("thead", {}, head), body, make("tfoot", {}, sum));
-  return make("details", {}, make("summary", { textContent: "Why?" }), table);
+  const parts = [make("thead", {}, head), body, make("tfoot", {}, foot)];
+  return make("table", {}, make("caption", { textContent: caption }), ...parts);
 }
 
 // -- the page -------------------------------------------------------------------------------------
@@ -274,6 +302,10 @@ function showModel() {
     const errors = `RMSE ${rmse.toFixed(3)}, MAE ${mae.toFixed(3)} stars`;
     facts.push(["Test errors", `${errors}, on ${number(numRatings)} ratings that were held out`]);
   }
+  if (model.testRankings) {
+    const { ndcg10, numUsers } = model.testRankings;
+    facts.push(["Test rankings", `NDCG@10 ${ndcg10.toFixed(3)}, of ${number(numUsers)} users`]);
+  }
   byId("about").replaceChildren(
     ...facts.flatMap(([name, text]) => [
       make("dt", { textContent: name }),
@@ -282,6 +314,10 @@ function showModel() {
   );
   byId("notices").replaceChildren(...model.notices.map((textContent) => make("p", { textContent })));
   byId("own-section").hidden = !model.takesRatings;
+  byId("order-line").hidden = model.orders.length < 2;
+  byId("order").replaceChildren(
+    ...model.orders.map((value) => make("option", { value, textContent: ORDERS[value] })),
+  );
 }
 
 function start() {
@@ -296,6 +332,9 @@ function start() {
     search(byId("query").value);
   });
   byId("recommend").addEventListener("click", recommend);
+  byId("order").addEventListener("change", () => {
+    if (own.size && !byId("best-section").hidden) recommend();
+  });
   byId("clear").addEventListener("click", () => {
     own.clear();
     showOwn("All ratings were removed.");

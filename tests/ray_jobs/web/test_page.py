@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from selenium import webdriver
@@ -23,9 +24,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from ray_jobs.results.run import Workspace
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import make_app
 from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, kept, recommender
+from tests.ray_jobs.web.made_choices import CHOICE_METRICS, TIMED, kept_choices
 from tests.support import left_after, running_module
 
 pytestmark = pytest.mark.system
@@ -47,7 +50,8 @@ needs_browser = pytest.mark.skipif(
 def with_html_in_a_title() -> Any:
     movies = FITTED.movies
     titles = (*movies.titles[:3], HTML, *movies.titles[4:])
-    return replace(FITTED, movies=replace(movies, titles=titles))
+    counts = np.array([2, 1, 3, 1, 4])  # movies with three are recommended
+    return replace(FITTED, movies=replace(movies, titles=titles, train_counts=counts))
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,18 @@ def browser(url: str, profile: Path) -> Iterator[Page]:
         driver.quit()
 
 
-def signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+def signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def rows_of(page: Page, table: WebElement) -> list[str]:
+    """Texts of a table of reasons, without its heading and its sum."""
+    shown: list[str] = page.driver.execute_script(
+        "return [...arguments[0].querySelectorAll('tbody tr')]"
+        ".map((row) => row.innerText.replace(/\\s+/g, ' ').trim())",
+        table,
+    )
+    return shown
 
 
 def recommend_by_hand(page: Page, url: str) -> None:
@@ -148,12 +162,8 @@ def recommend_by_hand(page: Page, url: str) -> None:
         assert len(given) == 3
         expected = [f"{signed(part['adds'])} {NAMES[part['name']]}" for part in why["base"]]
         expected += [f"{signed(p['adds'])} {p['title']} {p['rating']:.1f}" for p in given]
-        shown = page.driver.execute_script(
-            "return [...arguments[0].parentElement.querySelectorAll('tbody tr')]"
-            ".map((row) => row.innerText.replace(/\\s+/g, ' ').trim())",
-            summary,
-        )
-        assert shown == expected
+        (table,) = summary.find_elements(By.XPATH, "../table")
+        assert rows_of(page, table) == expected
 
     page.all("#own button")[1].click()
     assert page.texts("#own .name") == ["Toy Story (1995)", HTML]
@@ -175,9 +185,8 @@ def posted(url: str, request: Any) -> Any:
 
 
 @contextmanager
-def served_here(folder: Path, config: Any) -> Iterator[str]:
+def served_here(workspace: Workspace) -> Iterator[str]:
     """The application in a thread of this process, at any port."""
-    workspace = kept(folder, config)
     model = recommender(workspace)
     app = make_app(model, describe(workspace.run / "checkpoint", model))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
@@ -223,7 +232,8 @@ def likes_of_two_at_once(page: Page) -> None:
 
 @needs_browser
 def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> None:
-    with served_here(tmp_path, PLAIN) as url, browser(url, tmp_path / "profile") as page:
+    served = served_here(kept(tmp_path, PLAIN))
+    with served as url, browser(url, tmp_path / "profile") as page:
         page.search("heat")
         assert "cannot use the ratings of a new user" in page.one("#summary").text
         assert page.all(".stars") == []
@@ -237,6 +247,70 @@ def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> Non
         likes_of_two_at_once(page)
         page.search("fargoo")
         assert page.one("#search-status").text == "No title has “fargoo”; 1 movie spelt like it:"
+
+
+def best_by(page: Page, url: str, order: str) -> list[dict[str, Any]]:
+    """What the API recommends in this order, once the page shows it."""
+    ratings = [{"movieId": 11, "rating": 5}, {"movieId": 201, "rating": 1}]
+    request = {"ratings": ratings, "order": order, "reasons": 3}
+    best: list[dict[str, Any]] = posted(f"{url}/api/recommendations", request)["recommendations"]
+    page.until(lambda: page.texts("#best .name") == [row["title"] for row in best])
+    return best
+
+
+def reasons_of_choice(why: dict[str, Any]) -> list[str]:
+    given = [*why["raised"], *reversed(why["lowered"])]
+    return [
+        f"{signed(why['context'], 3)} the time of your newest rating",
+        *(f"{signed(p['adds'], 3)} {p['title']} {p['rating']:.1f}" for p in given),
+    ]
+
+
+def order_by_hand(page: Page, url: str) -> None:
+    """Rate two movies; the page orders by choice, and then by stars."""
+    for title, stars in (("Movie 1 ", "5"), ("Movie 20 ", "1")):
+        page.search(title)
+        page.one(f"#results input[value='{stars}']").click()
+    assert page.texts("#order option")[0] == "what you will most likely choose"
+    page.one("#recommend").click()
+    best = best_by(page, url, "choice")
+    assert "first what you will most likely choose" in page.one("#best-status").text
+    assert page.texts("#best .number") == [f"{row['stars']:.2f} stars" for row in best]
+    page.one("#best summary").click()
+    assert page.texts("#best details[open] caption") == ["Why you may choose it", "Why these stars"]
+    table = page.one("#best details[open] table")
+    assert rows_of(page, table) == reasons_of_choice(best[0]["choiceReasons"])
+    total = table.find_element(By.CSS_SELECTOR, "tfoot .adds").text
+    assert total == f"{best[0]['choiceReasons']['score']:.3f}"
+    page.one("#order option[value='stars']").click()
+    by_stars = best_by(page, url, "stars")
+    assert [row["movieId"] for row in by_stars] != [row["movieId"] for row in best]
+    page.one("#best summary").click()
+    assert page.texts("#best details[open] caption") == ["Why these stars"]
+    assert page.texts("#about dd")[-1] == "NDCG@10 0.310, of 9 users"
+
+
+@needs_browser
+def test_the_page_orders_by_choice_with_stars_and_reasons(tmp_path: Path) -> None:
+    workspace = kept_choices(tmp_path, TIMED)
+    workspace.paths.choice_metrics.write_json(CHOICE_METRICS)
+    served = served_here(workspace)
+    with served as url, browser(url, tmp_path / "profile") as page:
+        order_by_hand(page, url)
+
+
+@needs_browser
+def test_without_a_rating_model_the_page_shows_no_stars(tmp_path: Path) -> None:
+    served = served_here(kept_choices(tmp_path))
+    with served as url, browser(url, tmp_path / "profile") as page:
+        page.search("Movie 1 ")
+        page.one("#results input[value='5']").click()
+        assert not page.one("#order-line").is_displayed()
+        page.one("#recommend").click()
+        page.one("#best li")
+        assert page.texts("#best .number") == []
+        page.one("#best summary").click()
+        assert page.texts("#best details[open] caption") == ["Why you may choose it"]
 
 
 @pytest.mark.ray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import count
 
 import pytest
 
@@ -39,23 +40,23 @@ def test_questions_that_wait_are_answered_at_once_up_to_a_number() -> None:
     assert sum(sizes[4:]) == 3
 
 
-def test_those_who_ask_again_together_stay_together() -> None:
+def test_those_who_were_answered_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     doubles = Doubles()
+    hours = count(step=3600)  # so that there is time for everybody
+    monkeypatch.setattr("ray_jobs.web.together.time.perf_counter", lambda: float(next(hours)))
 
     async def client(together: Together[int, int], number: int) -> None:
-        for _ in range(5):
+        for _ in range(3):
             assert await together.ask(number) == 2 * number
-            for _ in range(number):  # some answer earlier than others
+            for _ in range(5 * number):  # some ask again later than others
                 await asyncio.sleep(0)
 
     async def scenario() -> None:
         together = Together(doubles, at_most=8)
-        together._last_seconds = 1.0
         await asyncio.gather(*(client(together, number) for number in range(1, 5)))
 
     asyncio.run(scenario())
-    assert [len(each) for each in doubles.asked][:1] == [4]
-    assert sum(map(len, doubles.asked)) == 20
+    assert [sorted(each) for each in doubles.asked] == [[1, 2, 3, 4]] * 3
 
 
 def test_an_exception_is_raised_to_all_who_were_asked_with_it_and_to_no_others() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from ncf.choice_config import ChoiceConfig
 from ncf.data.interactions import Interactions
 from ncf.models.choice.base import ChoiceModel
+from ncf.models.choice.ease import EasePath
 from ncf.models.choice.experts import ProductOfExperts
 from ncf.models.choice.network import NetworkChoiceModel
 from ncf.training.choice import fit as fitting
@@ -31,23 +33,29 @@ def train(world: Any) -> Interactions:
 
 
 class Preferring:
-    """An evaluation that is highest for the model it is called with at the given calls."""
+    """An evaluation that likes the models it is called with at the given calls, and of several the
+    one with the given number."""
 
-    def __init__(self, best: set[int]) -> None:
+    def __init__(self, best: set[int], chosen: int = 0) -> None:
         self._best = best
-        self.models: list[ChoiceModel] = []
+        self._chosen = chosen
+        self._calls = 0
 
-    def __call__(self, model: ChoiceModel) -> float:
-        self.models.append(model)
-        return 1.0 if len(self.models) in self._best else 0.1
+    def value(self, model: ChoiceModel) -> float:
+        self._calls += 1
+        return 1.0 if self._calls in self._best else 0.1
+
+    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+        assert varied
+        assert len(list(models)) == 9  # three ridges with three powers each
+        return self._chosen
 
 
 def test_ridge_epoch_and_power_are_the_best_on_validation_users(
     world: Any, train: Interactions
 ) -> None:
-    # Three ridges, epochs 2 and 4, three powers.
-    evaluate = Preferring({2, 4, 8})
-    fit = ModelFit(CONFIG, train, world.preprocessor, evaluate)
+    # Three ridges, epochs 2 and 4; pairs (300, 0.5), (300, 0.25), (300, 1), (20, 0.5), ...
+    fit = ModelFit(CONFIG, train, world.preprocessor, Preferring({2, 4}, chosen=8))
     steps = list(fit)
     assert [(step.number, step.validation) for step in steps] == [
         (1, 0.1),
@@ -60,21 +68,19 @@ def test_ridge_epoch_and_power_are_the_best_on_validation_users(
     assert [step.train_loss is None for step in steps] == [True, True, True, False, False]
     assert fit.chosen.ease.ridges == (20.0,)
     assert fit.chosen.network.stop_after == 2
-    assert fit.chosen.experts.powers == (1.0,)
+    assert (fit.chosen.experts.ridges, fit.chosen.experts.powers) == ((5.0,), (1.0,))
     assert fit.best_step == 5
     experts = fit.models["experts"]
     assert isinstance(experts, ProductOfExperts)
-    assert (experts.ease, experts.network, experts.power) == (
-        fit.models["ease"],
-        fit.models["network"],
-        1.0,
-    )
+    assert (experts.network, experts.power) == (fit.models["network"], 1.0)
+    of_ridge = EasePath(train, world.preprocessor, CONFIG.ease).at(5.0)
+    torch.testing.assert_close(experts.ease.scores(train), of_ridge.scores(train))
 
 
 def test_what_was_chosen_gives_the_same_models_without_validation_users(
     world: Any, train: Interactions
 ) -> None:
-    first = ModelFit(CONFIG, train, world.preprocessor, Preferring({2, 4, 8}))
+    first = ModelFit(CONFIG, train, world.preprocessor, Preferring({2, 4}, chosen=4))
     list(first)
     second = ModelFit(first.chosen, train, world.preprocessor, None)
     steps = list(second)
@@ -119,12 +125,15 @@ def test_powers_are_tried_on_scores_that_are_computed_once(
 
     monkeypatch.setattr(NetworkChoiceModel, "scores", counted)
 
-    def evaluate(model: ChoiceModel) -> float:
-        return float(sum(model.scores(train.of_users(i, i + 50)).mean() for i in (0, 50, 100)))
+    class InBlocks(Preferring):
+        def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+            for model in models:
+                for start in (0, 50, 100):
+                    model.scores(train.of_users(start, start + 50))
+            return 0
 
-    for kept, expected in ((10**9, 3), (0, 9)):
+    for kept, expected in ((10**9, 3), (0, 27)):
         monkeypatch.setattr(fitting, "_KEPT_CELLS", kept)
-        fit = ModelFit(CONFIG, train, world.preprocessor, evaluate)
-        list(fit)
-        assert len(calls) == 6 + expected  # two epochs, then the powers
+        list(ModelFit(CONFIG, train, world.preprocessor, InBlocks(set())))
+        assert len(calls) == expected
         calls.clear()

@@ -260,11 +260,11 @@ def server(stored: Path, replicas: int, *, proxy: bool = False) -> Iterator[Serv
 
 def serve_behind_proxy(stored: Path, port: int) -> None:
     """Serve the application as an ingress of Ray Serve until Ctrl-C."""
-    import ray
     from fastapi import FastAPI
     from ray import serve
 
     from foundation.storage import Storage
+    from ray_jobs.cluster.session import ensure_ray, leave_ray
     from ray_jobs.web.about import describe
     from ray_jobs.web.app import make_app
 
@@ -278,7 +278,7 @@ def serve_behind_proxy(stored: Path, port: int) -> None:
         def __serve_build_asgi_app__(self) -> FastAPI:
             return self._app
 
-    ray.init(log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}})
+    ensure_ray(load_config([], []))
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     page = serve.deployment(
         Page, max_ongoing_requests=256, logging_config={"enable_access_log": False}
@@ -287,7 +287,7 @@ def serve_behind_proxy(stored: Path, port: int) -> None:
     print("serving until Ctrl-C", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
-    ray.shutdown()
+    leave_ray()
 
 
 @dataclass

@@ -139,10 +139,10 @@ class ExpertsConfig(Section):
     ridges: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Ridges of EASE that are tried; by default those of ``ease``. The network makes up for a
     lower one, which recommends more movies."""
-    varied: bool = True
-    """Whether of all pairs of ridge and power that are worse than the best one by at most one
-    standard error, on the validation users, the one that recommends the most movies is used; else
-    the best one is."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """Of all pairs of ridge and power that are worse than the best one, on the validation users, by
+    at most so many standard errors of the difference, the one that recommends the most movies is
+    used; 0 uses the best one."""
     floor: Annotated[float, Field(gt=0)] = 0.02
     """Lowest score of EASE, in standard deviations of the user's scores, of which the logarithm is
     taken."""

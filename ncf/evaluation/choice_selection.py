@@ -30,13 +30,13 @@ class ValidationUsers:
         values, _ = self._ranked(model)
         return float(values.mean()) if len(values) else 0.0
 
-    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+    def choose(self, models: Iterable[ChoiceModel], tolerance: float) -> int:
         """The number of the best one of ``models``, counted from 0.
 
-        With ``varied``, of all that are worse than the one with the highest metric by at most one
-        standard error of the difference over users, the one that recommends the most movies: the
-        one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984,
-        section 3.4.3, for variety instead of simplicity.
+        Of all that are worse than the one with the highest metric by at most ``tolerance`` standard
+        errors of the difference over users, it is the one that recommends the most movies. With a
+        tolerance of 1 this is the one-standard-error rule of Breiman et al., Classification and
+        Regression Trees, 1984, section 3.4.3, for variety instead of simplicity.
         """
         found = [self._ranked(model) for model in models]
         values = np.stack([each for each, _ in found])
@@ -44,11 +44,9 @@ class ValidationUsers:
             return 0
         means = values.mean(axis=1)
         best = int(means.argmax())
-        if not varied:
-            return best
         behind = values[best] - values
         errors = behind.std(axis=1, ddof=1 if values.shape[1] > 1 else 0)
-        is_close = means[best] - means <= errors / np.sqrt(values.shape[1])
+        is_close = means[best] - means <= tolerance * errors / np.sqrt(values.shape[1])
         counts = np.array([count for _, count in found])
         # Of those with the most movies, the one with the highest metric.
         return int(np.lexsort((means, np.where(is_close, counts, -1)))[-1])

@@ -91,9 +91,9 @@ class _OnFirstWorker:
         """The metric of validation users' rankings."""
         return self._shared(lambda: self._users.value(model))
 
-    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+    def choose(self, models: Iterable[ChoiceModel], tolerance: float) -> int:
         """The number of the best one."""
-        return round(self._shared(lambda: self._users.choose(models, varied=varied)))
+        return round(self._shared(lambda: self._users.choose(models, tolerance)))
 
     def _shared(self, judge: Callable[[], float]) -> float:
         found = torch.zeros((), dtype=torch.float64, device=self._device)

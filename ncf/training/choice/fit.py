@@ -37,7 +37,7 @@ class Evaluation(Protocol):
     def value(self, model: ChoiceModel) -> float:
         """The metric of validation users' rankings; higher is better."""
 
-    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+    def choose(self, models: Iterable[ChoiceModel], tolerance: float) -> int:
         """The number of the best one, counted from 0."""
 
 
@@ -196,7 +196,7 @@ class ModelFit:
             for ease in [_KeptScores(self._path.at(ridge))]
             for _, power in of_ridge
         )
-        return self._evaluation.choose(models, varied=config.varied)
+        return self._evaluation.choose(models, config.tolerance)
 
     def _choose(self, **parts: Section) -> None:
         self.chosen = self.chosen.model_copy(update=parts)

@@ -46,15 +46,16 @@ def test_of_models_within_a_standard_error_the_one_that_recommends_most_is_chose
     close = model(0, 0, 1, 1, 1, 1, others=9)
     # Three users less: mean 1/2, standard error sqrt(1/4 * 6/5 / 6) = 0.2236.
     far = model(0, 0, 0, 1, 1, 0, others=9)
-    assert users().choose([best, far, close], varied=True) == 2
-    assert users().choose([best, far], varied=True) == 0
-    assert users().choose([far, best, close], varied=False) == 1
+    assert users().choose([best, far, close], tolerance=1.0) == 2
+    assert users().choose([best, far, close], tolerance=0.5) == 0
+    assert users().choose([best, far], tolerance=1.0) == 0
+    assert users().choose([far, best, close], tolerance=0.0) == 1
 
 
 def test_of_equally_many_movies_the_higher_metric_is_chosen() -> None:
     better, worse = model(1, 1, 1, 1, 1, 0), model(0, 0, 1, 1, 1, 1)
-    assert users().choose([worse, better], varied=True) == 1
+    assert users().choose([worse, better], tolerance=1.0) == 1
 
 
 def test_without_a_liked_movie_the_first_is_chosen() -> None:
-    assert users(stars=3.0).choose([model(*[0] * 6), model(*[1] * 6, others=9)], varied=True) == 0
+    assert users(stars=3.0).choose([model(*[0] * 6), model(*[1] * 6, others=9)], tolerance=1.0) == 0

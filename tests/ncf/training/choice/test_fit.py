@@ -45,8 +45,8 @@ class Preferring:
         self._calls += 1
         return 1.0 if self._calls in self._best else 0.1
 
-    def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
-        assert varied
+    def choose(self, models: Iterable[ChoiceModel], tolerance: float) -> int:
+        assert tolerance == 0.5
         assert len(list(models)) == 9  # three ridges with three powers each
         return self._chosen
 
@@ -126,7 +126,7 @@ def test_powers_are_tried_on_scores_that_are_computed_once(
     monkeypatch.setattr(NetworkChoiceModel, "scores", counted)
 
     class InBlocks(Preferring):
-        def choose(self, models: Iterable[ChoiceModel], *, varied: bool) -> int:
+        def choose(self, models: Iterable[ChoiceModel], tolerance: float) -> int:
             for model in models:
                 for start in (0, 50, 100):
                     model.scores(train.of_users(start, start + 50))

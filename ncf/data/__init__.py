@@ -7,6 +7,7 @@ __all__ = [
     "card",
     "dataset",
     "features",
+    "interactions",
     "placement",
     "prepare",
     "preprocessor",

@@ -5,6 +5,10 @@ are its siblings and are not imported."""
 __all__ = [
     "all_pairs",
     "checkpoint",
+    "checksums",
+    "choice_checkpoint",
+    "choices",
+    "ordering",
     "recommender",
     "similarity",
     "titles",

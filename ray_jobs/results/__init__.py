@@ -3,10 +3,12 @@ programs. May import ``ray_jobs.config``, ``ncf``, ``ingest`` and ``foundation``
 
 __all__ = [
     "across_folds",
+    "choices",
     "comparison",
     "final_model",
     "metrics",
     "paths",
+    "rankings",
     "run",
     "stage",
     "trackers",

@@ -2,12 +2,16 @@
 and below."""
 
 __all__ = [
+    "choice_comparison",
+    "choice_search",
+    "choice_training",
     "compared_baselines",
     "compared_models",
     "comparison",
     "cross_validation",
     "graph",
     "preparation",
+    "provenance",
     "recommendation",
     "training",
     "tuning",

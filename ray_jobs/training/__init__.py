@@ -2,6 +2,7 @@
 ``ray_jobs.results`` and below."""
 
 __all__ = [
+    "choice_worker",
     "local_mode",
     "pool_worker",
     "progress",
@@ -13,6 +14,7 @@ __all__ = [
     "tasks",
     "telemetry",
     "torch_trainers",
+    "trainers",
     "worker",
     "workers",
 ]

@@ -1,6 +1,7 @@
 """The sections of a report, one module for each subject."""
 
 __all__ = [
+    "choices",
     "comparison",
     "data",
     "errors",

@@ -37,7 +37,8 @@ class ChoiceResult:
 
     name: str
     detail: str
-    kind: Literal["baseline", "model"]
+    kind: Literal["baseline", "model", "oracle"]
+    """The oracle knows the truth, as it can on synthetic data alone: a ceiling."""
     test: tuple[ChoiceScores, ...]
     """Figures for the test users, of each seed; of a model without randomness, only one."""
     validation: tuple[ChoiceScores, ...]

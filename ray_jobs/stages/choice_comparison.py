@@ -14,17 +14,25 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
+import numpy as np
+import torch
+
 from foundation.console import show
 from foundation.storage import Storage
+from ingest.config import SyntheticConfig
+from ingest.dataset import RawData
+from ingest.sources.synthetic import choice_oracle
 from ncf.baselines.choice import choice_baseline_specs
 from ncf.baselines.choice.base import ChoiceBaselineSpec, described, tune_choice_baseline
 from ncf.choice_config import ChoiceConfig
+from ncf.data.interactions import Interactions
 from ncf.evaluation.choice_data import ChoiceData
 from ncf.evaluation.choice_scores import ChoiceScores
 from ncf.evaluation.choice_selection import ValidationUsers
 from ncf.evaluation.choice_significance import ChoiceDifference, UserValues, choice_differences
 from ncf.evaluation.ranking_metrics import RankingMetric
-from ray_jobs.config import CompareConfig
+from ncf.models.choice.base import ChoiceModel
+from ray_jobs.config import JobConfig
 from ray_jobs.results.choices import (
     RELEVANCES,
     RELEVANT,
@@ -70,12 +78,15 @@ class ChoiceCompareInputs:
     trials_per_baseline: int
     resamples: int
     num_workers: int
+    synthetic: SyntheticConfig | None = None
+    """What the ratings were generated from, if they were: the truth is known then."""
 
     @classmethod
     def of(
-        cls, data: ComparedData, best: BestChoice, compare: CompareConfig, num_workers: int
+        cls, config: JobConfig, raw: RawData, data: ComparedData, best: BestChoice
     ) -> ChoiceCompareInputs:
         """Those of a configuration."""
+        compare = config.compare
         return cls(
             data=data,
             choice=best.choice,
@@ -85,7 +96,8 @@ class ChoiceCompareInputs:
             baselines=compare.choice.baselines,
             trials_per_baseline=compare.choice.trials_per_baseline,
             resamples=compare.resamples,
-            num_workers=num_workers,
+            num_workers=config.scaling.world_size,
+            synthetic=config.data.synthetic if raw.synthetic else None,
         )
 
     @cached_property
@@ -103,18 +115,19 @@ class ChoiceCompareInputs:
 
 
 def compare_choices(
-    workspace: Workspace, data: ComparedData, best: BestChoice, workers: Workers
+    workspace: Workspace, raw: RawData, data: ComparedData, best: BestChoice, workers: Workers
 ) -> ChoiceComparison:
     """Fit every member with every seed, and score them with the baselines.
 
     Args:
         workspace: the run.
+        raw: the data set.
         data: its prepared rows.
         best: the configuration.
         workers: what to train on.
     """
     config, paths = workspace.config, workspace.paths
-    inputs = ChoiceCompareInputs.of(data, best, config.compare, config.scaling.world_size)
+    inputs = ChoiceCompareInputs.of(config, raw, data, best)
     work = partial(
         _compare, paths=paths, trained=partial(train_tasks, workers=workers, config=config)
     )
@@ -137,7 +150,7 @@ def _compare(
     paths.rankings.delete()
     paths.rankings.make_folder()
     models = _models(inputs, paths.rankings, trained)
-    entries = (*_baselines(inputs, paths.rankings), *models)
+    entries = (*_baselines(inputs, paths.rankings), *models, *_oracle(inputs, paths.rankings))
     served = TITLES[inputs.choice.member]
     holdout = inputs.final.test if inputs.score_test else inputs.selection.validation
     comparison = ChoiceComparison(
@@ -280,6 +293,36 @@ def _test(
         write_rankings(ranked, data.test, folder / files[-1])
         scores.append(data.score(ranked, data.test))
     return tuple(scores), tuple(files)
+
+
+# -- The truth, for synthetic data -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Truth(ChoiceModel):
+    """The probabilities that choices were drawn with."""
+
+    synthetic: SyntheticConfig
+
+    def scores(self, known: Interactions) -> torch.Tensor:
+        return torch.from_numpy(choice_oracle(self.synthetic, known.users).astype(np.float32))
+
+
+def _oracle(inputs: ChoiceCompareInputs, folder: Storage) -> Iterator[ChoiceResult]:
+    """What rankings by the true probabilities reach, if they are known."""
+    data = inputs.final
+    if inputs.synthetic is None or not inputs.score_test or data.test is None:
+        return
+    ranked = data.rank(_Truth(inputs.synthetic), data.test)
+    write_rankings(ranked, data.test, folder / "oracle.parquet")
+    yield ChoiceResult(
+        name="oracle",
+        detail="the probabilities that the synthetic choices were drawn with",
+        kind="oracle",
+        test=(data.score(ranked, data.test),),
+        validation=(),
+        rankings=("oracle.parquet",),
+    )
 
 
 # -- Differences -----------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class Stages:
     def choice_comparison(self) -> ChoiceComparison:
         """Comparison: choice models and baselines."""
         data = ComparedData(self.prepared, self.scored_data)
-        return compare_choices(self.workspace, data, self.best_choice, self.workers)
+        return compare_choices(self.workspace, self.raw, data, self.best_choice, self.workers)
 
     @cached_property
     def final_choice_model(self) -> FinalChoiceModel:

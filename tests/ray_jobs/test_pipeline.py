@@ -338,7 +338,10 @@ def test_choice_models_are_compared_with_baselines(finished: Finished) -> None:
         ("EASE with content and context", "model", 1),
         ("choice network", "model", 2),
         ("product of both", "model", 2),
+        ("oracle", "oracle", 1),
     ]
+    ndcg = {e["name"]: e["test"][0]["all"]["metrics"]["ndcg@10"] for e in found["entries"]}
+    assert max(ndcg, key=lambda name: ndcg[name]) == "oracle"
     pairs = {(d["first"], d["second"], d["metric"]) for d in found["differences"]}
     assert pairs == {
         ("product of both", baseline, relevant)

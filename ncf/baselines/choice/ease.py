@@ -19,7 +19,7 @@ from ncf.data.preprocessor import Preprocessor
 from ncf.models.choice.base import ChoiceModel
 from ncf.models.choice.ease import EasePath
 
-RIDGES: Final = (1000.0, 600.0, 370.0, 220.0, 135.0, 80.0, 50.0, 30.0)
+RIDGES: Final = (2700.0, 1650.0, 1000.0, 600.0, 370.0, 220.0, 135.0, 80.0, 50.0, 30.0)
 """Ridges tried with each trial's other settings, evenly spaced logarithms."""
 
 
@@ -61,6 +61,6 @@ EASE_WITH_VALUES: Final = ChoiceBaselineSpec[EaseSettings](
     "EASE with rating values",
     EaseSettings(stars=0.4),
     _fit,
-    {"stars": FloatDistribution(0.0, 1.0)},
+    {"stars": FloatDistribution(0.0, 1.5)},
     fit_path=_fit_path,
 )

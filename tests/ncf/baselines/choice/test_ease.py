@@ -81,6 +81,6 @@ def test_each_model_of_a_trial_is_that_of_its_settings(
 
 
 def test_the_ridges_are_evenly_spaced_logarithms() -> None:
-    assert (RIDGES[0], RIDGES[-1]) == (1000, 30)
+    assert (RIDGES[0], RIDGES[-1]) == (2700, 30)
     ratios = np.array(RIDGES[:-1]) / np.array(RIDGES[1:])
     np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.05)

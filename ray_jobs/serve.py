@@ -1,7 +1,8 @@
-"""Serve a page to try the final model, and its API.
+"""Serve a page to try the final models, and its API.
 
-Uses the model that ``movie-ratings train`` made, and trains nothing. Search for
-movies, rate some, and get recommendations with reasons, in a browser or as JSON (docs/serve.md). It
+Uses the models that ``movie-ratings train`` made, and trains nothing. Search for movies, rate some,
+and get recommendations with reasons, in a browser or as JSON (docs/serve.md): by what you are
+likely to choose if there is a choice model, with predicted stars if there is a rating model. It
 runs on a local Ray of its own until Ctrl-C, and only programs on this machine reach it, unless
 --host says otherwise.
 """

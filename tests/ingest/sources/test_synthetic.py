@@ -146,7 +146,7 @@ def test_more_ratings_than_pairs_are_refused(tmp_path: Path) -> None:
 
 
 def test_large_data_come_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.sources.synthetic._RATINGS_AT_A_TIME", 3_000)
+    monkeypatch.setattr("ingest.sources.synthetic.data._RATINGS_AT_A_TIME", 3_000)
     data = SyntheticData.generate(SyntheticConfig())
     batches = list(data.rating_batches())
     assert len(batches) > 5
@@ -263,7 +263,7 @@ def test_the_oracle_ranks_better_than_popularity(chosen: tuple[Ints, Ints]) -> N
 def test_the_oracle_does_not_depend_on_the_part_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ingest.sources.synthetic._RATINGS_AT_A_TIME", 3_000)
+    monkeypatch.setattr("ingest.sources.synthetic.data._RATINGS_AT_A_TIME", 3_000)
     config = SyntheticConfig(noise=0.1, seed=3)
     oracle = choice_oracle(config)
     assert oracle.shape == (300, 500)

@@ -30,6 +30,7 @@ from ray_jobs import serve
 from ray_jobs.results.run import Workspace
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import LARGEST_BODY, PAGE, make_app
+from ray_jobs.web.deployment import listening
 from ray_jobs.web.middleware import HEADERS, Waiting
 from ray_jobs.web.search import TitleSearch
 from ray_jobs.web.server import allowed_hosts
@@ -442,6 +443,15 @@ def test_a_search_tells_ids_and_how_often_a_movie_was_rated(client: TestClient) 
     found = client.get("/api/movies", params={"query": "toy"}).json()
     toy_story = {"movieId": 1, "title": TITLES[0], "numRatings": 2, "close": False}
     assert found == {"movies": [toy_story]}
+
+
+def test_replicas_share_a_port_that_is_taken_for_others() -> None:
+    with listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with listening("127.0.0.1", port) as second:
+            assert second.getsockname() == first.getsockname()
+        with pytest.raises(OSError, match="in use"), socket.create_server(("127.0.0.1", port)):
+            pass
 
 
 # -- the command, as far as it comes without Ray ---------------------------------------------------

@@ -386,11 +386,10 @@ def references(model: Recommender, asked: Asked) -> dict[str, Callable[[int], ob
     }
 
 
-def at_once(model: Recommender, asked: Asked) -> dict[int, float]:
-    """CPU milliseconds for a new user's ten best with stars, by the number of users at once."""
-    new_users, table = NewUsers(model), model.preprocessor.movies
-    now = model.preprocessor.decay_reference
-    wanted = [
+def wanted_of(model: Recommender, asked: Asked) -> list[Wanted]:
+    """Ten movies for each user, without reasons."""
+    table, now = model.preprocessor.movies, model.preprocessor.decay_reference
+    return [
         Wanted(
             NewUser(
                 table.index_of(np.array(movies)),
@@ -403,15 +402,29 @@ def at_once(model: Recommender, asked: Asked) -> dict[int, float]:
         )
         for movies, ratings in asked.users
     ]
-    result = {}
+
+
+def at_once(model: Recommender, asked: Asked) -> tuple[dict[int, float], dict[int, int]]:
+    """New users' ten best with stars, by the number of users at once.
+
+    Returns:
+        CPU milliseconds a user, and how many users have other movies, or another order, than alone.
+    """
+    new_users, wanted = NewUsers(model), wanted_of(model, asked)
+    cpu, found = {}, {}
     for count in AT_ONCE:
         parts = [wanted[start : start + count] for start in range(0, DIFFERENT, count)]
         new_users.recommend(parts[0])
         begun = time.process_time()
-        for part in parts:
-            new_users.recommend(part)
-        result[count] = (time.process_time() - begun) / DIFFERENT * 1e3
-    return result
+        found[count] = [
+            each.movies.tolist() for part in parts for each in new_users.recommend(part)
+        ]
+        cpu[count] = (time.process_time() - begun) / DIFFERENT * 1e3
+    differ = {
+        count: sum(one != other for one, other in zip(movies, found[AT_ONCE[0]], strict=True))
+        for count, movies in found.items()
+    }
+    return cpu, differ
 
 
 def measure(
@@ -442,11 +455,13 @@ def measure(
     for each in rows:
         rate = reference.get(each["kind"])
         each["ratio_to_loop"] = each["requests_per_s"] / rate if rate else None
+    cpu, differ = at_once(model, asked)
     return {
         "movies": len(model.preprocessor.movies),
         "replicas": replicas,
         "loop_per_s": reference,
-        "cpu_ms_a_user": at_once(model, asked),
+        "cpu_ms_a_user": cpu,
+        "users_with_others_than_alone": differ,
         "rows": rows,
     }
 
@@ -475,7 +490,9 @@ def show(result: Result) -> None:
     for kind, rate in result["loop_per_s"].items():
         print(f"  {kind} in a plain loop: {rate:,.0f}/s")
     for count, cpu in result["cpu_ms_a_user"].items():
-        print(f"  {count} new users at once, without HTTP: {cpu:.2f} ms of CPU a user")
+        differ = result["users_with_others_than_alone"][count]
+        print(f"  {count} new users at once, without HTTP: {cpu:.2f} ms of CPU a user", end="")
+        print(f", {differ} of {DIFFERENT} with other movies than alone")
     titles = ("connections", "requests/s", "x loop", "cpu ms", "p50 ms", "p99 ms")
     print(f"  {'':16}" + "".join(f"{title:>12}" for title in (*titles, "refused", "failed")))
     for row in result["rows"]:

@@ -113,9 +113,15 @@ def test_the_version_is_that_of_the_package(
         ("ray_jobs.doctor stray", "unexpected arguments: stray"),
         ("ray_jobs.doctor --config configs/quickstat.toml", "Did you mean configs/quickstart.toml"),
         ("ray_jobs.doctor --set train.epoch", "Did you mean train.epochs=...?"),
-        ("ray_jobs.doctor --set epochs=3", "Did you mean 'train.epochs'?"),
+        (
+            "ray_jobs.doctor --set epochs=3",
+            "Did you mean 'train.epochs' or 'choice.network.epochs'",
+        ),
         ("ray_jobs.doctor --set train.epohcs=3", "Did you mean 'epochs'?"),
-        ("ray_jobs.doctor --set tune.epochs=3", "Did you mean 'train.epochs'?"),
+        (
+            "ray_jobs.doctor --set tune.epochs=3",
+            "Did you mean 'train.epochs' or 'choice.network.epochs'",
+        ),
         ("ray_jobs.cross_validate", "cross_validate.folds names no fold"),
         ("ray_jobs recomend", "unknown command 'recomend'; did you mean recommend?"),
         ("ray_jobs cross_validate", "did you mean cross-validate?"),

@@ -94,6 +94,11 @@ def _show_best(
     is_by_choice = recommender.order_of(ordering) == "choice"
     what, values = ("score", best.scores) if best.stars is None else ("predicted", best.stars)
     show(_movies(best, title, what, values))
+    if len(best.movies) < settings.top_n and settings.min_ratings:
+        logger.info(
+            f"note: of the movies not rated yet only {len(best.movies)} have at least "
+            f"{settings.min_ratings} training ratings; --set recommend.min_ratings=0 offers all"
+        )
     if num_reasons and is_by_choice:
         for table in _choice_reasons(recommender, user, best, num_reasons):
             show(table)

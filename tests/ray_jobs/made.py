@@ -19,7 +19,7 @@ from ncf.inference.recommender import Recommender, load
 from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 from ncf.models.weights import snapshot
-from ray_jobs.config import JobConfig
+from ray_jobs.config import JobConfig, RecommendConfig
 from ray_jobs.results.run import Workspace
 from tests.ncf.worlds import training_rows
 
@@ -113,7 +113,9 @@ def kept(folder: Path, config: ModelConfig, preprocessor: Preprocessor = FITTED)
     model = ConditionedModel(network)
     model.fit_history(training_rows(ROWS))
     experiment = ExperimentConfig(model=config)
-    workspace = Workspace(JobConfig(storage=str(folder), name="made"))
+    # No movie has three training ratings.
+    every_movie = RecommendConfig(min_ratings=0)
+    workspace = Workspace(JobConfig(storage=str(folder), name="made", recommend=every_movie))
     path = Path((workspace.run / "checkpoint").path)
     checkpoint.save(path, snapshot(network), experiment, preprocessor, {}, model.history)
     return workspace

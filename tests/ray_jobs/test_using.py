@@ -13,9 +13,10 @@ import ray
 from foundation.cli import main
 from ncf.config import ModelConfig
 from ncf.errors import UnknownIdError
+from ncf.inference.ordering import Ordering
 from ray_jobs import predict, recommend
 from ray_jobs.cli import job
-from ray_jobs.config import JobConfig
+from ray_jobs.config import JobConfig, RecommendConfig
 from ray_jobs.queries import prediction
 from ray_jobs.queries.recommendation import Query, show_one
 from ray_jobs.results.run import Workspace
@@ -166,7 +167,7 @@ def test_somebody_new_gets_what_the_ratings_say_with_reasons(
     recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
     out = capsys.readouterr().out
     theirs = recommender(workspace).fold_in([1, 20], [5.0, 0.5])
-    best = theirs.recommend(0)
+    best = theirs.recommend(0, ordering=Ordering(min_ratings=0))
     assert set(best.movies) == {6, 30, 40}
     for why in theirs.explain(0, best.movies):
         assert f"{theirs.title(why.movie)}: {why.prediction:.2f}" in out
@@ -229,6 +230,18 @@ def test_a_training_users_recommendations_leave_out_what_was_rated(
     assert TITLES[0] not in out
     assert TITLES[1] not in out
     assert all(title in out for title in TITLES[2:])
+
+
+def test_movies_with_few_ratings_are_left_out_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    workspace = Workspace(workspace.config.model_copy(update={"recommend": RecommendConfig()}))
+    recommending(workspace, tmp_path, Query(user=10))
+    assert (
+        "note: of the movies not rated yet only 0 have at least 3 training ratings; --set "
+        "recommend.min_ratings=0 offers all" in capsys.readouterr().out
+    )
 
 
 def test_no_movie_is_meant_by_an_empty_title(

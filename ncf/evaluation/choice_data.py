@@ -73,9 +73,7 @@ class ChoiceData:
         """``[M]`` movies that are ranked."""
         return self.catalogue.train_counts >= self.min_ratings
 
-    def rank(
-        self, model: ChoiceModel, holdout: Holdout, at: int = LENGTH
-    ) -> npt.NDArray[np.int64]:
+    def rank(self, model: ChoiceModel, holdout: Holdout, at: int = LENGTH) -> npt.NDArray[np.int64]:
         """``[B, at]`` positions of the first movies of each user's ranking."""
         return rank(model, holdout.known, at, self.allowed)
 

@@ -1,5 +1,6 @@
-"""The rating model: a network of branches, their fusion, dense layers and a prediction head; the rating
-histories that condition it; training targets; and ``choice``, the choice models. May import ``ncf.data`` and below."""
+"""The rating model: a network of branches, their fusion, dense layers and a prediction head; the
+rating histories that condition it; training targets. And ``choice``, the choice models. May import
+``ncf.data`` and below."""
 
 __all__ = [
     "branches",

@@ -314,7 +314,7 @@ def test_rankings_of_choices_are_those_of_the_kept_model(finished: Finished) -> 
     assert model.choices
     for relevance, lowest in (("liked", 4.0), ("all", 0.0)):
         values = []
-        for user_id, rows in test[test["rating"].astype(float) >= lowest].groupby("user_id"):
+        for _, rows in test[test["rating"].astype(float) >= lowest].groupby("user_id"):
             known = model.choices.known_of(rows["user_id"].unique())
             if not known.num_ratings:
                 continue

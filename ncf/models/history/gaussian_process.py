@@ -11,6 +11,7 @@ from ncf.config import HistoryConfig
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.history.ratings import INITIAL_TIME_SCALES, Ratings, as_one_group, blocks, by_user
 from ncf.models.layers import ContentVector
+from ncf.models.linalg import inverse, solve
 
 
 class RatingKernel(nn.Module):
@@ -135,7 +136,7 @@ class GaussianProcess(nn.Module):
         for block in blocks(starts):
             residual = (residuals[block.rows] * block.mask)[:, :, None]
             matrix = self._noisy_kernel(history[block.rows], block.mask)
-            solution = torch.linalg.solve(matrix, residual)[:, :, 0]
+            solution = solve(matrix, residual)[:, :, 0]
             weights[block.rows[block.mask]] = solution[block.mask]
         return weights
 
@@ -191,8 +192,8 @@ def _leave_one_out_errors(covariance: torch.Tensor, values: torch.Tensor) -> tor
 
     Exact and from a single inverse: equation 5.12 of the same book.
     """
-    inverse = torch.linalg.inv(covariance)
-    return (inverse @ values[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
+    precision = inverse(covariance)
+    return (precision @ values[:, :, None])[:, :, 0] / precision.diagonal(dim1=1, dim2=2)
 
 
 def _innovations(covariance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -463,8 +463,8 @@ class ServeConfig(Section):
     """The page and API of ``movie-ratings serve``."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Processes that hold the model, each with one CPU and one torch thread; each answers one
-    request after the other."""
+    """Processes that hold the models, each with one CPU and one torch thread; each answers the
+    requests that wait together."""
 
 
 class JobConfig(Section):

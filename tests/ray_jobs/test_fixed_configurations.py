@@ -142,7 +142,7 @@ def assert_all_others_are_compared_with_the_reference(found: Comparison) -> None
 
 
 def assert_the_report_names_them(of_all: Stages, found: Comparison) -> None:
-    write_comparison_report(of_all.workspace, of_all.raw, found)
+    write_comparison_report(of_all)
 
     text = of_all.workspace.paths.comparison_markdown.read_bytes().decode()
     assert "SYNTHETIC" in text
@@ -185,7 +185,7 @@ def test_choosing_settings_reads_no_test_row(storage: Path) -> None:
     try:
         choosing = stages(storage, "plain", "year alone", score_test=False, against=[])
         found = choosing.comparison
-        write_comparison_report(choosing.workspace, choosing.raw, found)
+        write_comparison_report(choosing)
     finally:
         for folder in own:
             (folder / "aside").rename(folder / "ratings" / "split=test")

@@ -30,6 +30,7 @@ def test_a_task_stops_after_as_many_epochs_as_the_best_one_of_the_task_it_names(
 
     found = refit.after([result("a", 3), result("b", 5)])
 
+    assert isinstance(found, TrainingTask)
     assert found.experiment.train.stop_after == 3
     assert found.experiment.model_dump(exclude={"train": {"stop_after"}}) == (
         TASK.experiment.model_dump(exclude={"train": {"stop_after"}})

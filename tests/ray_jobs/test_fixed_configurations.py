@@ -262,6 +262,7 @@ def test_a_protocol_is_compared_by_its_command(
     protocol.write_text(
         """
         name = "protocol"
+        task = "rating"
         [compare]
         seeds = [0]
         baselines = []

@@ -33,7 +33,7 @@ from ingest.config import DataConfig, TmdbConfig
 from ingest.dataset import ingest
 from ray_jobs import doctor, train
 from ray_jobs.report.sections.origin import licences_section
-from ray_jobs.results.final_model import load_model
+from ray_jobs.results.final_model import load_recommender
 from ray_jobs.web.about import describe
 
 data, out = sys.argv[1:]
@@ -59,7 +59,7 @@ similar = [model.similar(movie, 5) for movie in (101, 113)]
 storage = Storage.at(out)
 raw = ingest(DataConfig(source="reviews", path=data), TmdbConfig(), storage, environ={})
 run = storage / "runs" / "reviews"
-about = describe(run / "checkpoint", load_model(run / "checkpoint"))
+about = describe(run / "checkpoint", load_recommender(run / "checkpoint"))
 lines = Path(data, "reviews.jsonl").read_text().splitlines()
 Path(data, "reviews.jsonl").write_text("\\n".join([*lines[:3], '{"user": 3}', *lines[4:]]))
 try:

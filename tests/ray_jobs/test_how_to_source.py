@@ -42,7 +42,8 @@ options = [f"--set={setting}" for setting in settings]
 
 assert ingester.main(["ratings", *options, "--json"], {}) == 0
 
-quick = ["name=reviews", "task=rating", "train.epochs=40", "train.batch_size=64", "train.learning_rate=0.02",
+quick = ["name=reviews", "task=rating",
+         "train.epochs=40", "train.batch_size=64", "train.learning_rate=0.02",
          "train.patience=40", "train.embedding_l2=0.0", "model.dropout=0.0", "model.gmf_dim=8",
          "model.inputs=['user', 'movie', 'genres', 'decade', 'numeric']", "tune.num_trials=0",
          "scaling.num_workers=0"]

@@ -109,8 +109,8 @@ def command(
         if (user, new_user, movie) == (None, None, None):
             say(f"recommendations of all users: {stages.recommendations}")
         else:
-            model = stages.final_model
-            show_one(stages.workspace, model.prepared, Query(user, new_user, movie, reasons))
+            prepared = stages.final_models[-1].prepared
+            show_one(stages.workspace, prepared, Query(user, new_user, movie, reasons))
 
 
 if __name__ == "__main__":

@@ -260,11 +260,11 @@ class Recommender:
     def similar(self, movie: int, n: int = 10) -> Recommendations:
         """The ``n`` movies that are most similar to one, to the model.
 
-        With EASE in the choice model the similarity is the partial correlation of two movies'
-        ratings given all other movies, and movies need three training ratings. Without it: with
-        the Gaussian process the similarity is the correlation of two movies' ratings by its
-        kernel; with matrix factorisation the cosine of the movies' weighted vectors; else the
-        cosine of the vectors of all branches that depend on the movie alone.
+        With the Gaussian process the similarity is the correlation of two movies' ratings by its
+        kernel; with EASE in the choice model the partial correlation of two movies' choices given
+        all others, for movies with three training ratings; with matrix factorisation the cosine of
+        the movies' weighted vectors; else the cosine of the vectors of all branches that depend on
+        the movie alone.
 
         Raises:
             UnknownIdError: if the movie is not in the catalogue.
@@ -272,8 +272,8 @@ class Recommender:
         """
         (index,) = self._movies(np.array([movie]))
         of_choices = self.choices.similarities(int(index)) if self.choices else None
-        if of_choices is not None:
-            similarity = of_choices.numpy()
+        if of_choices is not None and not self._has_kernel:
+            similarity = of_choices.numpy().copy()
             similarity[self._table.train_counts < DEFAULT_ORDERING.min_ratings] = -1
         else:
             with torch.inference_mode():
@@ -452,6 +452,11 @@ class Recommender:
                 + (", ..." if len(absent) > MAX_NAMED else "")
             )
         return index
+
+    @property
+    def _has_kernel(self) -> bool:
+        """Whether the rating model has a Gaussian process."""
+        return self.rating_model is not None and self.rating_model.model.has_attributions
 
     def _known(self, user: int) -> Interactions:
         """The ratings by which the choice model scores a user."""

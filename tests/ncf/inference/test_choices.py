@@ -290,7 +290,7 @@ def test_the_network_alone_has_no_reasons(world: Any, tmp_path: Path) -> None:
 def test_similar_movies_are_those_with_the_highest_partial_correlation(
     world: Any, tmp_path: Path
 ) -> None:
-    recommender = both(world, tmp_path / "c")
+    recommender = both(world, tmp_path / "c", PLAIN)
     assert recommender.choices
     ease = recommender.choices.checkpoint.ease
     assert ease

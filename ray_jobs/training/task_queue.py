@@ -92,6 +92,9 @@ class TaskQueue:
         self._changed = asyncio.Condition()
         self._tasks_of: dict[str, Callable[[str, dict[str, Any]], Task]] = {}
         """Makes the tasks of the trials of each search."""
+        self._trials: dict[str, str | None] = {}
+        """By the ids of all trials that were added, also of those that have ended, why there is no
+        task, if so."""
         self._failure: str | None = None
         """Why the last worker group failed that will not be restarted."""
 
@@ -134,13 +137,21 @@ class TaskQueue:
     # Called by trials, which do not import what these tasks are made of.
 
     async def add_trial(self, search: str, trial_id: str, parameters: dict[str, Any]) -> str | None:
-        """Add the task of a trial; returns why there can be none, or None."""
-        try:
-            task = self._tasks_of[search](trial_id, parameters)
-        except MovieRatingsError as error:
-            return str(error)
-        await self.add(task)
-        return None
+        """Add the task of a trial; returns why there can be none, or None.
+
+        Ray Tune starts a driver for a trial, and gives the trial to another driver that has become
+        free meanwhile. Then both call this, the new one possibly after the trial has ended; its
+        task would never be asked for, and hold its workers for ever.
+        """
+        if trial_id not in self._trials:
+            self._trials[trial_id] = None
+            try:
+                task = self._tasks_of[search](trial_id, parameters)
+            except MovieRatingsError as error:
+                self._trials[trial_id] = str(error)
+            else:
+                await self.add(task)
+        return self._trials[trial_id]
 
     async def next_epoch(self, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
         """Wait for the metrics of a trial's next epoch; None after the last one, then with the

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from ncf.config import ExperimentConfig
+from ray_jobs.errors import TrainingError
 from ray_jobs.training.task_queue import Order, Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
 
@@ -254,3 +255,30 @@ async def test_workers_stay_one_epoch_ahead_of_who_reads_it() -> None:
     await queue.drop("a")
     assert not await soon(third)
     await end(queue, group)
+
+
+@in_event_loop
+async def test_a_trial_that_two_drivers_add_is_trained_once() -> None:
+    """Ray Tune may start a driver for a trial that another one runs, and even ends, meanwhile."""
+    queue, made = TaskQueue(), list[str]()
+
+    def task_of(trial_id: str, parameters: dict[str, Any]) -> TrainingTask:
+        made.append(trial_id)
+        if parameters:
+            raise TrainingError("these do not go together")
+        return task(trial_id)
+
+    await queue.define("search", task_of)
+    group = Group(queue, 0)
+    await group.start()
+    assert await queue.add_trial("search", "a", {}) is None
+    assert await queue.add_trial("search", "a", {}) is None
+    assert await group.next() == "a"
+    await group.ended(None, RESULT)
+    await queue.drop("a")
+    assert await queue.add_trial("search", "a", {}) is None
+    for _ in range(2):
+        assert await queue.add_trial("search", "b", {"x": 1}) == "these do not go together"
+    await queue.add_trial("search", "c", {})
+    assert await group.next() == "c"
+    assert made == ["a", "b", "c"]

@@ -23,9 +23,10 @@ test: $(READY) ## all tests; more options in ARGS="-k ..."
 test-unit: $(READY) ## the tests that start neither Ray nor other programs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not system" $(ARGS)
 
+# Without ruff's cache, which keeps an order of imports found when another package was there.
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 
 bench: $(READY) ## the benchmarks, as ratios

@@ -11,11 +11,11 @@ from typing import Final
 
 import torch
 import uvicorn
+from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from foundation.storage import Storage
-from ray import serve
 from ray_jobs.cluster.session import LOGS
 from ray_jobs.errors import ServingError
 from ray_jobs.results.final_model import load_recommender

@@ -72,7 +72,6 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
 def _refuse_missing_packages() -> None:
     try:
         import fastapi  # noqa: F401
-
         from ray import serve  # noqa: F401
     except ImportError as error:
         raise ServingError(

@@ -77,7 +77,8 @@ def test_commands_that_use_a_model(
         assert recommender.similar(movie, 1).titles[0] in told
     elif "--user" in words:
         file = finished.storage / "recommendations" / "tiny" / "recommendations.parquet"
-        rows = pq.read_table(file, filters=[("user_id", "=", 42)]).to_pylist()
+        user = int(words[words.index("--user") + 1])
+        rows = pq.read_table(file, filters=[("user_id", "=", user)]).to_pylist()
         assert rows
         assert all(row["title"] in told for row in rows)
         assert ("adds" in told) == ("--reasons" in words)

@@ -15,6 +15,10 @@ stream      the same with ``train.rows = "streaming"``; its rate is given as a m
             ``train``, which excludes reading the rows.
 evaluate    the errors on the test rows.
 rank        the ten best unseen movies of 10,000 users, or of all if there are fewer.
+users       the training rows as users with their ratings, which choice models learn from.
+choices     one epoch of the choice network with ``sampled_softmax``, 1,024 users a step.
+ease        EASE of all movies with one ridge.
+choose      NDCG@10 of the choice network for 10,000 validation users, or all if there are fewer.
 
 Seconds, and CPU seconds of the process and all its descendants, exclude the start of the process.
 Peak memory includes all descendants and Ray's processes, from start to end. It is sampled: the sum
@@ -46,6 +50,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 RATINGS_PER_USER: Final = 160
 BATCH_SIZE: Final = 8192
+BATCH_USERS: Final = 1024
+NEGATIVES: Final = 4
+"""Drawn for each user of a batch, so 4,096 a step."""
 NUM_RANKED: Final = 10_000
 SAMPLED_EVERY_S: Final = 0.2
 READY: Final = "ready"
@@ -182,7 +189,7 @@ def bench_size(ratings: int, movies: int, folder: Path) -> Result:
     )
     after = note("plain", own_stage("plain", folder))
     result["plain"] = {name: (before[name] + after[name]) / 2 for name in before}
-    for name in ("read", "train", "stream", "evaluate", "rank"):
+    for name in ORDER[3:]:
         result[name] = note(name, own_stage(name, folder))
     for name, base in RATIOS:
         for measure in ("seconds", "cpu_s"):
@@ -301,6 +308,72 @@ def stage_rank(folder: Path) -> Callable[[], object]:
     return work
 
 
+def stage_users(folder: Path) -> Callable[[], object]:
+    """Training ratings by user."""
+    from ncf.data.interactions import Interactions
+
+    prepared = prepared_in(folder)
+    return lambda: Interactions.read(prepared, ["train"])
+
+
+def stage_choices(folder: Path) -> Callable[[], object]:
+    """An epoch of the choice network, and its weights for the stage that follows."""
+    from safetensors.torch import save_file
+
+    from ncf.data.interactions import Interactions
+    from ncf.models.choice.network import build_network
+    from ncf.training.choice.loop import ChoiceTraining
+
+    prepared = prepared_in(folder)
+    train = Interactions.read(prepared, ["train"])
+    network = build_network(choice_network(), prepared.preprocessor, train)
+    training = ChoiceTraining(network, train, choice_network(), "random")
+
+    def work() -> None:
+        for _ in training:
+            save_file(network.state_dict(), folder / "network.safetensors")
+
+    return work
+
+
+def choice_network() -> Any:
+    """The configuration of the choice network."""
+    from ncf.choice_config import NetworkConfig
+
+    return NetworkConfig(
+        loss="sampled_softmax", batch_users=BATCH_USERS, negatives=NEGATIVES, epochs=1
+    )
+
+
+def stage_ease(folder: Path) -> Callable[[], object]:
+    """EASE."""
+    from ncf.choice_config import EaseConfig
+    from ncf.data.interactions import Interactions
+    from ncf.models.choice.ease import EasePath
+
+    prepared = prepared_in(folder)
+    train = Interactions.read(prepared, ["train"])
+    return lambda: EasePath(train, prepared.preprocessor, EaseConfig()).at(500.0)
+
+
+def stage_choose(folder: Path) -> Callable[[], object]:
+    """Validation users' rankings."""
+    from safetensors.torch import load_file
+
+    from ncf.evaluation.choice_data import ChoiceData
+    from ncf.evaluation.choice_selection import ValidationUsers
+    from ncf.evaluation.ranking_metrics import RankingMetric
+    from ncf.models.choice.network import ChoiceNetwork, NetworkChoiceModel
+
+    prepared = prepared_in(folder)
+    network = ChoiceNetwork(choice_network(), prepared.preprocessor)
+    network.load_state_dict(load_file(folder / "network.safetensors"))
+    data = ChoiceData(prepared, max_validation_users=NUM_RANKED)
+    assert data.validation  # reads the ratings
+    users = ValidationUsers(data, RankingMetric("ndcg", 10))
+    return lambda: users.value(NetworkChoiceModel(network))
+
+
 STAGES: Final[dict[str, Callable[[Path], Callable[[], object]]]] = {
     "plain": stage_plain,
     "read": stage_read,
@@ -308,8 +381,12 @@ STAGES: Final[dict[str, Callable[[Path], Callable[[], object]]]] = {
     "stream": stage_stream,
     "evaluate": stage_evaluate,
     "rank": stage_rank,
+    "users": stage_users,
+    "choices": stage_choices,
+    "ease": stage_ease,
+    "choose": stage_choose,
 }
-ORDER: Final = ("generate", "plain", "preprocess", "read", "train", "stream", "evaluate", "rank")
+ORDER: Final = ("generate", "plain", "preprocess", *(name for name in STAGES if name != "plain"))
 RATIOS: Final = (("preprocess", "plain"), ("stream", "train"))
 
 

@@ -164,3 +164,6 @@ class ChoiceConfig(Section):
     """On a split by global time most held-out ratings are of users who are new then. Of each user's
     held-out ratings the oldest so many are given to the model, without training on them, and the
     rest is to be found; users with fewer are not scored."""
+    max_validation_users: Annotated[int, Field(ge=1)] = 10_000
+    """Of more validation users so many are drawn, always the same, whose rankings choose settings
+    and end trainings. All test users are ranked."""

@@ -114,4 +114,4 @@ CHOICE_BASELINES: Final[dict[str, BaselineEntry]] = {
     "ease": BaselineEntry("ncf.baselines.choice.ease:EASE"),
     "ease-with-values": BaselineEntry("ncf.baselines.choice.ease:EASE_WITH_VALUES"),
 }
-"""Values of ``compare.choice_baselines``, the simplest first."""
+"""Values of ``compare.choice.baselines``, the simplest first."""

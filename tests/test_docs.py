@@ -502,6 +502,70 @@ assert "2 ratings or more" in again.detail
 """
 
 
+CHOICES = """
+from ncf.baselines.choice.base import tune_choice_baseline
+from ncf.baselines.choice.fading import FADING, FadingSettings
+from ncf.choice_config import NetworkConfig
+from ncf.data.interactions import Interactions
+from ncf.evaluation.ranking_metrics import DEFAULT_METRICS, RankingMetric
+from ncf.models.choice.network import Choices, KnownRatings, Logits, build_network
+from ncf.training.choice.batches import ChoiceBatch
+from ncf.training.choice.loop import ChoiceTraining
+from ncf.training.choice.losses import get_loss
+from ncf.training.choice.negatives import Drawn
+from ray_jobs.config import ChoiceSearchConfig, CompareConfig
+
+# Two users, who chose movies 0 and 1, and 2. Movies 3, 2 and 1 were drawn, 3 twice; the first user
+# has rated 1, the second 2.
+batch = ChoiceBatch(
+    known=KnownRatings(*[torch.zeros(0, dtype=torch.int64)] * 6),
+    choices=Choices(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2])),
+    weights=torch.ones(3), num_users=2,
+)
+logits = Logits(
+    torch.tensor([2.0, 0.5, 1.0]), torch.tensor([[1.5, 0.0, 9.0], [0.25, 9.0, 3.0]])
+)
+drawn = Drawn(
+    torch.tensor([3, 2, 1]), torch.tensor([2.0, 1.0, 1.0]).log(), torch.zeros(3),
+    torch.tensor([[False, False, True], [False, True, False]]), torch.zeros(3, 0),
+)
+loss = get_loss(NetworkConfig(loss="hinge"), np.array([9, 1, 1, 1]), torch.device("cpu"))
+# 1 - 2 + 1.5 twice and nothing; 1 - 0.5 + 1.5 twice and 1 - 0.5 + 0; 1 - 1 + 0.25 twice and
+# 1 - 1 + 3.
+np.testing.assert_allclose(
+    loss.of_choices(logits, batch, drawn), [1 / 3, 4.5 / 3, 3.5 / 3], rtol=1e-6
+)
+
+year = 366 * 86400
+train = Interactions.of(
+    [7, 7, 7, 8, 8, 9, 9], [0, 1, 2, 0, 1, 2, 3], [4.0] * 7,
+    [0, 9 * year, 9 * year, 0, 10 * year, 0, 10 * year], 4,
+)
+config = NetworkConfig(
+    loss="hinge", epochs=40, batch_users=2, dim=4, l2=0.0, bias_l2=0.0, learning_rate=0.05,
+    content=False, age=False,
+)
+network = build_network(config, fitted, train)
+losses = [epoch.train_loss for epoch in ChoiceTraining(network, train, config, "random")]
+assert np.isfinite(losses).all() and np.mean(losses[30:]) < 0.8 * np.mean(losses[:10]), losses
+
+metric = RankingMetric.parse("precision@4")
+hits = np.array([[True, False, True, True, True], [False] * 5, [False] * 5])
+np.testing.assert_array_equal(metric.of(hits, np.array([9, 1, 0])), [0.75, 0.0, np.nan])
+assert RankingMetric("precision", 10) in DEFAULT_METRICS
+assert ChoiceSearchConfig(metric="precision@10").metric == "precision@10"
+
+assert CompareConfig().choice.baselines[:2] == ("popular", "fading")
+# Halved each year: movie 1 has 1.5 and its rival 3 has 1; with long memory 0, 1 and 2 have two.
+first = FADING.fit(train, fitted, FadingSettings(1.0))
+assert first.order.tolist() == [1, 3, 2, 0]
+assert FADING.fit(train, fitted, FadingSettings(1e6)).order.tolist() == [1, 2, 0, 3]
+tried = []
+tune_choice_baseline(FADING, train, fitted, lambda model: tried.append(model) or 0.0, 3)
+assert len(tried) == 3
+"""
+
+
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the packages with every change that the how-tos describe."""
@@ -545,3 +609,8 @@ def test_the_baseline_of_the_how_to_works(changed: Path, tmp_path: Path) -> None
 @pytest.mark.system
 def test_the_metric_of_the_how_to_works(changed: Path, tmp_path: Path) -> None:
     run_with_changes(METRIC, changed, tmp_path)
+
+
+@pytest.mark.system
+def test_the_parts_of_the_choice_model_of_the_how_to_work(changed: Path, tmp_path: Path) -> None:
+    run_with_changes(CHOICES, changed, tmp_path)

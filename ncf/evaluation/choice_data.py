@@ -38,6 +38,8 @@ class ChoiceData:
     min_ratings: int = 0
     """Training ratings of a movie that is ranked. Held-out ratings of other movies cannot be
     found, and count as such."""
+    max_validation_users: int | None = None
+    """So many of the validation users are drawn; all by default."""
 
     @cached_property
     def train(self) -> Interactions:
@@ -52,7 +54,10 @@ class ChoiceData:
     @cached_property
     def validation(self) -> Holdout | None:
         """Validation users; None if there are none."""
-        return self._holdout(["train"], "validation")
+        users = self._holdout(["train"], "validation")
+        if users is None or self.max_validation_users is None:
+            return users
+        return users.drawn(self.max_validation_users)
 
     @cached_property
     def test(self) -> Holdout | None:

@@ -40,6 +40,14 @@ class Holdout:
     def __len__(self) -> int:
         return len(self.known)
 
+    def drawn(self, at_most: int) -> Holdout:
+        """All users, or so many drawn at random, the same ones each time."""
+        if len(self) <= at_most:
+            return self
+        users = np.random.default_rng(0).choice(self.known.users, at_most, replace=False)
+        users.sort()
+        return Holdout(self.known.select(users), self.held_out.select(users))
+
 
 def _oldest(ratings: Interactions, count: int) -> tuple[Interactions, Interactions]:
     """The oldest ``count`` ratings of each user, and the rest."""

@@ -103,15 +103,12 @@ class ChoiceCompareInputs:
     @cached_property
     def selection(self) -> ChoiceData:
         """The rows that settings are chosen on."""
-        return self._data(self.data.selection)
+        return self.protocol.data(self.data.selection)
 
     @cached_property
     def final(self) -> ChoiceData:
         """The rows that models are scored with."""
-        return self._data(self.data.final) if self.data.refit else self.selection
-
-    def _data(self, prepared: Any) -> ChoiceData:
-        return ChoiceData(prepared, self.protocol.num_given, self.protocol.min_ratings)
+        return self.protocol.data(self.data.final) if self.data.refit else self.selection
 
 
 def compare_choices(

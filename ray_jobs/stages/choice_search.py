@@ -98,6 +98,7 @@ def protocol_of(config: JobConfig) -> ChoiceProtocol:
         mask="forward" if kind in ("per-user-time", "global-time") else "random",
         num_given=config.choice.num_given if kind == "global-time" else 0,
         min_ratings=config.recommend.min_ratings,
+        max_validation_users=config.choice.max_validation_users,
         metric=config.tune.choice.metric,
     )
 

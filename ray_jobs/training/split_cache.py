@@ -67,8 +67,9 @@ class SplitCache:
 
     def choices(self, protocol: ChoiceProtocol) -> ChoiceData:
         """The rows as choice models see them."""
-        key = protocol.num_given, protocol.min_ratings
-        return self._choices.setdefault(key, ChoiceData(self.prepared, *key))
+        if protocol not in self._choices:
+            self._choices[protocol] = protocol.data(self.prepared)
+        return self._choices[protocol]
 
     def release(self) -> None:
         """Free the memory of the rows; what was measured before they were read is kept."""
@@ -82,7 +83,7 @@ class SplitCache:
         return free_on_every_worker(self.device, shard_of_worker(), neighbours)
 
     @cached_property
-    def _choices(self) -> dict[tuple[int, int], ChoiceData]:
+    def _choices(self) -> dict[ChoiceProtocol, ChoiceData]:
         return {}
 
     @cached_property

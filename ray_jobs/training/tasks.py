@@ -13,6 +13,7 @@ from ncf.choice_config import ChoiceConfig
 from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.data.placement import Placement
+from ncf.evaluation.choice_data import ChoiceData
 from ncf.evaluation.predictions import Predictions
 from ncf.inference import checkpoint
 from ncf.models.history.ratings import History
@@ -96,8 +97,14 @@ class ChoiceProtocol:
     """Of each user's held-out ratings, so many are given."""
     min_ratings: int = 0
     """Training ratings of a movie that is ranked."""
+    max_validation_users: int | None = None
+    """Of the validation users, so many are drawn; all by default."""
     metric: str = "ndcg@10"
     """Of the validation users' rankings; it chooses ridges, epochs and powers."""
+
+    def data(self, prepared: PreparedDataset) -> ChoiceData:
+        """The rows of a prepared data set, which are read when they are first used."""
+        return ChoiceData(prepared, self.num_given, self.min_ratings, self.max_validation_users)
 
 
 @dataclass(frozen=True)

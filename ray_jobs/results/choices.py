@@ -32,6 +32,27 @@ RELEVANCES: tuple[Relevance, ...] = ("liked", "all")
 
 
 @dataclass(frozen=True)
+class SeedResult:
+    """The members of the compared choice model, trained with one seed."""
+
+    name: str
+    seed: int
+    choice: dict[str, Any]
+    """Settings, with the ridge, epoch and power that were chosen."""
+    validation: dict[str, ChoiceScores] | None
+    """Figures by member, of the training that chose them; None without validation users."""
+    test: dict[str, ChoiceScores] | None
+    """Figures by member; None without test users."""
+    rankings: dict[str, str]
+    """Files by member in the run's folder ``rankings``, of the test users' rankings."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """``rankings``."""
+        return tuple(self.rankings.values())
+
+
+@dataclass(frozen=True)
 class ChoiceResult:
     """One row of the comparison."""
 
@@ -45,6 +66,11 @@ class ChoiceResult:
     """The same for the validation users; empty without any."""
     rankings: tuple[str, ...] = ()
     """Files in the run's folder ``rankings``, one a seed: the test users' rankings."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """``rankings``."""
+        return self.rankings
 
     def values(self, metric: str, relevance: Relevance, *, validation: bool = False) -> list[float]:
         """A metric of each seed; none where nobody has a relevant movie."""

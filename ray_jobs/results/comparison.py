@@ -42,6 +42,11 @@ class ModelResult:
     predictions: tuple[str, ...] = ()
     """Files in the run's folder ``predictions``, one a seed: predictions for the test rows."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """``predictions``."""
+        return self.predictions
+
     def figure(
         self, metric: str, scale: str, *, validation: bool = False
     ) -> tuple[float, float | None]:

@@ -94,6 +94,11 @@ class RunPaths:
         return self.folder / "compared"
 
     @property
+    def compared_choices(self) -> Storage:
+        """The same of choice models."""
+        return self.folder / "compared-choices"
+
+    @property
     def checkpoint(self) -> Storage:
         """Folder of the final model."""
         return self.folder / "checkpoint"

@@ -3,9 +3,12 @@ and below."""
 
 __all__ = [
     "choice_comparison",
+    "choice_inputs",
     "choice_search",
     "choice_training",
     "compared_baselines",
+    "compared_choice_baselines",
+    "compared_choice_models",
     "compared_models",
     "comparison",
     "cross_validation",

@@ -36,7 +36,7 @@ from ray_jobs.results.comparison import (
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, key_of
-from ray_jobs.results.stored_results import StoredResults
+from ray_jobs.results.stored_results import StoredResults, delete_all_but
 from ray_jobs.stages.compared_baselines import (
     BaselineInputs,
     BaselineRows,
@@ -184,10 +184,10 @@ def _compare(
         trained: trains tasks.
         force: do not use results of single models that an earlier comparison has stored.
     """
-    stored = StoredResults(paths.compared, paths.predictions)
+    stored = StoredResults(ModelResult, paths.compared, paths.predictions)
     paths.comparison.delete()
     paths.predictions.make_folder()
-    stored.keep_only({} if force else _keys(inputs))
+    delete_all_but(stored.keep_only({} if force else _keys(inputs)), paths.predictions)
     models = _models(inputs, stored, trained)
     baselines = _baselines(inputs, stored)
     ensembles = _ensembles(models, inputs, paths.predictions)
@@ -202,7 +202,7 @@ def _keys(inputs: CompareInputs) -> dict[str, str]:
 
 def _models(
     inputs: CompareInputs,
-    stored: StoredResults,
+    stored: StoredResults[ModelResult],
     trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
 ) -> list[ModelResult]:
     """The results of all models; those that are not stored are trained."""
@@ -212,7 +212,7 @@ def _models(
     if len(missing) < len(inputs.models):
         logger.info(f"   {len(inputs.models) - len(missing)} model(s) are unchanged")
     if missing:
-        folder = stored.predictions
+        folder = stored.files
         for model, of_seeds in train_models(
             missing, inputs.compare, inputs.metric, folder, trained
         ):
@@ -224,7 +224,7 @@ def _models(
     return [result for result in found.values() if result]
 
 
-def _baselines(inputs: CompareInputs, stored: StoredResults) -> Iterator[ModelResult]:
+def _baselines(inputs: CompareInputs, stored: StoredResults[ModelResult]) -> Iterator[ModelResult]:
     """The results of all baselines; those that are not stored are fitted."""
     rows = BaselineRows(inputs.data)
     for spec in inputs.specs:
@@ -232,7 +232,7 @@ def _baselines(inputs: CompareInputs, stored: StoredResults) -> Iterator[ModelRe
         key = key_of(of_spec)
         result = stored.find(spec.name, key)
         if result is None:
-            result = baseline_result(spec, of_spec, rows, stored.predictions)
+            result = baseline_result(spec, of_spec, rows, stored.files)
             stored.store(key, result)
         yield result
 

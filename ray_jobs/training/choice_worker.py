@@ -22,7 +22,7 @@ from ncf.training.choice.fit import ModelFit, Step, num_steps
 from ray_jobs.results.rankings import write_rankings
 from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.split_cache import SplitCache, shard_of_worker
-from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult
+from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult, rankings_file
 from ray_jobs.training.telemetry import search_metric
 
 
@@ -144,7 +144,9 @@ def _scores(
         ranked = data.rank(model, holdout)
         scores[member] = data.score(ranked, holdout).to_json()
         if split == "test" and task.rankings:
-            write_rankings(ranked, holdout, task.rankings / f"{member}.parquet")
+            write_rankings(
+                ranked, holdout, task.rankings / rankings_file(task.choice.network.seed, member)
+            )
     return scores
 
 

@@ -116,7 +116,7 @@ class ChoiceTask(Task):
     score_test: bool = False
     """Whether rankings of the test users are scored, once, at the end."""
     rankings: Storage | None = None
-    """Folder for each member's rankings of the test users, if they are scored."""
+    """Folder for ``rankings_file``s of each member, if the test users are scored."""
     model: Storage | None = None
     """Folder in which the model is stored."""
     as_chosen_in: str | None = None
@@ -158,6 +158,11 @@ class TaskResult:
 def predictions_file(name: str) -> str:
     """Name of the file with the predictions of a model of this name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") + ".parquet"
+
+
+def rankings_file(seed: int, member: str) -> str:
+    """Name of the file with a member's rankings of the test users."""
+    return f"seed-{seed}-{member}.parquet"
 
 
 def save_predictions(predictions: Predictions, prepared: PreparedDataset, file: Storage) -> None:

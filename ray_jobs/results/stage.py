@@ -51,6 +51,18 @@ def key_of(inputs: Any) -> str:
     return fingerprint(STAGE_VERSION, inputs)
 
 
+def unfinished_work(folder: Storage, key: str, *, force: bool) -> Storage:
+    """The folder in ``folder`` for the work of a stage whose inputs have this fingerprint.
+
+    That of other inputs, which was interrupted, is deleted; with ``force`` that of the same, too.
+    """
+    name = key[:16]
+    for each in folder.list_folders():
+        if force or each.name != name:
+            each.delete()
+    return folder / name
+
+
 def fingerprint(*parts: Any) -> str:
     """SHA-256 over the canonical JSON of ``parts``.
 

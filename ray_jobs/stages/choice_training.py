@@ -21,7 +21,7 @@ from ncf.inference.choice_checkpoint import FORMAT_VERSION
 from ray_jobs.results.choices import ChoiceMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import Stage, canonical, key_of
+from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
 from ray_jobs.stages.choice_search import BestChoice
 from ray_jobs.stages.provenance import provenance
 from ray_jobs.training.run_tasks import train_tasks
@@ -98,7 +98,7 @@ def train_choices(
         beside_ratings=config.wants_ratings,
     )
     trained = partial(train_tasks, workers=workers, config=config)
-    work = partial(_train, paths=paths, trained=trained)
+    work = partial(_train, paths=paths, trained=trained, force=workspace.force)
     outputs = (paths.choice_metrics, paths.choice_checkpoint)
     workspace.update(Stage("train-choices", inputs, outputs, work))
     metrics = ChoiceMetrics.read(paths.choice_metrics)
@@ -110,10 +110,12 @@ def _train(
     inputs: ChoiceTrainInputs,
     paths: RunPaths,
     trained: Callable[[Sequence[Task]], Iterator[TaskResult]],
+    *,
+    force: bool,
 ) -> None:
-    """The work of the stage."""
-    where = paths.ray("train-choices")
-    where.delete()
+    """The work of the stage; with ``force`` no interrupted training is continued."""
+    folder = paths.ray("train-choices")
+    where = unfinished_work(folder, key_of(inputs), force=force)
     tasks = _tasks(inputs, where)
     by_name = {result.name: result for result in trained(tasks)}
     selection, final = by_name[tasks[0].name], by_name[tasks[-1].name]
@@ -121,7 +123,7 @@ def _train(
         paths.checkpoint.delete()  # of an earlier run of this name, which had a rating model
     paths.choice_checkpoint.delete()
     (where / "model").copy_to(paths.choice_checkpoint)
-    where.delete()
+    folder.delete()
     paths.choice_metrics.write_json(_metrics(inputs, selection, final))
 
 
@@ -134,13 +136,20 @@ def _tasks(inputs: ChoiceTrainInputs, where: Storage) -> list[ChoiceTask]:
         inputs.protocol,
         score_test=True,
         model=where / "model",
+        state=where / "selection",
     )
     if inputs.final is inputs.selection:
         return [task]
     selection = replace(task, score_test=False, model=None)
     return [
         selection,
-        replace(task, name=REFIT, prepared=inputs.final, as_chosen_in=selection.name),
+        replace(
+            task,
+            name=REFIT,
+            prepared=inputs.final,
+            as_chosen_in=selection.name,
+            state=where / "refit",
+        ),
     ]
 
 

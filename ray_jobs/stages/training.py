@@ -24,7 +24,7 @@ from ray_jobs.results.final_model import load_model, rated_movies
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import Stage, canonical, key_of
+from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
 from ray_jobs.stages.provenance import provenance
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import train_tasks
@@ -137,11 +137,7 @@ def _train(
     """
     key = key_of(inputs)
     folder = paths.ray("train")
-    where = folder / key[:16]
-    for each in folder.list_folders():
-        if force or each.name != where.name:  # of other settings, never finished
-            each.delete()
-    tasks = _tasks(inputs, where)
+    tasks = _tasks(inputs, unfinished_work(folder, key, force=force))
     by_name = {result.name: result for result in trained(tasks)}
     results = [by_name[task.name] for task in tasks]
     selection, final = _models(tasks[0]), _models(tasks[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import ray.train.torch
@@ -19,7 +20,10 @@ from ncf.evaluation.ranking_metrics import RankingMetric
 from ncf.inference import choice_checkpoint
 from ncf.models.choice.base import ChoiceModel
 from ncf.training.choice.fit import ModelFit, Step, num_steps
+from ncf.training.choice.loop import ChoiceTraining
+from ncf.training.choice.state import load_state, save_state
 from ray_jobs.results.rankings import write_rankings
+from ray_jobs.training.saved_state import read_state, write_state
 from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.split_cache import SplitCache, shard_of_worker
 from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult, rankings_file
@@ -36,7 +40,7 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
             scored.
 
     Raises:
-        NcfError: if training diverges.
+        NcfError: if training diverges, or cannot continue from its state.
         StorageError: if the model or the rankings cannot be stored.
     """
     started = time.perf_counter()
@@ -51,6 +55,8 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
         shard=shard,
         device=rows.device,
         data_parallel=_data_parallel if shard.world_size > 1 else None,
+        resume=read_state(task.state, load_state) if task.state else None,
+        after_epoch=partial(_save_state, shard=shard, stored=task.state),
     )
     epochs: list[dict[str, Any]] = []
     is_stopped = False
@@ -76,6 +82,11 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
         rows=Placement(),
         choice=fit.chosen,
     )
+
+
+def _save_state(training: ChoiceTraining, shard: Shard, stored: Storage | None) -> None:
+    if stored and shard.rank == 0:
+        write_state(training.state(), stored, save_state)
 
 
 class _OnFirstWorker:

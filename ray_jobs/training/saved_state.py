@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from typing import Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
 
 from foundation.storage import Storage
-from ncf.training.state import TrainingState, load_state, save_state
 from ray_jobs.training.scratch import scratch_folder
 
 _LATEST: Final = "latest.json"
 
+S = TypeVar("S")
 
-def read_state(stored: Storage) -> TrainingState | None:
-    """The latest state in a folder; None if there is none.
+
+def read_state(stored: Storage, load: Callable[[Path], S | None]) -> S | None:
+    """What ``load`` reads from the latest state in a folder; None if there is none.
 
     Raises:
         CheckpointError: if it is damaged or of another format version.
@@ -23,10 +26,10 @@ def read_state(stored: Storage) -> TrainingState | None:
         return None
     with scratch_folder() as scratch:
         (stored / record.read_json()["folder"]).copy_to(Storage.at(scratch / "state"))
-        return load_state(scratch / "state")
+        return load(scratch / "state")
 
 
-def write_state(state: TrainingState, stored: Storage) -> None:
+def write_state(state: S, stored: Storage, save: Callable[[S, Path], None]) -> None:
     """Replace the state in a folder; whenever this is interrupted, a whole one is there.
 
     Raises:
@@ -35,7 +38,7 @@ def write_state(state: TrainingState, stored: Storage) -> None:
     earlier = stored.list_folders()
     folder = stored / f"state-{uuid.uuid4().hex}"
     with scratch_folder() as scratch:
-        save_state(state, scratch / "state")
+        save(state, scratch / "state")
         Storage.at(scratch / "state").copy_to(folder)
     (stored / _LATEST).write_json({"folder": folder.name})
     for each in earlier:

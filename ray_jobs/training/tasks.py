@@ -119,6 +119,8 @@ class ChoiceTask(Task):
     """Folder for ``rankings_file``s of each member, if the test users are scored."""
     model: Storage | None = None
     """Folder in which the model is stored."""
+    state: Storage | None = None
+    """Folder for the state of the network's training after each epoch, and to continue from."""
     as_chosen_in: str | None = None
     """Name of an earlier task of the same run, whose ridge, epoch and power this one takes."""
 

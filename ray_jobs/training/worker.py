@@ -17,7 +17,7 @@ from ncf.evaluation.metrics import METRICS
 from ncf.evaluation.predictions import evaluate, predict
 from ncf.models.targets import Objective
 from ncf.training.loop import Training
-from ncf.training.state import Epoch, FitResult
+from ncf.training.state import Epoch, FitResult, load_state, save_state
 from ncf.training.trainer import build
 from ray_jobs.training.saved_state import read_state, write_state
 from ray_jobs.training.scratch import scratch_folder
@@ -111,7 +111,7 @@ def _training(task: TrainingTask, rows: SplitCache, placement: Placement, shard:
         Objective(experiment.train, experiment.time_decay, preprocessor),
         shard=shard,
         metric=METRICS[task.metric],
-        resume=read_state(task.state) if task.state else None,
+        resume=read_state(task.state, load_state) if task.state else None,
         data_parallel=module,
     )
 
@@ -119,7 +119,7 @@ def _training(task: TrainingTask, rows: SplitCache, placement: Placement, shard:
 def _save_state(training: Training, shard: Shard, stored: Storage) -> None:
     state = training.state()  # of all workers
     if shard.rank == 0:
-        write_state(state, stored)
+        write_state(state, stored, save_state)
 
 
 def _store_models(task: TrainingTask, training: Training, models: Storage) -> None:

@@ -27,6 +27,7 @@ from ncf.models.choice.ease import EasePath
 from ncf.models.choice.experts import ProductOfExperts
 from ncf.models.choice.network import NetworkChoiceModel, build_network
 from ncf.training.choice.loop import ChoiceTraining
+from ncf.training.choice.state import ChoiceEpoch, ChoiceTrainingState
 
 Member = Literal["ease", "network", "experts"]
 
@@ -86,6 +87,9 @@ class ModelFit:
         shard: this worker's part of each batch of users.
         device: that the network is trained on.
         data_parallel: wraps the network, if there are several workers.
+        resume: state of an interrupted training of the network with the same arguments. The steps
+            that it had made are yielded again.
+        after_epoch: called with the network's training after each of its epochs.
     """
 
     def __init__(
@@ -99,6 +103,8 @@ class ModelFit:
         shard: Shard = SINGLE_WORKER,
         device: torch.device | None = None,
         data_parallel: Callable[[nn.Module], nn.Module] | None = None,
+        resume: ChoiceTrainingState | None = None,
+        after_epoch: Callable[[ChoiceTraining], None] = lambda _: None,
     ) -> None:
         self.models: dict[Member, ChoiceModel] = {}
         """The fitted members; of the experts all three. Complete after the last step."""
@@ -114,6 +120,8 @@ class ModelFit:
         self._shard = shard
         self._device = device or torch.device("cpu")
         self._data_parallel = data_parallel
+        self._resume = resume
+        self._after_epoch = after_epoch
         self._before = time.perf_counter()
 
     def __iter__(self) -> Iterator[Step]:
@@ -158,10 +166,12 @@ class ModelFit:
             evaluate=self._as_metrics if self._evaluation else None,
             metric=_VALUE,
             shard=self._shard,
+            resume=self._resume,
             data_parallel=self._data_parallel(network) if self._data_parallel else None,
         )
-        for epoch in training:
-            self.best_step = done + training.result.best_epoch
+        for epoch in self._epochs(training):
+            if epoch.is_best:
+                self.best_step = done + epoch.number
             is_last = epoch.number == num_epochs(config)
             if epoch.validation or is_last:
                 value = epoch.validation[_VALUE] if epoch.validation else None
@@ -170,6 +180,13 @@ class ModelFit:
         self.models["network"] = NetworkChoiceModel(network)
         best_epoch = training.result.best_epoch
         self._choose(network=config.model_copy(update={"stop_after": best_epoch}))
+
+    def _epochs(self, training: ChoiceTraining) -> Iterator[ChoiceEpoch]:
+        """Those of the state that is continued from, and the rest."""
+        yield from training.result.epochs
+        for epoch in training:
+            self._after_epoch(training)
+            yield epoch
 
     def _as_metrics(self, model: ChoiceModel) -> dict[str, float]:
         assert self._evaluation

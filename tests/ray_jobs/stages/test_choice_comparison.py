@@ -108,15 +108,17 @@ def test_only_what_is_missing_is_trained_and_fitted(
         compared(inputs, config, first, force=True)
     second = Trainer(config)
     fit = compared_choice_baselines._baseline
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(compared_choice_baselines, "_baseline", interrupted_in_call(2, fit))
-        compared(inputs, config, second)
+        with pytest.raises(KeyboardInterrupt):
+            compared(inputs, config, second)
     fitted: list[str] = []
-    monkeypatch.setattr(
-        compared_choice_baselines,
-        "_baseline",
-        lambda spec, *args: fitted.append(spec.name) or fit(spec, *args),
-    )
+
+    def noted(spec: Any, *args: Any) -> Any:
+        fitted.append(spec.name)
+        return fit(spec, *args)
+
+    monkeypatch.setattr(compared_choice_baselines, "_baseline", noted)
     third = Trainer(config)
     found = compared(inputs, config, third)
 

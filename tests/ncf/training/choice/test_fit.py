@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from ncf.models.choice.ease import EasePath
 from ncf.models.choice.experts import ProductOfExperts
 from ncf.models.choice.network import NetworkChoiceModel
 from ncf.training.choice import fit as fitting
-from ncf.training.choice.fit import ModelFit, num_steps
+from ncf.training.choice.fit import ModelFit, Step, num_steps
+from ncf.training.choice.loop import ChoiceTraining
+from ncf.training.choice.state import load_state, save_state
 from tests.ncf.inference.test_choices import interactions
 
 CONFIG = ChoiceConfig.model_validate(
@@ -101,6 +105,37 @@ def test_without_validation_users_the_first_ridge_last_epoch_and_first_power_are
     assert fit.chosen.ease.ridges == (300.0,)
     assert fit.chosen.network.stop_after == 4
     assert fit.chosen.experts.powers == (0.5,)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_an_interrupted_fit_makes_the_same_steps_and_models(
+    world: Any, train: Interactions, tmp_path: Path, after: int
+) -> None:
+    def save(training: ChoiceTraining) -> None:
+        save_state(training.state(), tmp_path / str(len(training.result.epochs)))
+
+    def told(fit: ModelFit) -> list[tuple[Step, int]]:
+        return [(replace(step, seconds=0.0), fit.best_step) for step in fit]
+
+    whole = ModelFit(
+        CONFIG, train, world.preprocessor, Preferring({2, 4}, chosen=4), after_epoch=save
+    )
+    expected = told(whole)
+    # Of its evaluations only those of the ridges and of the epochs that are left are made.
+    made = 3 + after // 2
+    resumed = ModelFit(
+        CONFIG,
+        train,
+        world.preprocessor,
+        Preferring({2} | ({4} if made < 4 else set()), chosen=4),
+        resume=load_state(tmp_path / str(after)),
+    )
+
+    assert told(resumed) == expected
+    assert resumed.chosen == whole.chosen
+    assert resumed.best_step == whole.best_step
+    for member, model in whole.models.items():
+        assert torch.equal(resumed.models[member].scores(train), model.scores(train)), member
 
 
 @pytest.mark.parametrize(("member", "steps"), [("ease", 3), ("network", 4)])

@@ -353,7 +353,7 @@ def stage_ease(folder: Path) -> Callable[[], object]:
 
     prepared = prepared_in(folder)
     train = Interactions.read(prepared, ["train"])
-    return lambda: EasePath(train, prepared.preprocessor, EaseConfig()).at(500.0)
+    return lambda: EasePath(train, prepared.preprocessor, EaseConfig(ridges=(500.0,))).at(500.0)
 
 
 def stage_choose(folder: Path) -> Callable[[], object]:

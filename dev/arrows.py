@@ -51,7 +51,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("__init__",),
     ),
     "ray_jobs": (
-        ("config", "errors"),
+        ("config", "errors", "redo"),
         ("results", "configurations"),
         ("cluster",),
         ("training", "web"),

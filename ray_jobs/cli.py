@@ -15,6 +15,7 @@ from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
 from ray_jobs.config import JobConfig
 from ray_jobs.configurations import with_configurations
+from ray_jobs.redo import Redo
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +54,18 @@ def job(
         examples: arguments that the help shows.
         when_interrupted: what is said after Ctrl-C.
         usage: what follows the name of the command in its usage line.
-        runs_stages: whether it runs stages on a Ray that may be a cluster, and so takes --force.
+        runs_stages: whether it runs stages on a Ray that may be a cluster, and so takes --force
+            and --retry-failed.
     """
     params = [*config_options(lambda: JobConfig, "train.epochs=3")]
     if runs_stages:
-        params.append(_force_option())
+        params += _redo_options()
 
     def decorate(function: Callable[..., None]) -> Command:
         def callback(config_files: Sequence[str], overrides: Sequence[str], **others: Any) -> int:
+            if runs_stages:
+                others["redo"] = Redo(others.pop("force"), others.pop("retry_failed"))
+
             def work() -> None:
                 function(load_config(config_files, overrides), **others)
 
@@ -79,10 +84,15 @@ def job(
     return decorate
 
 
-def _force_option() -> click.Option:
-    return click.Option(
-        ["--force"], is_flag=True, help="run every stage again, even if nothing changed"
-    )
+def _redo_options() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--force"], is_flag=True, help="run every stage again, even if nothing changed"
+        ),
+        click.Option(
+            ["--retry-failed"], is_flag=True, help="make the failed trials of searches again"
+        ),
+    ]
 
 
 def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from foundation.cli import main
 from ray_jobs.cli import job
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -27,12 +28,12 @@ EXAMPLES: Final = (
 
 
 @job("compare", __doc__, examples=EXAMPLES)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Run the stages that a comparison needs, as far as they are not up to date; report it."""
     from ray_jobs.report.comparison import write_comparison_report
     from ray_jobs.stages.graph import stages_of
 
-    with stages_of(config, force=force) as stages:
+    with stages_of(config, redo=redo) as stages:
         write_comparison_report(stages)
 
 

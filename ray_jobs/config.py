@@ -53,8 +53,9 @@ class ScalingConfig(Section):
     use_gpu: Literal["auto", True, False] = "auto"
     """``auto``: if the cluster has a GPU for each worker."""
     max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often a model may lose its workers and be continued, or trained again, by others; a trial
-    of a search that loses them fails."""
+    """How often a model whose workers end with an error of their own is continued, or trained
+    again, by others; a trial of a search that does fails. Workers that are lost to the cluster are
+    another matter: ``tune.max_preemptions``."""
 
     @property
     def world_size(self) -> int:
@@ -256,6 +257,11 @@ class TuneConfig(Section):
     Each holds the training rows in memory, or streams them where they would not fit together. With
     one at a time a search is reproducible, with more its suggestions depend on which trials end
     first."""
+    max_preemptions: Annotated[int, Field(ge=0)] = 5
+    """How often a trial, or a model of a comparison or of the final training, that has lost its
+    workers to the cluster is trained again: their node or process is gone, or was taken away. Other
+    workers continue from its last epoch where its state was stored, else they begin anew. One whose
+    workers Ray has ended for want of memory is trained once more."""
     also_on_cpus: bool = False
     """If trials train on GPUs, train further ones on the CPUs that are left; needs ``executor =
     "persistent"``. Which trial trains where depends on timing, and devices round differently."""

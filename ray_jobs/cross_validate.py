@@ -13,6 +13,7 @@ from foundation.cli import main
 from foundation.errors import ConfigError
 from ray_jobs.cli import job
 from ray_jobs.configurations import require_test_errors
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -24,7 +25,7 @@ EXAMPLES: Final = (
 
 
 @job("cross-validate", __doc__, examples=EXAMPLES)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Compare the models on every fold, one after the other, and summarise.
 
     Raises:
@@ -42,7 +43,7 @@ def command(config: JobConfig, *, force: bool) -> None:
     from ray_jobs.results.run import Workspace
     from ray_jobs.stages.cross_validation import cross_validate
 
-    workspace = Workspace(config, force)
+    workspace = Workspace(config, redo)
     with preflight.job(workspace):
         write_folds_report(cross_validate(workspace), config, workspace.paths)
 

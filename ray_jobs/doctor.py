@@ -14,6 +14,7 @@ from foundation.cli import main
 from foundation.console import show
 from ray_jobs.cli import job
 from ray_jobs.errors import ClusterError
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -27,12 +28,12 @@ _MARKS: Final = {"ok": "ok", "doubt": "NOTE", "failed": "FAILED"}
 
 
 @job("doctor", __doc__, examples=EXAMPLES)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Run every check and print the findings."""
     from ray_jobs.cluster.preflight import examine
     from ray_jobs.results.run import Workspace
 
-    findings = list(examine(Workspace(config, force)))
+    findings = list(examine(Workspace(config, redo)))
     table = Table(box=None)
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")

@@ -22,13 +22,14 @@ from foundation.cli import main
 from foundation.console import heading, say
 from ray_jobs.cli import job
 from ray_jobs.configurations import require_test_errors
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
 @job("run", __doc__)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Run every stage that is not up to date, in this order."""
     from ray_jobs.report.pipeline import write_report
     from ray_jobs.stages.graph import stages_of
@@ -36,7 +37,7 @@ def command(config: JobConfig, *, force: bool) -> None:
 
     require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
-    with stages_of(config, force=force) as stages:
+    with stages_of(config, redo=redo) as stages:
         # The workers of a search leave no CPUs for preparing data.
         _ = stages.raw, stages.prepared, stages.final_data, stages.scored_data
         _ = stages.best_parameters

@@ -11,6 +11,7 @@ from foundation.cli import PositiveInt, main
 from foundation.console import say
 from foundation.errors import ConfigError
 from ray_jobs.cli import job
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
@@ -83,7 +84,7 @@ OPTIONS: Final = (
 def command(
     config: JobConfig,
     *,
-    force: bool,
+    redo: Redo,
     all_users: bool,
     user: int | None,
     new_user: Path | None,
@@ -105,7 +106,7 @@ def command(
 
     if new_user is not None:
         check_ratings(new_user)
-    with stages_of(config, force=force) as stages:
+    with stages_of(config, redo=redo) as stages:
         if (user, new_user, movie) == (None, None, None):
             say(f"recommendations of all users: {stages.recommendations}")
         else:

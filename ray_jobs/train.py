@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 from foundation.cli import main
 from foundation.console import say
 from ray_jobs.cli import job
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
 @job("train", __doc__)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Run the stages up to this one, as far as they are not up to date."""
     from ray_jobs.stages.graph import stages_of
 
-    with stages_of(config, force=force) as stages:
+    with stages_of(config, redo=redo) as stages:
         for model in stages.final_models:
             say(f"final model: {model.checkpoint}")
 

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING
 from foundation.cli import main
 from foundation.console import say
 from ray_jobs.cli import job
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
 @job("tune", __doc__)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Run the stages up to this one, as far as they are not up to date."""
     from ray_jobs.stages.graph import stages_of
     from ray_jobs.stages.tuning import check_search
 
     check_search(config)
-    with stages_of(config, force=force) as stages:
+    with stages_of(config, redo=redo) as stages:
         for chosen in stages.best_parameters:
             say(f"best configuration: {chosen or 'as configured, without a search'}")
 

@@ -21,6 +21,7 @@ from ray_jobs.__main__ import COMMANDS
 from ray_jobs.__main__ import main as movie_ratings
 from ray_jobs.cli import job
 from ray_jobs.config import JobConfig
+from ray_jobs.redo import Redo
 from tests.support import ROOT, environment
 
 JOBS = tuple(
@@ -198,7 +199,7 @@ def test_an_option_after_two_dashes_or_below_zero_is_a_value(tmp_path: Path) -> 
     options = (click.Option(["--number"], type=float), click.Argument(["rest"], nargs=-1))
 
     @job("note", "Take note.", options)
-    def command(config: JobConfig, force: bool, number: float, rest: tuple[str, ...]) -> None:
+    def command(config: JobConfig, redo: Redo, number: float, rest: tuple[str, ...]) -> None:
         seen.append((config.name, number, rest))
 
     arguments = ["--set=name=x", "--number", "-2.5", "--", "--unknown"]

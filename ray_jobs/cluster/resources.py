@@ -20,8 +20,6 @@ class Resources:
     use_gpu: bool
     concurrent: int = field(compare=False)
     """How many such runs fit beside each other."""
-    max_failures: int = field(default=0, compare=False)
-    """How often a model may lose its workers and be trained by others."""
 
     @property
     def description(self) -> str:
@@ -54,7 +52,7 @@ class Resources:
                 "a larger cluster."
             )
         concurrent = fits // scaling.num_workers
-        return cls(scaling.num_workers, per_worker, use_gpu, concurrent, scaling.max_failures)
+        return cls(scaling.num_workers, per_worker, use_gpu, concurrent)
 
 
 def groups_at_a_time(config: JobConfig, num_models: int) -> int:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from foundation.cli import main
 from ray_jobs.cli import job
 from ray_jobs.configurations import require_test_errors
+from ray_jobs.redo import Redo
 
 if TYPE_CHECKING:
     from ray_jobs.config import JobConfig
 
 
 @job("report", __doc__)
-def command(config: JobConfig, *, force: bool) -> None:
+def command(config: JobConfig, *, redo: Redo) -> None:
     """Run the stages that the report describes, as far as they are not up to date; write it."""
     from ray_jobs.report.pipeline import write_report
     from ray_jobs.stages.graph import stages_of
@@ -24,7 +25,7 @@ def command(config: JobConfig, *, force: bool) -> None:
 
     require_test_errors(config, "the report is on the final model's errors there")
     check_search(config)
-    with stages_of(config, force=force) as stages:
+    with stages_of(config, redo=redo) as stages:
         write_report(stages)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import tomli_w
 from foundation.console import heading
 from foundation.storage import Storage
 from ray_jobs.config import JobConfig
+from ray_jobs.redo import Redo
 from ray_jobs.results.paths import RECOMMENDATIONS, RunPaths
 from ray_jobs.results.stage import Inputs, Stage
 
@@ -36,8 +37,13 @@ class Workspace:
     """
 
     config: JobConfig
-    force: bool = False
-    """Run every stage, even if it is up to date."""
+    redo: Redo = field(default_factory=Redo)
+    """What is done again."""
+
+    @property
+    def force(self) -> bool:
+        """Run every stage, even if it is up to date."""
+        return self.redo.all_stages
 
     @cached_property
     def storage(self) -> Storage:

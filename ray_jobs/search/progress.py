@@ -29,6 +29,10 @@ class TrialProgress:
         self._ended = len(earlier)
         self._ended_well = [record for record in earlier if record.result is not None]
 
+    def lost(self, record: TrialRecord, reason: str) -> None:
+        """Print that a trial lost its workers, and is trained by others."""
+        say(f"   trial {record.number} lost its workers and goes on with others: {reason}")
+
     def ended(self, record: TrialRecord) -> None:
         """Print the line of one more."""
         self._ended += 1

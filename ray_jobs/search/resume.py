@@ -145,6 +145,8 @@ class ResumableScheduler(TrialScheduler):
         super().__init__()
         self._inner = inner
         self._stopped: set[str] = set()
+        self._newest: dict[str, int] = {}
+        """The number of each running trial's newest epoch."""
         for record in records.ended():
             self._replay(record)
 
@@ -165,6 +167,10 @@ class ResumableScheduler(TrialScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Called by Ray Tune after each epoch."""
+        # A trial that lost its workers, and has no state to continue from, repeats its epochs.
+        if result[EPOCH] <= self._newest.get(trial.trial_id, 0):
+            return TrialScheduler.CONTINUE
+        self._newest[trial.trial_id] = result[EPOCH]
         decision = self._inner.on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.STOP:
             self._stopped.add(trial.trial_id)
@@ -226,6 +232,7 @@ class Recorder(Callback):
         records: those of this search.
         scheduler: what stops trials.
         on_end: called with the record of each trial that ends.
+        on_loss: called with a trial that was trained again, and why it lost its workers.
     """
 
     def __init__(
@@ -233,11 +240,13 @@ class Recorder(Callback):
         records: TrialRecords,
         scheduler: ResumableScheduler,
         on_end: Callable[[TrialRecord], None],
+        on_loss: Callable[[TrialRecord, str], None] = lambda record, reason: None,
     ) -> None:
         self._records = records
         self._metric = records.metric.key
         self._scheduler = scheduler
         self._on_end = on_end
+        self._on_loss = on_loss
         self._epochs: dict[str, list[dict[str, float]]] = {}
 
     def on_trial_result(
@@ -250,7 +259,11 @@ class Recorder(Callback):
     ) -> None:
         """Called by Ray Tune in the driver."""
         epoch = {key: result[key] for key in (EPOCH, self._metric)}
-        self._epochs.setdefault(trial.trial_id, []).append(epoch)
+        epochs = self._epochs.setdefault(trial.trial_id, [])
+        if not epochs or epoch[EPOCH] > epochs[-1][EPOCH]:  # repeated after a loss of workers
+            epochs.append(epoch)
+        if "lost" in result:
+            self._on_loss(self._records.of(trial.trial_id), result["lost"])
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -279,6 +292,7 @@ class Recorder(Callback):
             epochs=tuple(self._epochs.pop(trial.trial_id, ())),
             best_epoch=result.get("best_epoch"),
             seconds=result.get("time_total_s"),
+            losses=result.get("losses", 0),
         )
         self._on_end(record)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 import ray
 from ray import tune
 from ray.actor import ActorHandle
+from ray.train import TrainingFailedError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -17,15 +19,16 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from foundation.storage import Storage
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
+from ray_jobs.errors import TrainingError
 from ray_jobs.search.persistent_trial import PersistentTrial
 from ray_jobs.search.trial_tasks import TrialTasks
+from ray_jobs.training.lost_workers import Loss, Losses, Retries
 from ray_jobs.training.task_queue import TaskQueue
 from ray_jobs.training.torch_trainers import trainer_of_one_task
 from ray_jobs.training.workers import Workers
 
-_DRIVER_RESOURCES: Final = {"cpu": 0, "memory": 1}
-"""A trial's driver takes no CPU, so that drivers cannot hold the CPUs that workers wait for. Ray
-refuses an empty request, hence the byte of memory."""
+_SHARE_OF_A_NODE: Final = 0.0001
+"""The smallest amount of a resource that Ray knows."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,37 @@ def executor(
     """Run trials as configured for this block, one on each of ``groups`` at a time."""
     if config.tune.executor == "isolated" and config.scaling.num_workers:
         workers.close()  # its trials take the CPUs
-        settings = {"resources": groups[0], "groups": len(groups), "where": where / "trials"}
+        settings = {
+            "resources": groups[0],
+            "groups": len(groups),
+            "where": where / "trials",
+            "retries": Retries(config.tune.max_preemptions),
+        }
         yield TrainableSpec(_with(_isolated_trial, tasks=tasks, **settings))
         return
     queue = workers.queue(groups)
-    ray.get(queue.define.remote(where.name, tasks.of))
+    retries = Retries(config.tune.max_preemptions)
+    ray.get(queue.define.remote(where.name, tasks.of, retries))
     trainable = _with(PersistentTrial, search=where.name, queue=queue)
     yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_DropEnded(queue),))
 
 
 def _with(trainable: Any, **settings: Any) -> Any:
     """A trainable that receives ``settings`` besides a trial's parameters."""
-    return tune.with_resources(tune.with_parameters(trainable, **settings), _DRIVER_RESOURCES)
+    return tune.with_resources(tune.with_parameters(trainable, **settings), _driver_resources())
+
+
+def _driver_resources() -> dict[str, float]:
+    """A trial's driver takes no CPU, so that drivers cannot hold the CPUs that workers wait for.
+
+    It runs on the node of this program, without which the search ends anyway: on another one it
+    might be lost, and the trial with it.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    names = [name for name in node["Resources"] if name.startswith("node:")]
+    # That of the head is its alone; one by address may be shared by the nodes of one machine.
+    return {"cpu": 0, min(names, key=lambda name: "__" not in name): _SHARE_OF_A_NODE}
 
 
 def _isolated_trial(
@@ -71,11 +93,29 @@ def _isolated_trial(
     resources: Resources,
     groups: int,
     where: Storage,
+    retries: Retries,
 ) -> None:
-    """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune."""
+    """Driver of one trial: a ``TorchTrainer`` that reports its epochs to Tune, and another one if
+    it loses its workers.
+
+    Raises:
+        TrainingError: if the trial failed.
+    """
     task = tasks.of(tune.get_context().get_trial_id(), parameters)
-    callbacks = [TuneReportCallback()]
-    trainer_of_one_task(task, groups, resources, where / task.name, callbacks).fit()
+    losses, lost = Losses(retries), None
+    for attempt in itertools.count(1):
+        folder = where / (task.name if attempt == 1 else f"{task.name}-{attempt}")
+        trainer = trainer_of_one_task(
+            task, groups, resources, folder, [TuneReportCallback()], lost, attempt - 1
+        )
+        try:
+            trainer.fit()
+            return
+        except TrainingFailedError as error:
+            loss = Loss.of_training(error)
+            failure, lost = losses.add(loss), loss.reason
+            if failure:
+                raise TrainingError(failure) from None
 
 
 class _DropEnded(Callback):

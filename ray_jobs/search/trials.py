@@ -42,6 +42,8 @@ class TrialRecord:
     """The epoch that the result is from: the one with the lowest validation RMSE."""
     seconds: float | None = None
     """Wall time from its start to its last epoch."""
+    losses: int = 0
+    """How often it lost its workers and was trained again."""
     metric_name: str = "rmse"
     """As in ``tune.metric``."""
 
@@ -130,6 +132,21 @@ class TrialRecords:
         record = replace(self.of(trial_id), ended=self._next_event(), **outcome)
         self._write(record)
         return record
+
+    def reopen_failed(self) -> int:
+        """Let the trials that failed be made again, with the same parameters; returns how many."""
+        failed = [record for record in self._records.values() if record.state == "failed"]
+        for record in failed:
+            self._write(
+                TrialRecord(
+                    record.number,
+                    record.trial_id,
+                    record.parameters,
+                    record.started,
+                    metric_name=record.metric_name,
+                )
+            )
+        return len(failed)
 
     def delete(self) -> None:
         """Forget all trials."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray_jobs.config import JobConfig
+from ray_jobs.redo import Redo
 from ray_jobs.results.across_folds import (
     COLUMNS,
     AcrossFolds,
@@ -71,7 +72,7 @@ def cross_validate(workspace: Workspace) -> Summary:
     config = workspace.config
     with workers_of(workspace, len(config.cross_validate.folds)) as workers:
         folds = {
-            fold: _compare(fold_config(config, fold), workspace.force, workers)
+            fold: _compare(fold_config(config, fold), workspace.redo, workers)
             for fold in config.cross_validate.folds
         }
     summary = Summary.of(folds, config.compare.resamples)
@@ -79,8 +80,8 @@ def cross_validate(workspace: Workspace) -> Summary:
     return summary
 
 
-def _compare(config: JobConfig, force: bool, workers: Workers) -> Fold:
-    workspace = Workspace(config, force)
+def _compare(config: JobConfig, redo: Redo, workers: Workers) -> Fold:
+    workspace = Workspace(config, redo)
     workspace.open()
     stages = Stages(workspace, workers)
     comparison = stages.comparison

@@ -13,6 +13,7 @@ from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig
+from ray_jobs.redo import Redo
 from ray_jobs.results.choices import ChoiceComparison
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.run import Workspace
@@ -142,13 +143,13 @@ class Stages:
 
 
 @contextmanager
-def stages_of(config: JobConfig, *, force: bool) -> Iterator[Stages]:
+def stages_of(config: JobConfig, *, redo: Redo) -> Iterator[Stages]:
     """The stages of a run, once its checks have passed, with a connection to Ray.
 
     Raises:
         MovieRatingsError: if a check fails, saying what to change.
     """
-    workspace = Workspace(config, force)
+    workspace = Workspace(config, redo)
     with preflight.job(workspace), workers_of(workspace) as workers:
         yield Stages(workspace, workers)
 
@@ -161,10 +162,11 @@ def workers_of(workspace: Workspace, num_runs: int = 1) -> Workers:
     num_compared = len(compare.configurations or compare.losses)
     num_trials = tune.num_trials + num_compared * compare.trials_per_loss
     num_tasks = 2 * (num_compared * len(compare.seeds) + 1)
-    # A trial breaks a group at most once, and a task at most ``max_failures`` times. Further
-    # failures have other causes.
     if config.wants_choices:
         num_trials += config.num_choice_trials * len(members_to_search(config))
         num_tasks += 2 * (len(compare.seeds) + 1)
-    failures = num_runs * (num_trials + num_tasks * config.scaling.max_failures)
+    # What its tasks can account for; after more, a group is given up.
+    failures = tune.max_preemptions * (num_trials + num_tasks)
+    failures += num_trials + num_tasks * config.scaling.max_failures
+    failures *= num_runs
     return Workers(workspace.paths.ray("workers"), failures)

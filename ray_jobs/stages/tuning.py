@@ -70,6 +70,7 @@ _CHANGES_NO_TRIAL: Final = frozenset(
     {
         "num_trials",
         "max_concurrent_trials",
+        "max_preemptions",
         "also_on_cpus",
         "executor",
         "keep_models",
@@ -231,6 +232,8 @@ def best_of(
     name = f"tune-{of}" if of else "tune"
     paths = workspace.paths.search(of)
     inputs = SearchInputs(searched.trial_inputs, searched.config.tune.num_trials)
+    if workspace.redo.failed_trials and _records(searched, paths.folder).reopen_failed():
+        workspace.paths.stage(name).delete()
     work = partial(
         _search,
         searched=searched,
@@ -292,7 +295,7 @@ def open_records(
     return _records(SearchedRatings(config, prepared), folder, force=force)
 
 
-def _records(searched: Searched, folder: Storage, *, force: bool) -> TrialRecords:
+def _records(searched: Searched, folder: Storage, *, force: bool = False) -> TrialRecords:
     identity = key_of(searched.trial_inputs)
     records = TrialRecords(SearchPaths(folder).records(identity), searched.metric)
     if force:
@@ -401,7 +404,7 @@ def _tuner(
             storage_filesystem=where.filesystem,
             verbose=0,
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials keep none
-            callbacks=[*chosen.callbacks, metrics, Recorder(records, stopping, on_end)],
+            callbacks=[*chosen.callbacks, metrics, Recorder(records, stopping, on_end, lines.lost)],
         ),
     )
 
@@ -459,4 +462,5 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "best_epoch": trial.best_epoch,
         "epochs": trial.epochs[-1][EPOCH] if trial.epochs else 0,
         "seconds": trial.seconds,
+        "losses": trial.losses,
     } | {f"config.{key}": value for key, value in encoded(trial.parameters).items()}

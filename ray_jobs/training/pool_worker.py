@@ -20,8 +20,9 @@ from foundation.errors import MovieRatingsError
 from ncf.data.sampling import Shard
 from ncf.errors import CheckpointError, DivergedError
 from ray_jobs.training.local_mode import LocalMode
+from ray_jobs.training.lost_workers import reason_of
 from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
-from ray_jobs.training.task_queue import Order, TaskQueue, reason_of
+from ray_jobs.training.task_queue import Order, TaskQueue
 from ray_jobs.training.tasks import Task, TaskResult
 from ray_jobs.training.trainers import train_task
 

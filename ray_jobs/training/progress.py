@@ -22,7 +22,11 @@ class EpochLog:
         self._logged = -math.inf
 
     def record(self, metrics: dict[str, Any]) -> None:
-        """Record every epoch; log at most one every ``SECONDS_BETWEEN_LINES``."""
+        """Record every epoch; log losses of workers, and at most one epoch every
+        ``SECONDS_BETWEEN_LINES``."""
+        if "lost" in metrics:
+            lost = "lost its workers and goes on with others"
+            logger.info("   note: %s %s: %s", metrics["task"], lost, metrics["lost"])
         self._metrics.epoch(metrics["task"], metrics)
         if time.monotonic() - self._logged >= SECONDS_BETWEEN_LINES:
             logger.info("   %s", describe(metrics))

@@ -20,6 +20,7 @@ from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import TrainingError
 from ray_jobs.training.local_mode import LocalMode
+from ray_jobs.training.lost_workers import Retries
 from ray_jobs.training.progress import EpochLog
 from ray_jobs.training.split_cache import SplitCache, device_of_worker
 from ray_jobs.training.task_queue import Over, TaskQueue
@@ -33,8 +34,8 @@ logger: Final = logging.getLogger(__name__)
 def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Iterator[TaskResult]:
     """Train all tasks, and yield the results in the order in which they end.
 
-    A task whose workers are lost is continued from its state, or repeated if it has none, at most
-    ``scaling.max_failures`` times.
+    A task whose workers are lost is continued from its state, or repeated if it has none, as often
+    as ``tune.max_preemptions`` and ``scaling.max_failures`` say.
 
     Raises:
         TrainingError: if a task failed, with the reason.
@@ -49,7 +50,8 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
     if local:
         results = _train_here(tasks, local, log)
     else:
-        results = _train_on(workers.queue(groups), tasks, log, groups[0].max_failures)
+        retries = Retries(config.tune.max_preemptions, config.scaling.max_failures)
+        results = _train_on(workers.queue(groups), tasks, log, retries)
     for result in results:
         if result.rows.note:
             logger.info("   note: %s: %s", result.name, result.rows.note)
@@ -76,7 +78,7 @@ def _log_start(tasks: Sequence[Task], groups: Sequence[Resources]) -> None:
 
 
 def _train_on(
-    queue: ActorHandle[TaskQueue], tasks: Sequence[Task], log: EpochLog, retries: int
+    queue: ActorHandle[TaskQueue], tasks: Sequence[Task], log: EpochLog, retries: Retries
 ) -> Iterator[TaskResult]:
     """Train on the worker groups of ``queue``."""
     waiting, results = list(tasks), list[TaskResult]()

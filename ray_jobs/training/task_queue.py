@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ray.train import TrainingFailedError
 
 from foundation.errors import MovieRatingsError
+from ray_jobs.training.lost_workers import Loss, Losses, Retries, reason_of
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 _MAX_EPOCHS_AHEAD: Final = 1
 """Unfetched epochs beyond which a worker waits: without a limit, a model with short epochs would
 end before a scheduler could stop it."""
+
+
+_NONE: Final = Retries()
+
+_REPLACED: Final = Loss("cluster", "its workers were replaced")
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,27 @@ class _Job:
     """One task, until it is dropped."""
 
     task: Task
-    retries: int
-    """How many more times it is queued again after it has lost its workers."""
+    losses: Losses
+    """Of its workers."""
+    newest_epoch: int = 0
+    """Number of the newest epoch that was reported; trained again, it reports further ones only."""
+    lost: str | None = None
+    """Why it lost its workers, until its next epoch says so."""
     epochs: deque[dict[str, Any]] = field(default_factory=deque)
     """Metrics of the epochs that were not fetched yet, oldest first."""
     over: Over | None = None
+
+    def append(self, metrics: dict[str, Any]) -> None:
+        """Add an epoch, unless it was there before the task lost its workers."""
+        if metrics["epoch"] <= self.newest_epoch:
+            return
+        self.newest_epoch = metrics["epoch"]
+        losses = sum(self.losses.counts.values())
+        if losses:
+            metrics = metrics | {"losses": losses}
+        if self.lost:
+            metrics, self.lost = metrics | {"lost": self.lost}, None
+        self.epochs.append(metrics)
 
 
 @dataclass
@@ -90,8 +112,8 @@ class TaskQueue:
         self._groups: dict[int, _WorkerGroup] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
-        self._tasks_of: dict[str, Callable[[str, dict[str, Any]], Task]] = {}
-        """Makes the tasks of the trials of each search."""
+        self._searches: dict[str, tuple[Callable[[str, dict[str, Any]], Task], Retries]] = {}
+        """What makes the tasks of the trials of each search, and how often they are retried."""
         self._trials: dict[str, str | None] = {}
         """By the ids of all trials that were added, also of those that have ended, why there is no
         task, if so."""
@@ -100,8 +122,8 @@ class TaskQueue:
 
     # Called by stages.
 
-    async def add(self, task: Task, retries: int = 0) -> None:
-        """Add a task. If it loses its workers it is queued again, at most ``retries`` times.
+    async def add(self, task: Task, retries: Retries = _NONE) -> None:
+        """Add a task; one that loses its workers is queued again as ``retries`` says.
 
         Raises:
             ValueError: if there is a task of this name.
@@ -109,7 +131,7 @@ class TaskQueue:
         async with self._changing():
             if task.name in self._jobs:
                 raise ValueError(f"there is a task {task.name!r} already")
-            self._jobs[task.name] = _Job(task, retries)
+            self._jobs[task.name] = _Job(task, Losses(retries))
             self._waiting.append(task.name)
             self._fail_without_groups()
 
@@ -130,9 +152,11 @@ class TaskQueue:
             if name in self._waiting:
                 self._waiting.remove(name)
 
-    async def define(self, search: str, task_of: Callable[[str, dict[str, Any]], Task]) -> None:
+    async def define(
+        self, search: str, task_of: Callable[[str, dict[str, Any]], Task], retries: Retries
+    ) -> None:
         """Say what the task of a trial is, by its id and parameters."""
-        self._tasks_of[search] = task_of
+        self._searches[search] = task_of, retries
 
     # Called by trials, which do not import what these tasks are made of.
 
@@ -145,12 +169,13 @@ class TaskQueue:
         """
         if trial_id not in self._trials:
             self._trials[trial_id] = None
+            task_of, retries = self._searches[search]
             try:
-                task = self._tasks_of[search](trial_id, parameters)
+                task = task_of(trial_id, parameters)
             except MovieRatingsError as error:
                 self._trials[trial_id] = str(error)
             else:
-                await self.add(task)
+                await self.add(task, retries)
         return self._trials[trial_id]
 
     async def next_epoch(self, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -165,7 +190,7 @@ class TaskQueue:
         """Register one of a group's current workers."""
         async with self._changing():
             if self._groups[group_index].workers not in (None, workers):
-                self._lose(group_index, "its workers were replaced")
+                self._lose(group_index, _REPLACED)
             self._groups[group_index].workers = workers
 
     async def next(self, group_index: int, workers: str, number: int) -> Order | None:
@@ -196,7 +221,7 @@ class TaskQueue:
             job, group = self._job_of(group_index, workers), self._groups.get(group_index)
             if job is None or group is None:
                 return False
-            job.epochs.append(metrics)
+            job.append(metrics)
             self._changed.notify_all()
 
             def is_stopped() -> bool:
@@ -239,25 +264,25 @@ class TaskQueue:
                 group.is_dismissed = True
         await asyncio.gather(*(self._runs[i] for i, group in groups.items() if group.workers))
 
-    async def lost(self, group_index: int, reason: str) -> None:
+    async def lost(self, group_index: int, loss: Loss) -> None:
         """End the task of a group whose workers have failed, or queue it again."""
         async with self._changing():
-            self._lose(group_index, reason)
+            self._lose(group_index, loss)
 
     async def _run(self, group_index: int, trainer: TorchTrainer) -> None:
-        reason = "its workers have exited"
+        loss = Loss("cluster", "its workers have exited")
         with ThreadPoolExecutor(1) as thread:
             fit: Callable[[], object] = trainer.fit
             try:
                 await asyncio.get_running_loop().run_in_executor(thread, fit)
             except TrainingFailedError as error:
-                reason = first_cause(error)
+                loss = Loss.of_training(error)
             except Exception as error:  # of Ray, or in local mode of the training itself
-                reason = reason_of(error)
+                loss = Loss("error", reason_of(error))
         async with self._changing():
-            self._lose(group_index, reason)
+            self._lose(group_index, loss)
             if not self._groups.pop(group_index).is_dismissed:
-                self._failure = reason
+                self._failure = loss.reason
             self._fail_without_groups()
 
     @contextlib.asynccontextmanager
@@ -276,41 +301,27 @@ class TaskQueue:
         job = self._jobs.get(group.order.task.name)
         return job if job and job.task is group.order.task and not job.over else None
 
-    def _lose(self, group_index: int, reason: str) -> None:
+    def _lose(self, group_index: int, loss: Loss) -> None:
         group = self._groups.get(group_index)
         if group is None:  # reported after it has ended
             return
         if group.order:
-            self._end_or_repeat(group.order.task, reason)
+            self._end_or_repeat(group.order.task, loss)
         group.workers, group.num_orders, group.order = None, 0, None
 
-    def _end_or_repeat(self, task: Task, reason: str) -> None:
+    def _end_or_repeat(self, task: Task, loss: Loss) -> None:
         job = self._jobs.get(task.name)
         if job is None or job.over or job.task is not task:
             return
-        if job.retries:
-            job.retries -= 1
-            self._waiting.appendleft(task.name)
+        failure = job.losses.add(loss)
+        if failure:
+            job.over = Over(failure)
         else:
-            job.over = Over(reason)
+            job.lost = loss.reason
+            self._waiting.appendleft(task.name)
 
     def _fail_without_groups(self) -> None:
         """Fail the waiting tasks if no worker group is left."""
         if self._failure and not self._groups:
             while self._waiting:
                 self._jobs[self._waiting.popleft()].over = Over(self._failure)
-
-
-def reason_of(error: Exception) -> str:
-    """The message of an exception, in one line with the type if others raise it."""
-    if isinstance(error, MovieRatingsError):
-        return str(error)
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1].strip()}"
-
-
-def first_cause(error: TrainingFailedError) -> str:
-    """The worker's own exception, without the traceback."""
-    failures = getattr(error, "worker_failures", None) or {}
-    causes = [str(failure).strip().splitlines()[-1] for failure in failures.values()]
-    return causes[0] if causes else str(error).strip().splitlines()[0]

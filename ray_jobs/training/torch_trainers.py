@@ -59,10 +59,21 @@ def trainer_of_one_task(
     resources: Resources,
     where: Storage,
     callbacks: Sequence[UserCallback],
+    lost: str | None = None,
+    losses: int = 0,
 ) -> TorchTrainer:
-    """A trainer that trains ``task`` alone and reports its epochs; ``num_groups`` is the maximum
-    number of such trainers at a time."""
-    settings = {"task": task, "num_groups": num_groups}
+    """A trainer that trains one task and reports its epochs.
+
+    Args:
+        task: what to train.
+        num_groups: maximum number of such trainers at a time.
+        resources: the workers.
+        where: folder for what Ray Train writes.
+        callbacks: of Ray Train, in its controller.
+        lost: why the task lost its workers before, if it did; reported with the first epoch.
+        losses: how often it has.
+    """
+    settings = {"task": task, "num_groups": num_groups, "lost": lost, "losses": losses}
     return torch_trainer(_train_one, settings, resources, where, callbacks)
 
 
@@ -70,10 +81,13 @@ def _train_one(settings: dict[str, Any]) -> None:
     """Body of every worker."""
     task: Task = settings["task"]
     rows = SplitCache(task.prepared, device_of_worker(None), settings["num_groups"])
-    train_task(task, rows, _report)
+    of_first_epoch = {"lost": settings["lost"]} if settings["lost"] else {}
+    of_all_epochs = {"losses": settings["losses"]} if settings["losses"] else {}
 
+    def report(metrics: dict[str, Any]) -> bool:
+        """Report from every worker, as Ray Train requires."""
+        ray.train.report(metrics | of_all_epochs | of_first_epoch)
+        of_first_epoch.clear()
+        return True
 
-def _report(metrics: dict[str, Any]) -> bool:
-    """Report from every worker, as Ray Train requires."""
-    ray.train.report(metrics)
-    return True
+    train_task(task, rows, report)

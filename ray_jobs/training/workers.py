@@ -28,8 +28,9 @@ from foundation.storage import Storage
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.local_mode import LocalMode
+from ray_jobs.training.lost_workers import Loss
 from ray_jobs.training.pool_worker import PoolWorkerConfig, run_worker
-from ray_jobs.training.task_queue import TaskQueue, reason_of
+from ray_jobs.training.task_queue import TaskQueue
 from ray_jobs.training.torch_trainers import torch_trainer
 
 _SECONDS_TO_EXIT: Final = 10.0
@@ -191,5 +192,5 @@ class _FailureReporter(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train in its controller."""
-        reason = reason_of(next(iter(worker_exceptions.values())))
-        ray.get(self._queue.lost.remote(self._group_index, reason))
+        loss = Loss.of_workers(worker_exceptions.values())
+        ray.get(self._queue.lost.remote(self._group_index, loss))

@@ -10,6 +10,7 @@ import pytest
 from foundation.cli import main
 from ray_jobs import pipeline, recommend
 from ray_jobs.cli import job
+from ray_jobs.redo import Redo
 
 MODULES = ("preprocess", "tune", "compare", "train", "recommend", "pipeline")
 
@@ -109,7 +110,7 @@ def test_usage_errors_end_with_2() -> None:
 
 def test_an_interrupt_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     @job("job", "Wait.")
-    def command(config: object, force: bool) -> None:
+    def command(config: object, redo: Redo) -> None:
         raise KeyboardInterrupt
 
     assert main(command, []) == 130

@@ -19,6 +19,7 @@ from ray_jobs.cli import job
 from ray_jobs.config import JobConfig, RecommendConfig
 from ray_jobs.queries import prediction
 from ray_jobs.queries.recommendation import Query, show_one
+from ray_jobs.redo import Redo
 from ray_jobs.results.run import Workspace
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, kept, recommender
@@ -214,7 +215,7 @@ def test_wrong_ratings_are_refused_with_their_line(
     (tmp_path / "mine.csv").write_text(ratings)
 
     @job("recommend", "Recommend.")
-    def command(config: JobConfig, force: bool) -> None:
+    def command(config: JobConfig, redo: Redo) -> None:
         recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv"))
 
     assert main(command, []) == 1

@@ -34,20 +34,23 @@ class EaseSettings:
     ``choice.ease.values.stars``; 0 lets all ratings count the same."""
 
 
-def ease_path(train: Interactions, preprocessor: Preprocessor, stars: float) -> EasePath:
-    """EASE for any ridge; ``stars`` as in the settings."""
-    values = ValuesConfig(stars=stars)
-    return EasePath(train, preprocessor, EaseConfig(values=values, content=0, context=0))
+def ease_path(
+    train: Interactions, preprocessor: Preprocessor, stars: float, ridges: tuple[float, ...]
+) -> EasePath:
+    """EASE for these ridges; ``stars`` as in the settings."""
+    config = EaseConfig(ridges=ridges, values=ValuesConfig(stars=stars), content=0, context=0)
+    return EasePath(train, preprocessor, config)
 
 
 def _fit(train: Interactions, preprocessor: Preprocessor, settings: EaseSettings) -> ChoiceModel:
-    return ease_path(train, preprocessor, settings.stars).at(settings.ridge)
+    path = ease_path(train, preprocessor, settings.stars, (settings.ridge,))
+    return path.at(settings.ridge)
 
 
 def _fit_path(
     train: Interactions, preprocessor: Preprocessor, settings: EaseSettings
 ) -> Iterator[tuple[EaseSettings, ChoiceModel]]:
-    path = ease_path(train, preprocessor, settings.stars)
+    path = ease_path(train, preprocessor, settings.stars, RIDGES)
     for ridge in RIDGES:
         yield replace(settings, ridge=ridge), path.at(ridge)
 

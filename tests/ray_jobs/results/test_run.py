@@ -6,6 +6,7 @@ import pytest
 
 from foundation.errors import StorageError
 from ray_jobs.config import JobConfig
+from ray_jobs.redo import Redo
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, fingerprint
 
@@ -47,7 +48,7 @@ def test_another_key_or_a_lost_output_or_force_does_it_again(workspace: Workspac
     workspace.update(Stage("stage", "other key", (work.output,), work))
     assert work.times == 3
 
-    Workspace(workspace.config, force=True).update(
+    Workspace(workspace.config, redo=Redo(all_stages=True)).update(
         Stage("stage", "other key", (work.output,), work)
     )
     assert work.times == 4

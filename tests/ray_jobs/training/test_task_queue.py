@@ -13,6 +13,7 @@ import pytest
 
 from ncf.config import ExperimentConfig
 from ray_jobs.errors import TrainingError
+from ray_jobs.training.lost_workers import Loss, Retries
 from ray_jobs.training.task_queue import Order, Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
 
@@ -34,6 +35,11 @@ class Trainer:
         self.ended.wait(10)  # a test that fails does not end it
         if self.error:
             raise self.error
+
+
+ERROR = Loss("error", "worker died")
+GONE = Loss("cluster", "node 10.0.0.7 was lost")
+MEMORY = Loss("memory", "node 10.0.0.7 ran out of memory")
 
 
 class Group:
@@ -62,9 +68,9 @@ class Group:
     async def ended(self, error: str | None, result: TaskResult | None) -> None:
         await self._queue.ended(self._index, self.workers, error, result)
 
-    async def lose_workers(self) -> None:
+    async def lose_workers(self, loss: Loss = ERROR) -> None:
         """They are replaced by others."""
-        await self._queue.lost(self._index, "worker died")
+        await self._queue.lost(self._index, loss)
         self._life, self._number = self._life + 1, -1
         await self._queue.join(self._index, self.workers)
 
@@ -117,7 +123,7 @@ async def test_a_task_that_loses_its_workers_is_queued_again_first() -> None:
     queue = TaskQueue()
     group = Group(queue, 0)
     await group.start()
-    await queue.add(task("a"), retries=2)
+    await queue.add(task("a"), retries=Retries(errors=2))
     await queue.add(task("b"))
     for _ in range(3):
         assert await group.next() == "a"
@@ -126,6 +132,70 @@ async def test_a_task_that_loses_its_workers_is_queued_again_first() -> None:
     assert await group.next() == "b"
     await group.lose_workers()
     assert await soon(queue.result("b")) == Over("worker died")
+    await end(queue, group)
+
+
+@in_event_loop
+async def test_faults_of_the_cluster_are_counted_apart() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"), retries=Retries(preemptions=2, errors=1))
+    for loss in (GONE, ERROR, GONE, MEMORY):
+        assert await group.next() == "a"
+        await group.lose_workers(loss)
+    assert await group.next() == "a"
+    await group.lose_workers(GONE)
+    over = await soon(queue.result("a"))
+    assert isinstance(over, Over)
+    assert over.error == (
+        "it lost its workers 3 times, the last time because node 10.0.0.7 was lost "
+        "(tune.max_preemptions = 2)"
+    )
+    await end(queue, group)
+
+
+@in_event_loop
+async def test_a_task_whose_workers_need_too_much_memory_twice_has_failed() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"), retries=Retries(preemptions=5, errors=5))
+    for _ in range(2):
+        assert await group.next() == "a"
+        await group.lose_workers(MEMORY)
+    over = await soon(queue.result("a"))
+    assert isinstance(over, Over)
+    assert over.error is not None
+    assert over.error.startswith("node 10.0.0.7 ran out of memory. Lower ")
+    await end(queue, group)
+
+
+@in_event_loop
+async def test_epochs_that_are_trained_again_are_not_reported_again() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"), retries=Retries(preemptions=1))
+    assert await group.next() == "a"
+    assert await soon(group.report(1))
+    assert await soon(queue.result("a")) == {"epoch": 1}
+    assert await soon(group.report(2))
+    await group.lose_workers(GONE)
+    assert await group.next() == "a"
+    assert await soon(group.report(1))
+    assert await soon(group.report(2))
+    assert await soon(queue.result("a")) == {"epoch": 2}
+    assert await soon(group.report(3))
+    assert await soon(queue.result("a")) == {
+        "epoch": 3,
+        "losses": 1,
+        "lost": "node 10.0.0.7 was lost",
+    }
+    assert await soon(group.report(4))
+    assert await soon(queue.result("a")) == {"epoch": 4, "losses": 1}
+    await group.ended(None, RESULT)
+    assert await soon(queue.result("a")) == Over(None, RESULT)
     await end(queue, group)
 
 
@@ -152,7 +222,7 @@ async def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_h
     first, second = Group(queue, 0), Group(queue, 1)
     await first.start()
     await second.start()
-    await queue.add(task("a"), retries=1)
+    await queue.add(task("a"), retries=Retries(errors=1))
     assert await first.next() == "a"
     before = first.workers
     await first.lose_workers()
@@ -160,7 +230,7 @@ async def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_h
     assert not await soon(queue.report(0, before, {"epoch": 9}))
     await queue.ended(0, before, None, cast(TaskResult, "of the lost workers"))
     assert await soon(second.report(1))
-    assert await soon(queue.result("a")) == {"epoch": 1}
+    assert await soon(queue.result("a")) == {"epoch": 1, "losses": 1, "lost": "worker died"}
     await second.ended(None, RESULT)
     assert await soon(queue.result("a")) == Over(None, RESULT)
     await end(queue, first, second)
@@ -268,7 +338,7 @@ async def test_a_trial_that_two_drivers_add_is_trained_once() -> None:
             raise TrainingError("these do not go together")
         return task(trial_id)
 
-    await queue.define("search", task_of)
+    await queue.define("search", task_of, Retries())
     group = Group(queue, 0)
     await group.start()
     assert await queue.add_trial("search", "a", {}) is None

@@ -14,7 +14,12 @@ from ncf.data.interactions import Interactions
 from ncf.data.preprocessor import Preprocessor
 from ncf.models.choice.content import content_columns, name_columns
 from ncf.models.choice.context import Bumps
-from ncf.models.choice.ease import Ease, EaseInputs, EasePath
+from ncf.models.choice.ease import (
+    Ease,
+    EaseInputs,
+    EasePath,
+    prefers_dual,
+)
 from ncf.models.choice.experts import ProductOfExperts, combined
 from ncf.models.choice.values import age_weights, rating_values, user_weights
 
@@ -124,13 +129,30 @@ def test_dual_and_primal_are_the_same(
 ) -> None:
     train, movies = drawn(10, 60), catalogue(preprocessor, 60)
     dual = EasePath(train, movies, FULL).at(3.0)
-    monkeypatch.setattr("ncf.models.choice.ease.prefers_dual", lambda *sizes: False)
+    monkeypatch.setattr("ncf.models.choice.ease.prefers_dual", lambda *sizes, **settings: False)
     primal = EasePath(train, movies, FULL).at(3.0)
     assert set(dual.tensors()) == {"factors", "shrinkage"}
     assert set(primal.tensors()) == {"inverse"}
     torch.testing.assert_close(dual.scores(train), primal.scores(train), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(dual.weights_to(7), primal.weights_to(7), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(dual.similarities(7), primal.similarities(7), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_movies", "num_ridges", "is_capped", "expected"),
+    [
+        (638, 9_742, 1, False, True),
+        (6_250, 10_000, 1, False, False),  # 7 * 6.25**3 is 1709, of one inverse 1000
+        (6_250, 10_000, 2, False, True),
+        (6_250, 87_000, 1, True, True),
+        (200_000, 87_000, 5, True, False),
+        (6_040, 3_706, 5, False, False),
+    ],
+)
+def test_the_cheaper_decomposition_is_taken(
+    num_rows: int, num_movies: int, num_ridges: int, is_capped: bool, expected: bool
+) -> None:
+    assert prefers_dual(num_rows, num_movies, num_ridges, is_capped=is_capped) is expected
 
 
 def test_each_ridge_of_a_path_is_that_of_a_decomposition_of_its_own(

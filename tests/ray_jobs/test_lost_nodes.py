@@ -1,0 +1,43 @@
+"""Trials whose node is lost are neither failed nor different."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.ray_jobs.lost_nodes import LOST_AT
+from tests.support import assert_all_end, run_module
+
+pytestmark = pytest.mark.ray(seconds=70)
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    storage = tmp_path_factory.mktemp("lost")
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    done = run_module("tests.ray_jobs.lost_nodes", (), str(storage), variables=token)
+    assert done.code == 0, done.out + done.err
+    assert_all_end(done.mark, 60)
+    return json.loads((storage / "trials.json").read_text()) | {"told": done.out}
+
+
+def test_all_trials_are_trained_to_their_end(trials: Any) -> None:
+    lost = dict(LOST_AT)
+    assert [
+        (trial["number"], trial["state"], trial["losses"]) for trial in trials["disturbed"]
+    ] == [(number, "finished", int(number in lost)) for number in (1, 2, 3, 4)]
+    for number in lost:
+        assert f"trial {number} lost its workers and goes on with others: " in trials["told"]
+    assert "best of 4" in trials["told"]
+
+
+def test_they_have_the_results_of_a_search_without_a_loss(trials: Any) -> None:
+    kept = ("number", "parameters", "best_epoch", "epochs")
+    found, expected = (
+        [{key: trial[key] for key in kept} for trial in trials[name]]
+        for name in ("disturbed", "undisturbed")
+    )
+    assert found == expected
+    assert [epoch["epoch"] for epoch in found[1]["epochs"]] == [1, 2, 3, 4, 5, 6]

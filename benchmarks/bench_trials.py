@@ -27,7 +27,7 @@ sys.path.insert(0, str(REPOSITORY))
 from foundation.console import log_to_console  # noqa: E402
 from ncf.data.dataset import PreparedDataset  # noqa: E402
 from ray_jobs.cli import load_config  # noqa: E402
-from ray_jobs.cluster.resources import Resources  # noqa: E402
+from ray_jobs.cluster.resources import GroupPlan  # noqa: E402
 from ray_jobs.cluster.session import ensure_ray, leave_ray  # noqa: E402
 from ray_jobs.results.run import Workspace  # noqa: E402
 from ray_jobs.stages.graph import workers_of  # noqa: E402
@@ -60,7 +60,7 @@ def compare(settings: list[str], lengths: dict[str, int]) -> Result:
     workspace = Workspace(config)
     prepared = preprocess(workspace, ingest(workspace))
     ensure_ray(config)
-    slots = Resources.of(config).concurrent
+    slots = len(GroupPlan.of(config).fitting())
     first = {name: timed_search(settings, prepared, name, slots) for name in lengths}
     longer = {name: timed_search(settings, prepared, name, lengths[name]) for name in lengths}
     results: Result = {"trials_at_once": slots}

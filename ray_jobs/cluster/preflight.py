@@ -28,7 +28,7 @@ from ingest.dataset import credentials_for
 from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.data.placement import BYTES_PER_TRAINING_ROW, free_on_machine
-from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
@@ -213,9 +213,14 @@ def _gib(size: int) -> str:
 
 
 def resources(workspace: Workspace) -> str:
-    """At least one training run fits."""
-    found = Resources.of(workspace.config)
-    return f"room for {found.concurrent} training run(s) {found.description}"
+    """At least one training run fits, or may once the cluster has grown."""
+    plan = GroupPlan.of(workspace.config)
+    count, what = len(plan.fitting()), plan.preferred
+    if count:
+        return f"room for {count} training run(s) {what.description}"
+    return Doubt(
+        f"no room for workers of {what.of_a_worker}, for which nodes may be added: a job waits"
+    )
 
 
 def nodes(workspace: Workspace) -> str:

@@ -1,25 +1,25 @@
-"""What one training run takes from the cluster."""
+"""What training runs take from the cluster, whose nodes may come and go."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
+from ray_jobs.cluster.autoscaler import may_ever_hold, may_grow
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one training run takes, checked against what the cluster has."""
+    """What one worker group takes."""
 
     num_workers: int
     per_worker: dict[str, float]
     use_gpu: bool
-    concurrent: int = field(compare=False)
-    """How many such runs fit beside each other."""
 
     @property
     def description(self) -> str:
@@ -28,61 +28,102 @@ class Resources:
             return "in the job's own processes"
         return f"with {self.num_workers} {'GPU' if self.use_gpu else 'CPU'} worker(s) each"
 
+    @property
+    def of_a_worker(self) -> str:
+        """For messages, after a number of workers."""
+        return " and ".join(f"{amount:g} {kind}" for kind, amount in self.per_worker.items())
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """For a placement group."""
+        return [self.per_worker] * self.num_workers
+
     @classmethod
     def of(cls, config: JobConfig) -> Resources:
-        """Derive them from the configuration and the running cluster.
+        """Derive them from the configuration and the running cluster."""
+        scaling = config.scaling
+        cpus = float(scaling.cpus_per_worker)
+        if not scaling.num_workers:
+            return cls(0, {"CPU": cpus}, use_gpu=False)
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        use_gpu = gpus >= scaling.num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
+        per_worker = {"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {})
+        return cls(scaling.num_workers, per_worker, use_gpu)
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Which worker groups a job wants, as many as fit the nodes that there are."""
+
+    preferred: Resources
+    on_the_rest: Resources | None = None
+    """What is started on the CPUs that the preferred ones leave."""
+    may_grow: bool = False
+    """Whether nodes may be added that hold further ones."""
+
+    @classmethod
+    def of(cls, config: JobConfig, *, for_trials: bool = False) -> GroupPlan:
+        """Derive it from the configuration and the running cluster.
+
+        Args:
+            config: of the job.
+            for_trials: also plan for what ``tune.also_on_cpus`` adds.
 
         Raises:
-            ResourceError: if not even one run fits.
+            ResourceError: if not even one group fits, and no node may be added for one.
         """
-        scaling = config.scaling
-        if not scaling.num_workers:
-            return cls(0, {"CPU": float(scaling.cpus_per_worker)}, use_gpu=False, concurrent=1)
-        cluster = ray.cluster_resources()
-        gpus = cluster.get("GPU", 0.0)
-        use_gpu = gpus >= scaling.num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
-        per_worker = {"CPU": float(scaling.cpus_per_worker)} | ({"GPU": 1.0} if use_gpu else {})
-        fits = sum(_fit_on(node, per_worker) for node in ray.nodes() if node["Alive"])
-        if fits < scaling.num_workers:
-            wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in per_worker.items())
-            raise ResourceError(
-                f"scaling.num_workers = {scaling.num_workers} workers of {wanted} each do not fit "
-                f"the cluster, which has room for {fits} (it holds {cluster.get('CPU', 0):g} CPU "
-                f"and {gpus:g} GPU). Lower scaling.num_workers or scaling.cpus_per_worker, or use "
-                "a larger cluster."
+        preferred, rest = Resources.of(config), None
+        if not preferred.num_workers:
+            return cls(preferred)
+        if for_trials and config.tune.also_on_cpus and preferred.use_gpu:
+            rest = replace(
+                preferred, per_worker={"CPU": preferred.per_worker["CPU"]}, use_gpu=False
             )
-        concurrent = fits // scaling.num_workers
-        return cls(scaling.num_workers, per_worker, use_gpu, concurrent)
+        plan = cls(preferred, rest, may_grow(config.ray.autoscaling))
+        if not plan.fitting() and not may_ever_hold(preferred.bundles, config.ray.autoscaling):
+            raise ResourceError(plan.why_none_fits())
+        return plan
 
+    @property
+    def kinds(self) -> tuple[Resources, ...]:
+        """The resources of its groups."""
+        return (self.preferred,) if self.on_the_rest is None else (self.preferred, self.on_the_rest)
 
-def groups_at_a_time(config: JobConfig, num_models: int) -> int:
-    """Number of worker groups that train this many models."""
-    limit = config.tune.max_concurrent_trials or num_models
-    return max(1, min(Resources.of(config).concurrent, limit, num_models))
+    def fitting(self) -> list[Resources]:
+        """The groups that fit the nodes that are there now, the preferred ones first."""
+        first, rest = self.preferred, self.on_the_rest
+        if not first.num_workers:
+            return [first]
+        nodes = alive_nodes()
+        found = [first] * (_num_workers(first, nodes) // first.num_workers)
+        if rest:
+            workers = _num_workers(rest, nodes) - _num_workers(first, nodes)
+            found += [rest] * (workers // rest.num_workers)
+        return found
 
-
-def trial_groups(config: JobConfig) -> list[Resources]:
-    """The worker groups that a search trains on at a time, those with GPUs first.
-
-    Raises:
-        ResourceError: if not even one fits.
-    """
-    first = Resources.of(config)
-    if not first.num_workers:
-        return [first]
-    groups = [first] * first.concurrent
-    if config.tune.also_on_cpus and first.use_gpu:
-        cpus = config.scaling.cpus_per_worker
-        workers = sum(
-            int(node["Resources"].get("CPU", 0) // cpus) - _fit_on(node, first.per_worker)
-            for node in ray.nodes()
-            if node["Alive"]
+    def why_none_fits(self) -> str:
+        """What there is room for, and what can be done."""
+        wanted, cluster = self.preferred, ray.cluster_resources()
+        return (
+            f"scaling.num_workers = {wanted.num_workers} workers of {wanted.of_a_worker} each do "
+            f"not fit the cluster, which has room for {_num_workers(wanted, alive_nodes())} (it "
+            f"holds {cluster.get('CPU', 0):g} CPU and {cluster.get('GPU', 0):g} GPU), and no "
+            "autoscaler is known that may add nodes for them. Lower scaling.num_workers or "
+            "scaling.cpus_per_worker, or use a larger cluster; if nodes will be added, set "
+            "ray.autoscaling = true."
         )
-        rest = replace(first, per_worker={"CPU": float(cpus)}, use_gpu=False)
-        groups += [rest] * (workers // first.num_workers)
-    return groups[: config.tune.max_concurrent_trials or None]
 
 
-def _fit_on(node: dict[str, Any], per_worker: dict[str, float]) -> int:
+def alive_nodes() -> list[dict[str, Any]]:
+    """Of the cluster, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _num_workers(resources: Resources, nodes: list[dict[str, Any]]) -> int:
+    """How many workers the nodes hold."""
+    return sum(_fit_on(node["Resources"], resources.per_worker) for node in nodes)
+
+
+def _fit_on(node: Mapping[str, float], per_worker: Mapping[str, float]) -> int:
     """How many workers fit on one node."""
-    return int(min(node["Resources"].get(kind, 0) // n for kind, n in per_worker.items()))
+    return int(min(node.get(kind, 0) // amount for kind, amount in per_worker.items()))

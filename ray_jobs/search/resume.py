@@ -10,6 +10,7 @@ first; and until an interrupted trial has been trained again, the scheduler lack
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class ResumableSampler(Searcher):
         space: that it searches.
         records: those of this search, to which this adds each trial that it suggests.
         count: how many trials the search is to have.
+        num_ready: how many trials find workers now; no more of them are suggested, so that none
+            runs that waits for workers.
     """
 
     def __init__(
@@ -67,8 +70,11 @@ class ResumableSampler(Searcher):
         space: Mapping[str, Dimension],
         records: TrialRecords,
         count: int,
+        num_ready: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         super().__init__(inner.metric, inner.mode)
+        self._num_ready = num_ready
+        self._running: set[str] = set()
         self._inner = inner
         self._space = space
         self._records = records
@@ -79,8 +85,11 @@ class ResumableSampler(Searcher):
             else:
                 self._inner.suggest(str(record.number))
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Called by Ray Tune before each trial."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Called by Ray Tune before each trial; None if there are no workers for it yet."""
+        if len(self._running) >= self._num_ready():
+            return None
+        self._running.add(trial_id)
         number = self._missing.pop(0)
         if number in self._records:
             parameters = self._records[number].parameters
@@ -96,6 +105,7 @@ class ResumableSampler(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Called by Ray Tune, also for a trial that was stopped."""
+        self._running.discard(trial_id)
         found = None if error else (result or {}).get(self._inner.metric)
         is_number = found is not None and math.isfinite(found)
         self._tell(self._records.of(trial_id), found if is_number else None)

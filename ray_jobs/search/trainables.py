@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from foundation.storage import Storage
-from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import TrainingError
 from ray_jobs.search.persistent_trial import PersistentTrial
@@ -37,6 +37,8 @@ class TrainableSpec:
 
     trainable: Any
     """A function or class for Tune, with its resources."""
+    num_ready: Callable[[], int]
+    """How many trials find workers now."""
     reuse_actors: bool = False
     """Whether a driver runs one trial after another."""
     callbacks: tuple[Callback, ...] = ()
@@ -47,25 +49,34 @@ def executor(
     config: JobConfig,
     tasks: TrialTasks,
     workers: Workers,
-    groups: Sequence[Resources],
+    plan: GroupPlan,
+    at_once: int,
     where: Storage,
 ) -> Iterator[TrainableSpec]:
-    """Run trials as configured for this block, one on each of ``groups`` at a time."""
+    """Run trials as configured for this block, at most ``at_once`` at a time, each on a worker
+    group of ``plan``."""
     if config.tune.executor == "isolated" and config.scaling.num_workers:
         workers.close()  # its trials take the CPUs
         settings = {
-            "resources": groups[0],
-            "groups": len(groups),
+            "resources": plan.preferred,
+            "groups": len(plan.fitting()[:at_once]),
             "where": where / "trials",
             "retries": Retries(config.tune.max_preemptions),
         }
-        yield TrainableSpec(_with(_isolated_trial, tasks=tasks, **settings))
+        trial = _with(_isolated_trial, tasks=tasks, **settings)
+        # Where nothing fits yet, the first trial waits, and the autoscaler adds a node for it.
+        yield TrainableSpec(trial, num_ready=lambda: max(1, len(plan.fitting())))
         return
-    queue = workers.queue(groups)
+    queue = workers.queue(plan, at_once)
     retries = Retries(config.tune.max_preemptions)
     ray.get(queue.define.remote(where.name, tasks.of, retries))
     trainable = _with(PersistentTrial, search=where.name, queue=queue)
-    yield TrainableSpec(trainable, reuse_actors=True, callbacks=(_DropEnded(queue),))
+    yield TrainableSpec(
+        trainable,
+        num_ready=lambda: ray.get(queue.num_ready.remote()),
+        reuse_actors=True,
+        callbacks=(_DropEnded(queue),),
+    )
 
 
 def _with(trainable: Any, **settings: Any) -> Any:

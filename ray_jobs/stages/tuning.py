@@ -26,7 +26,7 @@ from foundation.console import say
 from foundation.storage import Storage
 from ncf.config import ExperimentConfig, LossName
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.cluster.resources import Resources, trial_groups
+from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig, TuneConfig, settings_of, with_parameters
 from ray_jobs.errors import TrainingError
@@ -328,16 +328,18 @@ def _run_missing_trials(
         _prune(models, records, others=True)
         return
     ensure_ray(config)
-    groups = trial_groups(config)[:missing]
-    say(f"   {missing} trials, {len(groups)} at a time: {_devices(groups)}")
+    plan = GroupPlan.of(config, for_trials=True)
+    at_once = min(config.tune.max_concurrent_trials or missing, missing)
+    fitting = plan.fitting()[:at_once]
+    say(f"   {missing} trials, {len(fitting)} at a time: {_devices(fitting or [plan.preferred])}")
     _clear(where, {record.trial_id for record in records.ended()})
     with (
-        executor(config, searched.tasks(models), workers, groups, where) as chosen,
+        executor(config, searched.tasks(models), workers, plan, at_once, where) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
     ):
         logs = mlflow_callbacks(config, where.name)
         chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs))
-        _tuner(searched, chosen, len(groups), records, models, where).fit()
+        _tuner(searched, chosen, at_once, records, models, where, workers).fit()
     _prune(models, records, others=True)
 
 
@@ -365,6 +367,7 @@ def _tuner(
     records: TrialRecords,
     models: TrialModels,
     where: Storage,
+    workers: Workers,
 ) -> Tuner:
     config, metric = searched.config, records.metric
     search, count = config.tune, config.tune.num_trials
@@ -383,11 +386,13 @@ def _tuner(
     earlier = records.ended(count)
     lines = TrialProgress(earlier, count)
     metrics = TrialMetrics(config.name, where.name, records, earlier)
+    wanted = workers.wanted  # the workers themselves cannot be pickled, as callbacks are
 
     def on_end(record: TrialRecord) -> None:
         lines.ended(record)
         metrics.ended(record)
         _prune(models, records)
+        wanted.count = min(concurrent, len(records.missing(count)))
 
     return Tuner(
         chosen.trainable,
@@ -395,7 +400,7 @@ def _tuner(
             num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
-            search_alg=ResumableSampler(suggesting, search.space, records, count),
+            search_alg=ResumableSampler(suggesting, search.space, records, count, chosen.num_ready),
             scheduler=stopping,
         ),
         run_config=RunConfig(

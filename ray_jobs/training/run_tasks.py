@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 from foundation.errors import StorageError
 from ncf.errors import NcfError
 from ncf.training.parallel import data_parallel_pays_off
-from ray_jobs.cluster.resources import Resources, groups_at_a_time
+from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import TrainingError
@@ -43,23 +43,25 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
     """
     ensure_ray(config)
     at_once = sum(task.needs is None for task in tasks)
-    groups = [Resources.of(config)] * groups_at_a_time(config, at_once)
-    _log_start(tasks, groups)
+    at_once = min(config.tune.max_concurrent_trials or at_once, at_once)
+    plan = GroupPlan.of(config)
+    _log_start(tasks, plan, at_once)
     log = EpochLog(config.name)
-    local = LocalMode.of(groups[0])
+    local = LocalMode.of(plan.preferred)
     if local:
         results = _train_here(tasks, local, log)
     else:
         retries = Retries(config.tune.max_preemptions, config.scaling.max_failures)
-        results = _train_on(workers.queue(groups), tasks, log, retries)
-    for result in results:
+        results = _train_on(workers.queue(plan, at_once), tasks, log, retries)
+    for number, result in enumerate(results, start=1):
+        workers.wanted.count = min(at_once, len(tasks) - number)
         if result.rows.note:
             logger.info("   note: %s: %s", result.name, result.rows.note)
         yield result
 
 
-def _log_start(tasks: Sequence[Task], groups: Sequence[Resources]) -> None:
-    resources = groups[0]
+def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
+    resources = plan.preferred
     of_ratings = [task.experiment for task in tasks if isinstance(task, TrainingTask)]
     if resources.num_workers > 1 and not (
         resources.use_gpu or all(map(data_parallel_pays_off, of_ratings))
@@ -72,7 +74,7 @@ def _log_start(tasks: Sequence[Task], groups: Sequence[Resources]) -> None:
     logger.info(
         "   %d model(s) to train, %d at a time, %s",
         len(tasks),
-        len(groups),
+        max(1, min(at_once, len(plan.fitting()))),
         resources.description,
     )
 

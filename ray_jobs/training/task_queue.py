@@ -86,6 +86,15 @@ class _Job:
         self.epochs.append(metrics)
 
 
+@dataclass(frozen=True)
+class GroupState:
+    """What ``Workers`` need to know of a group."""
+
+    has_workers: bool
+    seconds_idle: float
+    """Since when its workers have waited for a task; 0 if they do not."""
+
+
 @dataclass
 class _WorkerGroup:
     """One ``TorchTrainer`` and its current workers."""
@@ -98,6 +107,8 @@ class _WorkerGroup:
     """The newest of these."""
     is_dismissed: bool = False
     """Whether its workers are asked to exit."""
+    idle_since: float | None = None
+    """When its workers began to wait for a task, by the event loop's clock."""
 
 
 class TaskQueue:
@@ -204,11 +215,14 @@ class TaskQueue:
             return group.workers != workers or is_last
 
         async with self._changing():
+            if group.num_orders == number:
+                group.idle_since = asyncio.get_running_loop().time()
             await self._changed.wait_for(
                 lambda: should_exit() or group.num_orders > number or self._waiting
             )
             if should_exit():
                 return None
+            group.idle_since = None
             if group.num_orders == number:
                 name = self._waiting.popleft()
                 group.num_orders = number + 1
@@ -249,9 +263,21 @@ class TaskQueue:
         self._groups[group_index] = _WorkerGroup()
         self._runs[group_index] = asyncio.create_task(self._run(group_index, trainer))
 
-    async def groups(self) -> list[int]:
+    async def groups(self) -> dict[int, GroupState]:
         """Worker groups that were started, and neither dismissed nor given up."""
-        return [index for index, group in self._groups.items() if not group.is_dismissed]
+        now = asyncio.get_running_loop().time()
+        return {
+            index: GroupState(
+                group.workers is not None,
+                0.0 if group.idle_since is None else now - group.idle_since,
+            )
+            for index, group in self._groups.items()
+            if not group.is_dismissed
+        }
+
+    async def num_ready(self) -> int:
+        """Worker groups that have workers."""
+        return sum(each.has_workers for each in (await self.groups()).values())
 
     async def dismiss(self, group_indices: Sequence[int]) -> None:
         """Ask the workers of groups to exit after the current epoch, and wait until they have.
@@ -307,7 +333,7 @@ class TaskQueue:
             return
         if group.order:
             self._end_or_repeat(group.order.task, loss)
-        group.workers, group.num_orders, group.order = None, 0, None
+        group.workers, group.num_orders, group.order, group.idle_since = None, 0, None, None
 
     def _end_or_repeat(self, task: Task, loss: Loss) -> None:
         job = self._jobs.get(task.name)

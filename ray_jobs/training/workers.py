@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util import placement_group_table, remove_placement_group
@@ -25,12 +29,13 @@ from ray.util.state import list_actors
 from ray.util.state.exception import RayStateApiException
 
 from foundation.storage import Storage
-from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.autoscaler import Demand
+from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import Loss
 from ray_jobs.training.pool_worker import PoolWorkerConfig, run_worker
-from ray_jobs.training.task_queue import TaskQueue
+from ray_jobs.training.task_queue import GroupState, TaskQueue
 from ray_jobs.training.torch_trainers import torch_trainer
 
 _SECONDS_TO_EXIT: Final = 10.0
@@ -41,14 +46,37 @@ _SECONDS_TO_DIE: Final = 30.0
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.05
 
+_SECONDS_BETWEEN_SCALINGS: Final = 2.0
+
+_SECONDS_TO_KEEP: Final = 20.0
+"""How long a group may be idle that no task is left for: the next stage may have some."""
+
+_SECONDS_QUIET: Final = 10.0
+"""How long workers may take to start before the job says that it waits for them."""
+
+_SECONDS_BETWEEN_LINES: Final = 60.0
+
+logger: Final = logging.getLogger(__name__)
+
 _MAX_CALLS: Final = 10_000
 """Calls that wait in the queue at a time: some of each worker, and one of each trial."""
+
+
+@dataclass
+class Wanted:
+    """How many worker groups are wanted: as many as there are tasks left.
+
+    An object of its own, which can be pickled: Ray Tune stores the callbacks that lower it.
+    """
+
+    count: int = 0
 
 
 class Workers:
     """Worker groups with a queue of tasks, as a context manager that ends them.
 
-    Nothing is started before ``queue`` is called.
+    Nothing is started before ``queue`` is called. From then on a thread starts groups as nodes
+    appear, asks an autoscaler for nodes if there is one, and lets idle groups go.
     """
 
     def __init__(self, where: Storage, max_failures: int) -> None:
@@ -61,8 +89,18 @@ class Workers:
         self._where = where
         self._max_failures = max_failures
         self._queue: ActorHandle[TaskQueue] | None = None
+        self._plan: GroupPlan | None = None
+        self.wanted = Wanted()
         self._groups: dict[int, Resources] = {}
+        """Those that were started and not dismissed. One that was given up, after ``max_failures``,
+        is not replaced before the next stage."""
         self._numbers = itertools.count()
+        self._demand = Demand()
+        self._waiting = Waiting()
+        self._lock = threading.Lock()
+        """Held while groups are started or dismissed."""
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
         self._others: tuple[set[str], set[str]] = (set(), set())
         """Controllers and placement groups that were there before."""
 
@@ -77,42 +115,77 @@ class Workers:
     ) -> None:
         self.close(at_once=kind is not None)
 
-    def queue(self, groups: Sequence[Resources]) -> ActorHandle[TaskQueue]:
-        """The queue of worker groups with these resources, no more of them than fit the cluster.
+    def queue(self, plan: GroupPlan, wanted: int) -> ActorHandle[TaskQueue]:
+        """The queue of at most ``wanted`` worker groups of a plan, as many as fit the cluster.
 
-        Groups that are there already are kept; others are started, and those that are too many
-        exit.
+        Groups that are there already are kept; others are started, and those of another kind exit.
         """
         if self._queue is None:
             with contextlib.suppress(RayStateApiException):
                 self._others = _controllers(), _placement_groups()
             options = beside_the_driver() | {"max_concurrency": _MAX_CALLS}
             self._queue = ray.remote(TaskQueue).options(**options).remote()
-        try:
-            living = ray.get(self._queue.groups.remote())
-        except RayActorError:  # it died since the last stage
+        with self._lock:
+            self._plan, self.wanted.count = plan, wanted
+            try:
+                state = ray.get(self._queue.groups.remote())
+                self._groups = {index: self._groups[index] for index in state}
+                self._scale()
+            except RayActorError:  # it died since the last stage
+                queue_died = True
+            else:
+                queue_died = False
+        if queue_died:
             self.close()
-            return self.queue(groups)
-        surplus, missing = {index: self._groups[index] for index in living}, list(groups)
-        for index, resources in list(surplus.items()):
-            if resources in missing:
-                missing.remove(resources)
-                del surplus[index]
-        if surplus:
-            self._dismiss(list(surplus))
-        for resources in missing:
+            return self.queue(plan, wanted)
+        if self._thread is None and plan.preferred.num_workers:
+            self._closing.clear()
+            self._thread = threading.Thread(target=self._keep_scaling, daemon=True)
+            self._thread.start()
+        return self._queue
+
+    def _keep_scaling(self) -> None:
+        """Body of the thread."""
+        while not self._closing.wait(_SECONDS_BETWEEN_SCALINGS):
+            with self._lock, contextlib.suppress(RayError):
+                if not self._closing.is_set():
+                    self._scale()
+
+    def _scale(self) -> None:
+        """Start the groups that are missing and fit, and dismiss those that are not wanted.
+
+        Raises:
+            RayActorError: if the queue has died.
+        """
+        assert self._queue is not None
+        assert self._plan is not None
+        state: dict[int, GroupState] = ray.get(self._queue.groups.remote())
+        self._dismiss([i for i in state if self._groups[i] not in self._plan.kinds])
+        fitting = self._plan.fitting()
+        for resources in _missing(fitting[: self.wanted.count], self._groups.values()):
             index = next(self._numbers)
             self._groups[index] = resources
             ray.get(self._queue.start.remote(index, self._trainer(index, resources)))
-        return self._queue
+        idle = [i for i, each in state.items() if each.seconds_idle > _SECONDS_TO_KEEP]
+        self._dismiss(idle[: max(0, len(self._groups) - self.wanted.count)])
+        if self._plan.may_grow:
+            missing = self.wanted.count - max(len(fitting), len(self._groups))
+            self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))
+        has_workers = any(each.has_workers for each in state.values())
+        self._waiting.update(self._plan, is_over=has_workers or not self.wanted.count)
 
     def close(self, *, at_once: bool = False) -> None:
         """Ask workers to exit after the current epoch, and kill those that take long, or all of
         them ``at_once``: what a training needs to continue is stored after each epoch."""
         if self._queue is None:
             return
+        self._closing.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
         controllers, placement_groups = self._others
         try:
+            self._demand.end()
             # If the queue has died, its trainers have ended too.
             with contextlib.suppress(RayActorError):
                 self._dismiss([] if at_once else list(self._groups))
@@ -125,7 +198,11 @@ class Workers:
             self._where.delete()
 
     def _dismiss(self, indices: list[int]) -> None:
+        if not indices:
+            return
         assert self._queue is not None
+        for index in indices:
+            self._groups.pop(index, None)
         with contextlib.suppress(GetTimeoutError):
             ray.get(self._queue.dismiss.remote(indices), timeout=_SECONDS_TO_EXIT)
 
@@ -181,6 +258,48 @@ def _free(groups: set[str]) -> None:
     """
     for group in groups:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+
+
+def _missing(wanted: Iterable[Resources], living: Iterable[Resources]) -> list[Resources]:
+    """Those of ``wanted`` of which there are not as many."""
+    there = list(living)
+    missing = []
+    for resources in wanted:
+        if resources in there:
+            there.remove(resources)
+        else:
+            missing.append(resources)
+    return missing
+
+
+class Waiting:
+    """Says that a job waits for the cluster, at the start of it and every minute."""
+
+    def __init__(self) -> None:
+        self._since: datetime | None = None
+        self._told = 0.0
+
+    def update(self, plan: GroupPlan, *, is_over: bool) -> None:
+        """Called again and again.
+
+        Args:
+            plan: what it waits for.
+            is_over: whether it does not wait.
+        """
+        now = time.monotonic()
+        if is_over:
+            self._since = None
+        elif self._since is None:
+            self._since, self._told = datetime.now(), now - _SECONDS_BETWEEN_LINES + _SECONDS_QUIET
+        elif now - self._told >= _SECONDS_BETWEEN_LINES:
+            asked = "; the autoscaler has been asked for nodes" if plan.may_grow else ""
+            logger.info(
+                "   waiting since %s for workers of %s%s",
+                f"{self._since:%H:%M:%S}",
+                plan.preferred.of_a_worker,
+                asked,
+            )
+            self._told = now
 
 
 class _FailureReporter(UserCallback):

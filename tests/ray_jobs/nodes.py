@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -11,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from tests.support import ROOT, Running, assert_all_end, environment, running
 
@@ -70,10 +74,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> Iterator[Head]:
+def head_node(
+    mark: str, home: Path, num_cpus: int, at_the_end: ExitStack, max_nodes: int = 0
+) -> Iterator[Head]:
     """A head node with a token of its own in ``home``; its processes inherit ``mark``.
 
     It needs half a minute to stop, and ``at_the_end`` checks that nothing of the cluster is left.
+    With ``max_nodes`` its autoscaler starts so many nodes with a CPU each, on this machine.
     """
     temporary = at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
     at_the_end.callback(assert_all_end, mark, 60)
@@ -89,6 +96,18 @@ def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> It
         [RAY, "get-auth-token", "--generate"], env=variables, check=True, capture_output=True
     )
     port, dashboard, agent, client = free_ports(4)
+    autoscaling = []
+    if max_nodes:
+        file = home / "autoscaler.json"
+        file.write_text(json.dumps(_autoscaler(f"127.0.0.1:{port}", max_nodes)))
+        autoscaling = [f"--autoscaling-config={file}"]
+        variables |= {
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        }
     with _node(
         variables,
         ROOT,
@@ -99,6 +118,7 @@ def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> It
         f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent}",
         f"--ray-client-server-port={client}",
+        *autoscaling,
     ):
         yield Head(
             f"http://127.0.0.1:{dashboard}",
@@ -106,6 +126,48 @@ def head_node(mark: str, home: Path, num_cpus: int, at_the_end: ExitStack) -> It
             variables | {"RAY_AUTH_MODE": "token"},
             mark,
         )
+
+
+def _autoscaler(gcs: str, max_nodes: int) -> dict[str, Any]:
+    """Configuration of an autoscaler whose nodes are processes of this machine, as that of
+    ``ray.cluster_utils.AutoscalingCluster``, which would first stop every Ray of this machine."""
+    head, worker = "ray.head.default", "worker"
+    return {
+        "cluster_name": "fake_multinode",
+        "max_workers": max_nodes,
+        "upscaling_speed": 100.0,
+        "idle_timeout_minutes": 0.25,
+        "provider": {
+            # By its module: that of its name needs a file which Ray's wheel lacks.
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": gcs,
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "available_node_types": {
+            head: {"resources": {}, "node_config": {}, "max_workers": 0},
+            worker: {
+                "resources": {"CPU": 1, "object_store_memory": 10**8},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": max_nodes,
+            },
+        },
+        "head_node_type": head,
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
+    }
 
 
 @contextmanager

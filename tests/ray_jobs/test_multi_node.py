@@ -167,15 +167,16 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once(
 
 GROUPS = """
 import sys
-from ray_jobs.cluster.resources import trial_groups
+from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.cluster.session import ensure_ray, leave_ray
 from ray_jobs.config import JobConfig
 
 ray = {"address": sys.argv[1]}
-for tune in ({}, {"also_on_cpus": True}, {"also_on_cpus": True, "max_concurrent_trials": 2}):
+for tune in ({}, {"also_on_cpus": True}):
     config = JobConfig.model_validate({"ray": ray, "tune": tune})
     ensure_ray(config)
-    print(["GPU" if group.use_gpu else "CPU" for group in trial_groups(config)])
+    groups = GroupPlan.of(config, for_trials=True).fitting()
+    print(["GPU" if group.use_gpu else "CPU" for group in groups])
 leave_ray()
 """
 
@@ -194,5 +195,4 @@ def test_trials_on_gpus_leave_cpus_to_others_if_that_is_wanted(nodes: Head, tmp_
     assert lines == [
         "['GPU']",
         "['GPU', 'CPU', 'CPU', 'CPU', 'CPU']",
-        "['GPU', 'CPU']",
     ]

@@ -27,7 +27,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from ncf.data.dataset import PreparedDataset
 from ncf.inference import checkpoint
-from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.report.document import Report, ReportSection
@@ -47,17 +47,18 @@ pytestmark = pytest.mark.ray(seconds=100)
 
 def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:
     with pytest.raises(ResourceError, match=r"3 workers of 1 CPU each .* room for 2"):
-        Resources.of(job(storage, scaling={"num_workers": 3}))
+        GroupPlan.of(job(storage, scaling={"num_workers": 3}))
     with pytest.raises(ResourceError, match="1 CPU and 1 GPU each"):
-        Resources.of(job(storage, scaling={"num_workers": 1, "use_gpu": True}))
+        GroupPlan.of(job(storage, scaling={"num_workers": 1, "use_gpu": True}))
 
 
 def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> None:
-    assert Resources.of(job(storage, scaling={"num_workers": 1})).concurrent == 2
-    assert Resources.of(job(storage, scaling={"num_workers": 2})).concurrent == 1
-    assert (
-        Resources.of(job(storage, scaling={"num_workers": 1, "cpus_per_worker": 2})).concurrent == 1
-    )
+    for scaling, expected in (
+        ({"num_workers": 1}, 2),
+        ({"num_workers": 2}, 1),
+        ({"num_workers": 1, "cpus_per_worker": 2}, 1),
+    ):
+        assert len(GroupPlan.of(job(storage, scaling=scaling)).fitting()) == expected
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ class Run:
         """The next trial; ``number`` is the one that it should be."""
         trial_id = f"{self.life}-{number}"
         parameters = self.sampler.suggest(trial_id)
+        assert parameters is not None
         assert self.records.of(trial_id).number == number
         return parameters
 
@@ -265,3 +266,20 @@ def test_a_killed_search_goes_on_and_repeats_no_trial_that_has_ended(
     assert [row["epochs"] for row in rows] == [20, 20, 20]
     assert list(storage.rglob("*.part")) == []
     assert left_after(done.mark, 10) == {}
+
+
+def test_no_more_trials_are_suggested_than_find_workers(tmp_path: Path) -> None:
+    run, ready = Run(tmp_path, count=4), 1
+    run.sampler = ResumableSampler(run.inner, SPACE, run.records, 4, lambda: ready)
+    assert run.sampler.suggest("a") is not None
+    assert run.sampler.suggest("b") is None
+    assert [record.number for record, _ in run.records.events()] == [1]
+    ready = 2
+    assert run.sampler.suggest("c") is not None
+    assert run.sampler.suggest("d") is None
+    # Of two that run, the workers of one are lost: the next trial waits for them to come back.
+    ready = 1
+    run.sampler.on_trial_complete("a", {"epoch": 1, METRIC: 1.0})
+    assert run.sampler.suggest("e") is None
+    run.sampler.on_trial_complete("c", error=True)
+    assert run.sampler.suggest("f") is not None

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.cluster.resources import Resources, trial_groups
+from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import progress
@@ -168,7 +168,7 @@ def test_a_training_that_is_stopped_reads_no_test_row(
 
 
 def test_it_takes_nothing_from_the_cluster(config: JobConfig) -> None:
-    (group,) = trial_groups(config)
+    (group,) = GroupPlan.of(config, for_trials=True).fitting()
 
     assert group == Resources.of(config)
     assert not group.use_gpu

@@ -115,7 +115,7 @@ async def test_groups_take_tasks_in_order_and_results_reach_who_added_them() -> 
 async def end(queue: TaskQueue, *groups: Group) -> None:
     for group in groups:
         group.trainer.ended.set()
-    await soon(queue.dismiss(await queue.groups()))
+    await soon(queue.dismiss(list(await queue.groups())))
 
 
 @in_event_loop
@@ -273,7 +273,7 @@ async def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_l
     assert await soon(waits) is None
     second.trainer.ended.set()
     await soon(leaving)
-    assert await queue.groups() == [0]
+    assert list(await queue.groups()) == [0]
     await queue.add(task("a"))
     assert await first.next() == "a"
     leaving = asyncio.create_task(queue.dismiss([0]))
@@ -282,7 +282,7 @@ async def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_l
     assert await first.next() is None
     first.trainer.ended.set()
     await soon(leaving)
-    assert await queue.groups() == []
+    assert list(await queue.groups()) == []
 
 
 @in_event_loop

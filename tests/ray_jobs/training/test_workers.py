@@ -31,11 +31,12 @@ from ncf.inference import checkpoint
 from ncf.models.targets import Objective
 from ncf.training.loop import Training
 from ncf.training.trainer import build
-from ray_jobs.cluster.resources import Resources
+from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.tuning import search
+from ray_jobs.training.lost_workers import Retries
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.task_queue import Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
@@ -87,7 +88,7 @@ class Client:
         experiment = with_parameters(self._experiment, changes)
         models = self._models / name if self._models else None
         task = TrainingTask(name, self._prepared, experiment, models=models)
-        ray.get(self.queue.add.remote(task, retries))
+        ray.get(self.queue.add.remote(task, Retries(preemptions=retries)))
         return name
 
     def next(self, name: str) -> dict[str, Any] | Over:
@@ -297,7 +298,7 @@ def test_two_workers_stop_together_and_a_failure_affects_one_model(
     config = job(storage, **EXPERIMENT, model={"dropout": 0.0})
     resources = dataclasses.replace(Resources.of(config), num_workers=2)
     expected = whole(trained_alone(config.experiment, prepared), rel=1e-4)
-    queue = workers.queue([resources])
+    queue = workers.queue(GroupPlan(resources), 1)
     client = Client(queue, prepared, config.experiment)
     stopped = client.begin_endless()
     both = set(processes())
@@ -335,7 +336,7 @@ def test_one_worker_trains_many_models_and_only_a_crash_replaces_it_so_many_time
     }
     models = Workspace(config).run / "models"
     with Workers(where, max_failures=1) as workers:
-        queue = workers.queue([Resources.of(config)])
+        queue = workers.queue(GroupPlan.of(config), 1)
         client = Client(queue, prepared, config.experiment, models)
 
         assert client.train({"train.loss": "l1"}) == whole(expected["l1"])
@@ -395,7 +396,7 @@ def test_workers_killed_while_starting_leave_nothing(
     before = living()
     where = Workspace(config).run / "ray" / "starting"
     with contextlib.suppress(TrainingError), Workers(where, max_failures=5) as workers:
-        client = Client(workers.queue([Resources.of(config)]), prepared, config.experiment)
+        client = Client(workers.queue(GroupPlan.of(config), 1), prepared, config.experiment)
         name = client.begin_endless()
         os.kill(processes()[0], signal.SIGKILL)
         assert client.rest(name)[1]

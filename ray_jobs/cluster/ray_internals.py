@@ -1,0 +1,69 @@
+"""The parts of Ray that this project uses although Ray does not call them public and stable.
+
+Each is here, or named here, with the reason, so that a new release of Ray can be checked in one
+place:
+
+``GcsClient.get_cluster_status``
+    Whether an autoscaler of version 2 is there, and which requests it cannot fulfil. ``ray status``
+    prints it; ``ray.autoscaler.v2.sdk`` (developer API) leaves the latter out.
+``ray.data``'s autoscaling coordinator
+    Asks for nodes on behalf of several programs. Ray Train's controllers use it, so that a request
+    by ``ray.autoscaler.sdk.request_resources``, of which a cluster has only one, would not last.
+``ray.util.state`` (alpha)
+    Actors by their class, in ``ray_jobs.training.workers``: which controllers are still there.
+``ray.train.UserCallback`` (developer API)
+    Why workers failed, in ``ray_jobs.training.workers``: Ray Train tells nobody else before it
+    starts others.
+``ray.tune.integration.ray_train.TuneReportCallback`` (developer API)
+    Epochs of a ``TorchTrainer`` for Ray Tune, in ``ray_jobs.search.trainables``: the way that Ray's
+    documentation shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # made by Cython
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
+
+
+@dataclass(frozen=True)
+class AutoscalerState:
+    """What an autoscaler has told the cluster."""
+
+    version: int
+    """Of the requests that it had seen; it grows with each look at them."""
+    infeasible: tuple[tuple[dict[str, float], ...], ...]
+    """Bundles of each placement group that no node it may add has room for."""
+
+
+def autoscaler_state() -> AutoscalerState | None:
+    """None without an autoscaler, or with one of version 1, which tells nothing."""
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status())
+    state = reply.autoscaling_state
+    if not state.autoscaler_state_version:
+        return None
+    return AutoscalerState(
+        state.last_seen_cluster_resource_state_version,
+        tuple(
+            tuple(dict(each.resources_bundle) for each in gang.requests)
+            for gang in state.infeasible_gang_resource_requests
+        ),
+    )
+
+
+def request_nodes(requester: str, bundles: list[dict[str, float]], seconds: float) -> None:
+    """Ask the autoscaler for room for ``bundles``, in place of what ``requester`` has asked for
+    before; the request ends after so many seconds."""
+    coordinator = get_or_create_autoscaling_coordinator()
+    ray.get(coordinator.request_resources.remote(requester, bundles, expire_after_s=seconds))
+
+
+def cancel_request(requester: str) -> None:
+    """End its request."""
+    ray.get(get_or_create_autoscaling_coordinator().cancel_request.remote(requester))

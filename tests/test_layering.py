@@ -145,3 +145,14 @@ def test_importing_does_not_load_what_is_not_needed(modules: str, absent: list[s
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_what_is_private_in_ray_is_used_in_one_module_alone() -> None:
+    users = {
+        module
+        for module, source in MODULES.items()
+        for name in imports(source)
+        if name.split(".")[0] == "ray"
+        and any(part.startswith("_") or part == "generated" for part in name.split("."))
+    }
+    assert users == {"ray_jobs.cluster.ray_internals"}

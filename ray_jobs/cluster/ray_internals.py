@@ -6,6 +6,8 @@ place:
 ``GcsClient.get_cluster_status``
     Whether an autoscaler of version 2 is there, and which requests it cannot fulfil. ``ray status``
     prints it; ``ray.autoscaler.v2.sdk`` (developer API) leaves the latter out.
+``ray._private.utils.read_ray_address``
+    The cluster that ``auto`` stands for, to knock at before ``ray.init`` tries for minutes.
 ``ray.data``'s autoscaling coordinator
     Asks for nodes on behalf of several programs. Ray Train's controllers use it, so that a request
     by ``ray.autoscaler.sdk.request_resources``, of which a cluster has only one, would not last.
@@ -22,13 +24,17 @@ place:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray._private.utils import read_ray_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # made by Cython
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-    get_or_create_autoscaling_coordinator,
-)
+
+
+def newest_cluster() -> str:
+    """Address of the cluster that was started last on this machine; empty if there is none."""
+    return read_ray_address() or ""
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,19 @@ def autoscaler_state() -> AutoscalerState | None:
 def request_nodes(requester: str, bundles: list[dict[str, float]], seconds: float) -> None:
     """Ask the autoscaler for room for ``bundles``, in place of what ``requester`` has asked for
     before; the request ends after so many seconds."""
-    coordinator = get_or_create_autoscaling_coordinator()
-    ray.get(coordinator.request_resources.remote(requester, bundles, expire_after_s=seconds))
+    request = _coordinator().request_resources.remote
+    ray.get(request(requester, bundles, expire_after_s=seconds))
 
 
 def cancel_request(requester: str) -> None:
     """End its request."""
-    ray.get(get_or_create_autoscaling_coordinator().cancel_request.remote(requester))
+    ray.get(_coordinator().cancel_request.remote(requester))
+
+
+def _coordinator() -> Any:
+    # Importing Ray Data takes a second, and few jobs need this.
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    return get_or_create_autoscaling_coordinator()

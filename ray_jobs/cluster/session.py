@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import ray
-from ray._private.utils import read_ray_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundation.console import has_colours
+from ray_jobs.cluster.ray_internals import newest_cluster
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
@@ -149,7 +149,7 @@ def _knock(address: str) -> None:
     """Raise ``OSError`` if no program listens at an address; Ray itself would try for minutes."""
     if address == "auto":
         # What Ray noted of the cluster that was started last on this machine.
-        address = read_ray_address() or ""
+        address = newest_cluster()
     host, _, port = address.rpartition("/")[2].rpartition(":")  # without the scheme, as in ray://
     if port.isdigit():
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER):

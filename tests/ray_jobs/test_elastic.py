@@ -52,15 +52,16 @@ def test_nodes_come_for_a_search_and_leave_after_it(cluster: Head, tmp_path: Pat
         "ray_jobs.tune",
         *TINY,
         "task=rating",
-        "train.epochs=40",
+        "train.epochs=60",
+        "train.batch_size=8",  # seconds, in which the second node comes
         "train.patience=0",
-        "tune.grace_epochs=40",
-        "tune.num_trials=6",
+        "tune.grace_epochs=60",
+        "tune.num_trials=8",
         f"storage={tmp_path / 'storage'}",
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "best of 6" in done.stdout
+    assert "best of 8" in done.stdout
     now, ever = worker_nodes(cluster, tmp_path, 90)
     assert now == 0
     assert ever >= MAX_NODES

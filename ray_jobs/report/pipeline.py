@@ -79,7 +79,10 @@ def _key_figures(stages: Stages) -> Iterator[tuple[str, str]]:
         yield "MAE of the final model, test rows", f"{test.mae:.4f}"
         yield "R² of the final model, test rows", f"{test.r2:.3f}"
     if config.wants_choices:
-        yield (
-            "Rankings of the final choice model, test users",
-            (stages.final_choice_model.metrics.summary),
-        )
+        metrics = stages.final_choice_model.metrics
+        liked = metrics.test[metrics.member].liked if metrics.test else None
+        if liked:
+            yield (
+                "NDCG@10 of the final choice model, test users, 4 stars or more",
+                f"{liked.metrics['ndcg@10']:.4f}",
+            )

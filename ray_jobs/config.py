@@ -80,9 +80,9 @@ class RayConfig(Section):
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265
     """Port of the dashboard of a local Ray that is started; the next free one if it is taken."""
     autoscaling: Literal["auto", True, False] = "auto"
-    """Whether nodes may be added to the cluster, for which a job then waits if it has no room.
-    ``auto``: as Ray's autoscaler says, that of version 2; set true for another one, or if somebody
-    will start nodes."""
+    """Whether nodes may be added to the cluster; if so, a job that does not fit waits for them.
+    ``auto`` asks Ray's autoscaler (version 2). Set it to true with another autoscaler, or if nodes
+    are started by hand."""
 
 
 class Dimension(Section):

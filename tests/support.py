@@ -65,15 +65,23 @@ def processes_with(mark: str) -> dict[int, str]:
     return found
 
 
+def ends(process: int, seconds: float) -> bool:
+    """Whether a process ends within ``seconds``."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    # Readable means ended, see pidfd_open(2).
+    ended = bool(select.select([handle], [], [], seconds)[0])
+    os.close(handle)
+    return ended
+
+
 def left_after(mark: str, seconds: float) -> dict[int, str]:
     """Processes with ``mark`` that have not ended by themselves after at most ``seconds``."""
     deadline = time.monotonic() + seconds
     for process in processes_with(mark):
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(process)
-            # Readable means ended, see pidfd_open(2).
-            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-            os.close(handle)
+        ends(process, max(0.0, deadline - time.monotonic()))
     return processes_with(mark)
 
 

@@ -14,8 +14,8 @@ place:
 ``ray.util.state`` (alpha)
     Actors by their class, in ``ray_jobs.training.workers``: which controllers are still there.
 ``ray.train.UserCallback`` (developer API)
-    Why workers failed, in ``ray_jobs.training.workers``: Ray Train tells nobody else before it
-    starts others.
+    Exceptions of failed workers, in ``ray_jobs.training.workers``: Ray Train has no other hook
+    that runs before it restarts a worker group.
 ``ray.tune.integration.ray_train.TuneReportCallback`` (developer API)
     Epochs of a ``TorchTrainer`` for Ray Tune, in ``ray_jobs.search.trainables``: the way that Ray's
     documentation shows.

@@ -107,10 +107,9 @@ class Losses:
                 f"{loss.reason}. Lower tune.max_concurrent_trials or train.batch_size, or set "
                 'train.rows = "streaming"'
             )
-        times = "once" if count == 1 else f"{count} times, the last time because"
-        joint = " because" if count == 1 else ""
+        times = "once" if count == 1 else f"{count} times, the last time"
         return (
-            f"it lost its workers {times}{joint} {loss.reason} (tune.max_preemptions = "
+            f"it lost its workers {times} because {loss.reason} (tune.max_preemptions = "
             f"{self.retries.preemptions})"
         )
 
@@ -119,8 +118,11 @@ def reason_of(error: Exception) -> str:
     """The message of an exception, in one line with the type if others raise it."""
     if isinstance(error, MovieRatingsError):
         return str(error)
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1].strip()}"
+    return f"{type(error).__name__}: {_last_line(error)}"
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
 def _inner(error: BaseException) -> BaseException:
@@ -137,7 +139,7 @@ def _loss(error: BaseException) -> Loss:
     if isinstance(error, RayActorError) and not error.actor_init_failed:
         return Loss("cluster", _actor_reason(error))
     if isinstance(error, (NodeDiedError, WorkerCrashedError)) or _is_of_ray_train(error):
-        return Loss("cluster", reason_of(Exception(str(error))).partition(": ")[2])
+        return Loss("cluster", _last_line(error))
     reason = reason_of(error) if isinstance(error, Exception) else repr(error)
     is_of_a_connection = isinstance(error, RuntimeError) and _OF_A_CONNECTION.search(str(error))
     return Loss("cluster" if is_of_a_connection else "error", reason)

@@ -290,6 +290,17 @@ class TaskQueue:
                 group.is_dismissed = True
         await asyncio.gather(*(self._runs[i] for i, group in groups.items() if group.workers))
 
+    async def dismiss_idle(self, seconds: float, at_most: int) -> list[int]:
+        """Ask the workers of groups to exit that have waited for a task so long; returns which.
+
+        Groups are chosen and dismissed in one step, so that none of them takes a task in between.
+        """
+        async with self._changing():
+            idle = [i for i, each in (await self.groups()).items() if each.seconds_idle > seconds]
+            for index in idle[:at_most]:
+                self._groups[index].is_dismissed = True
+        return idle[:at_most]
+
     async def lost(self, group_index: int, loss: Loss) -> None:
         """End the task of a group whose workers have failed, or queue it again."""
         async with self._changing():

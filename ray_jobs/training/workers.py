@@ -166,8 +166,10 @@ class Workers:
             index = next(self._numbers)
             self._groups[index] = resources
             ray.get(self._queue.start.remote(index, self._trainer(index, resources)))
-        idle = [i for i, each in state.items() if each.seconds_idle > _SECONDS_TO_KEEP]
-        self._dismiss(idle[: max(0, len(self._groups) - self.wanted.count)])
+        surplus = len(self._groups) - self.wanted.count
+        if surplus > 0:
+            for index in ray.get(self._queue.dismiss_idle.remote(_SECONDS_TO_KEEP, surplus)):
+                self._groups.pop(index, None)
         if self._plan.may_grow:
             missing = self.wanted.count - max(len(fitting), len(self._groups))
             self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))

@@ -136,6 +136,28 @@ async def test_a_task_that_loses_its_workers_is_queued_again_first() -> None:
 
 
 @in_event_loop
+async def test_only_groups_without_a_task_are_dismissed_as_idle() -> None:
+    queue = TaskQueue()
+    busy, first, second = (Group(queue, index) for index in range(3))
+    for group in (busy, first, second):
+        await group.start()
+    await queue.add(task("a"))
+    assert await busy.next() == "a"
+    waiting = [asyncio.create_task(group.next()) for group in (first, second)]
+    await asyncio.sleep(0)  # lets them begin to wait, and waits for nothing
+    assert await queue.dismiss_idle(60, 3) == []
+    assert await queue.dismiss_idle(0, 1) == [1]
+    assert await soon(waiting[0]) is None
+    assert await queue.dismiss_idle(0, 3) == [2]
+    assert await soon(waiting[1]) is None
+    # The one that trains goes on.
+    assert list(await queue.groups()) == [0]
+    assert await soon(busy.report(1))
+    await busy.ended(None, RESULT)
+    await end(queue, busy, first, second)
+
+
+@in_event_loop
 async def test_faults_of_the_cluster_are_counted_apart() -> None:
     queue = TaskQueue()
     group = Group(queue, 0)

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import select
 import signal
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from ray_jobs.training.task_queue import Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
+from tests.support import ends
 
 pytestmark = pytest.mark.ray(seconds=160)
 
@@ -130,18 +130,6 @@ def living() -> dict[str, tuple[int, str]]:
     """Process id and kind of every living actor."""
     actors = list_actors(filters=[("state", "!=", "DEAD")])
     return {actor.actor_id: (actor.pid, actor.class_name) for actor in actors}
-
-
-def ends(process: int, seconds: float) -> bool:
-    """Whether a process ends within ``seconds``."""
-    try:
-        handle = os.pidfd_open(process)
-    except ProcessLookupError:
-        return True
-    # Readable means ended, see pidfd_open(2).
-    ended = bool(select.select([handle], [], [], seconds)[0])
-    os.close(handle)
-    return ended
 
 
 def left_of(started: dict[str, tuple[int, str]], before: dict[str, tuple[int, str]]) -> list[str]:

@@ -11,8 +11,9 @@ place:
 ``ray.data``'s autoscaling coordinator
     Asks for nodes on behalf of several programs. Ray Train's controllers use it, so that a request
     by ``ray.autoscaler.sdk.request_resources``, of which a cluster has only one, would not last.
-``ray.util.state`` (alpha)
-    Actors by their class, in ``ray_jobs.training.workers``: which controllers are still there.
+``ray._private.state.actors``
+    Which controllers of Ray Train are still there. ``ray.util.state`` (alpha) tells it too, but asks
+    the dashboard, which a cluster may lack.
 ``ray.train.UserCallback`` (developer API)
     Exceptions of failed workers, in ``ray_jobs.training.workers``: Ray Train has no other hook
     that runs before it restarts a worker group.
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import state as _state
 from ray._private.utils import read_ray_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # made by Cython
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
@@ -35,6 +37,16 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 def newest_cluster() -> str:
     """Address of the cluster that was started last on this machine; empty if there is none."""
     return read_ray_address() or ""
+
+
+def living_actors(class_name: str) -> set[str]:
+    """Ids of this program's actors of a class that have not died."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    return {
+        actor["ActorID"]
+        for actor in _state.actors(job_id=job).values()
+        if actor["ActorClassName"] == class_name and actor["State"] != "DEAD"
+    }
 
 
 @dataclass(frozen=True)

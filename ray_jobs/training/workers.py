@@ -25,11 +25,10 @@ from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
-from ray.util.state import list_actors
-from ray.util.state.exception import RayStateApiException
 
 from foundation.storage import Storage
 from ray_jobs.cluster.autoscaler import Demand
+from ray_jobs.cluster.ray_internals import living_actors
 from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.local_mode import LocalMode
@@ -121,8 +120,7 @@ class Workers:
         Groups that are there already are kept; others are started, and those of another kind exit.
         """
         if self._queue is None:
-            with contextlib.suppress(RayStateApiException):
-                self._others = _controllers(), _placement_groups()
+            self._others = _controllers(), _placement_groups()
             options = beside_the_driver() | {"max_concurrency": _MAX_CALLS}
             self._queue = ray.remote(TaskQueue).options(**options).remote()
         with self._lock:
@@ -222,25 +220,15 @@ class Workers:
 
 
 def _controllers() -> set[str]:
-    """Ids of the living controllers of this program's training runs.
-
-    Raises:
-        RayStateApiException: if the dashboard does not answer.
-    """
-    job = ray.get_runtime_context().get_job_id()
-    wanted = {"class_name": "TrainController", "job_id": job}
-    found = list_actors(
-        filters=[("state", "!=", "DEAD"), *((key, "=", value) for key, value in wanted.items())]
-    )
-    return {actor.actor_id for actor in found}
+    """Ids of the living controllers of this program's training runs."""
+    return living_actors("TrainController")
 
 
 def _wait_until_dead(before: set[str]) -> None:
     """Wait for the controllers that were started since ``before``, but not for ever."""
     deadline = time.monotonic() + _SECONDS_TO_DIE
-    with contextlib.suppress(RayStateApiException):
-        while _controllers() - before and time.monotonic() < deadline:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    while _controllers() - before and time.monotonic() < deadline:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _placement_groups() -> set[str]:

@@ -34,7 +34,9 @@ class Nodes:
     """A head without CPUs and a node with one, which is replaced by another when it is lost."""
 
     def __init__(self) -> None:
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        # Without a dashboard, whose port another cluster of this machine may hold.
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self._node = self.cluster.add_node(num_cpus=1)
         self._left = list(LOST_AT)
 

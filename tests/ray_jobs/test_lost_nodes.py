@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import Any
 
 import pytest
@@ -16,10 +17,16 @@ pytestmark = pytest.mark.ray(seconds=70)
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Any:
     storage = tmp_path_factory.mktemp("lost")
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-    done = run_module("tests.ray_jobs.lost_nodes", (), str(storage), variables=token)
+    # Files of its own: Ray notes there which cluster was started last on this machine.
+    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
+        variables = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "a" * 64,
+            "RAY_TMPDIR": temporary,
+        }
+        done = run_module("tests.ray_jobs.lost_nodes", (), str(storage), variables=variables)
+        assert_all_end(done.mark, 60)
     assert done.code == 0, done.out + done.err
-    assert_all_end(done.mark, 60)
     return json.loads((storage / "trials.json").read_text()) | {"told": done.out}
 
 

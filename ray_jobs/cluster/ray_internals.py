@@ -11,9 +11,17 @@ place:
 ``ray.data``'s autoscaling coordinator
     Asks for nodes on behalf of several programs. Ray Train's controllers use it, so that a request
     by ``ray.autoscaler.sdk.request_resources``, of which a cluster has only one, would not last.
+``ray._private.state.available_resources_per_node``
+    What is free on each node; ``ray.available_resources`` tells it of the whole cluster.
+``ray._private.state.state.get_draining_nodes``
+    Which nodes will be taken away, so that their trials can move before. Ray Train's own watcher,
+    with a process for each trainer, tells only its workers.
+``ray.train.backend.Backend`` (developer API)
+    Its ``has_replica_groups``, in ``ray_jobs.training.torch_trainers``: a worker that is lost is
+    replaced alone, as Ray's own ``TorchftConfig`` does it.
 ``ray._private.state.actors``
-    Which controllers of Ray Train are still there. ``ray.util.state`` (alpha) tells it too, but asks
-    the dashboard, which a cluster may lack.
+    Which controllers of Ray Train are still there. ``ray.util.state`` (alpha) tells it too, but
+    asks the dashboard, which a cluster may lack.
 ``ray.train.UserCallback`` (developer API)
     Exceptions of failed workers, in ``ray_jobs.training.workers``: Ray Train has no other hook
     that runs before it restarts a worker group.
@@ -47,6 +55,16 @@ def living_actors(class_name: str) -> set[str]:
         for actor in _state.actors(job_id=job).values()
         if actor["ActorClassName"] == class_name and actor["State"] != "DEAD"
     }
+
+
+def available_by_node() -> dict[str, dict[str, float]]:
+    """Free resources of each node that is there, by its id."""
+    return _state.available_resources_per_node()
+
+
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that will be taken away."""
+    return set(_state.state.get_draining_nodes())
 
 
 @dataclass(frozen=True)

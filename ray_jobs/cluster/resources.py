@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from ray_jobs.cluster.autoscaler import may_ever_hold, may_grow
+from ray_jobs.cluster.ray_internals import available_by_node, draining_nodes
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
 
@@ -49,6 +50,33 @@ class Resources:
         use_gpu = gpus >= scaling.num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
         per_worker = {"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {})
         return cls(scaling.num_workers, per_worker, use_gpu)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The worker groups that one ``TorchTrainer`` runs.
+
+    Groups of one worker each are pooled by node: the processes that Ray Train needs besides workers
+    are shared by all of them, and the loss of a node affects no other pool. A group of several
+    workers, which may be on several nodes, or of none, has a trainer of its own.
+    """
+
+    resources: Resources
+    """Of one group."""
+    num_groups: int = 1
+    node: str | None = None
+    """Id of the node of all its workers; None if they may be anywhere."""
+
+    @property
+    def is_one_group(self) -> bool:
+        """Whether its workers train one model together."""
+        return self.node is None
+
+    @property
+    def total(self) -> dict[str, float]:
+        """What its groups take together."""
+        count = self.num_groups * self.resources.num_workers
+        return {kind: amount * count for kind, amount in self.resources.per_worker.items()}
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,40 @@ class GroupPlan:
             found += [rest] * (workers // rest.num_workers)
         return found
 
+    def missing(self, running: Sequence[Pool], starting: Sequence[Pool], wanted: int) -> list[Pool]:
+        """The pools to start for ``wanted`` groups in all, as far as they fit the nodes now.
+
+        Args:
+            running: pools that have their workers.
+            starting: the others that there are.
+            wanted: number of groups.
+        """
+        there = [*running, *starting]
+        if self.preferred.num_workers != 1:
+            fitting = self.fitting()[:wanted]
+            return [Pool(each) for each in _without(fitting, (pool.resources for pool in there))]
+        found: list[Pool] = []
+        wanted -= sum(pool.num_groups for pool in there)
+        rooms = _rooms(running, starting)
+        for resources in self.kinds:
+            for node, room in rooms.items():
+                count = min(wanted, *(_fit_on(each, resources.per_worker) for each in room))
+                if count > 0:
+                    pool = Pool(resources, count, node)
+                    found.append(pool)
+                    wanted -= count
+                    rooms[node] = [_left(each, pool.total) for each in room]
+        return found
+
+    def workers_on_node(self, wanted: int) -> int:
+        """At most so many workers of ``wanted`` groups are on one node at a time."""
+        fitting = [
+            _fit_on(node["Resources"], kind.per_worker)
+            for node in alive_nodes()
+            for kind in self.kinds
+        ]
+        return max(1, min(wanted * self.preferred.num_workers, max(fitting, default=1)))
+
     def why_none_fits(self) -> str:
         """What there is room for, and what can be done."""
         wanted, cluster = self.preferred, ray.cluster_resources()
@@ -117,6 +179,47 @@ class GroupPlan:
 def alive_nodes() -> list[dict[str, Any]]:
     """Of the cluster, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _rooms(
+    running: Sequence[Pool], starting: Sequence[Pool]
+) -> dict[str, list[Mapping[str, float]]]:
+    """What is left of each node beside the pools: of all that it has, and of what is free now.
+
+    Other programs take some of a node, and what is free is known a moment later: the smaller of the
+    two holds.
+    """
+    free, leaving = available_by_node(), draining_nodes()
+    rooms: dict[str, list[Mapping[str, float]]] = {}
+    for node in alive_nodes():
+        key = node["NodeID"]
+        if key in leaving:
+            continue
+        all_of_it, free_now = node["Resources"], free.get(key, {})
+        for pool in (*running, *starting):
+            if pool.node == key:
+                all_of_it = _left(all_of_it, pool.total)
+        for pool in starting:
+            if pool.node == key:
+                free_now = _left(free_now, pool.total)
+        rooms[key] = [all_of_it, free_now]
+    return rooms
+
+
+def _left(room: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:
+    return {kind: amount - taken.get(kind, 0.0) for kind, amount in room.items()}
+
+
+def _without(wanted: Iterable[Resources], living: Iterable[Resources]) -> list[Resources]:
+    """Those of ``wanted`` of which there are not as many."""
+    there = list(living)
+    missing = []
+    for resources in wanted:
+        if resources in there:
+            there.remove(resources)
+        else:
+            missing.append(resources)
+    return missing
 
 
 def _num_workers(resources: Resources, nodes: list[dict[str, Any]]) -> int:

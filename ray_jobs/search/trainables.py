@@ -59,7 +59,7 @@ def executor(
         workers.close()  # its trials take the CPUs
         settings = {
             "resources": plan.preferred,
-            "groups": len(plan.fitting()[:at_once]),
+            "workers_on_node": plan.workers_on_node(at_once),
             "where": where / "trials",
             "retries": Retries(config.tune.max_preemptions),
         }
@@ -102,7 +102,7 @@ def _isolated_trial(
     *,
     tasks: TrialTasks,
     resources: Resources,
-    groups: int,
+    workers_on_node: int,
     where: Storage,
     retries: Retries,
 ) -> None:
@@ -117,7 +117,7 @@ def _isolated_trial(
     for attempt in itertools.count(1):
         folder = where / (task.name if attempt == 1 else f"{task.name}-{attempt}")
         trainer = trainer_of_one_task(
-            task, groups, resources, folder, [TuneReportCallback()], lost, attempt - 1
+            task, workers_on_node, resources, folder, [TuneReportCallback()], lost, attempt - 1
         )
         try:
             trainer.fit()

@@ -25,7 +25,7 @@ from ncf.training.choice.state import load_state, save_state
 from ray_jobs.results.rankings import write_rankings
 from ray_jobs.training.saved_state import read_state, write_state
 from ray_jobs.training.scratch import scratch_folder
-from ray_jobs.training.split_cache import SplitCache, shard_of_worker
+from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult, rankings_file
 from ray_jobs.training.telemetry import search_metric
 
@@ -44,7 +44,7 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
         StorageError: if the model or the rankings cannot be stored.
     """
     started = time.perf_counter()
-    shard, data = shard_of_worker(), rows.choices(task.protocol)
+    shard, data = rows.shard, rows.choices(task.protocol)
     users = ValidationUsers(data, RankingMetric.parse(task.protocol.metric))
     fit = ModelFit(
         task.choice,

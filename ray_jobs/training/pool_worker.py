@@ -17,12 +17,12 @@ from ray.actor import ActorHandle
 from torch import distributed
 
 from foundation.errors import MovieRatingsError
-from ncf.data.sampling import Shard
+from ncf.data.sampling import SINGLE_WORKER, Shard
 from ncf.errors import CheckpointError, DivergedError
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import reason_of
 from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
-from ray_jobs.training.task_queue import Order, TaskQueue
+from ray_jobs.training.task_queue import GroupId, Order, TaskQueue
 from ray_jobs.training.tasks import Task, TaskResult
 from ray_jobs.training.trainers import train_task
 
@@ -32,12 +32,24 @@ _SECONDS_IDLE: Final = 5.0
 
 @dataclass(frozen=True)
 class PoolWorkerConfig:
-    """What the workers of one group need to know."""
+    """What the workers of one trainer need to know."""
 
     queue: ActorHandle[TaskQueue]
-    group_index: int
+    pool: int
+    """Number of the trainer's pool."""
+    one_group: bool
+    """Whether all workers of the trainer are one group; otherwise each is one."""
     local: LocalMode | None
     """If there are no workers."""
+
+    def group(self) -> tuple[GroupId, Shard, str]:
+        """The group of the worker that calls this, its part of every batch, and a name of the
+        group's current workers."""
+        name = uuid.uuid4().hex
+        if not self.one_group:
+            return GroupId(self.pool, ray.train.get_context().get_world_rank()), SINGLE_WORKER, name
+        name = ray.train.collective.broadcast_from_rank_zero(name)
+        return GroupId(self.pool, 0), shard_of_worker(), name
 
 
 def run_worker(settings: dict[str, PoolWorkerConfig]) -> None:
@@ -48,20 +60,19 @@ def run_worker(settings: dict[str, PoolWorkerConfig]) -> None:
 
 
 def _train_tasks(config: PoolWorkerConfig) -> None:
-    queue, group_index = config.queue, config.group_index
-    shard, device = shard_of_worker(), device_of_worker(config.local)
-    workers = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
-    ray.get(queue.join.remote(group_index, workers))
+    queue, device = config.queue, device_of_worker(config.local)
+    group_id, shard, workers = config.group()
+    ray.get(queue.join.remote(group_id, workers))
     gc.freeze()  # these objects stay, and need not be traversed after every task
     rows: SplitCache | None = None
     for number in itertools.count():
-        order = _next_order(queue.next.remote(group_index, workers, number), rows)
+        order = _next_order(queue.next.remote(group_id, workers, number), rows)
         if order is None:
             return
-        if rows is None or not rows.fits(order.task.prepared, order.num_groups):
+        if rows is None or not rows.fits(order.task.prepared, order.workers_on_node):
             _release(rows)
-            rows = SplitCache(order.task.prepared, device, order.num_groups)
-        job = _Job(queue, group_index, workers, order.task, rows, shard)
+            rows = SplitCache(order.task.prepared, device, shard, order.workers_on_node)
+        job = _Job(queue, group_id, workers, order.task, rows)
         job.train()
         del job
         # Schedules and optimisers form reference cycles, which would keep the model on the device.
@@ -88,11 +99,10 @@ class _Job:
     """A task, and the workers of the group that trains it."""
 
     queue: ActorHandle[TaskQueue]
-    group_index: int
+    group_id: GroupId
     workers: str
     task: Task
     rows: SplitCache
-    shard: Shard
 
     def train(self) -> None:
         """Train the model, and tell the queue its result, or the reason if the task failed.
@@ -104,25 +114,25 @@ class _Job:
         try:
             result = train_task(task, self.rows, self._report)
         except Exception as error:
-            recoverable = _is_recoverable(error, self.shard, self.rows.device)
+            recoverable = _is_recoverable(error, self.rows.shard, self.rows.device)
             # Other workers would fail in the same way.
             if recoverable or isinstance(error, MovieRatingsError):
                 self._ended(reason_of(error), None)
             if not recoverable:
                 raise
         else:
-            if self.shard.rank == 0:
+            if self.rows.shard.rank == 0:
                 self._ended(None, result)
 
     def _report(self, metrics: dict[str, Any]) -> bool:
         proceed = True
-        if self.shard.rank == 0:
+        if self.rows.shard.rank == 0:
             report = self.queue.report.remote
-            proceed = ray.get(report(self.group_index, self.workers, metrics))
-        return _broadcast(proceed, self.shard, self.rows.device)
+            proceed = ray.get(report(self.group_id, self.workers, metrics))
+        return _broadcast(proceed, self.rows.shard, self.rows.device)
 
     def _ended(self, error: str | None, result: TaskResult | None) -> None:
-        ray.get(self.queue.ended.remote(self.group_index, self.workers, error, result))
+        ray.get(self.queue.ended.remote(self.group_id, self.workers, error, result))
 
 
 def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:

@@ -13,7 +13,7 @@ from ncf.config import ExperimentConfig
 from ncf.data.batches import Batch, RatingSource
 from ncf.data.dataset import PreparedDataset
 from ncf.data.placement import Placement, free_on_every_worker, plan_placement
-from ncf.data.sampling import Shard
+from ncf.data.sampling import SINGLE_WORKER, Shard
 from ncf.data.streaming import Streamed
 from ncf.evaluation.choice_data import ChoiceData
 from ray_jobs.training.local_mode import LocalMode
@@ -21,7 +21,7 @@ from ray_jobs.training.tasks import ChoiceProtocol
 
 
 def shard_of_worker() -> Shard:
-    """This worker's part of every batch."""
+    """This worker's part of every batch, if all workers of its trainer train one model."""
     context = ray.train.get_context()
     return Shard(context.get_world_rank(), context.get_world_size())
 
@@ -38,13 +38,16 @@ class SplitCache:
 
     prepared: PreparedDataset
     device: torch.device
-    groups: int = 1
-    """Maximum number of worker groups on a machine at a time, which share its memory."""
+    shard: Shard = SINGLE_WORKER
+    """This worker's part of every batch."""
+    workers_on_node: int = 1
+    """Maximum number of workers on its node at a time, which share its memory."""
 
-    def fits(self, prepared: PreparedDataset, groups: int = 1) -> bool:
-        """Whether this holds the rows of ``prepared``, in the memory that one of so many groups may
-        take."""
-        return self.prepared.folder == prepared.folder and self.groups == groups
+    def fits(self, prepared: PreparedDataset, workers_on_node: int = 1) -> bool:
+        """Whether this holds the rows of ``prepared``, in the memory that one of so many workers
+        may take."""
+        same_rows = self.prepared.folder == prepared.folder
+        return same_rows and self.workers_on_node == workers_on_node
 
     def placement(self, experiment: ExperimentConfig) -> Placement:
         """Which splits are streamed; all workers of the group must call this."""
@@ -79,8 +82,7 @@ class SplitCache:
     @cached_property
     def _free(self) -> int:
         """Free bytes, measured once, before any rows are read."""
-        neighbours = self.groups * ray.train.get_context().get_local_world_size()
-        return free_on_every_worker(self.device, shard_of_worker(), neighbours)
+        return free_on_every_worker(self.device, self.shard, self.workers_on_node)
 
     @cached_property
     def _choices(self) -> dict[ChoiceProtocol, ChoiceData]:

@@ -3,7 +3,7 @@
 ::
 
     stages, trials --add, result, drop--> TaskQueue <--join, next, report, ended-- workers
-         Workers --start, groups, dismiss--^     ^--lost-- Ray Train's controllers
+          Workers --start, pools, dismiss--^     ^--lost-- Ray Train's controllers
 
 A process that holds a handle of an actor imports the actor's module, and drivers of trials need no
 PyTorch, so this module does not import it.
@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-
-from ray.train import TrainingFailedError
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from foundation.errors import MovieRatingsError
-from ray_jobs.training.lost_workers import Loss, Losses, Retries, reason_of
+from ray_jobs.training.lost_workers import Loss, Losses, Retries
+from ray_jobs.training.pool_run import run_pool
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -54,8 +53,8 @@ class Order:
     """A task for the workers of one group."""
 
     task: Task
-    num_groups: int
-    """Number of groups that there are now."""
+    workers_on_node: int
+    """Maximum number of workers on a node at a time, which share its memory."""
 
 
 @dataclass
@@ -86,18 +85,30 @@ class _Job:
         self.epochs.append(metrics)
 
 
-@dataclass(frozen=True)
-class GroupState:
-    """What ``Workers`` need to know of a group."""
+class GroupId(NamedTuple):
+    """A worker group."""
 
-    has_workers: bool
+    pool: int
+    """Which of all pools that were started."""
+    number: int
+    """Which group of the pool."""
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """What ``Workers`` need to know of a pool."""
+
+    num_ready: int
+    """Number of its groups that have their workers."""
     seconds_idle: float
-    """Since when its workers have waited for a task; 0 if they do not."""
+    """How long all of its groups have waited for a task; 0 if one does not."""
+    is_given_up: bool
+    """Whether Ray Train has replaced its workers as often as it may."""
 
 
 @dataclass
 class _WorkerGroup:
-    """One ``TorchTrainer`` and its current workers."""
+    """The current workers of a group."""
 
     workers: str | None = None
     """Id of its current set of workers, if there is one."""
@@ -120,8 +131,12 @@ class TaskQueue:
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
-        self._groups: dict[int, _WorkerGroup] = {}
+        self._groups: dict[GroupId, _WorkerGroup] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
+        """Of the trainers of the pools."""
+        self._given_up: set[int] = set()
+        """Pools that count as there, so that no other takes their place."""
+        self._workers_on_node = 1
         self._changed = asyncio.Condition()
         self._searches: dict[str, tuple[Callable[[str, dict[str, Any]], Task], Retries]] = {}
         """What makes the tasks of the trials of each search, and how often they are retried."""
@@ -129,7 +144,7 @@ class TaskQueue:
         """By the ids of all trials that were added, also of those that have ended, why there is no
         task, if so."""
         self._failure: str | None = None
-        """Why the last worker group failed that will not be restarted."""
+        """Why the last pool was given up."""
 
     # Called by stages.
 
@@ -197,17 +212,17 @@ class TaskQueue:
 
     # Called by workers.
 
-    async def join(self, group_index: int, workers: str) -> None:
+    async def join(self, group_id: GroupId, workers: str) -> None:
         """Register one of a group's current workers."""
         async with self._changing():
-            if self._groups[group_index].workers not in (None, workers):
-                self._lose(group_index, _REPLACED)
-            self._groups[group_index].workers = workers
+            if self._groups[group_id].workers not in (None, workers):
+                self._lose(group_id, _REPLACED)
+            self._groups[group_id].workers = workers
 
-    async def next(self, group_index: int, workers: str, number: int) -> Order | None:
+    async def next(self, group_id: GroupId, workers: str, number: int) -> Order | None:
         """Wait for the task with this number, counted from 0 by each of the group's workers; None
         means to exit."""
-        group = self._groups[group_index]
+        group = self._groups[group_id]
 
         def should_exit() -> bool:
             # If the others of the group have a task, these workers take part in it.
@@ -226,20 +241,20 @@ class TaskQueue:
             if group.num_orders == number:
                 name = self._waiting.popleft()
                 group.num_orders = number + 1
-                group.order = Order(self._jobs[name].task, len(self._groups))
+                group.order = Order(self._jobs[name].task, self._workers_on_node)
             return group.order
 
-    async def report(self, group_index: int, workers: str, metrics: dict[str, Any]) -> bool:
+    async def report(self, group_id: GroupId, workers: str, metrics: dict[str, Any]) -> bool:
         """Report an epoch of the group's task; returns whether to continue the task."""
         async with self._changing():
-            job, group = self._job_of(group_index, workers), self._groups.get(group_index)
+            job, group = self._job_of(group_id, workers), self._groups.get(group_id)
             if job is None or group is None:
                 return False
             job.append(metrics)
             self._changed.notify_all()
 
             def is_stopped() -> bool:
-                return group.is_dismissed or self._job_of(group_index, workers) is not job
+                return group.is_dismissed or self._job_of(group_id, workers) is not job
 
             await self._changed.wait_for(
                 lambda: is_stopped() or len(job.epochs) <= _MAX_EPOCHS_AHEAD
@@ -247,80 +262,119 @@ class TaskQueue:
             return not is_stopped()
 
     async def ended(
-        self, group_index: int, workers: str, error: str | None, result: TaskResult | None
+        self, group_id: GroupId, workers: str, error: str | None, result: TaskResult | None
     ) -> None:
         """End the group's task, which is complete or has failed for a reason of its own."""
         async with self._changing():
-            job = self._job_of(group_index, workers)
+            job = self._job_of(group_id, workers)
             if job:
                 job.over = Over(error, result)
 
     # Called by ``Workers`` and by Ray Train's controllers.
 
-    async def start(self, group_index: int, trainer: TorchTrainer) -> None:
-        """Start a worker group, by running its trainer until the group is dismissed or fails."""
-        self._failure = None
-        self._groups[group_index] = _WorkerGroup()
-        self._runs[group_index] = asyncio.create_task(self._run(group_index, trainer))
+    async def start(
+        self, pool: int, num_groups: int, trainer: TorchTrainer, node: str | None = None
+    ) -> None:
+        """Start a pool, by running its trainer until the pool is dismissed or fails.
 
-    async def groups(self) -> dict[int, GroupState]:
-        """Worker groups that were started, and neither dismissed nor given up."""
+        Args:
+            pool: its number.
+            num_groups: number of its groups.
+            trainer: starts the workers.
+            node: id of the node of all its workers; None if they may be anywhere.
+        """
+        self._failure = None
+        for number in range(num_groups):
+            self._groups[GroupId(pool, number)] = _WorkerGroup()
+        self._runs[pool] = asyncio.create_task(self._run(pool, trainer, node))
+
+    async def begin(self, workers_on_node: int) -> None:
+        """Begin a stage, which forgets what was given up before; see ``Order``."""
+        self._workers_on_node = workers_on_node
+        self._given_up.clear()
+
+    async def pools(self) -> dict[int, PoolState]:
+        """Pools that were started, and neither dismissed nor lost."""
         now = asyncio.get_running_loop().time()
-        return {
-            index: GroupState(
-                group.workers is not None,
-                0.0 if group.idle_since is None else now - group.idle_since,
-            )
-            for index, group in self._groups.items()
-            if not group.is_dismissed
-        }
+        found = {pool: PoolState(0, 0.0, is_given_up=True) for pool in self._given_up}
+        for pool, groups in self._by_pool().items():
+            if not any(group.is_dismissed for group in groups):
+                idle = [now if each.idle_since is None else each.idle_since for each in groups]
+                num_ready = sum(group.workers is not None for group in groups)
+                found[pool] = PoolState(num_ready, now - max(idle), is_given_up=False)
+        return found
 
     async def num_ready(self) -> int:
         """Worker groups that have workers."""
-        return sum(each.has_workers for each in (await self.groups()).values())
+        return sum(pool.num_ready for pool in (await self.pools()).values())
 
-    async def dismiss(self, group_indices: Sequence[int]) -> None:
-        """Ask the workers of groups to exit after the current epoch, and wait until they have.
+    async def dismiss(self, pools: Sequence[int]) -> None:
+        """Ask the workers of pools to exit after the current epoch, and wait until they have.
 
-        Groups that wait for resources do not start any more, but this does not wait for them.
+        Pools that wait for resources do not start any more, but this does not wait for them.
         """
         async with self._changing():
-            groups = {i: self._groups[i] for i in group_indices if i in self._groups}
-            for group in groups.values():
+            groups = {pool: each for pool, each in self._by_pool().items() if pool in pools}
+            for group in itertools.chain(*groups.values()):
                 group.is_dismissed = True
-        await asyncio.gather(*(self._runs[i] for i, group in groups.items() if group.workers))
+            with_workers = [
+                self._runs[pool]
+                for pool, each in groups.items()
+                if any(group.workers for group in each)
+            ]
+        await asyncio.gather(*with_workers)
 
     async def dismiss_idle(self, seconds: float, at_most: int) -> list[int]:
-        """Ask the workers of groups to exit that have waited for a task so long; returns which.
+        """Ask the workers of pools to exit that have waited for a task so long; returns which.
 
-        Groups are chosen and dismissed in one step, so that none of them takes a task in between.
+        They are chosen and dismissed in one step, so that none of them takes a task in between.
+
+        Args:
+            seconds: how long all groups of a pool have waited.
+            at_most: number of groups to dismiss.
         """
+        dismissed = []
         async with self._changing():
-            idle = [i for i, each in (await self.groups()).items() if each.seconds_idle > seconds]
-            for index in idle[:at_most]:
-                self._groups[index].is_dismissed = True
-        return idle[:at_most]
+            states, groups = await self.pools(), self._by_pool()
+            for pool in groups:
+                state = states.get(pool)
+                if state and state.seconds_idle > seconds and len(groups[pool]) <= at_most:
+                    at_most -= len(groups[pool])
+                    dismissed.append(pool)
+                    for group in groups[pool]:
+                        group.is_dismissed = True
+        return dismissed
 
-    async def lost(self, group_index: int, loss: Loss) -> None:
+    async def lost(self, group_id: GroupId, loss: Loss) -> None:
         """End the task of a group whose workers have failed, or queue it again."""
         async with self._changing():
-            self._lose(group_index, loss)
+            self._lose(group_id, loss)
 
-    async def _run(self, group_index: int, trainer: TorchTrainer) -> None:
-        loss = Loss("cluster", "its workers have exited")
-        with ThreadPoolExecutor(1) as thread:
-            fit: Callable[[], object] = trainer.fit
-            try:
-                await asyncio.get_running_loop().run_in_executor(thread, fit)
-            except TrainingFailedError as error:
-                loss = Loss.of_training(error)
-            except Exception as error:  # of Ray, or in local mode of the training itself
-                loss = Loss("error", reason_of(error))
+    async def leave(self, pool: int, loss: Loss) -> None:
+        """Dismiss a pool whose node will be taken away; others take its tasks at once."""
         async with self._changing():
-            self._lose(group_index, loss)
-            if not self._groups.pop(group_index).is_dismissed:
-                self._failure = loss.reason
+            for group_id in [each for each in self._groups if each.pool == pool]:
+                self._lose(group_id, loss)
+                self._groups[group_id].is_dismissed = True
+
+    async def _run(self, pool: int, trainer: TorchTrainer, node: str | None) -> None:
+        end = await run_pool(trainer, node)
+        async with self._changing():
+            ids = [each for each in self._groups if each.pool == pool]
+            for group_id in ids:
+                self._lose(group_id, end.loss)
+            groups = [self._groups.pop(group_id) for group_id in ids]
+            del self._runs[pool]
+            if end.is_given_up and not any(group.is_dismissed for group in groups):
+                self._given_up.add(pool)
+                self._failure = end.loss.reason
             self._fail_without_groups()
+
+    def _by_pool(self) -> dict[int, list[_WorkerGroup]]:
+        found: dict[int, list[_WorkerGroup]] = {}
+        for group_id, group in self._groups.items():
+            found.setdefault(group_id.pool, []).append(group)
+        return found
 
     @contextlib.asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:
@@ -329,17 +383,17 @@ class TaskQueue:
             yield
             self._changed.notify_all()
 
-    def _job_of(self, group_index: int, workers: str) -> _Job | None:
+    def _job_of(self, group_id: GroupId, workers: str) -> _Job | None:
         """The task that these workers train; None if it has ended, or was dropped, or if others
         have replaced them."""
-        group = self._groups.get(group_index)
+        group = self._groups.get(group_id)
         if group is None or group.workers != workers or group.order is None:
             return None
         job = self._jobs.get(group.order.task.name)
         return job if job and job.task is group.order.task and not job.over else None
 
-    def _lose(self, group_index: int, loss: Loss) -> None:
-        group = self._groups.get(group_index)
+    def _lose(self, group_id: GroupId, loss: Loss) -> None:
+        group = self._groups.get(group_id)
         if group is None:  # reported after it has ended
             return
         if group.order:

@@ -21,7 +21,7 @@ from ncf.training.state import Epoch, FitResult, load_state, save_state
 from ncf.training.trainer import build
 from ray_jobs.training.saved_state import read_state, write_state
 from ray_jobs.training.scratch import scratch_folder
-from ray_jobs.training.split_cache import SplitCache, shard_of_worker
+from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import (
     Report,
     TaskResult,
@@ -48,7 +48,7 @@ def train_rating_task(task: TrainingTask, rows: SplitCache, report: Report) -> T
         StorageError: if something that the task needs cannot be stored.
     """
     started = time.perf_counter()
-    shard = shard_of_worker()
+    shard = rows.shard
     placement = rows.placement(task.experiment)
     training = _training(task, rows, placement, shard)
     is_stopped = False

@@ -1,8 +1,8 @@
 """What a job trains on: worker groups that are kept until its end.
 
-A worker group is one long-lived ``TorchTrainer``, which trains one model after another: starting a
-group takes seconds, training a small model takes less. When one of its workers fails, Ray Train
-restarts the group, and the task queue ends the task that it was training, or queues it again.
+A long-lived ``TorchTrainer`` starts the workers of a pool, whose groups train one model after
+another: starting workers takes seconds, training a small model takes less. When a worker fails, Ray
+Train replaces it, and the task queue ends the task that it was training, or queues it again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -28,13 +27,13 @@ from ray.util.placement_group import PlacementGroup
 
 from foundation.storage import Storage
 from ray_jobs.cluster.autoscaler import Demand
-from ray_jobs.cluster.ray_internals import living_actors
-from ray_jobs.cluster.resources import GroupPlan, Resources
+from ray_jobs.cluster.ray_internals import draining_nodes, living_actors
+from ray_jobs.cluster.resources import GroupPlan, Pool
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import Loss
 from ray_jobs.training.pool_worker import PoolWorkerConfig, run_worker
-from ray_jobs.training.task_queue import GroupState, TaskQueue
+from ray_jobs.training.task_queue import GroupId, PoolState, TaskQueue
 from ray_jobs.training.torch_trainers import torch_trainer
 
 _SECONDS_TO_EXIT: Final = 10.0
@@ -48,7 +47,7 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.05
 _SECONDS_BETWEEN_SCALINGS: Final = 2.0
 
 _SECONDS_TO_KEEP: Final = 20.0
-"""How long a group may be idle that no task is left for: the next stage may have some."""
+"""How long a pool may be idle that no task is left for: the next stage may have some."""
 
 _SECONDS_QUIET: Final = 10.0
 """How long workers may take to start before the job says that it waits for them."""
@@ -83,21 +82,21 @@ class Workers:
 
         Args:
             where: folder for what Ray Train writes.
-            max_failures: how often the workers of a group are replaced.
+            max_failures: how often workers of a pool are replaced.
         """
         self._where = where
         self._max_failures = max_failures
         self._queue: ActorHandle[TaskQueue] | None = None
         self._plan: GroupPlan | None = None
         self.wanted = Wanted()
-        self._groups: dict[int, Resources] = {}
-        """Those that were started and not dismissed. One that was given up, after ``max_failures``,
-        is not replaced before the next stage."""
+        self._pools: dict[int, Pool] = {}
+        """Those that were started, and neither dismissed nor lost. One that was given up, after
+        ``max_failures``, is not replaced before the next stage."""
         self._numbers = itertools.count()
         self._demand = Demand()
         self._waiting = Waiting()
         self._lock = threading.Lock()
-        """Held while groups are started or dismissed."""
+        """Held while pools are started or dismissed."""
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._others: tuple[set[str], set[str]] = (set(), set())
@@ -126,8 +125,7 @@ class Workers:
         with self._lock:
             self._plan, self.wanted.count = plan, wanted
             try:
-                state = ray.get(self._queue.groups.remote())
-                self._groups = {index: self._groups[index] for index in state}
+                ray.get(self._queue.begin.remote(plan.workers_on_node(wanted)))
                 self._scale()
             except RayActorError:  # it died since the last stage
                 queue_died = True
@@ -150,29 +148,43 @@ class Workers:
                     self._scale()
 
     def _scale(self) -> None:
-        """Start the groups that are missing and fit, and dismiss those that are not wanted.
+        """Start the pools that are missing and fit, and dismiss those that are not wanted.
 
         Raises:
             RayActorError: if the queue has died.
         """
         assert self._queue is not None
         assert self._plan is not None
-        state: dict[int, GroupState] = ray.get(self._queue.groups.remote())
-        self._dismiss([i for i in state if self._groups[i] not in self._plan.kinds])
-        fitting = self._plan.fitting()
-        for resources in _missing(fitting[: self.wanted.count], self._groups.values()):
+        state: dict[int, PoolState] = ray.get(self._queue.pools.remote())
+        self._pools = {i: pool for i, pool in self._pools.items() if i in state}
+        self._dismiss([i for i, p in self._pools.items() if p.resources not in self._plan.kinds])
+        self._leave(draining_nodes())
+        running = [p for i, p in self._pools.items() if state[i].num_ready == p.num_groups]
+        starting = [p for i, p in self._pools.items() if state[i].num_ready < p.num_groups]
+        for pool in self._plan.missing(running, starting, self.wanted.count):
             index = next(self._numbers)
-            self._groups[index] = resources
-            ray.get(self._queue.start.remote(index, self._trainer(index, resources)))
-        surplus = len(self._groups) - self.wanted.count
+            self._pools[index] = pool
+            trainer = self._trainer(index, pool)
+            ray.get(self._queue.start.remote(index, pool.num_groups, trainer, pool.node))
+        num_groups = sum(pool.num_groups for pool in self._pools.values())
+        surplus = num_groups - self.wanted.count
         if surplus > 0:
             for index in ray.get(self._queue.dismiss_idle.remote(_SECONDS_TO_KEEP, surplus)):
-                self._groups.pop(index, None)
+                self._pools.pop(index, None)
         if self._plan.may_grow:
-            missing = self.wanted.count - max(len(fitting), len(self._groups))
+            missing = self.wanted.count - max(len(self._plan.fitting()), num_groups)
             self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))
-        has_workers = any(each.has_workers for each in state.values())
+        has_workers = any(pool.num_ready for pool in state.values())
         self._waiting.update(self._plan, is_over=has_workers or not self.wanted.count)
+
+    def _leave(self, draining: set[str]) -> None:
+        """Move the tasks of nodes that will be taken away."""
+        assert self._queue is not None
+        for index, pool in list(self._pools.items()):
+            if pool.node in draining:
+                del self._pools[index]
+                loss = Loss("cluster", "its node will be taken away")
+                ray.get(self._queue.leave.remote(index, loss))
 
     def close(self, *, at_once: bool = False) -> None:
         """Ask workers to exit after the current epoch, and kill those that take long, or all of
@@ -188,10 +200,10 @@ class Workers:
             self._demand.end()
             # If the queue has died, its trainers have ended too.
             with contextlib.suppress(RayActorError):
-                self._dismiss([] if at_once else list(self._groups))
+                self._dismiss([] if at_once else list(self._pools))
         finally:
             ray.kill(self._queue)
-            self._queue, self._groups = None, {}
+            self._queue, self._pools = None, {}
             # A controller that is starting workers asks for their CPUs until it has died.
             _wait_until_dead(controllers)
             _free(_placement_groups() - placement_groups)
@@ -202,19 +214,20 @@ class Workers:
             return
         assert self._queue is not None
         for index in indices:
-            self._groups.pop(index, None)
+            self._pools.pop(index, None)
         with contextlib.suppress(GetTimeoutError):
             ray.get(self._queue.dismiss.remote(indices), timeout=_SECONDS_TO_EXIT)
 
-    def _trainer(self, index: int, resources: Resources) -> TorchTrainer:
+    def _trainer(self, index: int, pool: Pool) -> TorchTrainer:
         assert self._queue is not None
-        config = PoolWorkerConfig(self._queue, index, LocalMode.of(resources))
+        local = LocalMode.of(pool.resources)
+        config = PoolWorkerConfig(self._queue, index, pool.is_one_group, local)
         return torch_trainer(
             run_worker,
             {"config": config},
-            resources,
-            self._where / f"group-{index}",
-            [_FailureReporter(self._queue, index)],
+            pool,
+            self._where / f"pool-{index}",
+            [_FailureReporter(self._queue, index, pool.is_one_group)],
             self._max_failures,
         )
 
@@ -250,18 +263,6 @@ def _free(groups: set[str]) -> None:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
 
 
-def _missing(wanted: Iterable[Resources], living: Iterable[Resources]) -> list[Resources]:
-    """Those of ``wanted`` of which there are not as many."""
-    there = list(living)
-    missing = []
-    for resources in wanted:
-        if resources in there:
-            there.remove(resources)
-        else:
-            missing.append(resources)
-    return missing
-
-
 class Waiting:
     """Says that a job waits for the cluster, at the start of it and every minute."""
 
@@ -295,11 +296,20 @@ class Waiting:
 class _FailureReporter(UserCallback):
     """Reports to the task queue why workers failed, before Ray Train replaces them."""
 
-    def __init__(self, queue: ActorHandle[TaskQueue], group_index: int) -> None:
+    def __init__(self, queue: ActorHandle[TaskQueue], pool: int, one_group: bool) -> None:
         self._queue = queue
-        self._group_index = group_index
+        self._pool = pool
+        self._one_group = one_group
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train in its controller."""
-        loss = Loss.of_workers(worker_exceptions.values())
-        ray.get(self._queue.lost.remote(self._group_index, loss))
+        if self._one_group:
+            failed = {0: Loss.of_workers(worker_exceptions.values())}
+        else:
+            failed = {rank: Loss.of_workers([each]) for rank, each in worker_exceptions.items()}
+        ray.get(
+            [
+                self._queue.lost.remote(GroupId(self._pool, number), loss)
+                for number, loss in failed.items()
+            ]
+        )

@@ -14,7 +14,7 @@ import pytest
 from ncf.config import ExperimentConfig
 from ray_jobs.errors import TrainingError
 from ray_jobs.training.lost_workers import Loss, Retries
-from ray_jobs.training.task_queue import Order, Over, TaskQueue
+from ray_jobs.training.task_queue import GroupId, Order, Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
 
 RESULT = cast(TaskResult, object())
@@ -43,36 +43,37 @@ MEMORY = Loss("memory", "node 10.0.0.7 ran out of memory")
 
 
 class Group:
-    """One worker group with a single worker."""
+    """The only worker group of a pool, with a single worker."""
 
     def __init__(self, queue: TaskQueue, index: int) -> None:
         self.trainer = Trainer()
         self._queue = queue
         self._index = index
+        self.id = GroupId(index, 0)
         self._life = 0
         self._number = -1
 
     async def start(self) -> None:
-        await self._queue.start(self._index, cast(Any, self.trainer))
-        await self._queue.join(self._index, self.workers)
+        await self._queue.start(self._index, 1, cast(Any, self.trainer))
+        await self._queue.join(self.id, self.workers)
 
     async def next(self) -> str | None:
         """Name of its next task."""
         self._number += 1
-        order = await self._queue.next(self._index, self.workers, self._number)
+        order = await self._queue.next(self.id, self.workers, self._number)
         return order.task.name if isinstance(order, Order) else None
 
     async def report(self, epoch: int) -> bool:
-        return await self._queue.report(self._index, self.workers, {"epoch": epoch})
+        return await self._queue.report(self.id, self.workers, {"epoch": epoch})
 
     async def ended(self, error: str | None, result: TaskResult | None) -> None:
-        await self._queue.ended(self._index, self.workers, error, result)
+        await self._queue.ended(self.id, self.workers, error, result)
 
     async def lose_workers(self, loss: Loss = ERROR) -> None:
         """They are replaced by others."""
-        await self._queue.lost(self._index, loss)
+        await self._queue.lost(self.id, loss)
         self._life, self._number = self._life + 1, -1
-        await self._queue.join(self._index, self.workers)
+        await self._queue.join(self.id, self.workers)
 
     @property
     def workers(self) -> str:
@@ -115,7 +116,7 @@ async def test_groups_take_tasks_in_order_and_results_reach_who_added_them() -> 
 async def end(queue: TaskQueue, *groups: Group) -> None:
     for group in groups:
         group.trainer.ended.set()
-    await soon(queue.dismiss(list(await queue.groups())))
+    await soon(queue.dismiss(list(await queue.pools())))
 
 
 @in_event_loop
@@ -151,7 +152,7 @@ async def test_only_groups_without_a_task_are_dismissed_as_idle() -> None:
     assert await queue.dismiss_idle(0, 3) == [2]
     assert await soon(waiting[1]) is None
     # The one that trains goes on.
-    assert list(await queue.groups()) == [0]
+    assert list(await queue.pools()) == [0]
     assert await soon(busy.report(1))
     await busy.ended(None, RESULT)
     await end(queue, busy, first, second)
@@ -249,8 +250,8 @@ async def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_h
     before = first.workers
     await first.lose_workers()
     assert await second.next() == "a"
-    assert not await soon(queue.report(0, before, {"epoch": 9}))
-    await queue.ended(0, before, None, cast(TaskResult, "of the lost workers"))
+    assert not await soon(queue.report(first.id, before, {"epoch": 9}))
+    await queue.ended(first.id, before, None, cast(TaskResult, "of the lost workers"))
     assert await soon(second.report(1))
     assert await soon(queue.result("a")) == {"epoch": 1, "losses": 1, "lost": "worker died"}
     await second.ended(None, RESULT)
@@ -274,11 +275,11 @@ async def test_all_workers_of_a_group_that_is_dismissed_take_part_in_its_last_ta
     group = Group(queue, 0)
     await group.start()
     await queue.add(task("a"))
-    of_first = await queue.next(0, group.workers, 0)
+    of_first = await queue.next(group.id, group.workers, 0)
     leaving = asyncio.create_task(queue.dismiss([0]))
     await asyncio.sleep(0)  # lets the task start, and waits for nothing
-    assert await soon(queue.next(0, group.workers, 0)) is of_first
-    assert await soon(queue.next(0, group.workers, 1)) is None
+    assert await soon(queue.next(group.id, group.workers, 0)) is of_first
+    assert await soon(queue.next(group.id, group.workers, 1)) is None
     group.trainer.ended.set()
     await soon(leaving)
 
@@ -295,7 +296,7 @@ async def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_l
     assert await soon(waits) is None
     second.trainer.ended.set()
     await soon(leaving)
-    assert list(await queue.groups()) == [0]
+    assert list(await queue.pools()) == [0]
     await queue.add(task("a"))
     assert await first.next() == "a"
     leaving = asyncio.create_task(queue.dismiss([0]))
@@ -304,7 +305,7 @@ async def test_a_dismissed_group_stops_after_its_epoch_and_others_take_what_is_l
     assert await first.next() is None
     first.trainer.ended.set()
     await soon(leaving)
-    assert list(await queue.groups()) == []
+    assert list(await queue.pools()) == []
 
 
 @in_event_loop

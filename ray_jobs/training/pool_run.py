@@ -1,0 +1,60 @@
+"""Run the trainer of a pool of worker groups until it ends.
+
+The controller of Ray Train and its helpers live on the node of the program that calls ``fit``. For
+a pool on one node that is this node, so that the driver's does not pay for the pools of a large
+cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ray
+from ray.exceptions import RayError
+from ray.train import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ray_jobs.training.lost_workers import Loss, reason_of
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+
+@dataclass(frozen=True)
+class PoolEnd:
+    """How a pool ended."""
+
+    loss: Loss
+    """What happened to its workers."""
+    is_given_up: bool = False
+    """Whether it ended for a reason that another pool in its place would meet too."""
+
+
+async def run_pool(trainer: TorchTrainer, node: str | None) -> PoolEnd:
+    """Run a trainer on the node with this id, or here."""
+    if node is None or node == ray.get_runtime_context().get_node_id():
+        with ThreadPoolExecutor(1) as thread:
+            return await asyncio.get_running_loop().run_in_executor(thread, fit, trainer)
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    there = ray.remote(fit).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+    try:
+        end: PoolEnd = await there.remote(trainer)
+    except RayError as error:  # its node is gone
+        return PoolEnd(Loss.of_workers([error]))
+    return end
+
+
+def fit(trainer: TorchTrainer) -> PoolEnd:
+    """Call its ``fit``, and tell how it ended."""
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        return PoolEnd(Loss.of_training(error), is_given_up=True)
+    except RayError as error:  # the controller is gone
+        return PoolEnd(Loss.of_workers([error]))
+    except Exception as error:  # in local mode of the training itself
+        return PoolEnd(Loss("error", reason_of(error)), is_given_up=True)
+    return PoolEnd(Loss("cluster", "its workers have exited"))

@@ -80,6 +80,33 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A node that workers may be started on."""
+
+    key: str
+    """Its id."""
+    resources: Mapping[str, float]
+    """All that it has."""
+    free: Mapping[str, float]
+    """What nobody had reserved a moment ago."""
+
+    def room(self, running: Sequence[Pool], starting: Sequence[Pool]) -> list[Mapping[str, float]]:
+        """What is left beside these pools: of all that it has, and of what is free.
+
+        Other programs take some of a node, and what is free is known a moment later: the smaller of
+        the two holds.
+        """
+        unused, free = self.resources, self.free
+        for pool in (*running, *starting):
+            if pool.node == self.key:
+                unused = _left(unused, pool.total)
+        for pool in starting:
+            if pool.node == self.key:
+                free = _left(free, pool.total)
+        return [unused, free]
+
+
+@dataclass(frozen=True)
 class GroupPlan:
     """Which worker groups a job wants, as many as fit the nodes that there are."""
 
@@ -119,39 +146,48 @@ class GroupPlan:
 
     def fitting(self) -> list[Resources]:
         """The groups that fit the nodes that are there now, the preferred ones first."""
+        return self._fitting([node["Resources"] for node in alive_nodes()])
+
+    def _fitting(self, nodes: Sequence[Mapping[str, float]]) -> list[Resources]:
         first, rest = self.preferred, self.on_the_rest
         if not first.num_workers:
             return [first]
-        nodes = alive_nodes()
         found = [first] * (_num_workers(first, nodes) // first.num_workers)
         if rest:
             workers = _num_workers(rest, nodes) - _num_workers(first, nodes)
             found += [rest] * (workers // rest.num_workers)
         return found
 
-    def missing(self, running: Sequence[Pool], starting: Sequence[Pool], wanted: int) -> list[Pool]:
-        """The pools to start for ``wanted`` groups in all, as far as they fit the nodes now.
+    def missing(
+        self,
+        nodes: Sequence[Node],
+        running: Sequence[Pool],
+        starting: Sequence[Pool],
+        wanted: int,
+    ) -> list[Pool]:
+        """The pools to start for ``wanted`` groups in all, as far as they fit the nodes.
 
         Args:
+            nodes: those that workers may be started on.
             running: pools that have their workers.
             starting: the others that there are.
             wanted: number of groups.
         """
         there = [*running, *starting]
         if self.preferred.num_workers != 1:
-            fitting = self.fitting()[:wanted]
+            fitting = self._fitting([node.resources for node in nodes])[:wanted]
             return [Pool(each) for each in _without(fitting, (pool.resources for pool in there))]
         found: list[Pool] = []
         wanted -= sum(pool.num_groups for pool in there)
-        rooms = _rooms(running, starting)
+        rooms = {node.key: node.room(running, starting) for node in nodes}
         for resources in self.kinds:
-            for node, room in rooms.items():
+            for key, room in rooms.items():
                 count = min(wanted, *(_fit_on(each, resources.per_worker) for each in room))
                 if count > 0:
-                    pool = Pool(resources, count, node)
+                    pool = Pool(resources, count, key)
                     found.append(pool)
                     wanted -= count
-                    rooms[node] = [_left(each, pool.total) for each in room]
+                    rooms[key] = [_left(each, pool.total) for each in room]
         return found
 
     def workers_on_node(self, wanted: int) -> int:
@@ -166,9 +202,10 @@ class GroupPlan:
     def why_none_fits(self) -> str:
         """What there is room for, and what can be done."""
         wanted, cluster = self.preferred, ray.cluster_resources()
+        nodes = [node["Resources"] for node in alive_nodes()]
         return (
             f"scaling.num_workers = {wanted.num_workers} workers of {wanted.of_a_worker} each do "
-            f"not fit the cluster, which has room for {_num_workers(wanted, alive_nodes())} (it "
+            f"not fit the cluster, which has room for {_num_workers(wanted, nodes)} (it "
             f"holds {cluster.get('CPU', 0):g} CPU and {cluster.get('GPU', 0):g} GPU), and no "
             "autoscaler is known that may add nodes for them. Lower scaling.num_workers or "
             "scaling.cpus_per_worker, or use a larger cluster; if nodes will be added, set "
@@ -181,29 +218,14 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _rooms(
-    running: Sequence[Pool], starting: Sequence[Pool]
-) -> dict[str, list[Mapping[str, float]]]:
-    """What is left of each node beside the pools: of all that it has, and of what is free now.
-
-    Other programs take some of a node, and what is free is known a moment later: the smaller of the
-    two holds.
-    """
+def usable_nodes() -> list[Node]:
+    """Those that are there and will not be taken away."""
     free, leaving = available_by_node(), draining_nodes()
-    rooms: dict[str, list[Mapping[str, float]]] = {}
-    for node in alive_nodes():
-        key = node["NodeID"]
-        if key in leaving:
-            continue
-        all_of_it, free_now = node["Resources"], free.get(key, {})
-        for pool in (*running, *starting):
-            if pool.node == key:
-                all_of_it = _left(all_of_it, pool.total)
-        for pool in starting:
-            if pool.node == key:
-                free_now = _left(free_now, pool.total)
-        rooms[key] = [all_of_it, free_now]
-    return rooms
+    return [
+        Node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}))
+        for node in alive_nodes()
+        if node["NodeID"] not in leaving
+    ]
 
 
 def _left(room: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:
@@ -222,9 +244,9 @@ def _without(wanted: Iterable[Resources], living: Iterable[Resources]) -> list[R
     return missing
 
 
-def _num_workers(resources: Resources, nodes: list[dict[str, Any]]) -> int:
-    """How many workers the nodes hold."""
-    return sum(_fit_on(node["Resources"], resources.per_worker) for node in nodes)
+def _num_workers(resources: Resources, nodes: Iterable[Mapping[str, float]]) -> int:
+    """How many workers nodes with these resources hold."""
+    return sum(_fit_on(node, resources.per_worker) for node in nodes)
 
 
 def _fit_on(node: Mapping[str, float], per_worker: Mapping[str, float]) -> int:

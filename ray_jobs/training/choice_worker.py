@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import ray.train.torch
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from foundation.storage import Storage
 from ncf.data.placement import Placement
@@ -28,6 +27,7 @@ from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult, rankings_file
 from ray_jobs.training.telemetry import search_metric
+from ray_jobs.training.worker_context import data_parallel
 
 
 def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> TaskResult:
@@ -54,7 +54,7 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
         task.protocol.mask,
         shard=shard,
         device=rows.device,
-        data_parallel=_data_parallel if shard.world_size > 1 else None,
+        data_parallel=partial(data_parallel, shard=shard) if shard.world_size > 1 else None,
         resume=read_state(task.state, load_state) if task.state else None,
         after_epoch=partial(_save_state, shard=shard, stored=task.state),
     )
@@ -113,13 +113,6 @@ class _OnFirstWorker:
         if self._shard.world_size > 1:
             distributed.broadcast(found, src=0)
         return float(found)
-
-
-def _data_parallel(network: nn.Module) -> nn.Module:
-    module: nn.Module = ray.train.torch.prepare_model(
-        network, parallel_strategy_kwargs={"broadcast_buffers": False}
-    )
-    return module
 
 
 def _metrics(

@@ -1,18 +1,20 @@
 """Run the trainer of a pool of worker groups until it ends.
 
 The controller of Ray Train and its helpers live on the node of the program that calls ``fit``. For
-a pool on one node that is this node, so that the driver's does not pay for the pools of a large
+a pool on one node that is its own node, so that the driver's does not pay for the pools of a large
 cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -33,18 +35,44 @@ class PoolEnd:
     """Whether it ended for a reason that another pool in its place would meet too."""
 
 
-async def run_pool(trainer: TorchTrainer, node: str | None) -> PoolEnd:
-    """Run a trainer on the node with this id, or here."""
-    if node is None or node == ray.get_runtime_context().get_node_id():
+class PoolRun(ABC):
+    """A pool to run."""
+
+    @abstractmethod
+    async def run(self) -> PoolEnd:
+        """Run it until it ends."""
+
+
+@dataclass(frozen=True)
+class RunHere(PoolRun):
+    """Runs it in a thread."""
+
+    trainer: TorchTrainer
+
+    async def run(self) -> PoolEnd:
+        """Wait for the thread."""
         with ThreadPoolExecutor(1) as thread:
-            return await asyncio.get_running_loop().run_in_executor(thread, fit, trainer)
-    where = NodeAffinitySchedulingStrategy(node, soft=False)
-    there = ray.remote(fit).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
-    try:
-        end: PoolEnd = await there.remote(trainer)
-    except RayError as error:  # its node is gone
-        return PoolEnd(Loss.of_workers([error]))
-    return end
+            return await asyncio.get_running_loop().run_in_executor(thread, fit, self.trainer)
+
+
+@dataclass(frozen=True)
+class RunOnNode(PoolRun):
+    """Runs it in a process of a node."""
+
+    trainer: ObjectRef[TorchTrainer]
+    """Stored, as whoever passes it on need not import PyTorch."""
+    node: str
+    """Id of the node."""
+
+    async def run(self) -> PoolEnd:
+        """Wait for the process."""
+        where = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        there = ray.remote(fit).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+        try:
+            end: PoolEnd = await there.remote(self.trainer)
+        except RayError as error:  # its node is gone
+            return PoolEnd(Loss.of_workers([error]))
+        return end
 
 
 def fit(trainer: TorchTrainer) -> PoolEnd:

@@ -21,10 +21,11 @@ from ncf.data.sampling import SINGLE_WORKER, Shard
 from ncf.errors import CheckpointError, DivergedError
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import reason_of
-from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
+from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.task_queue import GroupId, Order, TaskQueue
 from ray_jobs.training.tasks import Task, TaskResult
 from ray_jobs.training.trainers import train_task
+from ray_jobs.training.worker_context import device_of_worker, shard_of_worker
 
 _SECONDS_IDLE: Final = 5.0
 """Time without a task after which a worker frees the memory of its rows."""

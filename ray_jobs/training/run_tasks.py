@@ -22,10 +22,11 @@ from ray_jobs.errors import TrainingError
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import Retries
 from ray_jobs.training.progress import EpochLog
-from ray_jobs.training.split_cache import SplitCache, device_of_worker
+from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.task_queue import Over, TaskQueue
 from ray_jobs.training.tasks import Task, TaskResult, TrainingTask
 from ray_jobs.training.trainers import train_task
+from ray_jobs.training.worker_context import device_of_worker
 from ray_jobs.training.workers import Workers
 
 logger: Final = logging.getLogger(__name__)

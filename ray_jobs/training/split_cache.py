@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import ray.train
-import ray.train.torch
 import torch
 
 from ncf.config import ExperimentConfig
@@ -16,20 +14,7 @@ from ncf.data.placement import Placement, free_on_every_worker, plan_placement
 from ncf.data.sampling import SINGLE_WORKER, Shard
 from ncf.data.streaming import Streamed
 from ncf.evaluation.choice_data import ChoiceData
-from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.tasks import ChoiceProtocol
-
-
-def shard_of_worker() -> Shard:
-    """This worker's part of every batch, if all workers of its trainer train one model."""
-    context = ray.train.get_context()
-    return Shard(context.get_world_rank(), context.get_world_size())
-
-
-def device_of_worker(local: LocalMode | None) -> torch.device:
-    """The device that this worker trains on; in local mode no GPU is reserved."""
-    device: torch.device = ray.train.torch.get_device()
-    return torch.device("cpu") if local else device
 
 
 @dataclass(frozen=True)

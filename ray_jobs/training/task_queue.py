@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from foundation.errors import MovieRatingsError
 from ray_jobs.training.lost_workers import Loss, Losses, Retries
-from ray_jobs.training.pool_run import run_pool
+from ray_jobs.training.pool_run import PoolRun
 
 if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
-
     from ray_jobs.training.tasks import Task, TaskResult
 
 _MAX_EPOCHS_AHEAD: Final = 1
@@ -272,21 +270,18 @@ class TaskQueue:
 
     # Called by ``Workers`` and by Ray Train's controllers.
 
-    async def start(
-        self, pool: int, num_groups: int, trainer: TorchTrainer, node: str | None = None
-    ) -> None:
+    async def start(self, pool: int, num_groups: int, run: PoolRun) -> None:
         """Start a pool, by running its trainer until the pool is dismissed or fails.
 
         Args:
             pool: its number.
             num_groups: number of its groups.
-            trainer: starts the workers.
-            node: id of the node of all its workers; None if they may be anywhere.
+            run: of its trainer.
         """
         self._failure = None
         for number in range(num_groups):
             self._groups[GroupId(pool, number)] = _WorkerGroup()
-        self._runs[pool] = asyncio.create_task(self._run(pool, trainer, node))
+        self._runs[pool] = asyncio.create_task(self._run(pool, run))
 
     async def begin(self, workers_on_node: int) -> None:
         """Begin a stage, which forgets what was given up before; see ``Order``."""
@@ -357,8 +352,8 @@ class TaskQueue:
                 self._lose(group_id, loss)
                 self._groups[group_id].is_dismissed = True
 
-    async def _run(self, pool: int, trainer: TorchTrainer, node: str | None) -> None:
-        end = await run_pool(trainer, node)
+    async def _run(self, pool: int, run: PoolRun) -> None:
+        end = await run.run()
         async with self._changing():
             ids = [each for each in self._groups if each.pool == pool]
             for group_id in ids:

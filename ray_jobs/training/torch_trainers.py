@@ -13,9 +13,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from foundation.storage import Storage
 from ray_jobs.cluster.resources import Pool, Resources
-from ray_jobs.training.split_cache import SplitCache, device_of_worker, shard_of_worker
+from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import Task
 from ray_jobs.training.trainers import train_task
+from ray_jobs.training.worker_context import device_of_worker, shard_of_worker
 
 _NODE_ID: Final = "ray.io/node-id"
 """A label that Ray gives each node."""

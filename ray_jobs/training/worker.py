@@ -6,7 +6,6 @@ import logging
 import time
 from typing import Any, Final
 
-import ray.train.torch
 import torch
 
 from foundation.errors import StorageError
@@ -30,6 +29,7 @@ from ray_jobs.training.tasks import (
     save_predictions,
 )
 from ray_jobs.training.telemetry import SEARCH_METRICS
+from ray_jobs.training.worker_context import data_parallel
 
 logger: Final = logging.getLogger(__name__)
 
@@ -96,11 +96,7 @@ def _training(task: TrainingTask, rows: SplitCache, placement: Placement, shard:
     train_rows = rows.required("train", placement)
     validation_rows = rows.of("validation", placement)
     model = build(experiment, preprocessor, train_rows)
-    module = ray.train.torch.prepare_model(
-        model.network,
-        # Buffers never change, so sending them with every step would be waste.
-        parallel_strategy_kwargs={"broadcast_buffers": False} if shard.world_size > 1 else None,
-    )
+    module = data_parallel(model.network, shard)
     if shard.rank:
         # Otherwise every worker would drop the same activations, of different rows.
         torch.manual_seed(experiment.train.seed + shard.rank)

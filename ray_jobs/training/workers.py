@@ -28,10 +28,11 @@ from ray.util.placement_group import PlacementGroup
 from foundation.storage import Storage
 from ray_jobs.cluster.autoscaler import Demand
 from ray_jobs.cluster.ray_internals import draining_nodes, living_actors
-from ray_jobs.cluster.resources import GroupPlan, Pool
+from ray_jobs.cluster.resources import GroupPlan, Pool, usable_nodes
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import Loss
+from ray_jobs.training.pool_run import PoolRun, RunHere, RunOnNode
 from ray_jobs.training.pool_worker import PoolWorkerConfig, run_worker
 from ray_jobs.training.task_queue import GroupId, PoolState, TaskQueue
 from ray_jobs.training.torch_trainers import torch_trainer
@@ -161,11 +162,10 @@ class Workers:
         self._leave(draining_nodes())
         running = [p for i, p in self._pools.items() if state[i].num_ready == p.num_groups]
         starting = [p for i, p in self._pools.items() if state[i].num_ready < p.num_groups]
-        for pool in self._plan.missing(running, starting, self.wanted.count):
+        for pool in self._plan.missing(usable_nodes(), running, starting, self.wanted.count):
             index = next(self._numbers)
             self._pools[index] = pool
-            trainer = self._trainer(index, pool)
-            ray.get(self._queue.start.remote(index, pool.num_groups, trainer, pool.node))
+            ray.get(self._queue.start.remote(index, pool.num_groups, self._run(index, pool)))
         num_groups = sum(pool.num_groups for pool in self._pools.values())
         surplus = num_groups - self.wanted.count
         if surplus > 0:
@@ -217,6 +217,12 @@ class Workers:
             self._pools.pop(index, None)
         with contextlib.suppress(GetTimeoutError):
             ray.get(self._queue.dismiss.remote(indices), timeout=_SECONDS_TO_EXIT)
+
+    def _run(self, index: int, pool: Pool) -> PoolRun:
+        trainer = self._trainer(index, pool)
+        if pool.node in (None, ray.get_runtime_context().get_node_id()):
+            return RunHere(trainer)
+        return RunOnNode(ray.put(trainer), pool.node)
 
     def _trainer(self, index: int, pool: Pool) -> TorchTrainer:
         assert self._queue is not None

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from ray.exceptions import RayActorError
 
 from ncf.config import ExperimentConfig
 from ray_jobs.errors import TrainingError
 from ray_jobs.training.lost_workers import Loss, Retries
-from ray_jobs.training.task_queue import GroupId, Order, Over, TaskQueue
+from ray_jobs.training.pool_run import RunHere
+from ray_jobs.training.task_queue import GroupId, Order, Over, PoolState, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
 
 RESULT = cast(TaskResult, object())
@@ -53,8 +55,12 @@ class Group:
         self._life = 0
         self._number = -1
 
-    async def start(self) -> None:
-        await self._queue.start(self._index, 1, cast(Any, self.trainer))
+    async def start(self, num_groups: int = 1) -> None:
+        run = RunHere(cast(Any, self.trainer))
+        await self._queue.start(self._index, num_groups, run)
+        await self.join()
+
+    async def join(self) -> None:
         await self._queue.join(self.id, self.workers)
 
     async def next(self) -> str | None:
@@ -73,11 +79,17 @@ class Group:
         """They are replaced by others."""
         await self._queue.lost(self.id, loss)
         self._life, self._number = self._life + 1, -1
-        await self._queue.join(self.id, self.workers)
+        await self.join()
+
+    def beside(self) -> Group:
+        """Another group of the same pool; ``start`` must have been called with 2 groups."""
+        other = Group(self._queue, self._index)
+        other.trainer, other.id = self.trainer, GroupId(self._index, 1)
+        return other
 
     @property
     def workers(self) -> str:
-        return f"workers-{self._index}-{self._life}"
+        return f"workers-{self.id}-{self._life}"
 
 
 def in_event_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -156,6 +168,99 @@ async def test_only_groups_without_a_task_are_dismissed_as_idle() -> None:
     assert await soon(busy.report(1))
     await busy.ended(None, RESULT)
     await end(queue, busy, first, second)
+
+
+async def two_groups(queue: TaskQueue) -> tuple[Group, Group]:
+    """Of one pool, with a task each, ``a`` and ``b``."""
+    first = Group(queue, 0)
+    await first.start(num_groups=2)
+    second = first.beside()
+    await second.join()
+    for name, group in (("a", first), ("b", second)):
+        await queue.add(task(name), retries=Retries(preemptions=1))
+        assert await group.next() == name
+    return first, second
+
+
+@in_event_loop
+async def test_a_group_that_loses_its_worker_leaves_the_others_of_its_pool_alone() -> None:
+    queue = TaskQueue()
+    first, second = await two_groups(queue)
+    await first.lose_workers(GONE)
+    assert await soon(second.report(1))
+    assert await soon(queue.result("b")) == {"epoch": 1}
+    assert await first.next() == "a"
+    assert await soon(first.report(1))
+    assert (await soon(queue.result("a")))["losses"] == 1
+    assert (await queue.pools())[0].num_ready == 2
+    await end(queue, first)
+
+
+@in_event_loop
+async def test_a_pool_is_idle_when_all_its_groups_are() -> None:
+    queue = TaskQueue()
+    first, second = await two_groups(queue)
+    await first.ended(None, RESULT)
+    waiting = [asyncio.create_task(first.next())]
+    await asyncio.sleep(0)  # lets it begin to wait, and waits for nothing
+    assert (await queue.pools())[0].seconds_idle == 0.0
+    assert await queue.dismiss_idle(0, 2) == []
+    await second.ended(None, RESULT)
+    waiting.append(asyncio.create_task(second.next()))
+    await asyncio.sleep(0)  # lets it begin to wait, and waits for nothing
+    assert await queue.dismiss_idle(0, 1) == []  # one group would be missing
+    assert await queue.dismiss_idle(0, 2) == [0]
+    assert [await soon(each) for each in waiting] == [None, None]
+    first.trainer.ended.set()
+
+
+@in_event_loop
+async def test_others_take_the_tasks_of_a_node_that_will_be_taken_away() -> None:
+    queue = TaskQueue()
+    first, second = await two_groups(queue)
+    other = Group(queue, 1)
+    await other.start()
+    await queue.leave(0, GONE)
+    assert list(await queue.pools()) == [1]
+    assert not await soon(first.report(1))
+    assert await first.next() is None
+    assert await other.next() == "b"
+    assert await soon(other.report(1))
+    assert await soon(queue.result("b")) == {
+        "epoch": 1,
+        "losses": 1,
+        "lost": "node 10.0.0.7 was lost",
+    }
+    await end(queue, second, other)
+
+
+@in_event_loop
+async def test_tasks_wait_when_the_only_node_is_lost_and_fail_when_its_pool_is_given_up() -> None:
+    queue = TaskQueue()
+    lost = Group(queue, 0)
+    lost.trainer.error = RayActorError()
+    await lost.start()
+    await queue.add(task("a"), retries=Retries(preemptions=2))
+    assert await lost.next() == "a"
+    lost.trainer.ended.set()
+    await wait_for(lambda pools: not pools, queue)
+    given_up = Group(queue, 1)
+    given_up.trainer.error = RuntimeError("too many failures")
+    await given_up.start()
+    assert await given_up.next() == "a"
+    given_up.trainer.ended.set()
+    assert await soon(queue.result("a")) == Over("RuntimeError: too many failures")
+    assert (await queue.pools())[1].is_given_up
+    await queue.begin(workers_on_node=1)
+    assert await queue.pools() == {}
+
+
+async def wait_for(is_so: Callable[[dict[int, PoolState]], bool], queue: TaskQueue) -> None:
+    """Until the pools are so, which a thread changes."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while not is_so(await queue.pools()):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
 
 
 @in_event_loop
@@ -375,3 +480,4 @@ async def test_a_trial_that_two_drivers_add_is_trained_once() -> None:
     await queue.add_trial("search", "c", {})
     assert await group.next() == "c"
     assert made == ["a", "b", "c"]
+    await end(queue, group)

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,34 @@ def test_two_workers_stop_together_and_a_failure_affects_one_model(
     killed = client.begin_endless()
     os.kill(processes()[1], signal.SIGKILL)
     assert client.rest(killed)[1]
+    assert client.train({}) == expected
+
+
+def test_groups_of_one_worker_share_a_trainer_and_lose_their_workers_alone(
+    storage: Path, prepared: PreparedDataset, workers: Workers
+) -> None:
+    config = job(storage, **EXPERIMENT)
+    expected = whole(trained_alone(config.experiment, prepared))
+    before = living()
+    queue = workers.queue(GroupPlan.of(config), 2)
+    client = Client(queue, prepared, config.experiment)
+    first, second = client.begin_endless(retries=1), client.begin_endless()
+    both = processes()
+    kinds = Counter(kind for key, (_, kind) in living().items() if key not in before)
+    assert (kinds["TrainController"], kinds["RayTrainWorker"]) == (1, 2)
+
+    os.kill(both[0], signal.SIGKILL)
+    names = {first, second}
+    while len(names) == 2:  # epochs of both, until one says that it was lost
+        for name in list(names):
+            found = client.next(name)
+            if isinstance(found, Over) or found.get("lost"):
+                names.discard(name)
+                ray.get(queue.drop.remote(name))
+    (other,) = names
+    assert not isinstance(client.next(other), Over)
+    assert len({*both} & {*processes()}) == 1
+    ray.get(queue.drop.remote(other))
     assert client.train({}) == expected
 
 

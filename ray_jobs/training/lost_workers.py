@@ -38,6 +38,7 @@ _OF_A_CONNECTION: Final = re.compile(
     r"\b(gloo|nccl|connection (closed|reset|refused)|broken pipe)\b", re.IGNORECASE
 )
 """In the message of a worker whose partner is gone."""
+_DEAD_NODE: Final = re.compile(r"\bNode IP: ([^,\s]+)")
 _ACTOR_NODE: Final = re.compile(r"^\s*ip: (\S+)$", re.MULTILINE)
 
 
@@ -138,7 +139,10 @@ def _loss(error: BaseException) -> Loss:
         return Loss("memory", _memory_reason(str(error)))
     if isinstance(error, RayActorError) and not error.actor_init_failed:
         return Loss("cluster", _actor_reason(error))
-    if isinstance(error, (NodeDiedError, WorkerCrashedError)) or _is_of_ray_train(error):
+    if isinstance(error, NodeDiedError):
+        node = _DEAD_NODE.search(str(error))
+        return Loss("cluster", f"node {node[1]} was lost" if node else "its node was lost")
+    if isinstance(error, WorkerCrashedError) or _is_of_ray_train(error):
         return Loss("cluster", _last_line(error))
     reason = reason_of(error) if isinstance(error, Exception) else repr(error)
     is_of_a_connection = isinstance(error, RuntimeError) and _OF_A_CONNECTION.search(str(error))

@@ -1,4 +1,5 @@
-"""A search on a cluster whose only worker node is lost twice, each time in the middle of a trial.
+"""A search on a cluster whose only worker node is lost twice, each time in the middle of a trial:
+once without a warning, once after the cluster was told that it will be taken away.
 
     python -m tests.ray_jobs.lost_nodes STORAGE [SETTING ...]
 
@@ -9,12 +10,14 @@ A program of its own, because it starts a cluster. Writes the records of the tri
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import actors
 from ray.cluster_utils import Cluster
 
 from foundation.config import apply_overrides, keys
@@ -24,10 +27,14 @@ from ray_jobs.search.resume import Recorder
 from ray_jobs.stages.graph import workers_of
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import open_records, search
+from tests.ray_jobs.nodes import RAY
 from tests.ray_jobs.small import job
+from tests.support import ends
 
-LOST_AT = ((2, 3), (3, 2))
+LOST_AT = {2: 3, 3: 2}
 """Numbers of trials, and of the epoch after which their node is lost."""
+TOLD_BEFORE = 3
+"""Number of the trial whose node is lost with a warning."""
 
 
 class Nodes:
@@ -38,14 +45,34 @@ class Nodes:
         head = {"num_cpus": 0, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self._node = self.cluster.add_node(num_cpus=1)
-        self._left = list(LOST_AT)
+        self._left = dict(LOST_AT)
 
     def after(self, trial: int, epoch: int) -> None:
         """Lose the node if it is time."""
-        if (trial, epoch) in self._left:
-            self._left.remove((trial, epoch))
-            self.cluster.remove_node(self._node, allow_graceful=False)
+        if self._left.get(trial) != epoch:
+            return
+        del self._left[trial]
+        lost = self._node
+        if trial == TOLD_BEFORE:
             self._node = self.cluster.add_node(num_cpus=1)
+            self._drain(lost.node_id)  # it goes on until the end of this program
+        else:
+            self.cluster.remove_node(lost, allow_graceful=False)
+            self._node = self.cluster.add_node(num_cpus=1)
+
+    def _drain(self, node: str) -> None:
+        """Say that the node will be taken away, and wait until its workers have left."""
+        workers = [
+            actor["Pid"]
+            for actor in actors(actor_state_name="ALIVE").values()
+            if actor["ActorClassName"] == "RayTrainWorker" and actor["Address"]["NodeID"] == node
+        ]
+        of_preemption = ("DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot instance")
+        command = (RAY, "drain-node", "--address", self.cluster.address, "--node-id", node)
+        limit = ("--deadline-remaining-seconds", "600")
+        subprocess.run((*command, "--reason", *of_preemption, *limit), check=True)
+        assert workers
+        assert all(ends(worker, 60) for worker in workers)
 
     def close(self) -> None:
         """Stop all nodes, after having lost one each time."""

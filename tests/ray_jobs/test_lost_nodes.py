@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.ray_jobs.lost_nodes import LOST_AT
+from tests.ray_jobs.lost_nodes import LOST_AT, TOLD_BEFORE
 from tests.support import assert_all_end, run_module
 
 pytestmark = pytest.mark.ray(seconds=70)
@@ -31,12 +31,13 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_all_trials_are_trained_to_their_end(trials: Any) -> None:
-    lost = dict(LOST_AT)
     assert [
         (trial["number"], trial["state"], trial["losses"]) for trial in trials["disturbed"]
-    ] == [(number, "finished", int(number in lost)) for number in (1, 2, 3, 4)]
-    for number in lost:
-        assert f"trial {number} lost its workers and goes on with others: " in trials["told"]
+    ] == [(number, "finished", int(number in LOST_AT)) for number in (1, 2, 3, 4)]
+    for number in LOST_AT:
+        why = "its node will be taken away" if number == TOLD_BEFORE else "node "
+        told = f"trial {number} lost its workers and goes on with others: {why}"
+        assert told in trials["told"], trials["told"]
     assert "best of 4" in trials["told"]
 
 

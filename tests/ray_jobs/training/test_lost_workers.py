@@ -26,6 +26,14 @@ from ray_jobs.training.lost_workers import Loss, Losses, Retries
 DIED = "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n"
 NODE_DIED = f"{DIED}\tip: 10.0.0.7\nThe actor died because its node has died. Node Id: ab12"
 PROCESS_DIED = f"{DIED}\tip: 10.0.0.7\nThe actor is dead because its process has died."
+DEAD_NODE = (
+    "Task failed because the node it was running on is dead or unavailable. Node IP: 10.0.0.7, "
+    "node ID: 7df5c129. This can happen if the node was preempted, had a hardware failure, or its "
+    "raylet crashed unexpectedly. To see node death information, use `ray list nodes --filter "
+    "node_id=7df5c129`, check the Ray dashboard cluster page, search the node ID in the GCS logs, "
+    "or use `ray logs raylet.out -ip 10.0.0.7`."
+)
+"""Of Ray 2.60."""
 MEMORY = (
     "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
     "10.0.0.7, ID: 633b) was 14.61GB used / 15.00GB limit (0.974)\nOOM kill reason: Memory usage "
@@ -54,9 +62,10 @@ def actor_error(message: str, **settings: Any) -> WorkerHealthCheckFailedError:
         (ActorDiedError(), Loss("cluster", "the process of a worker ended unexpectedly")),
         (ActorUnavailableError("RpcError", None), Loss("cluster", "a worker did not answer")),
         (
-            RayTaskError("f", "traceback", NodeDiedError("node 10.0.0.7 is dead")),
-            Loss("cluster", "node 10.0.0.7 is dead"),
+            RayTaskError("f", "traceback", NodeDiedError(DEAD_NODE)),
+            Loss("cluster", "node 10.0.0.7 was lost"),
         ),
+        (NodeDiedError("another text"), Loss("cluster", "its node was lost")),
         (WorkerCrashedError(), Loss("cluster", str(WorkerCrashedError()).splitlines()[-1])),
         (
             WorkerHealthCheckFailedError("poll failed", OutOfMemoryError(MEMORY)),

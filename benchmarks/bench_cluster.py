@@ -2,9 +2,9 @@
 
     python benchmarks/bench_cluster.py [--workers 8] [--nodes 1] [--json]
 
-Starts a head without CPUs and nodes with the workers, all on this machine, and has the quickstart's
-data trained by all workers at a time. Memory is what processes share with no other, as Linux tells
-it, less what the head took before."""
+Starts a head without CPUs and nodes with the workers, all on this machine, and has a search run
+that many trials at a time. Memory is what processes share with no other, as Linux tells it: the
+most that the head took during the search, less what it took before."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import json
 import re
 import sys
 import tempfile
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import ray
 from ray.cluster_utils import Cluster
@@ -26,12 +26,13 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from ray_jobs.cli import load_config  # noqa: E402
-from ray_jobs.cluster.resources import GroupPlan  # noqa: E402
+from ray_jobs.cluster.session import ensure_ray  # noqa: E402
 from ray_jobs.results.run import Workspace  # noqa: E402
 from ray_jobs.stages.graph import workers_of  # noqa: E402
+from ray_jobs.stages.preparation import ingest, preprocess  # noqa: E402
+from ray_jobs.stages.tuning import search  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
-_SECONDS_TO_START: Final = 300
 ROLLUP: Final = "smaps_rollup"
 
 
@@ -58,39 +59,61 @@ def descendants(pid: int) -> Iterator[Path]:
             yield from descendants(child)
 
 
+class Sampler:
+    """Reads the memory of a cluster every second, and keeps the most that its head took."""
+
+    def __init__(self, cluster: Cluster, nodes: list[Any]) -> None:
+        self._head, self._nodes = cluster.head_node, nodes
+        self.head: dict[str, float] = {}
+        self.nodes: list[dict[str, float]] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(1):
+            head = private(self._head)
+            if sum(head.values()) > sum(self.head.values()):
+                self.head, self.nodes = head, [private(node) for node in self._nodes]
+
+
 def measure(num_nodes: int, workers: int, storage: str) -> dict[str, Any]:
-    """Memory of the head and of the other nodes, with workers that wait for trials."""
+    """Memory of the head and of the other nodes during a search."""
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True}
     )
     nodes = [cluster.add_node(num_cpus=workers // num_nodes) for _ in range(num_nodes)]
-    ray.init(address=cluster.address, log_to_driver=False)
-    settings = [f"storage={storage}", f"ray.address={cluster.address}", "scaling.num_workers=1"]
-    config = load_config([str(CONFIG)], settings)
+    settings = [
+        f"storage={storage}",
+        f"ray.address={cluster.address}",
+        "scaling.num_workers=1",
+        f"tune.num_trials={2 * workers}",
+        f"tune.max_concurrent_trials={workers}",
+    ]
+    workspace = Workspace(load_config([str(CONFIG)], settings))
     try:
+        ensure_ray(workspace.config)
+        prepared = preprocess(workspace, ingest(workspace))
         before = sum(private(cluster.head_node).values())
-        started = time.monotonic()
-        with workers_of(Workspace(config)) as pool:
-            queue = pool.queue(GroupPlan.of(config), workers)
-            while ray.get(queue.num_ready.remote()) < workers:
-                if time.monotonic() - started > _SECONDS_TO_START:
-                    raise TimeoutError(f"{workers} workers have not started")
-                time.sleep(0.5)
-            seconds = time.monotonic() - started
-            head = private(cluster.head_node)
-            others = [private(node) for node in nodes]
+        with Sampler(cluster, nodes) as most, workers_of(workspace) as pools:
+            search(workspace, prepared, pools)
     finally:
         ray.shutdown()
         cluster.shutdown()
-    total = sum(sum(each.values()) for each in others)
     return {
         "workers": workers,
         "nodes": num_nodes,
-        "seconds_to_start": seconds,
-        "head_mb_per_trial": (sum(head.values()) - before) / workers,
-        "node_mb_per_trial": total / workers,
-        "head_mb": head,
-        "first_node_mb": others[0],
+        "head_mb_per_trial": (sum(most.head.values()) - before) / workers,
+        "node_mb_per_trial": sum(sum(each.values()) for each in most.nodes) / workers,
+        "head_mb": most.head,
+        "first_node_mb": most.nodes[0],
     }
 
 

@@ -21,7 +21,7 @@ place:
     replaced alone, as Ray's own ``TorchftConfig`` does it.
 ``ray._private.state.actors``
     Which controllers of Ray Train are still there. ``ray.util.state`` (alpha) tells it too, but
-    asks the dashboard, which a cluster may lack.
+    through the dashboard, which may not answer when a job ends because it has failed.
 ``ray.train.UserCallback`` (developer API)
     Exceptions of failed workers, in ``ray_jobs.training.workers``: Ray Train has no other hook
     that runs before it restarts a worker group.

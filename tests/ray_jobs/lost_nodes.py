@@ -27,7 +27,7 @@ from ray_jobs.search.resume import Recorder
 from ray_jobs.stages.graph import workers_of
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.tuning import open_records, search
-from tests.ray_jobs.nodes import RAY
+from tests.ray_jobs.nodes import RAY, free_ports
 from tests.ray_jobs.small import job
 from tests.support import ends
 
@@ -41,8 +41,8 @@ class Nodes:
     """A head without CPUs and a node with one, which is replaced by another when it is lost."""
 
     def __init__(self) -> None:
-        # Without a dashboard, whose port another cluster of this machine may hold.
-        head = {"num_cpus": 0, "include_dashboard": False}
+        # Its default port may be that of another cluster of this machine.
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_ports(1)[0]}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self._node = self.cluster.add_node(num_cpus=1)
         self._left = dict(LOST_AT)

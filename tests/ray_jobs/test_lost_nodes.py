@@ -11,7 +11,7 @@ import pytest
 from tests.ray_jobs.lost_nodes import LOST_AT, TOLD_BEFORE
 from tests.support import assert_all_end, run_module
 
-pytestmark = pytest.mark.ray(seconds=70)
+pytestmark = pytest.mark.ray(seconds=110)
 
 
 @pytest.fixture(scope="module")

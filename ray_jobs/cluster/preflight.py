@@ -19,7 +19,7 @@ from importlib.metadata import version
 from typing import Any, Final, Literal
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundation.errors import MovieRatingsError, StorageError
@@ -30,6 +30,7 @@ from ingest.tmdb.credentials import Credentials
 from ncf.data.placement import BYTES_PER_TRAINING_ROW, free_on_machine
 from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
+from ray_jobs.cluster.waiting import Waiting
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ClusterError
 from ray_jobs.results.run import Workspace
@@ -47,8 +48,8 @@ _BYTES_IN_MEMORY: Final = 50
 """Of a rating while it is prepared; same source."""
 _MEMORY_BESIDE: Final = 2 * GIB
 """Ray's processes; same source."""
-_SECONDS_FOR_A_NODE: Final = 60.0
-"""How long a node may take to start a worker and answer."""
+_SECONDS_BETWEEN_LOOKS: Final = 2.0
+"""While nodes start a worker that answers."""
 
 _SAME_EVERYWHERE: Final = ("ray", "torch", "numpy", "pyarrow")
 """Packages whose objects travel between driver and workers."""
@@ -232,14 +233,15 @@ def nodes(workspace: Workspace) -> str:
         place.make_folder()
         (place / "driver").write_text("driver")
         probes = {_name(node): _probe_on(node, place) for node in alive}
-        for name, answer in probes.items():
-            _compare(name, _answer(name, answer), here, workspace.storage)
-        missing = [name for name in probes if not (place / name).exists()]
+        answers = _answers(probes)
+        for name, answer in answers.items():
+            _compare(name, answer, here, workspace.storage)
+        missing = [name for name in answers if not (place / name).exists()]
         if missing:
             raise ClusterError(_not_shared(workspace.storage, missing))
     finally:
         _forget(place)
-    return f"{len(alive)} node(s), all with the driver's versions and the same storage"
+    return f"{len(answers)} node(s), all with the driver's versions and the same storage"
 
 
 def versions() -> dict[str, str]:
@@ -272,21 +274,28 @@ def _probe(place: Storage, name: str) -> dict[str, Any]:
     return {"versions": versions(), "problem": problem}
 
 
-def _answer(name: str, answer: ray.ObjectRef[Any]) -> dict[str, Any]:
-    try:
-        answered: dict[str, Any] = ray.get(answer, timeout=_SECONDS_FOR_A_NODE)
-    except GetTimeoutError as error:
-        raise ClusterError(
-            f"node {name} did not start a worker within {_SECONDS_FOR_A_NODE:g} seconds. See "
-            "`ray status` and the node's logs."
-        ) from error
-    except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ClusterError(
-            f"node {name} cannot run this project: {reason}. Install requirements.lock there, and "
-            "send the code with `ray job submit --working-dir .`"
-        ) from error
-    return answered
+def _answers(probes: Mapping[str, ray.ObjectRef[Any]]) -> dict[str, dict[str, Any]]:
+    """Wait for the answers of the nodes, without those that leave meanwhile."""
+    found, waiting = dict[str, dict[str, Any]](), Waiting()
+    pending = {answer: name for name, answer in probes.items()}
+    while pending:
+        ready, _ = ray.wait(list(pending), timeout=_SECONDS_BETWEEN_LOOKS)
+        for answer in ready:
+            name = pending.pop(answer)
+            try:
+                found[name] = ray.get(answer)
+            except RayError as error:
+                if name in {_name(node) for node in ray.nodes() if node["Alive"]}:
+                    raise ClusterError(_cannot_run(name, error)) from error
+        waiting.update(f"a worker of node {', '.join(pending.values())}", is_over=not pending)
+    return found
+
+
+def _cannot_run(name: str, error: RayError) -> str:
+    return (
+        f"node {name} cannot run this project: {str(error).strip().splitlines()[-1]}. Install "
+        "requirements.lock there, and send the code with `ray job submit --working-dir .`"
+    )
 
 
 def _compare(

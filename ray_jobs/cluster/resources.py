@@ -144,6 +144,12 @@ class GroupPlan:
         """The resources of its groups."""
         return (self.preferred,) if self.on_the_rest is None else (self.preferred, self.on_the_rest)
 
+    @property
+    def waited_for(self) -> str:
+        """For messages, after "waiting for"."""
+        asked = "; the autoscaler has been asked for nodes" if self.may_grow else ""
+        return f"workers of {self.preferred.of_a_worker}{asked}"
+
     def fitting(self) -> list[Resources]:
         """The groups that fit the nodes that are there now, the preferred ones first."""
         return self._fitting([node["Resources"] for node in alive_nodes()])

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -30,6 +28,7 @@ from ray_jobs.cluster.autoscaler import Demand
 from ray_jobs.cluster.ray_internals import draining_nodes, living_actors
 from ray_jobs.cluster.resources import GroupPlan, Pool, usable_nodes
 from ray_jobs.cluster.session import beside_the_driver
+from ray_jobs.cluster.waiting import Waiting
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import Loss
 from ray_jobs.training.pool_run import PoolRun, RunHere, RunOnNode
@@ -49,13 +48,6 @@ _SECONDS_BETWEEN_SCALINGS: Final = 2.0
 
 _SECONDS_TO_KEEP: Final = 20.0
 """How long a pool may be idle that no task is left for: the next stage may have some."""
-
-_SECONDS_QUIET: Final = 10.0
-"""How long workers may take to start before the job says that it waits for them."""
-
-_SECONDS_BETWEEN_LINES: Final = 60.0
-
-logger: Final = logging.getLogger(__name__)
 
 _MAX_CALLS: Final = 10_000
 """Calls that wait in the queue at a time: some of each worker, and one of each trial."""
@@ -175,7 +167,8 @@ class Workers:
             missing = self.wanted.count - max(len(self._plan.fitting()), num_groups)
             self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))
         has_workers = any(pool.num_ready for pool in state.values())
-        self._waiting.update(self._plan, is_over=has_workers or not self.wanted.count)
+        is_over = has_workers or not self.wanted.count
+        self._waiting.update(self._plan.waited_for, is_over=is_over)
 
     def _leave(self, draining: set[str]) -> None:
         """Move the tasks of nodes that will be taken away."""
@@ -267,36 +260,6 @@ def _free(groups: set[str]) -> None:
     """
     for group in groups:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
-
-
-class Waiting:
-    """Says that a job waits for the cluster, at the start of it and every minute."""
-
-    def __init__(self) -> None:
-        self._since: datetime | None = None
-        self._told = 0.0
-
-    def update(self, plan: GroupPlan, *, is_over: bool) -> None:
-        """Called again and again.
-
-        Args:
-            plan: what it waits for.
-            is_over: whether it does not wait.
-        """
-        now = time.monotonic()
-        if is_over:
-            self._since = None
-        elif self._since is None:
-            self._since, self._told = datetime.now(), now - _SECONDS_BETWEEN_LINES + _SECONDS_QUIET
-        elif now - self._told >= _SECONDS_BETWEEN_LINES:
-            asked = "; the autoscaler has been asked for nodes" if plan.may_grow else ""
-            logger.info(
-                "   waiting since %s for workers of %s%s",
-                f"{self._since:%H:%M:%S}",
-                plan.preferred.of_a_worker,
-                asked,
-            )
-            self._told = now
 
 
 class _FailureReporter(UserCallback):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ray_jobs.cluster.resources import GroupPlan, Resources
-from ray_jobs.training.workers import Waiting
+from ray_jobs.cluster.waiting import Waiting
 
 PLAN = GroupPlan(Resources(2, {"CPU": 4.0, "GPU": 1.0}, use_gpu=True), may_grow=True)
 
@@ -21,7 +21,7 @@ def test_it_says_so_after_a_while_and_then_every_minute(
     waiting = Waiting()
     for seconds in range(0, 200, 2):
         now = 1000.0 + seconds
-        waiting.update(PLAN, is_over=seconds in (0, 100))
+        waiting.update(PLAN.waited_for, is_over=seconds in (0, 100))
         told += [seconds] * len(caplog.records)
         for record in caplog.records:
             assert re.fullmatch(

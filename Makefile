@@ -39,12 +39,19 @@ bench: $(READY) ## the benchmarks, as ratios
 docs: $(READY) ## write docs/configuration.md from the code
 	$(BIN)/python -m dev.settings_reference --out docs/configuration.md
 
-lock: $(READY) ## resolve requirements.lock again from pyproject.toml
+lock: $(READY) ## resolve requirements*.lock again from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --allow-unsafe --extra dev --strip-extras --no-annotate --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
 	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
 	sed -i.old 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock && rm requirements.lock.old
+	$(BIN)/pip-compile --quiet --allow-unsafe --extra baselines --extra mlflow --extra serve \
+	    --strip-extras --no-annotate --no-header \
+	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
+	    --constraint constraints.txt --constraint requirements.lock \
+	    --output-file requirements-runtime.lock pyproject.toml
+	sed -i.old 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements-runtime.lock && \
+	    rm requirements-runtime.lock.old
 
 clean: ## remove the environment and all outputs
 	rm -rf $(VENV) artifacts

@@ -44,6 +44,63 @@ def test_torch_is_pinned_in_the_lock_and_free_in_the_metadata() -> None:
     assert not [line for line in lock if "://" in line or line.startswith("-")]
 
 
+def test_nodes_get_what_runs_of_the_lock_and_no_tool_of_its_developers() -> None:
+    whole, runtime = (
+        set((ROOT / name).read_text().splitlines())
+        for name in ("requirements.lock", "requirements-runtime.lock")
+    )
+    names = {line.partition("==")[0] for line in runtime}
+
+    assert runtime < whole
+    assert {"ray", "torch", "optuna", "lightgbm", "mlflow-skinny", "fastapi"} <= names
+    assert not {"mypy", "pytest", "ruff", "selenium", "moto", "pandas-stubs"} & names
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert re.findall(r"--requirement (\S+)", dockerfile) == ["requirements-runtime.lock"]
+
+
+def test_workers_come_when_a_job_asks_for_them_and_may_be_taken_away() -> None:
+    workers = [k for n, k in CLUSTER["available_node_types"].items() if n != "head"]
+    assert {kind["min_workers"] for kind in workers} == {0}
+    markets = [kind["node_config"]["InstanceMarketOptions"]["MarketType"] for kind in workers]
+    assert set(markets) == {"spot"}
+    job = RAYJOB["spec"]
+    assert job["backoffLimit"] > 0
+    assert job["rayClusterSpec"]["enableInTreeAutoscaling"] is True
+    # The version that answers which workers it could never start.
+    assert job["rayClusterSpec"]["autoscalerOptions"]["version"] == "v2"
+    groups = job["rayClusterSpec"]["workerGroupSpecs"]
+    assert [group["minReplicas"] for group in groups] == [0, 0]
+    assert all(group["maxReplicas"] > 0 for group in groups)
+
+
+def test_the_job_has_only_fields_that_kuberay_knows() -> None:
+    """Checked by hand against the schema of the definition, in KubeRay 1.7; unknown fields are
+    dropped by Kubernetes without a word."""
+    job, cluster = RAYJOB["spec"], RAYJOB["spec"]["rayClusterSpec"]
+    assert set(job) <= {
+        "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy",
+        "entrypoint", "entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId",
+        "managedBy", "metadata", "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes",
+        "submissionMode", "submitterConfig", "submitterPodTemplate", "suspend",
+        "ttlSecondsAfterFinished",
+    }  # fmt: skip
+    assert set(cluster) <= {
+        "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions",
+        "headGroupSpec", "headServiceAnnotations", "managedBy", "rayVersion", "suspend",
+        "upgradeStrategy", "workerGroupSpecs",
+    }  # fmt: skip
+    assert set(cluster["autoscalerOptions"]) <= {
+        "env", "envFrom", "idleTimeoutSeconds", "image", "imagePullPolicy", "resources",
+        "securityContext", "upscalingMode", "version", "volumeMounts",
+    }  # fmt: skip
+    for group in cluster["workerGroupSpecs"]:
+        assert set(group) <= {
+            "groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas",
+            "numOfHosts", "rayStartParams", "replicas", "resources", "scaleStrategy", "suspend",
+            "template",
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize("target", ["run", "test", "check", "bench"])
 def test_every_target_makes_its_own_environment(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
@@ -64,7 +121,7 @@ def test_everything_that_is_deployed_has_the_locked_ray() -> None:
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
 
     assert f"rayproject/ray:{locked}-py311" in dockerfile
-    assert CLUSTER["docker"]["image"] == f"rayproject/ray:{locked}-py311"
+    assert {CLUSTER["docker"]["image"]} == {container["image"] for container in containers()}
     assert RAYJOB["spec"]["rayClusterSpec"]["rayVersion"] == locked
 
 

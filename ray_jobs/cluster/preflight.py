@@ -294,7 +294,7 @@ def _answers(probes: Mapping[str, ray.ObjectRef[Any]]) -> dict[str, dict[str, An
 def _cannot_run(name: str, error: RayError) -> str:
     return (
         f"node {name} cannot run this project: {str(error).strip().splitlines()[-1]}. Install "
-        "requirements.lock there, and send the code with `ray job submit --working-dir .`"
+        "requirements-runtime.lock there, and send the code with `ray job submit --working-dir .`"
     )
 
 
@@ -308,7 +308,7 @@ def _compare(
     ]
     if differ:
         raise ClusterError(
-            f"node {name} has {', '.join(differ)}. Install requirements.lock on every node."
+            f"node {name} has {', '.join(differ)}. Install requirements-runtime.lock on every node."
         )
     if answer["problem"]:
         raise ClusterError(f"{_not_shared(storage, [name])} There: {answer['problem']}.")

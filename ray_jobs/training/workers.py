@@ -113,8 +113,7 @@ class Workers:
         """
         if self._queue is None:
             self._others = _controllers(), _placement_groups()
-            options = beside_the_driver() | {"max_concurrency": _MAX_CALLS}
-            self._queue = ray.remote(TaskQueue).options(**options).remote()
+            self._queue = start_queue()
         with self._lock:
             self._plan, self.wanted.count = plan, wanted
             try:
@@ -229,6 +228,13 @@ class Workers:
             [_FailureReporter(self._queue, index, pool.is_one_group)],
             self._max_failures,
         )
+
+
+def start_queue() -> ActorHandle[TaskQueue]:
+    """A queue in a process of its own, on this program's node."""
+    options = beside_the_driver() | {"max_concurrency": _MAX_CALLS}
+    queue: ActorHandle[TaskQueue] = ray.remote(TaskQueue).options(**options).remote()
+    return queue
 
 
 def _controllers() -> set[str]:

@@ -10,9 +10,10 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,10 +38,11 @@ from ray_jobs.errors import TrainingError
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.tuning import search
 from ray_jobs.training.lost_workers import Retries
+from ray_jobs.training.pool_run import RunHere
 from ray_jobs.training.run_tasks import train_tasks
-from ray_jobs.training.task_queue import Over, TaskQueue
+from ray_jobs.training.task_queue import GroupId, Over, TaskQueue
 from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.workers import Workers
+from ray_jobs.training.workers import Workers, start_queue
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 from tests.support import ends
 
@@ -333,6 +335,31 @@ def test_groups_of_one_worker_share_a_trainer_and_lose_their_workers_alone(
     assert len({*both} & {*processes()}) == 1
     ray.get(queue.drop.remote(other))
     assert client.train({}) == expected
+
+
+@dataclasses.dataclass
+class EndlessTrainer:
+    """Stands for a ``TorchTrainer`` whose workers are the test."""
+
+    def fit(self) -> None:
+        threading.Event().wait()
+
+
+def test_1500_workers_that_wait_do_not_stop_the_queue(local_ray: None) -> None:
+    queue = start_queue()
+    ids = [GroupId(pool, number) for pool in range(15) for number in range(100)]
+    run = RunHere(cast(Any, EndlessTrainer()))
+    ray.get([queue.start.remote(pool, 100, run) for pool in range(15)])
+    ray.get([queue.join.remote(each, str(each)) for each in ids])
+    waiting = [queue.next.remote(each, str(each), 0) for each in ids]
+    assert ray.get(queue.num_ready.remote(), timeout=60) == 1500
+    assert ray.wait(waiting, timeout=0)[0] == []
+    for number in range(1500):
+        task = TrainingTask(str(number), cast(Any, None), ExperimentConfig())
+        queue.add.remote(task, Retries())
+    orders = ray.get(waiting, timeout=60)
+    assert sorted(int(order.task.name) for order in orders) == list(range(1500))
+    ray.kill(queue)
 
 
 @pytest.fixture

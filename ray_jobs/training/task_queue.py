@@ -12,10 +12,8 @@ PyTorch, so this module does not import it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -55,6 +53,31 @@ class Order:
     """Maximum number of workers on a node at a time, which share its memory."""
 
 
+class _Signal:
+    """Wakes those that wait for something to become true.
+
+    An ``asyncio.Condition`` for all would wake everybody at every change: with hundreds of workers
+    most of the queue's time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def wait_for(self, is_so: Callable[[], object]) -> None:
+        """Wait until a change after which it is so, unless it is already."""
+        while not is_so():
+            change = asyncio.get_running_loop().create_future()
+            self._waiting.append(change)
+            await change
+
+    def changed(self) -> None:
+        """To be called after every change."""
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():  # the call may have been cancelled
+                change.set_result(None)
+
+
 @dataclass
 class _Job:
     """One task, until it is dropped."""
@@ -69,6 +92,13 @@ class _Job:
     epochs: deque[dict[str, Any]] = field(default_factory=deque)
     """Metrics of the epochs that were not fetched yet, oldest first."""
     over: Over | None = None
+    signal: _Signal = field(default_factory=_Signal)
+    """Of changes of the job, and of the group that trains it."""
+
+    def end(self, over: Over) -> None:
+        """End the task."""
+        self.over = over
+        self.signal.changed()
 
     def append(self, metrics: dict[str, Any]) -> None:
         """Add an epoch, unless it was there before the task lost its workers."""
@@ -81,6 +111,7 @@ class _Job:
         if self.lost:
             metrics, self.lost = metrics | {"lost": self.lost}, None
         self.epochs.append(metrics)
+        self.signal.changed()
 
 
 class GroupId(NamedTuple):
@@ -118,24 +149,28 @@ class _WorkerGroup:
     """Whether its workers are asked to exit."""
     idle_since: float | None = None
     """When its workers began to wait for a task, by the event loop's clock."""
+    signal: _Signal = field(default_factory=_Signal)
 
 
 class TaskQueue:
     """An async actor that passes tasks to worker groups, and their epochs and results back.
 
-    Groups come and go; a task is taken by the first one that is free.
+    Groups come and go; a task is taken by the one that has been free for longest. No method awaits
+    anything between two changes that belong together.
     """
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
+        """Names of tasks."""
+        self._free: dict[GroupId, None] = {}
+        """Groups that wait for a task, in order."""
         self._groups: dict[GroupId, _WorkerGroup] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         """Of the trainers of the pools."""
         self._given_up: set[int] = set()
         """Pools that count as there, so that no other takes their place."""
         self._workers_on_node = 1
-        self._changed = asyncio.Condition()
         self._searches: dict[str, tuple[Callable[[str, dict[str, Any]], Task], Retries]] = {}
         """What makes the tasks of the trials of each search, and how often they are retried."""
         self._trials: dict[str, str | None] = {}
@@ -152,29 +187,31 @@ class TaskQueue:
         Raises:
             ValueError: if there is a task of this name.
         """
-        async with self._changing():
-            if task.name in self._jobs:
-                raise ValueError(f"there is a task {task.name!r} already")
-            self._jobs[task.name] = _Job(task, Losses(retries))
-            self._waiting.append(task.name)
-            self._fail_without_groups()
+        if task.name in self._jobs:
+            raise ValueError(f"there is a task {task.name!r} already")
+        self._jobs[task.name] = _Job(task, Losses(retries))
+        self._waiting.append(task.name)
+        self._pass_on()
+        self._fail_without_groups()
 
     async def result(self, name: str) -> dict[str, Any] | Over:
         """Wait for a task's next epoch, or its end."""
-        async with self._changing():
-            job = self._jobs[name]
-            await self._changed.wait_for(lambda: job.epochs or job.over)
-            if job.epochs:
-                return job.epochs.popleft()
-            assert job.over
-            return job.over
+        job = self._jobs[name]
+        await job.signal.wait_for(lambda: job.epochs or job.over)
+        if job.epochs:
+            epoch = job.epochs.popleft()
+            job.signal.changed()
+            return epoch
+        assert job.over
+        return job.over
 
     async def drop(self, name: str) -> None:
         """Remove a task; workers that train it stop after the current epoch."""
-        async with self._changing():
-            self._jobs.pop(name, None)
-            if name in self._waiting:
-                self._waiting.remove(name)
+        job = self._jobs.pop(name, None)
+        if name in self._waiting:
+            self._waiting.remove(name)
+        if job:
+            job.signal.changed()
 
     async def define(
         self, search: str, task_of: Callable[[str, dict[str, Any]], Task], retries: Retries
@@ -212,10 +249,9 @@ class TaskQueue:
 
     async def join(self, group_id: GroupId, workers: str) -> None:
         """Register one of a group's current workers."""
-        async with self._changing():
-            if self._groups[group_id].workers not in (None, workers):
-                self._lose(group_id, _REPLACED)
-            self._groups[group_id].workers = workers
+        if self._groups[group_id].workers not in (None, workers):
+            self._lose(group_id, _REPLACED)
+        self._groups[group_id].workers = workers
 
     async def next(self, group_id: GroupId, workers: str, number: int) -> Order | None:
         """Wait for the task with this number, counted from 0 by each of the group's workers; None
@@ -227,46 +263,33 @@ class TaskQueue:
             is_last = group.is_dismissed and group.num_orders <= number
             return group.workers != workers or is_last
 
-        async with self._changing():
-            if group.num_orders == number:
-                group.idle_since = asyncio.get_running_loop().time()
-            await self._changed.wait_for(
-                lambda: should_exit() or group.num_orders > number or self._waiting
-            )
-            if should_exit():
-                return None
-            group.idle_since = None
-            if group.num_orders == number:
-                name = self._waiting.popleft()
-                group.num_orders = number + 1
-                group.order = Order(self._jobs[name].task, self._workers_on_node)
-            return group.order
+        if not should_exit() and group.num_orders == number and group_id not in self._free:
+            self._free[group_id] = None
+            group.idle_since = asyncio.get_running_loop().time()
+            self._pass_on()
+        await group.signal.wait_for(lambda: should_exit() or group.num_orders > number)
+        return None if should_exit() else group.order
 
     async def report(self, group_id: GroupId, workers: str, metrics: dict[str, Any]) -> bool:
         """Report an epoch of the group's task; returns whether to continue the task."""
-        async with self._changing():
-            job, group = self._job_of(group_id, workers), self._groups.get(group_id)
-            if job is None or group is None:
-                return False
-            job.append(metrics)
-            self._changed.notify_all()
+        job, group = self._job_of(group_id, workers), self._groups.get(group_id)
+        if job is None or group is None:
+            return False
+        job.append(metrics)
 
-            def is_stopped() -> bool:
-                return group.is_dismissed or self._job_of(group_id, workers) is not job
+        def is_stopped() -> bool:
+            return group.is_dismissed or self._job_of(group_id, workers) is not job
 
-            await self._changed.wait_for(
-                lambda: is_stopped() or len(job.epochs) <= _MAX_EPOCHS_AHEAD
-            )
-            return not is_stopped()
+        await job.signal.wait_for(lambda: is_stopped() or len(job.epochs) <= _MAX_EPOCHS_AHEAD)
+        return not is_stopped()
 
     async def ended(
         self, group_id: GroupId, workers: str, error: str | None, result: TaskResult | None
     ) -> None:
         """End the group's task, which is complete or has failed for a reason of its own."""
-        async with self._changing():
-            job = self._job_of(group_id, workers)
-            if job:
-                job.over = Over(error, result)
+        job = self._job_of(group_id, workers)
+        if job:
+            job.end(Over(error, result))
 
     # Called by ``Workers`` and by Ray Train's controllers.
 
@@ -292,7 +315,8 @@ class TaskQueue:
         """Pools that were started, and neither dismissed nor lost."""
         now = asyncio.get_running_loop().time()
         found = {pool: PoolState(0, 0.0, is_given_up=True) for pool in self._given_up}
-        for pool, groups in self._by_pool().items():
+        for pool, by_id in self._by_pool().items():
+            groups = by_id.values()
             if not any(group.is_dismissed for group in groups):
                 idle = [now if each.idle_since is None else each.idle_since for each in groups]
                 num_ready = sum(group.workers is not None for group in groups)
@@ -308,16 +332,14 @@ class TaskQueue:
 
         Pools that wait for resources do not start any more, but this does not wait for them.
         """
-        async with self._changing():
-            groups = {pool: each for pool, each in self._by_pool().items() if pool in pools}
-            for group in itertools.chain(*groups.values()):
-                group.is_dismissed = True
-            with_workers = [
-                self._runs[pool]
-                for pool, each in groups.items()
-                if any(group.workers for group in each)
-            ]
-        await asyncio.gather(*with_workers)
+        by_pool = self._by_pool()
+        runs = []
+        for pool in pools:
+            groups = by_pool.get(pool, {})
+            self._dismiss(groups)
+            if any(group.workers for group in groups.values()):
+                runs.append(self._runs[pool])
+        await asyncio.gather(*runs)
 
     async def dismiss_idle(self, seconds: float, at_most: int) -> list[int]:
         """Ask the workers of pools to exit that have waited for a task so long; returns which.
@@ -329,54 +351,64 @@ class TaskQueue:
             at_most: number of groups to dismiss.
         """
         dismissed = []
-        async with self._changing():
-            states, groups = await self.pools(), self._by_pool()
-            for pool in groups:
-                state = states.get(pool)
-                if state and state.seconds_idle > seconds and len(groups[pool]) <= at_most:
-                    at_most -= len(groups[pool])
-                    dismissed.append(pool)
-                    for group in groups[pool]:
-                        group.is_dismissed = True
+        by_pool = self._by_pool()
+        for pool, state in (await self.pools()).items():
+            groups = by_pool.get(pool, {})
+            if groups and state.seconds_idle > seconds and len(groups) <= at_most:
+                at_most -= len(groups)
+                dismissed.append(pool)
+                self._dismiss(groups)
         return dismissed
 
     async def lost(self, group_id: GroupId, loss: Loss) -> None:
         """End the task of a group whose workers have failed, or queue it again."""
-        async with self._changing():
-            self._lose(group_id, loss)
+        self._lose(group_id, loss)
 
     async def leave(self, pool: int, loss: Loss) -> None:
         """Dismiss a pool whose node will be taken away; others take its tasks at once."""
-        async with self._changing():
-            for group_id in [each for each in self._groups if each.pool == pool]:
-                self._lose(group_id, loss)
-                self._groups[group_id].is_dismissed = True
+        groups = self._by_pool().get(pool, {})
+        self._dismiss(groups)
+        for group_id in groups:
+            self._lose(group_id, loss)
 
     async def _run(self, pool: int, run: PoolRun) -> None:
         end = await run.run()
-        async with self._changing():
-            ids = [each for each in self._groups if each.pool == pool]
-            for group_id in ids:
-                self._lose(group_id, end.loss)
-            groups = [self._groups.pop(group_id) for group_id in ids]
-            del self._runs[pool]
-            if end.is_given_up and not any(group.is_dismissed for group in groups):
-                self._given_up.add(pool)
-                self._failure = end.loss.reason
-            self._fail_without_groups()
+        groups = self._by_pool().get(pool, {})
+        for group_id in groups:
+            self._lose(group_id, end.loss)
+            del self._groups[group_id]
+        del self._runs[pool]
+        if end.is_given_up and not any(group.is_dismissed for group in groups.values()):
+            self._given_up.add(pool)
+            self._failure = end.loss.reason
+        self._fail_without_groups()
 
-    def _by_pool(self) -> dict[int, list[_WorkerGroup]]:
-        found: dict[int, list[_WorkerGroup]] = {}
+    def _by_pool(self) -> dict[int, dict[GroupId, _WorkerGroup]]:
+        found: dict[int, dict[GroupId, _WorkerGroup]] = {}
         for group_id, group in self._groups.items():
-            found.setdefault(group_id.pool, []).append(group)
+            found.setdefault(group_id.pool, {})[group_id] = group
         return found
 
-    @contextlib.asynccontextmanager
-    async def _changing(self) -> AsyncIterator[None]:
-        """Hold the lock, except while waiting, and notify all waiting calls afterwards."""
-        async with self._changed:
-            yield
-            self._changed.notify_all()
+    def _dismiss(self, groups: Mapping[GroupId, _WorkerGroup]) -> None:
+        for group_id, group in groups.items():
+            group.is_dismissed = True
+            self._free.pop(group_id, None)
+            group.signal.changed()
+            job = self._jobs.get(group.order.task.name) if group.order else None
+            if job:
+                job.signal.changed()
+
+    def _pass_on(self) -> None:
+        """Pass tasks that wait to groups that are free."""
+        while self._waiting and self._free:
+            group_id = next(iter(self._free))
+            del self._free[group_id]
+            group = self._groups[group_id]
+            task = self._jobs[self._waiting.popleft()].task
+            group.order = Order(task, self._workers_on_node)
+            group.num_orders += 1
+            group.idle_since = None
+            group.signal.changed()
 
     def _job_of(self, group_id: GroupId, workers: str) -> _Job | None:
         """The task that these workers train; None if it has ended, or was dropped, or if others
@@ -391,9 +423,12 @@ class TaskQueue:
         group = self._groups.get(group_id)
         if group is None:  # reported after it has ended
             return
-        if group.order:
-            self._end_or_repeat(group.order.task, loss)
+        task = group.order.task if group.order else None
         group.workers, group.num_orders, group.order, group.idle_since = None, 0, None, None
+        self._free.pop(group_id, None)
+        group.signal.changed()
+        if task:
+            self._end_or_repeat(task, loss)
 
     def _end_or_repeat(self, task: Task, loss: Loss) -> None:
         job = self._jobs.get(task.name)
@@ -401,13 +436,15 @@ class TaskQueue:
             return
         failure = job.losses.add(loss)
         if failure:
-            job.over = Over(failure)
+            job.end(Over(failure))
         else:
             job.lost = loss.reason
+            job.signal.changed()
             self._waiting.appendleft(task.name)
+            self._pass_on()
 
     def _fail_without_groups(self) -> None:
         """Fail the waiting tasks if no worker group is left."""
         if self._failure and not self._groups:
             while self._waiting:
-                self._jobs[self._waiting.popleft()].over = Over(self._failure)
+                self._jobs[self._waiting.popleft()].end(Over(self._failure))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from foundation.console import live, say
 from ray_jobs.search.schedulers import EPOCH
-from ray_jobs.search.space import encoded
+from ray_jobs.search.trial_names import described
 from ray_jobs.search.trials import TrialRecord, TrialRecords
 
 
@@ -44,7 +44,7 @@ class TrialProgress:
                 f"{record.metric.title} {record.result:.4f} after {record.epochs[-1][EPOCH]} epochs"
                 f" (best so far {best.result:.4f})"
             )
-        say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {_values(record)}")
+        say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {described(record.parameters)}")
 
 
 @contextmanager
@@ -117,15 +117,5 @@ class RunningTrials(Callback):
                     f"{epoch[metric.key]:.4f}",
                     f"{epoch['time_total_s']:.0f}",
                 )
-            table.add_row(str(record.number), *figures, _values(record))
+            table.add_row(str(record.number), *figures, described(record.parameters))
         self._show(table)
-
-
-def _values(record: TrialRecord) -> str:
-    """A trial's parameters, by their short names."""
-    return ", ".join(
-        f"{key.split('.')[-1]}={value:.3g}"
-        if isinstance(value, float)
-        else f"{key.split('.')[-1]}={value}"
-        for key, value in encoded(record.parameters).items()
-    )

@@ -52,9 +52,19 @@ def executor(
     plan: GroupPlan,
     at_once: int,
     where: Storage,
+    metric: str,
 ) -> Iterator[TrainableSpec]:
-    """Run trials as configured for this block, at most ``at_once`` at a time, each on a worker
-    group of ``plan``."""
+    """Run trials as configured for this block.
+
+    Args:
+        config: of the job.
+        tasks: of the trials.
+        workers: what persistent trials are trained on.
+        plan: the worker groups, of which each trial takes one.
+        at_once: maximum number of trials at a time.
+        where: folder for what Ray writes.
+        metric: name of the reported value by which trials are compared.
+    """
     if config.tune.executor == "isolated" and config.scaling.num_workers:
         workers.close()  # its trials take the CPUs
         settings = {
@@ -70,7 +80,7 @@ def executor(
     queue = workers.queue(plan, at_once)
     retries = Retries(config.tune.max_preemptions)
     ray.get(queue.define.remote(where.name, tasks.of, retries))
-    trainable = _with(PersistentTrial, search=where.name, queue=queue)
+    trainable = persistent_trial(search=where.name, queue=queue, metric=metric)
     yield TrainableSpec(
         trainable,
         num_ready=lambda: ray.get(queue.num_ready.remote()),
@@ -80,11 +90,20 @@ def executor(
 
 
 def _with(trainable: Any, **settings: Any) -> Any:
-    """A trainable that receives ``settings`` besides a trial's parameters."""
+    """A function that receives ``settings`` besides a trial's parameters."""
     return tune.with_resources(tune.with_parameters(trainable, **settings), _driver_resources())
 
 
-def _driver_resources() -> dict[str, float]:
+def persistent_trial(**settings: Any) -> type[PersistentTrial]:
+    """The class with its settings, under its own name, which Ray's dashboard shows."""
+    found: type[PersistentTrial] = tune.with_parameters(PersistentTrial, **settings)
+    resources = _driver_resources()
+    found.default_resource_request = classmethod(lambda cls, config: resources)
+    found.__qualname__ = PersistentTrial.__qualname__
+    return found
+
+
+def _driver_resources() -> tune.PlacementGroupFactory:
     """A trial's driver takes no CPU, so that drivers cannot hold the CPUs that workers wait for.
 
     It runs on the node of this program, without which the search ends anyway: on another one it
@@ -94,7 +113,8 @@ def _driver_resources() -> dict[str, float]:
     (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
     names = [name for name in node["Resources"] if name.startswith("node:")]
     # That of the head is its alone; one by address may be shared by the nodes of one machine.
-    return {"cpu": 0, min(names, key=lambda name: "__" not in name): _SHARE_OF_A_NODE}
+    name = min(names, key=lambda name: "__" not in name)
+    return tune.PlacementGroupFactory([{"CPU": 0, name: _SHARE_OF_A_NODE}])
 
 
 def _isolated_trial(

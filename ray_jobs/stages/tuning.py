@@ -47,6 +47,7 @@ from ray_jobs.search.space import encoded
 from ray_jobs.search.telemetry import TrialMetrics
 from ray_jobs.search.trainables import TrainableSpec, executor
 from ray_jobs.search.trial_models import TrialModels
+from ray_jobs.search.trial_names import TrialNames, is_folder_of
 from ray_jobs.search.trial_tasks import RatingTrials, TrialTasks
 from ray_jobs.search.trials import TrialRecord, TrialRecords
 from ray_jobs.training.telemetry import SearchMetric, search_metric
@@ -334,7 +335,9 @@ def _run_missing_trials(
     say(f"   {missing} trials, {len(fitting)} at a time: {_devices(fitting or [plan.preferred])}")
     _clear(where, {record.trial_id for record in records.ended()})
     with (
-        executor(config, searched.tasks(models), workers, plan, at_once, where) as chosen,
+        executor(
+            config, searched.tasks(models), workers, plan, at_once, where, records.metric.key
+        ) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
     ):
         logs = mlflow_callbacks(config, where.name)
@@ -354,7 +357,7 @@ def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) 
 def _clear(where: Storage, kept: set[str]) -> None:
     """Delete what Ray has left, except for its logs of the trials in ``kept``."""
     for folder in where.list_folders():
-        if not any(f"_{trial_id}_" in folder.name for trial_id in kept):
+        if not is_folder_of(folder.name, kept):
             folder.delete()
     for file in where.list_files():
         file.delete()
@@ -386,6 +389,7 @@ def _tuner(
     earlier = records.ended(count)
     lines = TrialProgress(earlier, count)
     metrics = TrialMetrics(config.name, where.name, records, earlier)
+    names = TrialNames(where.name, records)
     wanted = workers.wanted  # the workers themselves cannot be pickled, as callbacks are
 
     def on_end(record: TrialRecord) -> None:
@@ -400,6 +404,8 @@ def _tuner(
             num_samples=len(records.missing(count)),
             max_concurrent_trials=concurrent,
             reuse_actors=chosen.reuse_actors,
+            trial_name_creator=names.title,
+            trial_dirname_creator=names.folder,
             search_alg=ResumableSampler(suggesting, search.space, records, count, chosen.num_ready),
             scheduler=stopping,
         ),

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ import ray
 import torch
 from ray.actor import ActorHandle
 from ray.util import placement_group_table
-from ray.util.state import list_actors
+from ray.util.state import list_actors, list_tasks
 
 from foundation.console import log_to_console
 from foundation.storage import Storage
@@ -172,6 +173,8 @@ def test_executors_and_local_mode_give_the_same_trials(
         chosen = search(Workspace(config), prepared, workers)
         assert chosen.num_trials == num_trials
         found[name] = trials(config)
+        if executor == "persistent":
+            assert_the_dashboard_tells_of(found[name])
     first, second = found["persistent-1"].values()
     for epochs in (first, second):
         errors = [error for _, error, _, _ in epochs]
@@ -183,12 +186,38 @@ def test_executors_and_local_mode_give_the_same_trials(
     assert len(found["isolated-1"]) == 1
 
 
+def assert_the_dashboard_tells_of(
+    trials: dict[str, list[tuple[int, float, float, int]]],
+) -> None:
+    """By the names of a job's tasks, whose list its page shows, and of its actors."""
+    expected = set()
+    for number, (values, epochs) in enumerate(trials.items(), start=1):
+        parameters = json.loads(values)
+        expected |= {
+            f"tune trial {number} with learning_rate={parameters['train.learning_rate']:.3g}, "
+            f"hidden_dims={parameters['model.hidden_dims']}",
+            f"tune trial {number} before epoch 1",
+        }
+        expected |= {
+            f"tune trial {number} after epoch {epoch}: best_validation_mae {best:.4f}"
+            for epoch, _, best, _ in epochs[:-1]
+        }
+        last, _, best, _ = epochs[-1]
+        expected.add(
+            f"tune trial {number} after epoch {last}: best_validation_mae {best:.4f} (ended)"
+        )
+    deadline = time.monotonic() + 30  # processes tell of their tasks every second
+    while missing := expected - {task.name for task in list_tasks(limit=10_000)}:
+        assert time.monotonic() < deadline, missing
+    drivers = list_actors(filters=[("class_name", "=", "PersistentTrial")], detail=True)
+    assert {actor.repr_name for actor in drivers} == {"driver of tune trials"}
+
+
 def trials(config: JobConfig) -> dict[str, list[tuple[int, float, float, int]]]:
     """Each trial's epochs, as Ray Tune wrote them, by its parameters."""
     found = {}
-    for file in (Path(config.storage) / "runs" / config.name / "ray" / "tune").glob(
-        "*/result.json"
-    ):
+    folder = Path(config.storage) / "runs" / config.name / "ray" / "tune"
+    for file in sorted(folder.glob("trial-*/result.json")):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         found[json.dumps(rows[0]["config"])] = [
             (row["epoch"], row["validation_mae"], row["best_validation_mae"], row["best_epoch"])

@@ -121,7 +121,7 @@ def ensure_ray(config: JobConfig) -> None:
         return
     _quieten()
     address = _address(config)
-    dashboard = _join(address) if address else _start_local(config)
+    dashboard = _join(address, config) if address else _start_local(config)
     if not dashboard:
         raise ResourceError(
             "this Ray cluster runs without its dashboard, whose state API Ray Train needs to give "
@@ -132,12 +132,12 @@ def ensure_ray(config: JobConfig) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def _join(address: str) -> str:
+def _join(address: str, config: JobConfig) -> str:
     try:
         _knock(address)
         variables = _environment(_RAY_ENVIRONMENT)
         os.environ.update(variables)
-        return _init(address=address, runtime_env={"env_vars": variables})
+        return _init(config, address=address, runtime_env={"env_vars": variables})
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"cannot reach the Ray cluster at {address}: {error}. "
@@ -169,7 +169,7 @@ def _start_local(config: JobConfig) -> str:
         # for it, and others be started.
         os.environ.update(_environment(_RAY_ENVIRONMENT | _LOCAL_ENVIRONMENT) | api_server)
         try:
-            return _init(**options)
+            return _init(config, **options)
         except Exception as error:  # a dashboard that fails raises nothing narrower
             ray.shutdown()
             failure = (str(error).strip() or repr(error)).splitlines()[-1]
@@ -185,9 +185,15 @@ def _environment(defaults: dict[str, str]) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in (defaults | plain).items()}
 
 
-def _init(**options: Any) -> str:
+def _init(config: JobConfig, **options: Any) -> str:
     """``ray.init`` without its own lines; returns the dashboard's URL."""
-    context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    context = ray.init(
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        # Shown with the job, beside its id.
+        job_config=ray.job_config.JobConfig(metadata={"run": config.name}),
+        **options,
+    )
     return context.dashboard_url or ""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from ray.util.state import list_jobs
 
 from ray_jobs.cluster import session
 from ray_jobs.config import JobConfig
@@ -53,6 +54,7 @@ def test_a_dashboard_port_that_is_taken_after_it_was_found_free(
         assert ray.is_initialized()
         with socket.create_connection(("127.0.0.1", free), timeout=10):
             pass
+        assert [each.metadata for each in list_jobs(detail=True)] == [{"run": CONFIG.name}]
     finally:
         session.leave_ray()
 

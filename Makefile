@@ -34,6 +34,8 @@ bench: $(READY) ## the benchmarks, as ratios
 	$(BIN)/python benchmarks/bench_ingest.py $(ARGS)
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
 	$(BIN)/python benchmarks/bench_trials.py $(ARGS)
+	$(BIN)/python benchmarks/bench_search.py
+	$(BIN)/python benchmarks/bench_cluster.py
 	$(BIN)/python benchmarks/bench_serve.py $(ARGS)
 
 docs: $(READY) ## write docs/configuration.md from the code

@@ -45,8 +45,8 @@ class PersistentTrial(Trainable):
         before the start of its trial, and loggers such as MLflow's would end the search.
         """
         self.cleanup()
-        name = f"{self.trial_name} with {described(new_config)}"
-        add = self._queue.add_trial.options(name=name).remote
+        self._values = described(new_config)
+        add = self._queue.add_trial.options(name=f"{self.trial_name} with {self._values}").remote
         self._error = ray.get(add(self._search, self.trial_id, new_config))
         self._so_far = f"{self.trial_name} before epoch 1"
         return True
@@ -54,7 +54,8 @@ class PersistentTrial(Trainable):
     def cleanup(self) -> None:
         """Called by Ray Tune after the last trial."""
         if self._so_far:
-            self._queue.note.options(name=f"{self._so_far} (ended)").remote()
+            name = f"{self._so_far} with {self._values}"
+            self._queue.trial_ended.options(name=name).remote()
 
     def step(self) -> dict[str, Any]:
         """The next epoch.

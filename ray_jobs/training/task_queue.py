@@ -245,7 +245,7 @@ class TaskQueue:
         found = await self.result(trial_id)
         return (None, found.error) if isinstance(found, Over) else (found, None)
 
-    async def note(self) -> None:
+    async def trial_ended(self) -> None:
         """Does nothing: Ray's dashboard shows the name of the call."""
 
     # Called by workers.

@@ -193,18 +193,18 @@ def assert_the_dashboard_tells_of(
     expected = set()
     for number, (values, epochs) in enumerate(trials.items(), start=1):
         parameters = json.loads(values)
-        expected |= {
-            f"tune trial {number} with learning_rate={parameters['train.learning_rate']:.3g}, "
-            f"hidden_dims={parameters['model.hidden_dims']}",
-            f"tune trial {number} before epoch 1",
-        }
+        settings = (
+            f"with learning_rate={parameters['train.learning_rate']:.3g}, "
+            f"hidden_dims={parameters['model.hidden_dims']}"
+        )
+        expected |= {f"tune trial {number} {settings}", f"tune trial {number} before epoch 1"}
         expected |= {
             f"tune trial {number} after epoch {epoch}: best_validation_mae {best:.4f}"
             for epoch, _, best, _ in epochs[:-1]
         }
         last, _, best, _ = epochs[-1]
         expected.add(
-            f"tune trial {number} after epoch {last}: best_validation_mae {best:.4f} (ended)"
+            f"tune trial {number} after epoch {last}: best_validation_mae {best:.4f} {settings}"
         )
     deadline = time.monotonic() + 30  # processes tell of their tasks every second
     while missing := expected - {task.name for task in list_tasks(limit=10_000)}:

@@ -32,6 +32,11 @@ class SearchPaths:
         """
         return self.folder / "best_config.toml"
 
+    @property
+    def study(self) -> Storage:
+        """The newest search as an Optuna journal."""
+        return self.folder / "study.journal"
+
     def records(self, identity: str) -> Storage:
         """Folder of the records of the trials of the search with this fingerprint."""
         return self.folder / "trials" / identity[:16]

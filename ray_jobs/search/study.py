@@ -8,11 +8,12 @@ from typing import Any, Final
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from ray_jobs.config import Dimension
 from ray_jobs.search.space import domains
+from ray_jobs.search.study_log import STATES, frozen_trial
 from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric
 
 FEWEST_TRIALS: Final = 10
@@ -37,16 +38,16 @@ def study_of(
             that it had then, which is what the sampler was told.
         metric: by which the trials were compared.
     """
-    states = {"finished": TrialState.COMPLETE, "stopped": stopped, "failed": TrialState.FAIL}
+    states = STATES | {"stopped": stopped}
     distributions = OptunaSearch.convert_search_space(domains(space))
 
     def frozen(trial: Mapping[str, Any]) -> FrozenTrial:
         state = states[trial["state"]]
-        return create_trial(
-            state=state,
-            value=None if state == TrialState.FAIL else trial[metric.key],
-            params={name: trial[f"{_PARAMETER}{name}"] for name in distributions},
-            distributions=distributions,
+        return frozen_trial(
+            state,
+            None if state == TrialState.FAIL else [trial[metric.key]],
+            {name: trial[f"{_PARAMETER}{name}"] for name in distributions},
+            distributions,
         )
 
     verbosity = optuna.logging.get_verbosity()

@@ -44,6 +44,7 @@ from ray_jobs.search.resume import (
 from ray_jobs.search.samplers import check_sampler, sampler
 from ray_jobs.search.schedulers import EPOCH, SchedulerSettings, check_scheduler, scheduler
 from ray_jobs.search.space import encoded
+from ray_jobs.search.study_log import StudyLog, study_log
 from ray_jobs.search.telemetry import TrialMetrics
 from ray_jobs.search.trainables import TrainableSpec, executor
 from ray_jobs.search.trial_models import TrialModels
@@ -270,7 +271,7 @@ def _search(
     check_search(searched.config)
     records = _records(searched, folder, force=force)
     models = TrialModels(records.models_folder, searched.config.tune.keep_models)
-    _run_missing_trials(searched, workers, records, models, where)
+    _run_missing_trials(searched, workers, records, models, where, SearchPaths(folder).study)
     _write_results(records, models, searched, folder)
 
 
@@ -310,6 +311,7 @@ def _run_missing_trials(
     records: TrialRecords,
     models: TrialModels,
     where: Storage,
+    study: Storage,
 ) -> None:
     """Train those of the search's trials that have not ended yet.
 
@@ -319,6 +321,7 @@ def _run_missing_trials(
         records: of earlier trials; new ones are added.
         models: where trials put their weights.
         where: folder for what Ray writes.
+        study: file of the study.
     """
     config = searched.config
     count = config.tune.num_trials
@@ -339,10 +342,11 @@ def _run_missing_trials(
             config, searched.tasks(models), workers, plan, at_once, where, records.metric.key
         ) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
+        study_log(study, where.name, config.tune.space, records) as log,
     ):
         logs = mlflow_callbacks(config, where.name)
-        chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs))
-        _tuner(searched, chosen, at_once, records, models, where, workers).fit()
+        chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs, log))
+        _tuner(searched, chosen, at_once, records, models, where, workers, log).fit()
     _prune(models, records, others=True)
 
 
@@ -371,6 +375,7 @@ def _tuner(
     models: TrialModels,
     where: Storage,
     workers: Workers,
+    log: StudyLog,
 ) -> Tuner:
     config, metric = searched.config, records.metric
     search, count = config.tune, config.tune.num_trials
@@ -395,6 +400,7 @@ def _tuner(
     def on_end(record: TrialRecord) -> None:
         lines.ended(record)
         metrics.ended(record)
+        log.ended(record)
         _prune(models, records)
         wanted.count = min(concurrent, len(records.missing(count)))
 

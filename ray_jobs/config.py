@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from foundation.config import Section, apply_overrides, problems
 from ingest.config import DataConfig, TmdbConfig
@@ -41,13 +41,26 @@ Value = Scalar | tuple[Scalar, ...]
 Choice = Value | dict[str, Value]
 
 
+def _number_or_range(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (found := re.fullmatch(r"([1-9][0-9]*)-([1-9][0-9]*)", value)):
+        first, last = map(int, found.groups())
+        if first <= last:
+            return value
+    raise ValueError('expected a whole number, or a range such as "1-8" that begins at 1 or more')
+
+
 class ScalingConfig(Section):
     """What one training run takes from the cluster."""
 
-    num_workers: Annotated[int, Field(ge=0)] = 1
-    """Workers of one ``TorchTrainer``; more than one train data-parallel. With 0 the job's own
-    processes train, without a GPU, one model at a time: for data so small that starting workers
-    takes most of the time."""
+    num_workers: Annotated[int | str, BeforeValidator(_number_or_range)] = 1
+    """Workers of one model; more than one train data-parallel. With 0 the job's own processes
+    train, without a GPU, one model at a time: for data so small that starting workers takes most of
+    the time. A text such as ``"1-8"``: where a single model is trained, on as many workers of that
+    range as the cluster has room for, whose number changes when nodes come and go, at most every 30
+    seconds; each change repeats the epoch that it interrupts. Models that are trained side by side
+    have the smaller number each."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs, and torch threads, of each worker."""
     use_gpu: Literal["auto", True, False] = "auto"
@@ -58,9 +71,26 @@ class ScalingConfig(Section):
     another matter: ``tune.max_preemptions``."""
 
     @property
+    def min_workers(self) -> int:
+        """Workers of each of several models."""
+        return self._range[0]
+
+    @property
+    def max_workers(self) -> int:
+        """Most workers of a single model."""
+        return self._range[1]
+
+    @property
     def world_size(self) -> int:
-        """The number of processes that share each batch."""
-        return max(1, self.num_workers)
+        """The largest number of processes that share each batch."""
+        return max(1, self.max_workers)
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        if isinstance(self.num_workers, int):
+            return self.num_workers, self.num_workers
+        first, _, last = self.num_workers.partition("-")
+        return int(first), int(last)
 
     @model_validator(mode="after")
     def _refuse_a_gpu_without_workers(self) -> Self:

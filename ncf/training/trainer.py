@@ -146,8 +146,10 @@ class Trainer:
             part.copy_(state.optimizer[name])
         self._schedule.restore(state.schedule)
         generator.set_state(state.order)
-        # A copy: torch 2.13 crashes on a state that is a part of a larger tensor.
-        set_dropout_state(state.dropout[self._shard.rank].clone(), self.rows.device)
+        # A worker that was not there before keeps the state that its rank was seeded with.
+        if self._shard.rank < len(state.dropout):
+            # A copy: torch 2.13 crashes on a state that is a part of a larger tensor.
+            set_dropout_state(state.dropout[self._shard.rank].clone(), self.rows.device)
 
 
 def _grouped_rows(

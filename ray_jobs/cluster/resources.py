@@ -19,15 +19,26 @@ class Resources:
     """What one worker group takes."""
 
     num_workers: int
+    """The smallest number, if it may change."""
     per_worker: dict[str, float]
     use_gpu: bool
+    max_workers: int | None = None
+    """The largest number, if it may change while the group trains."""
 
     @property
     def description(self) -> str:
         """For messages, after a number of training runs."""
         if not self.num_workers:
             return "in the job's own processes"
-        return f"with {self.num_workers} {'GPU' if self.use_gpu else 'CPU'} worker(s) each"
+        count = str(self.num_workers)
+        if self.max_workers:
+            count += f" to {self.max_workers}"
+        return f"with {count} {'GPU' if self.use_gpu else 'CPU'} worker(s) each"
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether groups of a node share a trainer."""
+        return self.num_workers == 1 and self.max_workers is None
 
     @property
     def of_a_worker(self) -> str:
@@ -40,16 +51,22 @@ class Resources:
         return [self.per_worker] * self.num_workers
 
     @classmethod
-    def of(cls, config: JobConfig) -> Resources:
-        """Derive them from the configuration and the running cluster."""
+    def of(cls, config: JobConfig, *, alone: bool = False) -> Resources:
+        """Derive them from the configuration and the running cluster.
+
+        Args:
+            config: of the job.
+            alone: whether no other model is trained at the same time.
+        """
         scaling = config.scaling
-        cpus = float(scaling.cpus_per_worker)
-        if not scaling.num_workers:
+        cpus, num_workers = float(scaling.cpus_per_worker), scaling.min_workers
+        if not num_workers:
             return cls(0, {"CPU": cpus}, use_gpu=False)
         gpus = ray.cluster_resources().get("GPU", 0.0)
-        use_gpu = gpus >= scaling.num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
+        use_gpu = gpus >= num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
         per_worker = {"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {})
-        return cls(scaling.num_workers, per_worker, use_gpu)
+        may_change = alone and scaling.max_workers > num_workers
+        return cls(num_workers, per_worker, use_gpu, scaling.max_workers if may_change else None)
 
 
 @dataclass(frozen=True)
@@ -117,17 +134,18 @@ class GroupPlan:
     """Whether nodes may be added that hold further ones."""
 
     @classmethod
-    def of(cls, config: JobConfig, *, for_trials: bool = False) -> GroupPlan:
+    def of(cls, config: JobConfig, *, for_trials: bool = False, alone: bool = False) -> GroupPlan:
         """Derive it from the configuration and the running cluster.
 
         Args:
             config: of the job.
+            alone: whether a single model is trained at a time.
             for_trials: also plan for what ``tune.also_on_cpus`` adds.
 
         Raises:
             ResourceError: if not even one group fits, and no node may be added for one.
         """
-        preferred, rest = Resources.of(config), None
+        preferred, rest = Resources.of(config, alone=alone), None
         if not preferred.num_workers:
             return cls(preferred)
         if for_trials and config.tune.also_on_cpus and preferred.use_gpu:
@@ -180,7 +198,7 @@ class GroupPlan:
             wanted: number of groups.
         """
         there = [*running, *starting]
-        if self.preferred.num_workers != 1:
+        if not self.preferred.is_pooled:
             fitting = self._fitting([node.resources for node in nodes])[:wanted]
             return [Pool(each) for each in _without(fitting, (pool.resources for pool in there))]
         found: list[Pool] = []
@@ -203,7 +221,8 @@ class GroupPlan:
             for node in alive_nodes()
             for kind in self.kinds
         ]
-        return max(1, min(wanted * self.preferred.num_workers, max(fitting, default=1)))
+        count = self.preferred.max_workers or self.preferred.num_workers
+        return max(1, min(wanted * count, max(fitting, default=1)))
 
     def why_none_fits(self) -> str:
         """What there is room for, and what can be done."""

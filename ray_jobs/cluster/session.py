@@ -94,10 +94,10 @@ def _address(config: JobConfig) -> str | None:
 
 def _refuse_more_than_this_machine(config: JobConfig) -> None:
     cpus = config.ray.num_cpus or os.cpu_count() or 1
-    wanted = config.scaling.num_workers * config.scaling.cpus_per_worker
+    wanted = config.scaling.min_workers * config.scaling.cpus_per_worker
     if wanted > cpus:
         raise ResourceError(
-            f"scaling.num_workers = {config.scaling.num_workers} workers with "
+            f"scaling.num_workers = {config.scaling.min_workers} workers with "
             f"scaling.cpus_per_worker = {config.scaling.cpus_per_worker} need {wanted} CPUs, and a "
             f"local Ray has {cpus} here. Ask for less, or name a cluster with --set ray.address=..."
         )

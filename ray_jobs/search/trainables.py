@@ -65,7 +65,7 @@ def executor(
         where: folder for what Ray writes.
         metric: name of the reported value by which trials are compared.
     """
-    if config.tune.executor == "isolated" and config.scaling.num_workers:
+    if config.tune.executor == "isolated" and config.scaling.min_workers:
         workers.close()  # its trials take the CPUs
         settings = {
             "resources": plan.preferred,

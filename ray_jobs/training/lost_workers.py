@@ -25,7 +25,8 @@ from ray.train import ControllerError, PreemptionError, TrainingFailedError, Wor
 
 from foundation.errors import MovieRatingsError
 
-Cause = Literal["cluster", "memory", "error"]
+Cause = Literal["cluster", "memory", "error", "resize"]
+"""``resize``: the number of its workers changes, which is no fault."""
 
 _MEMORY_KILLS: Final = 1
 """How often a task may be trained again after Ray has ended its workers for want of memory: beside
@@ -94,6 +95,8 @@ class Losses:
         """Why the task has failed, or None if it is to be trained again."""
         self.counts[loss.cause] += 1
         count = self.counts[loss.cause]
+        if loss.cause == "resize":
+            return None
         allowed = {
             "cluster": self.retries.preemptions,
             "memory": _MEMORY_KILLS,

@@ -45,7 +45,7 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
     ensure_ray(config)
     at_once = sum(task.needs is None for task in tasks)
     at_once = min(config.tune.max_concurrent_trials or at_once, at_once)
-    plan = GroupPlan.of(config)
+    plan = GroupPlan.of(config, alone=at_once == 1)
     _log_start(tasks, plan, at_once)
     log = EpochLog(config.name)
     local = LocalMode.of(plan.preferred)
@@ -64,13 +64,12 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
 def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
     resources = plan.preferred
     of_ratings = [task.experiment for task in tasks if isinstance(task, TrainingTask)]
-    if resources.num_workers > 1 and not (
-        resources.use_gpu or all(map(data_parallel_pays_off, of_ratings))
-    ):
+    num_workers = resources.max_workers or resources.num_workers
+    if num_workers > 1 and not (resources.use_gpu or all(map(data_parallel_pays_off, of_ratings))):
         logger.info(
             "note: with batches this small, %d workers are likely slower than one; set "
             "scaling.num_workers = 1 or raise train.batch_size",
-            resources.num_workers,
+            num_workers,
         )
     logger.info(
         "   %d model(s) to train, %d at a time, %s",

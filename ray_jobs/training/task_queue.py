@@ -31,7 +31,7 @@ end before a scheduler could stop it."""
 
 _NONE: Final = Retries()
 
-_REPLACED: Final = Loss("cluster", "its workers were replaced")
+_REPLACED: Final = Loss("resize", "their number has changed")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ _NODE_ID: Final = "ray.io/node-id"
 """A label that Ray gives each node."""
 
 
+SECONDS_BETWEEN_RESIZES: Final = 30.0
+"""How often the number of a group's workers may change, if it may."""
+
+
 class _NoProcessGroup(Backend):
     """Sets nothing up, as the workers do not know of each other."""
 
@@ -61,7 +65,10 @@ def torch_trainer(
         body,
         train_loop_config=settings,
         scaling_config=ScalingConfig(
-            num_workers=resources.num_workers * pool.num_groups,
+            num_workers=(resources.num_workers, resources.max_workers)
+            if resources.max_workers
+            else resources.num_workers * pool.num_groups,
+            elastic_resize_monitor_interval_s=SECONDS_BETWEEN_RESIZES,
             use_gpu=resources.use_gpu,
             resources_per_worker=resources.per_worker,
             label_selector={_NODE_ID: pool.node} if pool.node else None,

@@ -72,6 +72,9 @@ def test_a_set_option_wins_over_the_file() -> None:
         ("compare.seeds=[-1]", ["compare.seeds.0 = -1"]),
         ("compare.seeds=[3, 1, 3]", ["compare.seeds", "has 3 more than once"]),
         ("tune.seed=-1", ["tune.seed = -1"]),
+        ("scaling.num_workers=-1", ["scaling.num_workers = -1", 'such as "1-8"']),
+        ("scaling.num_workers=8-1", ["scaling.num_workers = '8-1'", 'such as "1-8"']),
+        ("scaling.num_workers=0-8", ["begins at 1 or more"]),
         ("tune.space={}", ["names nothing to search"]),
         ("split.validation=0", ["tune.num_trials > 0", "tune.num_trials = 0"]),
         ("split.kind=files", ["belong together"]),
@@ -92,6 +95,15 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_expected(
     for part in told:
         assert part in str(caught.value)
     assert "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "smallest", "largest"), [("0", 0, 0), ("3", 3, 3), ("1-8", 1, 8), ("2-2", 2, 2)]
+)
+def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int) -> None:
+    scaling = load_config([], [f"scaling.num_workers={value}"]).scaling
+    assert (scaling.min_workers, scaling.max_workers) == (smallest, largest)
+    assert scaling.world_size == max(1, largest)
 
 
 @pytest.mark.parametrize(

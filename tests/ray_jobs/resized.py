@@ -18,6 +18,7 @@ import ray
 from ray._private.state import actors
 from ray.cluster_utils import Cluster
 
+from foundation.console import log_to_console
 from ray_jobs.config import JobConfig, ScalingConfig
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import workers_of
@@ -94,6 +95,7 @@ def trained(config: JobConfig) -> dict[str, Any]:
 def main() -> None:
     """Train twice, and write the results."""
     (storage,) = sys.argv[1:]
+    log_to_console()
     nodes = Nodes()
     torch_trainers.SECONDS_BETWEEN_RESIZES = 1.0  # type: ignore[misc]
     config = job(

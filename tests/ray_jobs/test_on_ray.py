@@ -520,7 +520,8 @@ def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], scraper: Scrape
 def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:
     for row in rows:
         if row["state"] != "failed":
-            (file,) = logs.glob(f"*_{row['trial_id']}_*/events.out.tfevents.*")
+            folder = logs / f"trial-{row['trial']:05d}_{row['trial_id']}"
+            (file,) = folder.glob("events.out.tfevents.*")
             errors = logged(file)["ray/tune/validation_rmse"]
             assert len(errors) == row["epochs"]
             assert min(errors) == pytest.approx(row[METRIC])

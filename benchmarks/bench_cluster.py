@@ -1,10 +1,12 @@
 """What trials cost the head of a cluster: private memory for each that runs at a time.
 
     python benchmarks/bench_cluster.py [--workers 8] [--nodes 1] [--json]
+    python benchmarks/bench_cluster.py --workers 2 --nodes 2 --kill-every 30 --trials 60
 
 Starts a head without CPUs and nodes with the workers, all on this machine, and has a search run
 that many trials at a time. Memory is what processes share with no other, as Linux tells it: the
-most that the head took during the search, less what it took before."""
+most that the head took during the search, less what it took before. With ``--kill-every`` a node is
+killed every so many seconds, and another one added; what counts then is how the trials ended."""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +31,10 @@ sys.path.insert(0, str(REPOSITORY))
 from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.cluster.session import ensure_ray  # noqa: E402
 from ray_jobs.results.run import Workspace  # noqa: E402
+from ray_jobs.search.resume import Recorder  # noqa: E402
 from ray_jobs.stages.graph import workers_of  # noqa: E402
 from ray_jobs.stages.preparation import ingest, preprocess  # noqa: E402
-from ray_jobs.stages.tuning import search  # noqa: E402
+from ray_jobs.stages.tuning import open_records, search  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
 ROLLUP: Final = "smaps_rollup"
@@ -38,9 +42,11 @@ ROLLUP: Final = "smaps_rollup"
 
 def private(node: Any) -> dict[str, float]:
     """Private megabytes of a node's Ray processes, by what they are."""
-    (raylet,) = node.all_processes["raylet"]
+    raylets = node.all_processes.get("raylet")
+    if not raylets:  # it was killed
+        return {}
     kilobytes: Counter[str] = Counter()
-    for process in descendants(raylet.process.pid):
+    for process in descendants(raylets[0].process.pid):
         try:
             title = (process / "cmdline").read_text().split("\0")[0].strip()
             shares = re.findall(r"^Private_\w+: +(\d+) kB$", (process / ROLLUP).read_text(), re.M)
@@ -81,11 +87,41 @@ class Sampler:
         while not self._done.wait(1):
             head = private(self._head)
             if sum(head.values()) > sum(self.head.values()):
-                self.head, self.nodes = head, [private(node) for node in self._nodes]
+                self.head, self.nodes = head, [private(node) for node in list(self._nodes)]
 
 
-def measure(num_nodes: int, workers: int, storage: str) -> dict[str, Any]:
-    """Memory of the head and of the other nodes during a search."""
+class Killer:
+    """Kills a node now and then, and adds another one."""
+
+    def __init__(
+        self, cluster: Cluster, nodes: list[Any], cpus: int, seconds: float, limit: float
+    ) -> None:
+        self._cluster, self._nodes, self._cpus = cluster, nodes, cpus
+        self._seconds, self._end = seconds, time.monotonic() + limit
+        self._next = time.monotonic() + seconds
+        self.count = 0
+        seen = Recorder.on_trial_result
+
+        def on_trial_result(recorder: Recorder, *arguments: Any, **named: Any) -> None:
+            seen(recorder, *arguments, **named)
+            self._look()
+
+        # In the main thread: Ray's ``Cluster`` sets handlers of signals, which others cannot.
+        Recorder.on_trial_result = on_trial_result  # type: ignore[method-assign,assignment]
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._next <= now < self._end:
+            self.count += 1
+            node = self._nodes.pop(0)
+            self._cluster.remove_node(node, allow_graceful=False)
+            self._nodes.append(self._cluster.add_node(num_cpus=self._cpus))
+            self._next = now + self._seconds
+
+
+def measure(options: argparse.Namespace, storage: str) -> dict[str, Any]:
+    """Memory of the head and of the other nodes during a search, and what became of its trials."""
+    num_nodes, workers = options.nodes, options.workers
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True}
     )
@@ -94,7 +130,7 @@ def measure(num_nodes: int, workers: int, storage: str) -> dict[str, Any]:
         f"storage={storage}",
         f"ray.address={cluster.address}",
         "scaling.num_workers=1",
-        f"tune.num_trials={2 * workers}",
+        f"tune.num_trials={options.trials or 2 * workers}",
         f"tune.max_concurrent_trials={workers}",
     ]
     workspace = Workspace(load_config([str(CONFIG)], settings))
@@ -102,14 +138,27 @@ def measure(num_nodes: int, workers: int, storage: str) -> dict[str, Any]:
         ensure_ray(workspace.config)
         prepared = preprocess(workspace, ingest(workspace))
         before = sum(private(cluster.head_node).values())
+        if options.kill_every:
+            killer = Killer(
+                cluster, nodes, workers // num_nodes, options.kill_every, options.kill_for
+            )
+        started = time.monotonic()
         with Sampler(cluster, nodes) as most, workers_of(workspace) as pools:
             search(workspace, prepared, pools)
+        seconds = time.monotonic() - started
+        records = open_records(
+            workspace.config, prepared, workspace.paths.search(None).folder
+        ).ended()
     finally:
         ray.shutdown()
         cluster.shutdown()
     return {
         "workers": workers,
         "nodes": num_nodes,
+        "seconds": seconds,
+        "trials": dict(Counter(record.state for record in records)),
+        "nodes_killed": killer.count if options.kill_every else 0,
+        "losses": sum(record.losses for record in records),
         "head_mb_per_trial": (sum(most.head.values()) - before) / workers,
         "node_mb_per_trial": sum(sum(each.values()) for each in most.nodes) / workers,
         "head_mb": most.head,
@@ -122,10 +171,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=8, help="trials at a time")
     parser.add_argument("--nodes", type=int, default=1, help="nodes that they are on")
+    parser.add_argument("--trials", type=int, default=0, help="twice the workers by default")
+    parser.add_argument("--kill-every", type=float, default=0.0, help="seconds; 0 kills no node")
+    parser.add_argument("--kill-for", type=float, default=180.0, help="seconds")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-cluster-") as folder:
-        results = measure(options.nodes, options.workers, folder)
+        results = measure(options, folder)
     if options.json:
         print(json.dumps(results))
     else:

@@ -8,6 +8,9 @@ place:
     prints it; ``ray.autoscaler.v2.sdk`` (developer API) leaves the latter out.
 ``ray._private.utils.read_ray_address``
     The cluster that ``auto`` stands for, to knock at before ``ray.init`` tries for minutes.
+``ray._private.worker.print_to_stdstream``
+    Prints what Ray finds wrong with nodes and workers in every driver, with pages of their logs and
+    states. There is no option against it.
 ``ray.data``'s autoscaling coordinator
     Asks for nodes on behalf of several programs. Ray Train's controllers use it, so that a request
     by ``ray.autoscaler.sdk.request_resources``, of which a cluster has only one, would not last.
@@ -32,14 +35,26 @@ place:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray._private import state as _state
+from ray._private import worker as _worker
 from ray._private.utils import read_ray_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # made by Cython
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+
+def pass_messages_to(tell: Callable[[str], None]) -> None:
+    """Have ``tell`` called with what Ray would print in this program about nodes and workers."""
+
+    def passed_on(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for message in data["lines"]:
+            tell(message)
+
+    _worker.print_to_stdstream = passed_on
 
 
 def newest_cluster() -> str:

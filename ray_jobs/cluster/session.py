@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
@@ -13,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundation.console import has_colours
-from ray_jobs.cluster.ray_internals import newest_cluster
+from ray_jobs.cluster.ray_internals import newest_cluster, pass_messages_to
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import ResourceError
@@ -227,8 +228,24 @@ def _free_port(first: int) -> int:
     )
 
 
+_LOST_NODE: Final = re.compile(r"The node with node id: .* and address: (\S+) .*marked dead")
+_LONGEST_MESSAGE: Final = 200
+
+
+def sentence_of(message: str) -> str:
+    """What a message of Ray about nodes or workers says, without logs and states."""
+    lost = _LOST_NODE.search(message)
+    if lost:
+        return f"node {lost[1]} was lost"
+    if message.lstrip().startswith("Raylet is terminated"):
+        return "a node was lost, or its Ray was stopped"
+    first = (message.strip().splitlines() or [""])[0]
+    return first if len(first) <= _LONGEST_MESSAGE else f"{first[:_LONGEST_MESSAGE].rstrip()} ..."
+
+
 def _quieten() -> None:
     """Keep Ray's own messages in its log files; its errors are raised here as exceptions."""
+    pass_messages_to(lambda message: logger.info("   note: %s", sentence_of(message)))
     for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # A dashboard that does not start is retried, and at last raised as an exception too.

@@ -21,6 +21,8 @@ from ray._private.state import actors
 from ray.cluster_utils import Cluster
 
 from foundation.config import apply_overrides, keys
+from foundation.console import log_to_console
+from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig, ScalingConfig
 from ray_jobs.results.run import Workspace
 from ray_jobs.search.resume import Recorder
@@ -97,6 +99,7 @@ def watch(nodes: Nodes) -> None:
 def main() -> None:
     """Search, and write what became of the trials."""
     storage, *settings = sys.argv[1:]
+    log_to_console()
     nodes = Nodes()
     values: dict[str, Any] = {
         "ray": {"address": nodes.cluster.address},
@@ -110,7 +113,7 @@ def main() -> None:
         update={"name": "undisturbed", "scaling": ScalingConfig(num_workers=0)}
     )
     try:
-        ray.init(address=nodes.cluster.address)
+        ensure_ray(config)
         found = {"undisturbed": searched(in_this_process)}
         watch(nodes)
         found["disturbed"] = searched(config)

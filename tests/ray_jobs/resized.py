@@ -19,6 +19,7 @@ from ray._private.state import actors
 from ray.cluster_utils import Cluster
 
 from foundation.console import log_to_console
+from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import JobConfig, ScalingConfig
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import workers_of
@@ -107,7 +108,7 @@ def main() -> None:
     )
     alone = config.model_copy(update={"name": "alone", "scaling": ScalingConfig(num_workers=0)})
     try:
-        ray.init(address=nodes.cluster.address)
+        ensure_ray(config)
         found = {"alone": trained(alone)}
         watch(nodes)
         found["resized"] = trained(config) | {"workers": nodes.seen}

@@ -39,6 +39,10 @@ def test_all_trials_are_trained_to_their_end(trials: Any) -> None:
         told = f"trial {number} lost its workers and goes on with others: {why}"
         assert told in trials["told"], trials["told"]
     assert "best of 4" in trials["told"]
+    # Not what Ray prints of a node: pages of its log and its state.
+    assert "note: a node was lost" in trials["told"]
+    assert "raylet" not in trials["told"]
+    assert "state-dump" not in trials["told"]
 
 
 def test_they_have_the_results_of_a_search_without_a_loss(trials: Any) -> None:

@@ -59,6 +59,31 @@ def test_a_dashboard_port_that_is_taken_after_it_was_found_free(
         session.leave_ray()
 
 
+MARKED_DEAD = (
+    "The node with node id: c81ecb66 and address: 10.0.0.7 and node name: 10.0.0.7 has been "
+    "marked dead because the detector has missed too many heartbeats from it. This can happen "
+    "when a \t(1) raylet crashes unexpectedly (OOM, etc.)\n\t(2) raylet has lagging heartbeats."
+)
+TERMINATED = (
+    "Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL by "
+    "the user or system OOM killer. Last 20 lines of the Raylet logs:\n    [state-dump] \tclient\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (MARKED_DEAD, "node 10.0.0.7 was lost"),
+        (TERMINATED, "a node was lost, or its Ray was stopped"),
+        ("A worker died.\n\nWorker ID: 1", "A worker died."),
+        ("x" * 500, f"{'x' * 200} ..."),
+        ("", ""),
+    ],
+)
+def test_messages_of_ray_are_told_in_a_sentence(message: str, told: str) -> None:
+    assert session.sentence_of(message) == told
+
+
 def test_who_listens_is_found_at_every_form_of_an_address(taken: int) -> None:
     for address in (f"127.0.0.1:{taken}", f"localhost:{taken}", f"ray://127.0.0.1:{taken}"):
         session._knock(address)

@@ -296,9 +296,10 @@ class TuneConfig(Section):
     workers to the cluster is trained again: their node or process is gone, or was taken away. Other
     workers continue from its last epoch where its state was stored, else they begin anew. One whose
     workers Ray has ended for want of memory is trained once more."""
-    also_on_cpus: bool = False
-    """If trials train on GPUs, train further ones on the CPUs that are left; needs ``executor =
-    "persistent"``. Which trial trains where depends on timing, and devices round differently."""
+    also_on_cpus: Literal["auto", True, False] = "auto"
+    """If trials train on GPUs, train further ones on the CPUs that are left; ``auto``: if
+    ``executor = "persistent"``, which ``true`` needs. Which trial trains where depends on timing,
+    and devices round differently: with ``false`` all train on GPUs."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs before the scheduler may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
@@ -345,9 +346,14 @@ class TuneConfig(Section):
             )
         return value
 
+    @property
+    def wants_cpus_too(self) -> bool:
+        """Whether trials also train on the CPUs that those on GPUs leave."""
+        return self.also_on_cpus is not False and self.executor == "persistent"
+
     @model_validator(mode="after")
     def _kinds_of_groups_need_persistent_workers(self) -> Self:
-        if self.also_on_cpus and self.executor == "isolated":
+        if self.also_on_cpus is True and self.executor == "isolated":
             raise ValueError(
                 'also_on_cpus = true needs executor = "persistent": isolated trials all take the '
                 "same resources"

@@ -60,6 +60,7 @@ NOT_RUN = {
     "kubectl": "needs a cluster",
     "pip": "needs the network",
     "tensorboard": "is not among the dependencies; a test of the search reads its files",
+    "optuna-dashboard": "serves until it is stopped; a test of the study runs it",
     "curl": "needs a server that runs; requests to the page's API are checked",
     "grep": "of curl",
     "export": "sets variables of the shell",

@@ -148,7 +148,7 @@ class GroupPlan:
         preferred, rest = Resources.of(config, alone=alone), None
         if not preferred.num_workers:
             return cls(preferred)
-        if for_trials and config.tune.also_on_cpus and preferred.use_gpu:
+        if for_trials and config.tune.wants_cpus_too and preferred.use_gpu:
             rest = replace(
                 preferred, per_worker={"CPU": preferred.per_worker["CPU"]}, use_gpu=False
             )

@@ -16,7 +16,15 @@ from typing import Any
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from tests.support import ROOT, Running, assert_all_end, environment, running
+from tests.support import (
+    ROOT,
+    Done,
+    Running,
+    assert_all_end,
+    environment,
+    run_module,
+    running,
+)
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -62,6 +70,21 @@ class Head:
             timeout=280,
             check=False,
         )
+
+
+def run_with_own_cluster(module: str, storage: Path) -> Done:
+    """``python -m <module> <storage>``, which starts a cluster; nothing of it may be left."""
+    # Files of its own: Ray notes there which cluster was started last on this machine.
+    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
+        variables = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "a" * 64,
+            "RAY_TMPDIR": temporary,
+        }
+        done = run_module(module, (), str(storage), variables=variables)
+        assert_all_end(done.mark, 60)
+    assert done.code == 0, done.out + done.err
+    return done
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import Any
 
 import pytest
 
 from tests.ray_jobs.lost_nodes import LOST_AT, TOLD_BEFORE
-from tests.support import assert_all_end, run_module
+from tests.ray_jobs.nodes import run_with_own_cluster
 
 pytestmark = pytest.mark.ray(seconds=110)
 
@@ -17,16 +16,7 @@ pytestmark = pytest.mark.ray(seconds=110)
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Any:
     storage = tmp_path_factory.mktemp("lost")
-    # Files of its own: Ray notes there which cluster was started last on this machine.
-    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
-        variables = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "a" * 64,
-            "RAY_TMPDIR": temporary,
-        }
-        done = run_module("tests.ray_jobs.lost_nodes", (), str(storage), variables=variables)
-        assert_all_end(done.mark, 60)
-    assert done.code == 0, done.out + done.err
+    done = run_with_own_cluster("tests.ray_jobs.lost_nodes", storage)
     return json.loads((storage / "trials.json").read_text()) | {"told": done.out}
 
 

@@ -172,7 +172,7 @@ from ray_jobs.cluster.session import ensure_ray, leave_ray
 from ray_jobs.config import JobConfig
 
 ray = {"address": sys.argv[1]}
-for tune in ({}, {"also_on_cpus": True}):
+for tune in ({"also_on_cpus": False}, {"executor": "isolated"}, {}):
     config = JobConfig.model_validate({"ray": ray, "tune": tune})
     ensure_ray(config)
     groups = GroupPlan.of(config, for_trials=True).fitting()
@@ -181,7 +181,9 @@ leave_ray()
 """
 
 
-def test_trials_on_gpus_leave_cpus_to_others_if_that_is_wanted(nodes: Head, tmp_path: Path) -> None:
+def test_trials_on_gpus_leave_cpus_to_others_unless_told_not_to(
+    nodes: Head, tmp_path: Path
+) -> None:
     """Which groups there would be; no GPU is needed to plan for one."""
     with (
         ExitStack() as until_it_has_left,
@@ -193,6 +195,7 @@ def test_trials_on_gpus_leave_cpus_to_others_if_that_is_wanted(nodes: Head, tmp_
     lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
     # One CPU on each of the two nodes, and two beside the GPU's.
     assert lines == [
+        "['GPU']",
         "['GPU']",
         "['GPU', 'CPU', 'CPU', 'CPU', 'CPU']",
     ]

@@ -341,7 +341,7 @@ def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> 
         return 1 in open_records(config, prepared, workspace.run, force=force)
 
     assert is_known(num_trials=9, max_concurrent_trials=2, executor="isolated")
-    assert is_known(keep_models=3, live_table=True, also_on_cpus=True)
+    assert is_known(keep_models=3, live_table=True, also_on_cpus=False)
     assert not is_known(seed=1)
     assert not is_known(grace_epochs=2)
     assert not is_known(scheduler="median")

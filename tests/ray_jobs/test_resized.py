@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests.ray_jobs.nodes import run_with_own_cluster
 from tests.ray_jobs.resized import EPOCHS, GROWS_AFTER, SHRINKS_AFTER
-from tests.support import assert_all_end, run_module
 
 pytestmark = pytest.mark.ray(seconds=120)
 
 
 def test_it_is_trained_as_if_the_number_had_not_changed(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
-        variables = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "a" * 64,
-            "RAY_TMPDIR": temporary,
-        }
-        done = run_module("tests.ray_jobs.resized", (), str(tmp_path), variables=variables)
-        assert_all_end(done.mark, 60)
-    assert done.code == 0, done.out + done.err
+    done = run_with_own_cluster("tests.ray_jobs.resized", tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
     alone, resized = found["alone"], found["resized"]
 

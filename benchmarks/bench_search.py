@@ -133,14 +133,14 @@ class Search:
         workers, number = str(group_id), 0
         await self.queue.join(group_id, workers)
         while order := await self.queue.next(group_id, workers, number):
-            number += 1
             quality = (int(order.task.name) * 0.618) % 1
             for epoch in range(1, self.epochs + 1):
                 metrics = {"epoch": epoch, self.key: 1 + quality / epoch}
-                if not await self.queue.report(group_id, workers, metrics):
+                if not await self.queue.report(group_id, workers, number, metrics):
                     break
             else:
-                await self.queue.ended(group_id, workers, None, cast(TaskResult, object()))
+                await self.queue.ended(group_id, workers, number, None, cast(TaskResult, object()))
+            number += 1
 
     async def run(self, groups: int) -> None:
         """All trials, as many at a time as there are groups."""

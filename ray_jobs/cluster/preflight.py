@@ -28,6 +28,7 @@ from ingest.dataset import credentials_for
 from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.data.placement import BYTES_PER_TRAINING_ROW, free_on_machine
+from ray_jobs.cluster.ray_internals import draining_nodes
 from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
 from ray_jobs.cluster.waiting import Waiting
@@ -226,7 +227,8 @@ def resources(workspace: Workspace) -> str:
 
 def nodes(workspace: Workspace) -> str:
     """Every node has the driver's versions, and sees the same storage."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    leaving = draining_nodes()
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     place = workspace.storage / f".probe-{uuid.uuid4().hex}"
     here = versions()
     try:

@@ -153,7 +153,9 @@ class GroupPlan:
                 preferred, per_worker={"CPU": preferred.per_worker["CPU"]}, use_gpu=False
             )
         plan = cls(preferred, rest, may_grow(config.ray.autoscaling))
-        if not plan.fitting() and not may_ever_hold(preferred.bundles, config.ray.autoscaling):
+        if preferred not in plan.fitting() and not may_ever_hold(
+            preferred.bundles, config.ray.autoscaling
+        ):
             raise ResourceError(plan.why_none_fits())
         return plan
 
@@ -198,21 +200,30 @@ class GroupPlan:
             wanted: number of groups.
         """
         there = [*running, *starting]
+        num_preferred = sum(p.num_groups for p in there if p.resources == self.preferred)
         if not self.preferred.is_pooled:
             fitting = self._fitting([node.resources for node in nodes])[:wanted]
             return [Pool(each) for each in _without(fitting, (pool.resources for pool in there))]
         found: list[Pool] = []
-        wanted -= sum(pool.num_groups for pool in there)
         rooms = {node.key: node.room(running, starting) for node in nodes}
         for resources in self.kinds:
+            # Preferred groups are started also if others are enough, which leave when idle.
+            is_preferred = resources == self.preferred
+            num_there = num_preferred if is_preferred else sum(p.num_groups for p in there)
+            left = wanted - num_there - sum(pool.num_groups for pool in found)
             for key, room in rooms.items():
-                count = min(wanted, *(_fit_on(each, resources.per_worker) for each in room))
+                count = min(left, *(_fit_on(each, resources.per_worker) for each in room))
                 if count > 0:
                     pool = Pool(resources, count, key)
                     found.append(pool)
-                    wanted -= count
+                    left -= count
                     rooms[key] = [_left(each, pool.total) for each in room]
         return found
+
+    def num_preferred(self, there: Iterable[Pool]) -> int:
+        """How many of the preferred groups there are, or would be if their nodes were free."""
+        started = sum(p.num_groups for p in there if p.resources == self.preferred)
+        return max(started, self.fitting().count(self.preferred))
 
     def workers_on_node(self, wanted: int) -> int:
         """At most so many workers of ``wanted`` groups are on one node at a time."""
@@ -222,7 +233,8 @@ class GroupPlan:
             for kind in self.kinds
         ]
         count = self.preferred.max_workers or self.preferred.num_workers
-        return max(1, min(wanted * count, max(fitting, default=1)))
+        # Of nodes that may come nothing is known.
+        return max(1, min(wanted * count, max(fitting, default=0) or wanted * count))
 
     def why_none_fits(self) -> str:
         """What there is room for, and what can be done."""

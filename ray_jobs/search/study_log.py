@@ -21,6 +21,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search.optuna import OptunaSearch
 
+from foundation.errors import StorageError
 from foundation.storage import Storage
 from ray_jobs.config import Dimension
 from ray_jobs.search.schedulers import EPOCH
@@ -105,11 +106,12 @@ class StudyLog(Callback):
     def _begin(self, name: str, metric: SearchMetric) -> None:
         self._file.unlink(missing_ok=True)
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._storage = JournalStorage(JournalFileBackend(str(self._file)))
+        storage = JournalStorage(JournalFileBackend(str(self._file)))
         minimize = metric.mode == "min"
         direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
-        self._study = self._storage.create_new_study([direction], name)
-        self._storage.set_study_user_attr(self._study, "metric", metric.key)
+        self._study = storage.create_new_study([direction], name)
+        storage.set_study_user_attr(self._study, "metric", metric.key)
+        self._storage = storage
 
     def _add(self, record: TrialRecord) -> None:
         if self._storage:
@@ -161,7 +163,7 @@ def _not_essential(file: Path) -> Iterator[None]:
     """No search ends because its study cannot be written."""
     try:
         yield
-    except OSError as error:
+    except (OSError, StorageError, RuntimeError) as error:  # the last one of Optuna's lock
         logger.info("   note: the study could not be written to %s: %s", file, error)
 
 

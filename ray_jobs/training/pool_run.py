@@ -11,12 +11,18 @@ import asyncio
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayError
-from ray.train import TrainingFailedError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+from ray.train import ControllerError, TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.training.lost_workers import Loss, reason_of
@@ -33,6 +39,20 @@ class PoolEnd:
     """What happened to its workers."""
     is_given_up: bool = False
     """Whether it ended for a reason that another pool in its place would meet too."""
+
+
+_GONE: Final = (
+    NodeDiedError,
+    OutOfMemoryError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+"""What is raised for a task whose node or process is gone."""
+
+
+def _fault_of_the_cluster(error: RayError) -> Loss:
+    """Whatever it was: of all groups of a pool it says nothing of any task."""
+    return Loss("cluster", Loss.of_workers([error]).reason)
 
 
 class PoolRun(ABC):
@@ -70,8 +90,10 @@ class RunOnNode(PoolRun):
         there = ray.remote(fit).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
         try:
             end: PoolEnd = await there.remote(self.trainer)
-        except RayError as error:  # its node is gone
-            return PoolEnd(Loss.of_workers([error]))
+        except _GONE as error:
+            return PoolEnd(_fault_of_the_cluster(error))
+        except RayError as error:  # the node cannot run this project
+            return PoolEnd(_fault_of_the_cluster(error), is_given_up=True)
         return end
 
 
@@ -80,9 +102,12 @@ def fit(trainer: TorchTrainer) -> PoolEnd:
     try:
         trainer.fit()
     except TrainingFailedError as error:
+        failure = error.controller_failure if isinstance(error, ControllerError) else None
+        if isinstance(failure, RayError):  # such as another worker that dies while one is replaced
+            return PoolEnd(_fault_of_the_cluster(failure))
         return PoolEnd(Loss.of_training(error), is_given_up=True)
     except RayError as error:  # the controller is gone
-        return PoolEnd(Loss.of_workers([error]))
+        return PoolEnd(_fault_of_the_cluster(error))
     except Exception as error:  # in local mode of the training itself
         return PoolEnd(Loss("error", reason_of(error)), is_given_up=True)
     return PoolEnd(Loss("cluster", "its workers have exited"))

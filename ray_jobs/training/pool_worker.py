@@ -67,13 +67,14 @@ def _train_tasks(config: PoolWorkerConfig) -> None:
     gc.freeze()  # these objects stay, and need not be traversed after every task
     rows: SplitCache | None = None
     for number in itertools.count():
-        order = _next_order(queue.next.remote(group_id, workers, number), rows)
+        is_first = shard.rank == 0
+        order = _next_order(queue.next.remote(group_id, workers, number, is_first=is_first), rows)
         if order is None:
             return
         if rows is None or not rows.fits(order.task.prepared, order.workers_on_node):
             _release(rows)
             rows = SplitCache(order.task.prepared, device, shard, order.workers_on_node)
-        job = _Job(queue, group_id, workers, order.task, rows)
+        job = _Job(queue, group_id, workers, number, order.task, rows)
         job.train()
         del job
         # Schedules and optimisers form reference cycles, which would keep the model on the device.
@@ -102,6 +103,8 @@ class _Job:
     queue: ActorHandle[TaskQueue]
     group_id: GroupId
     workers: str
+    number: int
+    """Of the task, counted from 0."""
     task: Task
     rows: SplitCache
 
@@ -129,11 +132,12 @@ class _Job:
         proceed = True
         if self.rows.shard.rank == 0:
             report = self.queue.report.remote
-            proceed = ray.get(report(self.group_id, self.workers, metrics))
+            proceed = ray.get(report(self.group_id, self.workers, self.number, metrics))
         return _broadcast(proceed, self.rows.shard, self.rows.device)
 
     def _ended(self, error: str | None, result: TaskResult | None) -> None:
-        ray.get(self.queue.ended.remote(self.group_id, self.workers, error, result))
+        ended = self.queue.ended.remote
+        ray.get(ended(self.group_id, self.workers, self.number, error, result))
 
 
 def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:

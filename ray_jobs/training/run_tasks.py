@@ -45,7 +45,9 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
     ensure_ray(config)
     at_once = sum(task.needs is None for task in tasks)
     at_once = min(config.tune.max_concurrent_trials or at_once, at_once)
-    plan = GroupPlan.of(config, alone=at_once == 1)
+    # Where the number of workers changes, a model goes on from its state.
+    alone = at_once == 1 and all(task.state for task in tasks)
+    plan = GroupPlan.of(config, alone=alone)
     _log_start(tasks, plan, at_once)
     log = EpochLog(config.name)
     local = LocalMode.of(plan.preferred)

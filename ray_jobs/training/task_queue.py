@@ -147,6 +147,8 @@ class _WorkerGroup:
     """The newest of these."""
     is_dismissed: bool = False
     """Whether its workers are asked to exit."""
+    is_cut_short: bool = False
+    """Whether its task was stopped because of that, and so has no result."""
     idle_since: float | None = None
     """When its workers began to wait for a task, by the event loop's clock."""
     signal: _Signal = field(default_factory=_Signal)
@@ -170,6 +172,8 @@ class TaskQueue:
         """Of the trainers of the pools."""
         self._given_up: set[int] = set()
         """Pools that count as there, so that no other takes their place."""
+        self._leaving: dict[int, Loss] = {}
+        """Pools whose nodes will be taken away."""
         self._workers_on_node = 1
         self._searches: dict[str, tuple[Callable[[str, dict[str, Any]], Task], Retries]] = {}
         """What makes the tasks of the trials of each search, and how often they are retried."""
@@ -256,9 +260,17 @@ class TaskQueue:
             self._lose(group_id, _REPLACED)
         self._groups[group_id].workers = workers
 
-    async def next(self, group_id: GroupId, workers: str, number: int) -> Order | None:
-        """Wait for the task with this number, counted from 0 by each of the group's workers; None
-        means to exit."""
+    async def next(
+        self, group_id: GroupId, workers: str, number: int, *, is_first: bool = True
+    ) -> Order | None:
+        """Wait for a task; None means to exit.
+
+        Args:
+            group_id: the group.
+            workers: names its current workers.
+            number: of the task, counted from 0 by each of the group's workers.
+            is_first: whether this is the worker that reports: the group is free when it is.
+        """
         group = self._groups[group_id]
 
         def should_exit() -> bool:
@@ -266,32 +278,41 @@ class TaskQueue:
             is_last = group.is_dismissed and group.num_orders <= number
             return group.workers != workers or is_last
 
-        if not should_exit() and group.num_orders == number and group_id not in self._free:
+        is_free = group.num_orders == number and group_id not in self._free
+        if is_first and is_free and not should_exit():
             self._free[group_id] = None
             group.idle_since = asyncio.get_running_loop().time()
             self._pass_on()
         await group.signal.wait_for(lambda: should_exit() or group.num_orders > number)
         return None if should_exit() else group.order
 
-    async def report(self, group_id: GroupId, workers: str, metrics: dict[str, Any]) -> bool:
+    async def report(
+        self, group_id: GroupId, workers: str, number: int, metrics: dict[str, Any]
+    ) -> bool:
         """Report an epoch of the group's task; returns whether to continue the task."""
-        job, group = self._job_of(group_id, workers), self._groups.get(group_id)
+        job, group = self._job_of(group_id, workers, number), self._groups.get(group_id)
         if job is None or group is None:
             return False
         job.append(metrics)
 
         def is_stopped() -> bool:
-            return group.is_dismissed or self._job_of(group_id, workers) is not job
+            return group.is_dismissed or self._job_of(group_id, workers, number) is not job
 
         await job.signal.wait_for(lambda: is_stopped() or len(job.epochs) <= _MAX_EPOCHS_AHEAD)
+        group.is_cut_short = group.is_dismissed
         return not is_stopped()
 
     async def ended(
-        self, group_id: GroupId, workers: str, error: str | None, result: TaskResult | None
+        self,
+        group_id: GroupId,
+        workers: str,
+        number: int,
+        error: str | None,
+        result: TaskResult | None,
     ) -> None:
         """End the group's task, which is complete or has failed for a reason of its own."""
-        job = self._job_of(group_id, workers)
-        if job:
+        job = self._job_of(group_id, workers, number)
+        if job and not self._groups[group_id].is_cut_short:
             job.end(Over(error, result))
 
     # Called by ``Workers`` and by Ray Train's controllers.
@@ -309,10 +330,14 @@ class TaskQueue:
             self._groups[GroupId(pool, number)] = _WorkerGroup()
         self._runs[pool] = asyncio.create_task(self._run(pool, run))
 
-    async def begin(self, workers_on_node: int) -> None:
-        """Begin a stage, which forgets what was given up before; see ``Order``."""
-        self._workers_on_node = workers_on_node
+    async def begin(self) -> None:
+        """Begin a stage, which forgets what was given up before."""
         self._given_up.clear()
+        self._failure = None
+
+    async def share_nodes(self, workers_on_node: int) -> None:
+        """Say how many workers share a node's memory, of all further tasks; see ``Order``."""
+        self._workers_on_node = workers_on_node
 
     async def pools(self) -> dict[int, PoolState]:
         """Pools that were started, and neither dismissed nor lost."""
@@ -327,7 +352,9 @@ class TaskQueue:
         return found
 
     async def num_ready(self) -> int:
-        """Worker groups that have workers."""
+        """Worker groups that have workers; 1 if there is none and tasks fail for that reason."""
+        if self._failure and not self._groups:
+            return 1
         return sum(pool.num_ready for pool in (await self.pools()).values())
 
     async def dismiss(self, pools: Sequence[int]) -> None:
@@ -368,23 +395,28 @@ class TaskQueue:
         self._lose(group_id, loss)
 
     async def leave(self, pool: int, loss: Loss) -> None:
-        """Dismiss a pool whose node will be taken away; others take its tasks at once."""
-        groups = self._by_pool().get(pool, {})
-        self._dismiss(groups)
-        for group_id in groups:
-            self._lose(group_id, loss)
+        """Dismiss a pool whose node will be taken away.
+
+        Others take its tasks once its workers have exited, which may write files of these, or are
+        lost with the node.
+        """
+        self._leaving[pool] = loss
+        self._dismiss(self._by_pool().get(pool, {}))
 
     async def _run(self, pool: int, run: PoolRun) -> None:
         end = await run.run()
         groups = self._by_pool().get(pool, {})
+        loss = self._leaving.pop(pool, end.loss)
         for group_id in groups:
-            self._lose(group_id, end.loss)
+            self._lose(group_id, loss)
             del self._groups[group_id]
         del self._runs[pool]
         if end.is_given_up and not any(group.is_dismissed for group in groups.values()):
             self._given_up.add(pool)
             self._failure = end.loss.reason
-        self._fail_without_groups()
+            self._fail_without_groups()
+        else:  # another one may take its place
+            self._failure = None
 
     def _by_pool(self) -> dict[int, dict[GroupId, _WorkerGroup]]:
         found: dict[int, dict[GroupId, _WorkerGroup]] = {}
@@ -413,11 +445,13 @@ class TaskQueue:
             group.idle_since = None
             group.signal.changed()
 
-    def _job_of(self, group_id: GroupId, workers: str) -> _Job | None:
-        """The task that these workers train; None if it has ended, or was dropped, or if others
-        have replaced them."""
+    def _job_of(self, group_id: GroupId, workers: str, number: int) -> _Job | None:
+        """The task with this number that these workers train; None if it has ended, or was dropped,
+        or if the group has another task or other workers now."""
         group = self._groups.get(group_id)
         if group is None or group.workers != workers or group.order is None:
+            return None
+        if group.num_orders != number + 1:
             return None
         job = self._jobs.get(group.order.task.name)
         return job if job and job.task is group.order.task and not job.over else None

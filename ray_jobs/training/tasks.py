@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Task:
     name: str
     """Names the task in progress lines and in the queue."""
     prepared: PreparedDataset
+    state: Storage | None = field(default=None, kw_only=True)
+    """Folder for the state after each epoch, from which training continues if it is interrupted."""
 
     @property
     def needs(self) -> str | None:
@@ -67,8 +69,6 @@ class TrainingTask(Task):
     before its last epoch."""
     needs_models: bool = True
     """Whether training fails if they cannot be stored. Otherwise this is logged."""
-    state: Storage | None = None
-    """Folder for the state after each epoch, from which training continues if it is interrupted."""
     metric: str = "rmse"
     """Name of the metric on the validation rows that chooses the best epoch, see
     ``ncf.evaluation.metrics.METRICS``."""
@@ -119,8 +119,6 @@ class ChoiceTask(Task):
     """Folder for ``rankings_file``s of each member, if the test users are scored."""
     model: Storage | None = None
     """Folder in which the model is stored."""
-    state: Storage | None = None
-    """Folder for the state of the network's training after each epoch, and to continue from."""
     as_chosen_in: str | None = None
     """Name of an earlier task of the same run, whose ridge, epoch and power this one takes."""
 

@@ -81,6 +81,8 @@ class Workers:
         self._max_failures = max_failures
         self._queue: ActorHandle[TaskQueue] | None = None
         self._plan: GroupPlan | None = None
+        self._at_once = 0
+        """How many groups the stage wants at most."""
         self.wanted = Wanted()
         self._pools: dict[int, Pool] = {}
         """Those that were started, and neither dismissed nor lost. One that was given up, after
@@ -115,9 +117,9 @@ class Workers:
             self._others = _controllers(), _placement_groups()
             self._queue = start_queue()
         with self._lock:
-            self._plan, self.wanted.count = plan, wanted
+            self._plan, self._at_once, self.wanted.count = plan, wanted, wanted
             try:
-                ray.get(self._queue.begin.remote(plan.workers_on_node(wanted)))
+                ray.get(self._queue.begin.remote())
                 self._scale()
             except RayActorError:  # it died since the last stage
                 queue_died = True
@@ -148,6 +150,8 @@ class Workers:
         assert self._queue is not None
         assert self._plan is not None
         state: dict[int, PoolState] = ray.get(self._queue.pools.remote())
+        # Before workers are started on a node that was added, perhaps a larger one.
+        ray.get(self._queue.share_nodes.remote(self._plan.workers_on_node(self._at_once)))
         self._pools = {i: pool for i, pool in self._pools.items() if i in state}
         self._dismiss([i for i, p in self._pools.items() if p.resources not in self._plan.kinds])
         self._leave(draining_nodes())
@@ -163,7 +167,7 @@ class Workers:
             for index in ray.get(self._queue.dismiss_idle.remote(_SECONDS_TO_KEEP, surplus)):
                 self._pools.pop(index, None)
         if self._plan.may_grow:
-            missing = self.wanted.count - max(len(self._plan.fitting()), num_groups)
+            missing = self.wanted.count - self._plan.num_preferred(self._pools.values())
             self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))
         has_workers = any(pool.num_ready for pool in state.values())
         is_over = has_workers or not self.wanted.count

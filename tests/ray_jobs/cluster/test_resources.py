@@ -59,6 +59,10 @@ def test_groups_on_cpus_take_what_those_on_gpus_leave() -> None:
     assert started(plan, nodes, 100) == everything
     assert started(plan, nodes, 3) == [*everything[:1], ("a", 1, False)]
     assert started(GroupPlan(ON_GPU), nodes, 100) == everything[:1]
+    # A GPU that is added is used, although groups on CPUs are enough.
+    there = [Pool(ON_CPU, 2, "b")]
+    assert started(plan, nodes, 2, running=there) == everything[:1]
+    assert started(plan, nodes[1:], 2, running=there) == []
 
 
 def test_a_group_of_several_workers_has_a_trainer_of_its_own_and_any_nodes() -> None:

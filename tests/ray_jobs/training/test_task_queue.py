@@ -70,10 +70,10 @@ class Group:
         return order.task.name if isinstance(order, Order) else None
 
     async def report(self, epoch: int) -> bool:
-        return await self._queue.report(self.id, self.workers, {"epoch": epoch})
+        return await self._queue.report(self.id, self.workers, self._number, {"epoch": epoch})
 
     async def ended(self, error: str | None, result: TaskResult | None) -> None:
-        await self._queue.ended(self.id, self.workers, error, result)
+        await self._queue.ended(self.id, self.workers, self._number, error, result)
 
     async def lose_workers(self, loss: Loss = ERROR) -> None:
         """They are replaced by others."""
@@ -220,18 +220,49 @@ async def test_others_take_the_tasks_of_a_node_that_will_be_taken_away() -> None
     first, second = await two_groups(queue)
     other = Group(queue, 1)
     await other.start()
+    waits = asyncio.create_task(other.next())
     await queue.leave(0, GONE)
     assert list(await queue.pools()) == [1]
     assert not await soon(first.report(1))
+    await first.ended(None, RESULT)  # of a training that was cut short
     assert await first.next() is None
-    assert await other.next() == "b"
-    assert await soon(other.report(1))
-    assert await soon(queue.result("b")) == {
-        "epoch": 1,
+    assert not waits.done()  # the other group of the node may write files of its task
+    assert not await soon(second.report(1))
+    assert await second.next() is None
+    first.trainer.ended.set()
+    assert await soon(waits) == "a"
+    assert await soon(queue.result("a")) == {"epoch": 1}
+    assert await soon(other.report(2))
+    assert await soon(queue.result("a")) == {
+        "epoch": 2,
         "losses": 1,
         "lost": "node 10.0.0.7 was lost",
     }
-    await end(queue, second, other)
+    await end(queue, other)
+
+
+@in_event_loop
+async def test_a_group_is_free_when_its_first_worker_is() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"))
+    await queue.add(task("b"))
+    assert await group.next() == "a"
+    second = asyncio.create_task(queue.next(group.id, group.workers, 1, is_first=False))
+    await asyncio.sleep(0)  # lets it begin to wait, and waits for nothing
+    await group.ended(None, RESULT)  # the first one was still storing the model
+    assert await soon(queue.result("a")) == Over(None, RESULT)
+    assert await group.next() == "b"
+    order = await soon(second)
+    assert order.task.name == "b"
+    # What another worker says of the task before, late.
+    await queue.ended(group.id, group.workers, 0, "diverged", None)
+    assert await soon(group.report(1))
+    await group.ended(None, RESULT)
+    assert await soon(queue.result("b")) == {"epoch": 1}
+    assert await soon(queue.result("b")) == Over(None, RESULT)
+    await end(queue, group)
 
 
 @in_event_loop
@@ -251,8 +282,16 @@ async def test_tasks_wait_when_the_only_node_is_lost_and_fail_when_its_pool_is_g
     given_up.trainer.ended.set()
     assert await soon(queue.result("a")) == Over("RuntimeError: too many failures")
     assert (await queue.pools())[1].is_given_up
-    await queue.begin(workers_on_node=1)
+    # A search goes on, so that its trials end with the reason.
+    assert await queue.num_ready() == 1
+    await queue.begin()
     assert await queue.pools() == {}
+    assert await queue.num_ready() == 0
+    await queue.add(task("b"))
+    another = Group(queue, 2)
+    await another.start()
+    assert await another.next() == "b"
+    await end(queue, another)
 
 
 async def wait_for(is_so: Callable[[dict[int, PoolState]], bool], queue: TaskQueue) -> None:
@@ -355,8 +394,8 @@ async def test_workers_that_were_replaced_tell_nothing_of_the_task_that_others_h
     before = first.workers
     await first.lose_workers()
     assert await second.next() == "a"
-    assert not await soon(queue.report(first.id, before, {"epoch": 9}))
-    await queue.ended(first.id, before, None, cast(TaskResult, "of the lost workers"))
+    assert not await soon(queue.report(first.id, before, 0, {"epoch": 9}))
+    await queue.ended(first.id, before, 0, None, cast(TaskResult, "of the lost workers"))
     assert await soon(second.report(1))
     assert await soon(queue.result("a")) == {"epoch": 1, "losses": 1, "lost": "worker died"}
     await second.ended(None, RESULT)

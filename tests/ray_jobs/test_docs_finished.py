@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,18 @@ def test_commands_that_use_a_model(
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.document)
 def test_python_in_the_documents_runs(block: Any, finished: Finished) -> None:
     ids = ncf.load(finished.run / "checkpoint").checkpoint.preprocessor.movies.ids
-    code = block.text.replace("artifacts/runs/gaussian-process", str(finished.run))
+    code = re.sub(r"artifacts/runs/(gaussian-process|quickstart)", str(finished.run), block.text)
     code = code.replace("318", str(int(ids[3])))
     assert code != block.text
     names: dict[str, Any] = {}
 
     exec(compile(code, block.document, "exec"), names)
 
+    if "study" in names:
+        trials = pq.read_table(finished.run / "trials.parquet").to_pylist()
+        told = {trial.user_attrs["trial"]: trial.value for trial in names["study"].get_trials()}
+        assert told == {trial["trial"]: trial["best_validation_rmse"] for trial in trials}
+        return
     stars = names["model"].predict(users=[1, 2], movies=[int(ids[3])] * 2)
     assert stars.shape == (2,)
     assert np.isfinite(stars).all()

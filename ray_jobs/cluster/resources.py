@@ -105,7 +105,7 @@ class Node:
     resources: Mapping[str, float]
     """All that it has."""
     free: Mapping[str, float]
-    """What nobody had reserved a moment ago."""
+    """What is free, as Ray knew a moment ago."""
 
     def room(self, running: Sequence[Pool], starting: Sequence[Pool]) -> list[Mapping[str, float]]:
         """What is left beside these pools: of all that it has, and of what is free.

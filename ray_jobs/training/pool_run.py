@@ -80,7 +80,7 @@ class RunOnNode(PoolRun):
     """Runs it in a process of a node."""
 
     trainer: ObjectRef[TorchTrainer]
-    """Stored, as whoever passes it on need not import PyTorch."""
+    """By reference: the queue passes it on without importing PyTorch."""
     node: str
     """Id of the node."""
 

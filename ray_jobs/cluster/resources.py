@@ -200,7 +200,6 @@ class GroupPlan:
             wanted: number of groups.
         """
         there = [*running, *starting]
-        num_preferred = sum(p.num_groups for p in there if p.resources == self.preferred)
         if not self.preferred.is_pooled:
             fitting = self._fitting([node.resources for node in nodes])[:wanted]
             return [Pool(each) for each in _without(fitting, (pool.resources for pool in there))]
@@ -208,9 +207,8 @@ class GroupPlan:
         rooms = {node.key: node.room(running, starting) for node in nodes}
         for resources in self.kinds:
             # Preferred groups are started also if others are enough, which leave when idle.
-            is_preferred = resources == self.preferred
-            num_there = num_preferred if is_preferred else sum(p.num_groups for p in there)
-            left = wanted - num_there - sum(pool.num_groups for pool in found)
+            counted = (self.preferred,) if resources == self.preferred else self.kinds
+            left = wanted - _num_groups((*there, *found), counted)
             for key, room in rooms.items():
                 count = min(left, *(_fit_on(each, resources.per_worker) for each in room))
                 if count > 0:
@@ -222,7 +220,7 @@ class GroupPlan:
 
     def num_preferred(self, there: Iterable[Pool]) -> int:
         """How many of the preferred groups there are, or would be if their nodes were free."""
-        started = sum(p.num_groups for p in there if p.resources == self.preferred)
+        started = _num_groups(there, (self.preferred,))
         return max(started, self.fitting().count(self.preferred))
 
     def workers_on_node(self, wanted: int) -> int:
@@ -263,6 +261,10 @@ def usable_nodes() -> list[Node]:
         for node in alive_nodes()
         if node["NodeID"] not in leaving
     ]
+
+
+def _num_groups(pools: Iterable[Pool], kinds: Sequence[Resources]) -> int:
+    return sum(pool.num_groups for pool in pools if pool.resources in kinds)
 
 
 def _left(room: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:

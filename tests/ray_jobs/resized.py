@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.tasks import TrainingTask
 from tests.ray_jobs.nodes import free_ports
 from tests.ray_jobs.small import job
+from tests.support import ends
 
 GROWS_AFTER, SHRINKS_AFTER, EPOCHS = 2, 5, 8
 
@@ -45,29 +45,26 @@ class Nodes:
         """Number of workers after each epoch."""
 
     def after(self, epoch: int) -> None:
-        """Add or remove the second node if it is time, and wait until training goes on."""
-        self.seen[epoch] = len(workers())
+        """Add or remove the second node if it is time, and wait until the workers are replaced.
+
+        They are at most two epochs ahead of those that this program has seen.
+        """
         before = workers()
+        self.seen[epoch] = len(before)
         if epoch == GROWS_AFTER:
             self._second = self.cluster.add_node(num_cpus=1)
-            wait_for_others(before, 2)
         elif epoch == SHRINKS_AFTER:
             self.cluster.remove_node(self._second, allow_graceful=False)
-            wait_for_others(before, 1)
+        else:
+            return
+        assert before
+        assert all(ends(process, 90) for process in before)
 
 
-def workers() -> set[str]:
-    """Ids of the workers that are there."""
-    alive = actors(actor_state_name="ALIVE").items()
-    return {key for key, actor in alive if actor["ActorClassName"] == "RayTrainWorker"}
-
-
-def wait_for_others(before: set[str], count: int) -> None:
-    """Until as many workers are there, and none of those before."""
-    deadline = time.monotonic() + 90
-    while len(workers()) != count or workers() & before:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def workers() -> list[int]:
+    """Processes of the workers that are there."""
+    alive = actors(actor_state_name="ALIVE").values()
+    return [actor["Pid"] for actor in alive if actor["ActorClassName"] == "RayTrainWorker"]
 
 
 def watch(nodes: Nodes) -> None:

@@ -56,6 +56,7 @@ class PersistentTrial(Trainable):
         if self._so_far:
             name = f"{self._so_far} with {self._values}"
             self._queue.trial_ended.options(name=name).remote()
+            self._so_far = ""
 
     def step(self) -> dict[str, Any]:
         """The next epoch.
@@ -64,14 +65,20 @@ class PersistentTrial(Trainable):
             TrainingError: if the trial failed.
         """
         if self._error:
-            raise TrainingError(self._error)
+            raise self._failure(self._error)
         # The name of a call is what Ray's dashboard shows of a job's tasks.
         next_epoch = self._queue.next_epoch.options(name=self._so_far).remote
         metrics, error = ray.get(next_epoch(self.trial_id))
         if error:
-            raise TrainingError(error)
+            raise self._failure(error)
         if metrics:
             value = f"{self._metric} {metrics[self._metric]:.4f}"
             self._so_far = f"{self.trial_name} after epoch {metrics['epoch']}: {value}"
         # At the end what Tune's own wrapper of functions returns: no result, and so no new row.
         return metrics or {DONE: True, RESULT_DUPLICATE: True}
+
+    def _failure(self, error: str) -> TrainingError:
+        """Also shown under the trial's name: those of failed tasks are the same for all trials."""
+        self._so_far = f"{self.trial_name} failed: {error}"
+        self.cleanup()
+        return TrainingError(error)

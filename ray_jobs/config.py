@@ -51,6 +51,14 @@ def _number_or_range(value: object) -> object:
     raise ValueError('expected a whole number, or a range such as "1-8" that begins at 1 or more')
 
 
+def _range_of(value: int | str) -> tuple[int, int]:
+    """First and last number of what ``_number_or_range`` accepts."""
+    if isinstance(value, int):
+        return value, value
+    first, _, last = value.partition("-")
+    return int(first), int(last)
+
+
 class ScalingConfig(Section):
     """What one training run takes from the cluster."""
 
@@ -73,24 +81,17 @@ class ScalingConfig(Section):
     @property
     def min_workers(self) -> int:
         """Workers of each of several models."""
-        return self._range[0]
+        return _range_of(self.num_workers)[0]
 
     @property
     def max_workers(self) -> int:
         """Most workers of a single model."""
-        return self._range[1]
+        return _range_of(self.num_workers)[1]
 
     @property
     def world_size(self) -> int:
         """The largest number of processes that share each batch."""
         return max(1, self.max_workers)
-
-    @property
-    def _range(self) -> tuple[int, int]:
-        if isinstance(self.num_workers, int):
-            return self.num_workers, self.num_workers
-        first, _, last = self.num_workers.partition("-")
-        return int(first), int(last)
 
     @model_validator(mode="after")
     def _refuse_a_gpu_without_workers(self) -> Self:
@@ -508,9 +509,26 @@ class RecommendConfig(Section):
 class ServeConfig(Section):
     """The page and API of ``movie-ratings serve``."""
 
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int | str, BeforeValidator(_number_or_range)] = 1
     """Processes that hold the models, each with one CPU and one torch thread; each answers the
-    requests that wait together."""
+    requests that wait together. A text such as ``"1-4"``: on a cluster, as many of that range as
+    the requests need; on this machine the smaller number."""
+
+    @property
+    def min_replicas(self) -> int:
+        """Replicas that there always are."""
+        return _range_of(self.replicas)[0]
+
+    @property
+    def max_replicas(self) -> int:
+        """Replicas under the highest load."""
+        return _range_of(self.replicas)[1]
+
+    @model_validator(mode="after")
+    def _refuse_no_replica(self) -> Self:
+        if self.replicas == 0:
+            raise ValueError("replicas must be 1 or more")
+        return self
 
 
 class JobConfig(Section):

@@ -3,8 +3,8 @@
 Uses the models that ``movie-ratings train`` made, and trains nothing. Search for movies, rate some,
 and get recommendations with reasons, in a browser or as JSON (docs/serve.md): by what you are
 likely to choose if there is a choice model, with predicted stars if there is a rating model. It
-runs on a local Ray of its own until Ctrl-C, and only programs on this machine reach it, unless
---host says otherwise.
+runs on a local Ray of its own until Ctrl-C, or on the cluster that ray.address names, where it goes
+on when the command ends. Only programs on the same machine reach it, unless --host says otherwise.
 """
 
 from __future__ import annotations

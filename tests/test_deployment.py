@@ -17,6 +17,8 @@ import yaml
 from tests.support import ROOT
 
 RAYJOB = yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text())
+SERVICE = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text())
+CLUSTERS = (RAYJOB["spec"]["rayClusterSpec"], SERVICE["spec"]["rayClusterConfig"])
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 
@@ -73,10 +75,10 @@ def test_workers_come_when_a_job_asks_for_them_and_may_be_taken_away() -> None:
     assert all(group["maxReplicas"] > 0 for group in groups)
 
 
-def test_the_job_has_only_fields_that_kuberay_knows() -> None:
+def test_the_manifests_have_only_fields_that_kuberay_knows() -> None:
     """Checked by hand against the schema of the definition, in KubeRay 1.7; unknown fields are
     dropped by Kubernetes without a word."""
-    job, cluster = RAYJOB["spec"], RAYJOB["spec"]["rayClusterSpec"]
+    job, service = RAYJOB["spec"], SERVICE["spec"]
     assert set(job) <= {
         "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy",
         "entrypoint", "entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId",
@@ -84,6 +86,16 @@ def test_the_job_has_only_fields_that_kuberay_knows() -> None:
         "submissionMode", "submitterConfig", "submitterPodTemplate", "suspend",
         "ttlSecondsAfterFinished",
     }  # fmt: skip
+    assert set(service) <= {
+        "excludeHeadPodFromServeSvc", "managedBy", "rayClusterConfig",
+        "rayClusterDeletionDelaySeconds", "serveConfigV2", "serveService", "suspend",
+        "upgradeStrategy",
+    }  # fmt: skip
+    for cluster in CLUSTERS:
+        assert_only_known_fields(cluster)
+
+
+def assert_only_known_fields(cluster: dict[str, Any]) -> None:
     assert set(cluster) <= {
         "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions",
         "headGroupSpec", "headServiceAnnotations", "managedBy", "rayVersion", "suspend",
@@ -109,9 +121,12 @@ def test_every_target_makes_its_own_environment(target: str) -> None:
 
 
 def containers() -> list[dict[str, Any]]:
-    """Of every pod of the Kubernetes job."""
-    cluster = RAYJOB["spec"]["rayClusterSpec"]
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    """Of every pod of the Kubernetes job and of the service."""
+    groups = [
+        group
+        for cluster in CLUSTERS
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    ]
     return [c for group in groups for c in group["template"]["spec"]["containers"]]
 
 
@@ -122,7 +137,7 @@ def test_everything_that_is_deployed_has_the_locked_ray() -> None:
 
     assert f"rayproject/ray:{locked}-py311" in dockerfile
     assert {CLUSTER["docker"]["image"]} == {container["image"] for container in containers()}
-    assert RAYJOB["spec"]["rayClusterSpec"]["rayVersion"] == locked
+    assert {cluster["rayVersion"] for cluster in CLUSTERS} == {locked}
 
 
 def test_the_image_holds_every_package_and_what_the_job_starts() -> None:
@@ -145,7 +160,7 @@ def test_the_image_holds_every_package_and_what_the_job_starts() -> None:
 
 
 def test_no_pod_of_a_job_is_open_or_told_a_secret_in_the_clear() -> None:
-    assert RAYJOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    assert [cluster["authOptions"] for cluster in CLUSTERS] == [{"mode": "token"}] * 2
     given = [variable for c in containers() for variable in c.get("env", ())]
     assert [variable["name"] for variable in given] == ["TMDB_ACCESS_TOKEN"]
     assert all("value" not in variable for variable in given)

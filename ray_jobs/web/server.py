@@ -1,4 +1,4 @@
-"""Serve the page and its API on a local Ray until interrupted."""
+"""Serve the page and its API: on a local Ray until interrupted, or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from foundation.errors import ConfigError
@@ -23,7 +24,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted; on a cluster, until it is ended there.
 
     Args:
         config: names the run, and says how many replicas to start.
@@ -32,7 +33,7 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
         port: port to listen at.
 
     Raises:
-        ConfigError: if a cluster or an impossible address is named.
+        ConfigError: if an impossible address is named.
         NoModelError: if there is no checkpoint.
         CheckpointError: if it cannot be read.
         ResourceError: if the replicas do not fit.
@@ -40,18 +41,15 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
     """
     _refuse_missing_packages()
     from ray_jobs.web.about import describe
-    from ray_jobs.web.deployment import deploy
+    from ray_jobs.web.on_cluster import serve_on_cluster
 
-    if joins_cluster(config):
-        raise ConfigError(
-            "a Ray cluster is named, by ray.address or the environment variable RAY_ADDRESS, but "
-            "the page is served by a Ray of its own on this machine: leave both empty"
-        )
     stored = _stored(config, checkpoint)
     about = describe(stored, load_recommender(stored))  # fails before Ray starts
     is_loopback = _is_loopback(host)
-    _refuse_taken_port(host, port)
-    _refuse_too_many_replicas(config)
+    hosts = allowed_hosts(host, is_loopback=is_loopback)
+    if not joins_cluster(config):
+        _refuse_taken_port(host, port)
+        _refuse_too_many_replicas(config)
     logger.info(f"model: {stored}, {about.num_movies:,} movies")
     if not about.takes_ratings:
         logger.info(
@@ -59,11 +57,27 @@ def serve(config: JobConfig, checkpoint: str | None, host: str, port: int) -> No
             "and similar movies alone; one with model.history.encoders can, such as that of "
             'configs/models/gaussian-process.toml, and so can a choice model (task = "both")'
         )
+    if not is_loopback:
+        logger.info(
+            f"note: --host {host} lets every machine on the network use the page, without a "
+            "password and unencrypted. Put a proxy that adds both in front of it, or leave --host "
+            "out."
+        )
+    if joins_cluster(config):
+        serve_on_cluster(config, stored, host, port, hosts)
+    else:
+        _serve_here(config, stored, host, port, hosts)
+
+
+def _serve_here(
+    config: JobConfig, stored: Storage, host: str, port: int, hosts: Sequence[str]
+) -> None:
+    from ray_jobs.web.deployment import deploy
+
     try:
         ensure_ray(config)
-        hosts = allowed_hosts(host, is_loopback=is_loopback)
-        deploy(stored, host, port, hosts, config.serve.replicas)
-        _announce(host, port, is_loopback)
+        deploy(stored, host, port, hosts, config.serve.min_replicas)
+        logger.info(f"serving at http://{host}:{port} until Ctrl-C")
         threading.Event().wait()
     finally:
         leave_ray()
@@ -121,18 +135,8 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 def _refuse_too_many_replicas(config: JobConfig) -> None:
     cpus = config.ray.num_cpus or os.cpu_count() or 1
-    if config.serve.replicas > cpus:
+    if config.serve.min_replicas > cpus:
         raise ResourceError(
-            f"serve.replicas = {config.serve.replicas} need a CPU each, and a local Ray has {cpus} "
-            "here. Ask for less."
+            f"serve.replicas = {config.serve.min_replicas} need a CPU each, and a local Ray has "
+            f"{cpus} here. Ask for less."
         )
-
-
-def _announce(host: str, port: int, is_loopback: bool) -> None:
-    if not is_loopback:
-        logger.info(
-            f"note: --host {host} lets every machine on the network use the page, without a "
-            "password and unencrypted. Put a proxy that adds both in front of it, or leave --host "
-            "out."
-        )
-    logger.info(f"serving at http://{host}:{port} until Ctrl-C")

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.support import (
 )
 
 RAY = str(Path(sys.executable).with_name("ray"))
+SERVE = str(Path(sys.executable).with_name("serve"))
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,16 @@ class Head:
         """``ray job <verb>`` in the repository's folder."""
         return self._run(RAY, "job", verb, "--address", self.address, *arguments)
 
-    def run_module(self, module: str, *settings: str) -> subprocess.CompletedProcess[str]:
-        """``python -m <module> --set ...`` as a driver on this cluster."""
+    def run_module(
+        self, module: str, *settings: str, arguments: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """``python -m <module> --set ... <arguments>`` as a driver on this cluster."""
         changes = [part for s in (f"ray.address={self.gcs}", *settings) for part in ("--set", s)]
-        return self._run(sys.executable, "-m", module, *changes)
+        return self._run(sys.executable, "-m", module, *changes, *arguments)
+
+    def serve(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``serve <verb>`` in the repository's folder."""
+        return self._run(SERVE, verb, "--address", self.address, *arguments)
 
     @contextmanager
     def running_module(self, module: str, *settings: str) -> Iterator[Running]:

@@ -473,7 +473,9 @@ def serving(folder: Path, *arguments: str) -> int:
     [
         (["--set", "name=absent"], 1, "no trained model in .* Make it with python -m ray_jobs.tr"),
         (["--checkpoint", "nowhere"], 1, "there is no folder .*nowhere; --checkpoint takes"),
-        (["--set", "ray.address=auto"], 2, "a Ray cluster is named.*leave both empty"),
+        (["--set", "ray.address=127.0.0.1:1"], 1, "cannot reach the Ray cluster at 127.0.0.1:1"),
+        (["--set", "serve.replicas=0"], 2, "replicas must be 1 or more"),
+        (["--set", 'serve.replicas="3-2"'], 2, 'expected a whole number, or a range such as "1-8"'),
         (["--set", "serve.replicas=9999"], 1, "serve.replicas = 9999 need a CPU each"),
         (["--host", "a..b"], 2, "--host is 'a..b', which is no IPv4 address"),
         (["--host", "no.such.invalid"], 2, "--host is 'no.such.invalid', which is no IPv4 address"),

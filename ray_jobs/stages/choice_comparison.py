@@ -9,7 +9,7 @@ users is significant (``ncf.evaluation.choice_significance``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Final
 
@@ -33,10 +33,11 @@ from ray_jobs.results.stage import Stage
 from ray_jobs.results.stored_results import StoredResults, delete_all_but
 from ray_jobs.stages.choice_inputs import ChoiceCompareInputs
 from ray_jobs.stages.choice_search import BestChoice
-from ray_jobs.stages.compared_choice_baselines import baseline_results, oracle_result
-from ray_jobs.stages.compared_choice_models import TITLES, Trained, model_results
+from ray_jobs.stages.compared_choice_baselines import baseline_task, oracle_result
+from ray_jobs.stages.compared_choice_models import TITLES, model_results
 from ray_jobs.stages.compared_models import ComparedData
-from ray_jobs.training.run_tasks import train_tasks
+from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
+from ray_jobs.training.tasks import CallResult, CallTask
 from ray_jobs.training.workers import Workers
 
 _COMPARED: Final = "ndcg@10"
@@ -60,7 +61,7 @@ def compare_choices(
     work = partial(
         _compare,
         paths=paths,
-        trained=partial(train_tasks, workers=workers, config=config),
+        run=partial(run_tasks, workers=workers, config=config),
         force=workspace.force,
     )
     outputs = (paths.choice_comparison, paths.rankings)
@@ -72,15 +73,13 @@ def compare_choices(
     return comparison
 
 
-def _compare(
-    inputs: ChoiceCompareInputs, paths: RunPaths, trained: Trained, *, force: bool
-) -> None:
+def _compare(inputs: ChoiceCompareInputs, paths: RunPaths, run: Run, *, force: bool) -> None:
     """The work of the stage.
 
     Args:
         inputs: what the comparison depends on.
         paths: where it goes.
-        trained: trains tasks.
+        run: does tasks.
         force: do not use results of single models that an earlier comparison has stored.
     """
     of_seeds = StoredResults(SeedResult, paths.compared_choices / "seeds", paths.rankings)
@@ -90,9 +89,10 @@ def _compare(
     kept = of_seeds.keep_only({} if force else inputs.seed_keys)
     kept |= of_baselines.keep_only({} if force else inputs.baseline_keys)
     delete_all_but(kept, paths.rankings)
-    models = model_results(inputs, of_seeds, trained)
-    baselines = baseline_results(inputs, of_baselines)
-    entries = (*baselines, *models, *oracle_result(inputs, paths.rankings))
+    baselines = _Baselines(inputs, of_baselines)
+    train = train_beside(baselines.missing(), run, baselines.store)
+    models = model_results(inputs, of_seeds, train)
+    entries = (*baselines.results(), *models, *oracle_result(inputs, paths.rankings))
     served = TITLES[inputs.choice.member]
     holdout = inputs.final.test if inputs.score_test else inputs.selection.validation
     comparison = ChoiceComparison(
@@ -107,6 +107,36 @@ def _compare(
         differences=tuple(_differences(inputs, entries, served, paths.rankings)),
     )
     paths.choice_comparison.write_json(asdict(comparison))
+
+
+@dataclass
+class _Baselines:
+    """The results of all baselines; those that are not stored are made beside the models."""
+
+    inputs: ChoiceCompareInputs
+    stored: StoredResults[ChoiceResult]
+
+    def __post_init__(self) -> None:
+        self._keys = self.inputs.baseline_keys
+        self._found = {title: self.stored.find(title, key) for title, key in self._keys.items()}
+
+    def missing(self) -> list[CallTask]:
+        """What makes those that are not stored."""
+        return [
+            baseline_task(spec, self.inputs, self.stored.files)
+            for spec in self.inputs.specs
+            if not self._found[spec.title]
+        ]
+
+    def store(self, call: CallResult) -> None:
+        """Store a result as soon as it is there."""
+        result: ChoiceResult = call.value
+        self.stored.store(self._keys[result.name], result)
+        self._found[result.name] = result
+
+    def results(self) -> list[ChoiceResult]:
+        """All of them, in the order of the specs."""
+        return [result for result in self._found.values() if result]
 
 
 def _differences(

@@ -7,7 +7,6 @@ First on the training rows, with ridge, epoch and power chosen on the validation
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -24,8 +23,8 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
 from ray_jobs.stages.choice_search import BestChoice
 from ray_jobs.stages.provenance import provenance
-from ray_jobs.training.run_tasks import train_tasks
-from ray_jobs.training.tasks import ChoiceProtocol, ChoiceTask, Task, TaskResult
+from ray_jobs.training.run_tasks import Train, train_tasks
+from ray_jobs.training.tasks import ChoiceProtocol, ChoiceTask, TrainingResult
 from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ def train_choices(
 def _train(
     inputs: ChoiceTrainInputs,
     paths: RunPaths,
-    trained: Callable[[Sequence[Task]], Iterator[TaskResult]],
+    trained: Train,
     *,
     force: bool,
 ) -> None:
@@ -153,7 +152,9 @@ def _tasks(inputs: ChoiceTrainInputs, where: Storage) -> list[ChoiceTask]:
     ]
 
 
-def _metrics(inputs: ChoiceTrainInputs, selection: TaskResult, final: TaskResult) -> dict[str, Any]:
+def _metrics(
+    inputs: ChoiceTrainInputs, selection: TrainingResult, final: TrainingResult
+) -> dict[str, Any]:
     assert selection.choice
     seconds = sum({each.name: each.seconds for each in (selection, final)}.values())
     return {

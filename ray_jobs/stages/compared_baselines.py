@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 from foundation.storage import Storage
@@ -14,9 +13,7 @@ from ncf.data.batches import Batch
 from ncf.evaluation.predictions import Predictions
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.stages.compared_models import ComparedData, rows_of
-from ray_jobs.training.tasks import predictions_file
-
-logger = logging.getLogger(__name__)
+from ray_jobs.training.tasks import CallTask, predictions_file
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class BaselineInputs:
 
 @dataclass(frozen=True)
 class BaselineRows:
-    """Rows that baselines learn from, read when the first one is fitted."""
+    """Rows that a baseline learns from, read when they are used."""
 
     data: ComparedData
 
@@ -52,12 +49,18 @@ class BaselineRows:
         return rows_of(self.data.final, "train") if self.data.refit else self.train
 
 
+def baseline_task(spec: BaselineSpec[Any], inputs: BaselineInputs, folder: Storage) -> CallTask:
+    """The task whose value is ``baseline_result``."""
+    data = replace(inputs.data)  # without the rows that it has read
+    work = partial(baseline_result, spec, replace(inputs, data=data), folder)
+    return CallTask(f"baseline {spec.name}", data.selection, work)
+
+
 def baseline_result(
-    spec: BaselineSpec[Any], inputs: BaselineInputs, rows: BaselineRows, folder: Storage
+    spec: BaselineSpec[Any], inputs: BaselineInputs, folder: Storage
 ) -> ModelResult:
     """Tune and fit a baseline, and write its predictions for the test rows into ``folder``."""
-    logger.info(f"   baseline {spec.name}")
-    data = inputs.data
+    data, rows = inputs.data, BaselineRows(inputs.data)
     preprocessor = data.selection.preprocessor
     fitted = fit_baseline(spec, rows.train, rows.validation, preprocessor, inputs.trials)
     scored = _scored(fitted, inputs, rows) if inputs.score_test else ()

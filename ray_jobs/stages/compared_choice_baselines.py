@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,31 +21,25 @@ from ncf.evaluation.ranking_metrics import RankingMetric
 from ncf.models.choice.base import ChoiceModel
 from ray_jobs.results.choices import ChoiceResult
 from ray_jobs.results.rankings import write_rankings
-from ray_jobs.results.stored_results import StoredResults
 from ray_jobs.stages.choice_inputs import ChoiceCompareInputs
-
-logger = logging.getLogger(__name__)
-
-
-def baseline_results(
-    inputs: ChoiceCompareInputs, stored: StoredResults[ChoiceResult]
-) -> Iterator[ChoiceResult]:
-    """The rows of all baselines; those that are not stored are fitted."""
-    keys = inputs.baseline_keys
-    for spec in inputs.specs:
-        key = keys[spec.title]
-        result = stored.find(spec.title, key)
-        if result is None:
-            logger.info(f"   baseline {spec.title}")
-            result = _baseline(spec, inputs, stored.files)
-            stored.store(key, result)
-        yield result
+from ray_jobs.training.tasks import CallTask
 
 
-def _baseline(
+def baseline_task(
+    spec: ChoiceBaselineSpec[Any], inputs: ChoiceCompareInputs, folder: Storage
+) -> CallTask:
+    """The task whose value is ``baseline_result``."""
+    # Without the rows that they have read.
+    own = replace(inputs, data=replace(inputs.data))
+    work = partial(baseline_result, spec, own, folder)
+    return CallTask(f"baseline {spec.title}", own.data.selection, work)
+
+
+def baseline_result(
     spec: ChoiceBaselineSpec[Any], inputs: ChoiceCompareInputs, folder: Storage
 ) -> ChoiceResult:
-    """Tune a baseline on the validation users, fit it, and score its rankings."""
+    """Tune a baseline on the validation users, fit it, and score its rankings, which are written
+    into ``folder``."""
     selection, preprocessor = inputs.selection, inputs.data.selection.preprocessor
     settings, validation = spec.default, tuple[ChoiceScores, ...]()
     if selection.validation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from ncf.evaluation.choice_scores import ChoiceScores
 from ray_jobs.results.choices import ChoiceResult, SeedResult
 from ray_jobs.results.stored_results import StoredResults
 from ray_jobs.stages.choice_inputs import ChoiceCompareInputs, seed_name
-from ray_jobs.training.tasks import ChoiceTask, Task, TaskResult, rankings_file
+from ray_jobs.training.run_tasks import Train
+from ray_jobs.training.tasks import ChoiceTask, TrainingResult, rankings_file
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +25,9 @@ TITLES: Final = {
 }
 """Names of the members in tables."""
 
-Trained = Callable[[Sequence[Task]], Iterator[TaskResult]]
-"""Trains tasks, and yields results as they come."""
-
 
 def model_results(
-    inputs: ChoiceCompareInputs, stored: StoredResults[SeedResult], trained: Trained
+    inputs: ChoiceCompareInputs, stored: StoredResults[SeedResult], trained: Train
 ) -> list[ChoiceResult]:
     """A row for each member that is part of the configured one; what is not stored is trained."""
     keys = inputs.seed_keys
@@ -45,15 +43,13 @@ def model_results(
 
 
 def _train(
-    inputs: ChoiceCompareInputs, seeds: Sequence[int], folder: Storage, trained: Trained
+    inputs: ChoiceCompareInputs, seeds: Sequence[int], folder: Storage, trained: Train
 ) -> Iterator[SeedResult]:
     """Train with each seed, and yield the results as they are complete."""
-    if not seeds:
-        return
     tasks = [_selection(inputs, seed, folder) for seed in seeds]
     refits = [_refit(inputs, task, folder) for task in tasks] if inputs.data.refit else tasks
     waiting = dict(zip((task.name for task in refits), tasks, strict=True))
-    results = dict[str, TaskResult]()
+    results = dict[str, TrainingResult]()
     for result in trained([*tasks, *refits] if inputs.data.refit else tasks):
         results[result.name] = result
         if result.name in waiting:
@@ -86,7 +82,7 @@ def _refit(inputs: ChoiceCompareInputs, task: ChoiceTask, folder: Storage) -> Ch
     )
 
 
-def _seed_result(chosen: TaskResult, scored: TaskResult) -> SeedResult:
+def _seed_result(chosen: TrainingResult, scored: TrainingResult) -> SeedResult:
     """Of the training that chose the settings, and of the one that is scored."""
     assert chosen.choice
     test = _scores(scored.test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,8 @@ from ray_jobs.results.comparison import ModelResult
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.preparation import preprocess
 from ray_jobs.stages.tuning import BestTrial, search
-from ray_jobs.training.tasks import TaskResult, TrainingTask, predictions_file
+from ray_jobs.training.run_tasks import Train
+from ray_jobs.training.tasks import TrainingResult, TrainingTask, predictions_file
 from ray_jobs.training.workers import Workers
 
 
@@ -157,8 +158,8 @@ def train_models(
     compare: CompareConfig,
     metric: str,
     predictions: Storage,
-    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
-) -> Iterator[tuple[ComparedModel, list[TaskResult]]]:
+    trained: Train,
+) -> Iterator[tuple[ComparedModel, list[TrainingResult]]]:
     """Train every model with every seed, and yield each model that is complete with its results,
     one a seed.
 
@@ -182,7 +183,7 @@ def train_models(
             tasks.append(task)
             refits += [last] if refit else []
             names[model.name].append((task.name, last.name))
-    waiting, results = list(models), dict[str, TaskResult]()
+    waiting, results = list(models), dict[str, TrainingResult]()
     for result in trained([*tasks, *refits]):
         results[result.name] = result
         for model in [m for m in waiting if all(last in results for _, last in names[m.name])]:
@@ -220,7 +221,7 @@ def _refit(task: TrainingTask, final: PreparedDataset) -> TrainingTask:
 # -- Results ---------------------------------------------------------------------------------------
 
 
-def result_of(model: ComparedModel, results: Sequence[TaskResult]) -> ModelResult:
+def result_of(model: ComparedModel, results: Sequence[TrainingResult]) -> ModelResult:
     """The row of the comparison for one model."""
     return ModelResult(
         name=model.name,
@@ -234,7 +235,7 @@ def result_of(model: ComparedModel, results: Sequence[TaskResult]) -> ModelResul
     )
 
 
-def _detail(parameters: Mapping[str, Any], results: Sequence[TaskResult]) -> str:
+def _detail(parameters: Mapping[str, Any], results: Sequence[TrainingResult]) -> str:
     """Seeds, and what a search chose."""
     settings = {key: value for key, value in parameters.items() if key != LOSS}
     parts = [f"seeds {', '.join(str(result.seed) for result in results)}"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -39,8 +39,7 @@ from ray_jobs.results.stage import Stage, key_of
 from ray_jobs.results.stored_results import StoredResults, delete_all_but
 from ray_jobs.stages.compared_baselines import (
     BaselineInputs,
-    BaselineRows,
-    baseline_result,
+    baseline_task,
     write_predictions,
 )
 from ray_jobs.stages.compared_models import (
@@ -55,8 +54,7 @@ from ray_jobs.stages.compared_models import (
     with_weights_of,
 )
 from ray_jobs.stages.tuning import BestTrial
-from ray_jobs.training.run_tasks import train_tasks
-from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
 from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -138,7 +136,7 @@ def compare(
     work = partial(
         _compare,
         paths=paths,
-        trained=partial(train_tasks, workers=workers, config=config),
+        run=partial(run_tasks, workers=workers, config=config),
         force=workspace.force,
     )
     workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
@@ -172,7 +170,7 @@ def _check_names(inputs: CompareInputs) -> None:
 def _compare(
     inputs: CompareInputs,
     paths: RunPaths,
-    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
+    run: Run,
     *,
     force: bool,
 ) -> None:
@@ -181,15 +179,14 @@ def _compare(
     Args:
         inputs: what the comparison depends on.
         paths: where it goes.
-        trained: trains tasks.
+        run: does tasks.
         force: do not use results of single models that an earlier comparison has stored.
     """
     stored = StoredResults(ModelResult, paths.compared, paths.predictions)
     paths.comparison.delete()
     paths.predictions.make_folder()
     delete_all_but(stored.keep_only({} if force else _keys(inputs)), paths.predictions)
-    models = _models(inputs, stored, trained)
-    baselines = _baselines(inputs, stored)
+    models, baselines = _models_and_baselines(inputs, stored, run)
     ensembles = _ensembles(models, inputs, paths.predictions)
     entries = (*baselines, *models, *ensembles)
     paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
@@ -200,41 +197,37 @@ def _keys(inputs: CompareInputs) -> dict[str, str]:
     return models | {spec.name: key_of(inputs.baseline(spec)) for spec in inputs.specs}
 
 
-def _models(
-    inputs: CompareInputs,
-    stored: StoredResults[ModelResult],
-    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
-) -> list[ModelResult]:
-    """The results of all models; those that are not stored are trained."""
+def _models_and_baselines(
+    inputs: CompareInputs, stored: StoredResults[ModelResult], run: Run
+) -> tuple[list[ModelResult], list[ModelResult]]:
+    """The results of all models and baselines; those that are not stored are made, all of them at
+    the same time."""
     keys = _keys(inputs)
-    found = {model.name: stored.find(model.name, keys[model.name]) for model in inputs.models}
-    missing = [model for model in inputs.models if not found[model.name]]
-    if len(missing) < len(inputs.models):
-        logger.info(f"   {len(inputs.models) - len(missing)} model(s) are unchanged")
-    if missing:
-        folder = stored.files
-        for model, of_seeds in train_models(
-            missing, inputs.compare, inputs.metric, folder, trained
-        ):
-            result = result_of(model, of_seeds)
-            if not has_weights_of(model.data, inputs.data):
-                result = with_weights_of(inputs.data, result, folder)
-            stored.store(keys[model.name], result)
-            found[model.name] = result
-    return [result for result in found.values() if result]
+    found = {name: stored.find(name, key) for name, key in keys.items()}
+    models = [model for model in inputs.models if not found[model.name]]
+    specs = [spec for spec in inputs.specs if not found[spec.name]]
+    if len(models) < len(inputs.models):
+        logger.info(f"   {len(inputs.models) - len(models)} model(s) are unchanged")
 
+    def store(result: ModelResult) -> None:
+        stored.store(keys[result.name], result)
+        found[result.name] = result
 
-def _baselines(inputs: CompareInputs, stored: StoredResults[ModelResult]) -> Iterator[ModelResult]:
-    """The results of all baselines; those that are not stored are fitted."""
-    rows = BaselineRows(inputs.data)
-    for spec in inputs.specs:
-        of_spec = inputs.baseline(spec)
-        key = key_of(of_spec)
-        result = stored.find(spec.name, key)
-        if result is None:
-            result = baseline_result(spec, of_spec, rows, stored.files)
-            stored.store(key, result)
-        yield result
+    calls = [baseline_task(spec, inputs.baseline(spec), stored.files) for spec in specs]
+    train = train_beside(calls, run, lambda call: store(call.value))
+    for model, of_seeds in train_models(models, inputs.compare, inputs.metric, stored.files, train):
+        found_here = result_of(model, of_seeds)
+        if not has_weights_of(model.data, inputs.data):
+            found_here = with_weights_of(inputs.data, found_here, stored.files)
+        store(found_here)
+
+    def results_of(names: Iterable[str]) -> list[ModelResult]:
+        return [result for name in names if (result := found[name])]
+
+    return (
+        results_of(model.name for model in inputs.models),
+        results_of(spec.name for spec in inputs.specs),
+    )
 
 
 def _has_ensembles(compare: CompareConfig) -> bool:

@@ -8,7 +8,7 @@ once, to score the final model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -27,8 +27,8 @@ from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
 from ray_jobs.stages.provenance import provenance
 from ray_jobs.stages.tuning import BestTrial
-from ray_jobs.training.run_tasks import train_tasks
-from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.run_tasks import Train, train_tasks
+from ray_jobs.training.tasks import TrainingResult, TrainingTask
 from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def train(
 def _train(
     inputs: TrainInputs,
     paths: RunPaths,
-    trained: Callable[[Sequence[TrainingTask]], Iterator[TaskResult]],
+    trained: Train,
     *,
     force: bool,
 ) -> None:
@@ -193,7 +193,7 @@ def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:
 
 
 def _metrics(
-    inputs: TrainInputs, key: str, results: Sequence[TaskResult], ranking: dict[str, Any]
+    inputs: TrainInputs, key: str, results: Sequence[TrainingResult], ranking: dict[str, Any]
 ) -> RunMetrics:
     selection, final = results[0], results[-1]
     values = {

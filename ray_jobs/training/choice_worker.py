@@ -25,12 +25,12 @@ from ray_jobs.results.rankings import write_rankings
 from ray_jobs.training.saved_state import read_state, write_state
 from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.split_cache import SplitCache
-from ray_jobs.training.tasks import ChoiceTask, Report, TaskResult, rankings_file
+from ray_jobs.training.tasks import ChoiceTask, Report, TrainingResult, rankings_file
 from ray_jobs.training.telemetry import search_metric
 from ray_jobs.training.worker_context import data_parallel
 
 
-def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> TaskResult:
+def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> TrainingResult:
     """Train one choice model; all workers of the group must call this.
 
     Args:
@@ -71,7 +71,7 @@ def train_choice_task(task: ChoiceTask, rows: SplitCache, report: Report) -> Tas
         test = _scores(task, fit, data, "test") if task.score_test else None
         if task.model:
             _store_model(task, fit, data, task.model)
-    return TaskResult(
+    return TrainingResult(
         name=task.name,
         seed=task.choice.network.seed,
         best_epoch=fit.best_step,

@@ -1,9 +1,9 @@
-"""Train tasks for a stage: on the job's worker groups, or in its own process."""
+"""Do tasks for a stage: on the job's worker groups, or in its own process."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,7 +24,15 @@ from ray_jobs.training.lost_workers import Retries
 from ray_jobs.training.progress import EpochLog
 from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.task_queue import Over, TaskQueue
-from ray_jobs.training.tasks import Task, TaskResult, TrainingTask
+from ray_jobs.training.tasks import (
+    CallResult,
+    CallTask,
+    ChoiceTask,
+    Task,
+    TaskResult,
+    TrainingResult,
+    TrainingTask,
+)
 from ray_jobs.training.trainers import train_task
 from ray_jobs.training.worker_context import device_of_worker
 from ray_jobs.training.workers import Workers
@@ -32,8 +40,41 @@ from ray_jobs.training.workers import Workers
 logger: Final = logging.getLogger(__name__)
 
 
-def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Iterator[TaskResult]:
-    """Train all tasks, and yield the results in the order in which they end.
+Run = Callable[[Sequence[Task]], Iterator[TaskResult]]
+"""Does tasks, and yields results as they come: ``run_tasks`` for a job."""
+
+Train = Callable[[Sequence[TrainingTask | ChoiceTask]], Iterator[TrainingResult]]
+"""Trains models likewise."""
+
+
+def train_tasks(
+    tasks: Sequence[TrainingTask | ChoiceTask], workers: Workers, config: JobConfig
+) -> Iterator[TrainingResult]:
+    """``run_tasks`` for models alone."""
+    return train_beside((), partial(run_tasks, workers=workers, config=config))(tasks)
+
+
+def train_beside(
+    calls: Sequence[CallTask], run: Run, ended: Callable[[CallResult], None] | None = None
+) -> Train:
+    """A function that trains models and makes ``calls`` at the same time.
+
+    ``ended`` takes the results of the calls as they come.
+    """
+
+    def train(tasks: Sequence[TrainingTask | ChoiceTask]) -> Iterator[TrainingResult]:
+        # Models first: some are followed by further ones, and calls fill the gaps.
+        for result in run([*tasks, *calls]) if tasks or calls else ():
+            if isinstance(result, TrainingResult):
+                yield result
+            elif isinstance(result, CallResult) and ended:
+                ended(result)
+
+    return train
+
+
+def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Iterator[TaskResult]:
+    """Do all tasks, and yield the results in the order in which they end.
 
     A task whose workers are lost is continued from its state, or repeated if it has none, as often
     as ``tune.max_preemptions`` and ``scaling.max_failures`` say.
@@ -58,6 +99,8 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
         results = _train_on(workers.queue(plan, at_once), tasks, log, retries)
     for number, result in enumerate(results, start=1):
         workers.wanted.count = min(at_once, len(tasks) - number)
+        if isinstance(result, CallResult):
+            logger.info("   %s: %.1f s", result.name, result.seconds)
         if result.rows.note:
             logger.info("   note: %s: %s", result.name, result.rows.note)
         yield result
@@ -65,6 +108,7 @@ def train_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> I
 
 def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
     resources = plan.preferred
+    models = [task for task in tasks if not isinstance(task, CallTask)]
     of_ratings = [task.experiment for task in tasks if isinstance(task, TrainingTask)]
     num_workers = resources.max_workers or resources.num_workers
     if num_workers > 1 and not (resources.use_gpu or all(map(data_parallel_pays_off, of_ratings))):
@@ -74,11 +118,17 @@ def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
             num_workers,
         )
     logger.info(
-        "   %d model(s) to train, %d at a time, %s",
-        len(tasks),
+        "   %s, %d at a time, %s",
+        _count(len(models), len(tasks) - len(models)),
         max(1, min(at_once, len(plan.fitting()))),
         resources.description,
     )
+
+
+def _count(models: int, baselines: int) -> str:
+    parts = [f"{models} model(s) to train"] if models else []
+    parts += [f"{baselines} baseline(s) to fit"] if baselines else []
+    return " and ".join(parts)
 
 
 def _train_on(

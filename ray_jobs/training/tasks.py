@@ -48,10 +48,11 @@ class Task:
         if self.needs is None:
             return self
         (result,) = (each for each in earlier if each.name == self.needs)
+        assert isinstance(result, TrainingResult)
         return self.as_chosen_by(result)
 
-    def as_chosen_by(self, result: TaskResult) -> Task:
-        """This task with what the one that it ``needs`` has chosen."""
+    def as_chosen_by(self, result: TrainingResult) -> Task:
+        """This task with what the one that it ``needs``, a model's training, has chosen."""
         raise NotImplementedError
 
 
@@ -81,7 +82,7 @@ class TrainingTask(Task):
         """``stop_at_best_of``."""
         return self.stop_at_best_of
 
-    def as_chosen_by(self, result: TaskResult) -> TrainingTask:
+    def as_chosen_by(self, result: TrainingResult) -> TrainingTask:
         """This task, stopped after as many epochs as the other one's best took."""
         experiment = with_parameters(self.experiment, {"train.stop_after": result.best_epoch})
         return replace(self, experiment=experiment, stop_at_best_of=None)
@@ -127,10 +128,18 @@ class ChoiceTask(Task):
         """``as_chosen_in``."""
         return self.as_chosen_in
 
-    def as_chosen_by(self, result: TaskResult) -> ChoiceTask:
+    def as_chosen_by(self, result: TrainingResult) -> ChoiceTask:
         """This task with the other one's ridge, epoch and power."""
         assert result.choice
         return replace(self, choice=result.choice, as_chosen_in=None)
+
+
+@dataclass(frozen=True)
+class CallTask(Task):
+    """A function that one worker of a group calls, such as one that fits a baseline."""
+
+    function: Callable[[], Any]
+    """Everything that it needs comes with it, so it should read rows by itself."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,23 @@ class TaskResult:
     """The result of a task."""
 
     name: str
+    seconds: float = field(kw_only=True)
+    rows: Placement = field(default=Placement(), kw_only=True)
+    """Which splits were streamed."""
+
+
+@dataclass(frozen=True)
+class CallResult(TaskResult):
+    """The result of a ``CallTask``."""
+
+    value: Any
+    """What the function returned."""
+
+
+@dataclass(frozen=True)
+class TrainingResult(TaskResult):
+    """The result of a model's training."""
+
     seed: int
     best_epoch: int
     epochs: tuple[dict[str, Any], ...]
@@ -146,9 +172,6 @@ class TaskResult:
     """Metrics of the best epoch on the validation rows; of a choice model by member."""
     test: dict[str, Any] | None
     """Metrics of the best epoch's weights on the test rows, if it is scored."""
-    seconds: float
-    rows: Placement
-    """Which splits were streamed."""
     predictions: str | None = None
     """Name of the file with predictions for the test rows, if they are saved."""
     choice: ChoiceConfig | None = None

@@ -23,7 +23,7 @@ from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.tasks import (
     Report,
-    TaskResult,
+    TrainingResult,
     TrainingTask,
     save_models,
     save_predictions,
@@ -34,7 +34,7 @@ from ray_jobs.training.worker_context import data_parallel
 logger: Final = logging.getLogger(__name__)
 
 
-def train_rating_task(task: TrainingTask, rows: SplitCache, report: Report) -> TaskResult:
+def train_rating_task(task: TrainingTask, rows: SplitCache, report: Report) -> TrainingResult:
     """Train one task; all workers of the group must call this.
 
     Args:
@@ -74,9 +74,9 @@ def _task_result(
     test: dict[str, Any] | None,
     placement: Placement,
     seconds: float,
-) -> TaskResult:
+) -> TrainingResult:
     best = result.epochs[result.best_epoch - 1].validation
-    return TaskResult(
+    return TrainingResult(
         name=task.name,
         seed=task.experiment.train.seed,
         best_epoch=result.best_epoch,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,16 +15,17 @@ from ncf.choice_config import ChoiceConfig, EaseConfig, NetworkConfig
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.config import JobConfig
 from ray_jobs.results.run import Workspace
-from ray_jobs.stages import choice_comparison, compared_choice_baselines
+from ray_jobs.stages import choice_comparison
 from ray_jobs.stages.choice_inputs import ChoiceCompareInputs
 from ray_jobs.stages.compared_models import ComparedData
-from ray_jobs.training.run_tasks import train_tasks
+from ray_jobs.training.run_tasks import run_tasks
 from ray_jobs.training.tasks import ChoiceProtocol, Task, TaskResult
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import job
 
 SEEDS = (3, 5)
 TASKS = ["choice seed 3", "choice seed 5", "choice seed 3, refit", "choice seed 5, refit"]
+BASELINES = ["baseline most popular", "baseline most popular lately"]
 
 
 @pytest.fixture
@@ -53,16 +53,16 @@ def inputs(prepared: PreparedDataset) -> ChoiceCompareInputs:
 
 
 class Trainer:
-    """Trains tasks here, and notes which; stops after some of them as Ctrl-C would."""
+    """Does tasks here, and notes which; stops after some of them as Ctrl-C would."""
 
     def __init__(self, config: JobConfig, stop_after: int = 99) -> None:
         workers = Workers(Workspace(config).paths.ray("workers"), 0)
-        self._train = partial(train_tasks, workers=workers, config=config)
+        self._run = partial(run_tasks, workers=workers, config=config)
         self._stop_after = stop_after
         self.trained: list[str] = []
 
     def __call__(self, tasks: Sequence[Task]) -> Iterator[TaskResult]:
-        for result in self._train(tasks):
+        for result in self._run(tasks):
             self.trained.append(result.name)
             yield result
             if len(self.trained) == self._stop_after:
@@ -77,23 +77,12 @@ def compared(
     return json.loads(Path(str(paths.choice_comparison)).read_text())
 
 
-def interrupted_in_call(number: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    calls = itertools.count(1)
-
-    def call(*args: Any) -> Any:
-        if next(calls) == number:
-            raise KeyboardInterrupt
-        return function(*args)
-
-    return call
-
-
 def test_only_what_is_missing_is_trained_and_fitted(
-    inputs: ChoiceCompareInputs, config: JobConfig, monkeypatch: pytest.MonkeyPatch
+    inputs: ChoiceCompareInputs, config: JobConfig
 ) -> None:
     whole = Trainer(config)
     expected = compared(inputs, config, whole, force=True)
-    assert whole.trained == TASKS
+    assert whole.trained == TASKS + BASELINES
     names = [(entry["name"], len(entry["test"])) for entry in expected["entries"]]
     assert names == [
         ("most popular", 1),
@@ -106,37 +95,26 @@ def test_only_what_is_missing_is_trained_and_fitted(
     first = Trainer(config, stop_after=3)
     with pytest.raises(KeyboardInterrupt):
         compared(inputs, config, first, force=True)
-    second = Trainer(config)
-    fit = compared_choice_baselines._baseline
-    with monkeypatch.context() as patch:
-        patch.setattr(compared_choice_baselines, "_baseline", interrupted_in_call(2, fit))
-        with pytest.raises(KeyboardInterrupt):
-            compared(inputs, config, second)
-    fitted: list[str] = []
-
-    def noted(spec: Any, *args: Any) -> Any:
-        fitted.append(spec.name)
-        return fit(spec, *args)
-
-    monkeypatch.setattr(compared_choice_baselines, "_baseline", noted)
+    second = Trainer(config, stop_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        compared(inputs, config, second)
     third = Trainer(config)
     found = compared(inputs, config, third)
 
     assert first.trained == TASKS[:3]
-    assert second.trained == [TASKS[1], TASKS[3]]
-    assert third.trained == []
-    assert fitted == ["popular-lately"]
+    assert second.trained == [TASKS[1], TASKS[3], BASELINES[0]]
+    assert third.trained == [BASELINES[1]]
     assert found == expected
 
 
 @pytest.mark.parametrize(
-    ("change", "trained", "fitted"),
+    ("change", "trained"),
     [
-        ({}, [], []),
-        ({"seeds": (3, 5, 6)}, ["choice seed 6", "choice seed 6, refit"], ["popular", "lately"]),
-        ({"protocol": ChoiceProtocol(metric="recall@10")}, TASKS, ["popular", "lately"]),
-        ({"baselines": ("popular",)}, [], []),
-        ({"choice": ChoiceConfig(member="ease")}, TASKS, []),
+        ({}, []),
+        ({"seeds": (3, 5, 6)}, ["choice seed 6", "choice seed 6, refit", *BASELINES]),
+        ({"protocol": ChoiceProtocol(metric="recall@10")}, TASKS + BASELINES),
+        ({"baselines": ("popular",)}, []),
+        ({"choice": ChoiceConfig(member="ease")}, TASKS),
     ],
 )
 def test_what_changed_is_done_again(
@@ -144,18 +122,13 @@ def test_what_changed_is_done_again(
     config: JobConfig,
     change: dict[str, Any],
     trained: list[str],
-    fitted: list[str],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     compared(inputs, config, Trainer(config))
-    caplog.clear()
     trainer = Trainer(config)
 
     compared(replace(inputs, **change), config, trainer)
 
     assert trainer.trained == trained
-    messages = [record.getMessage() for record in caplog.records]
-    assert [m.split()[-1] for m in messages if "baseline most popular" in m] == fitted
     # No ranking is left of what was there before.
     folder = Path(str(Workspace(config).paths.rankings))
     members = 1 if "choice" in change else 3

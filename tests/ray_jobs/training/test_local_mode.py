@@ -23,8 +23,8 @@ from ray_jobs.training import progress
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.split_cache import SplitCache
-from ray_jobs.training.tasks import TaskResult, TrainingTask
-from ray_jobs.training.trainers import train_task
+from ray_jobs.training.tasks import TrainingResult, TrainingTask
+from ray_jobs.training.worker import train_rating_task
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job
 
@@ -61,7 +61,7 @@ def tasks_of(
     return [first, replace(second, stop_at_best_of="first")]
 
 
-def comparable(results: list[TaskResult]) -> list[TaskResult]:
+def comparable(results: list[TrainingResult]) -> list[TrainingResult]:
     """Without what depends on the clock."""
     return [
         replace(each, seconds=0.0, epochs=tuple(epoch | {"seconds": 0} for epoch in each.epochs))
@@ -88,7 +88,7 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
     threads = torch.get_num_threads()
     nothing = Workers(Storage.at(tmp_path / "workers"), max_failures=0)
 
-    def trained(folder: Path) -> list[TaskResult]:
+    def trained(folder: Path) -> list[TrainingResult]:
         return list(train_tasks(tasks_of(config, prepared, folder), nothing, config))
 
     expected = trained(whole)
@@ -153,11 +153,11 @@ def test_a_training_that_is_stopped_reads_no_test_row(
 ) -> None:
     file = Storage.at(tmp_path / "predictions.parquet")
     task = TrainingTask("stopped", prepared, config.experiment, score_test=True, predictions=file)
-    results: list[TaskResult] = []
+    results: list[TrainingResult] = []
 
     def work() -> None:
         rows = SplitCache(prepared, torch.device("cpu"))
-        results.append(train_task(task, rows, lambda metrics: bool(metrics["epoch"] < 2)))
+        results.append(train_rating_task(task, rows, lambda metrics: bool(metrics["epoch"] < 2)))
 
     LocalMode(1).run(work)
 

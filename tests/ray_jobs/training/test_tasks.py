@@ -7,13 +7,13 @@ from typing import Any, cast
 
 from ncf.config import ExperimentConfig
 from ncf.data.placement import Placement
-from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.tasks import TrainingResult, TrainingTask
 
 TASK = TrainingTask("a", cast(Any, None), ExperimentConfig())
 
 
-def result(name: str, best_epoch: int) -> TaskResult:
-    return TaskResult(
+def result(name: str, best_epoch: int) -> TrainingResult:
+    return TrainingResult(
         name=name,
         seed=0,
         best_epoch=best_epoch,

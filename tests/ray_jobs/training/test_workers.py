@@ -42,7 +42,7 @@ from ray_jobs.training.lost_workers import Retries
 from ray_jobs.training.pool_run import RunHere
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.task_queue import GroupId, Over, TaskQueue
-from ray_jobs.training.tasks import TaskResult, TrainingTask
+from ray_jobs.training.tasks import TrainingResult, TrainingTask
 from ray_jobs.training.workers import Workers, start_queue
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 from tests.support import ends
@@ -285,7 +285,7 @@ def test_two_workers_give_what_one_gives_and_the_jobs_own_process(
 class Kept:
     """What a task came to, and what is left of it."""
 
-    result: TaskResult
+    result: TrainingResult
     weights: dict[str, torch.Tensor]
     predictions: pd.DataFrame
 

@@ -72,7 +72,8 @@ class ScalingConfig(Section):
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs, and torch threads, of each worker."""
     use_gpu: Literal["auto", True, False] = "auto"
-    """``auto``: if the cluster has a GPU for each worker."""
+    """``auto``: if the cluster has a GPU for each worker; after a search that timed epochs on both
+    (``tune.also_on_cpus``), what was quicker."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a model whose workers end with an error of their own is continued, or trained
     again, by others; a trial of a search that does fails. Workers that are lost to the cluster are
@@ -298,9 +299,11 @@ class TuneConfig(Section):
     workers continue from its last epoch where its state was stored, else they begin anew. One whose
     workers Ray has ended for want of memory is trained once more."""
     also_on_cpus: Literal["auto", True, False] = "auto"
-    """If trials train on GPUs, train further ones on the CPUs that are left; ``auto``: if
-    ``executor = "persistent"``, which ``true`` needs. Which trial trains where depends on timing,
-    and devices round differently: with ``false`` all train on GPUs."""
+    """If trials train on GPUs, train further ones on the CPUs that are left, which needs
+    ``executor = "persistent"``; ``auto``: as long as that helps. The epochs of the search are timed
+    on both, and the slower of the two takes no further trial once one there would take longer than
+    all that are left on the other. Which trial trains where depends on timing, and devices round
+    differently: with ``false`` all train on GPUs."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs before the scheduler may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0

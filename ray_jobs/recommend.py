@@ -45,7 +45,8 @@ OPTIONS: Final = (
         ["--all", "all_users"],
         is_flag=True,
         callback=_subject,
-        help="write the recommendations of every user to a file and print its path; the default",
+        help="write the recommendations of every user to Parquet files and print their folder; the "
+        "default",
     ),
     click.Option(
         ["--user"],

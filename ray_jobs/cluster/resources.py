@@ -33,7 +33,12 @@ class Resources:
         count = str(self.num_workers)
         if self.max_workers:
             count += f" to {self.max_workers}"
-        return f"with {count} {'GPU' if self.use_gpu else 'CPU'} worker(s) each"
+        return f"with {count} {self.device} worker(s) each"
+
+    @property
+    def device(self) -> str:
+        """``GPU`` or ``CPU``."""
+        return "GPU" if self.use_gpu else "CPU"
 
     @property
     def is_pooled(self) -> bool:
@@ -51,19 +56,22 @@ class Resources:
         return [self.per_worker] * self.num_workers
 
     @classmethod
-    def of(cls, config: JobConfig, *, alone: bool = False) -> Resources:
+    def of(cls, config: JobConfig, *, alone: bool = False, quicker: str | None = None) -> Resources:
         """Derive them from the configuration and the running cluster.
 
         Args:
             config: of the job.
             alone: whether no other model is trained at the same time.
+            quicker: the device that ``scaling.use_gpu = "auto"`` takes if both are there.
         """
         scaling = config.scaling
         cpus, num_workers = float(scaling.cpus_per_worker), scaling.min_workers
         if not num_workers:
             return cls(0, {"CPU": cpus}, use_gpu=False)
         gpus = ray.cluster_resources().get("GPU", 0.0)
-        use_gpu = gpus >= num_workers if scaling.use_gpu == "auto" else scaling.use_gpu
+        use_gpu = gpus >= num_workers and quicker != "CPU"
+        if scaling.use_gpu != "auto":
+            use_gpu = scaling.use_gpu
         per_worker = {"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {})
         may_change = alone and scaling.max_workers > num_workers
         return cls(num_workers, per_worker, use_gpu, scaling.max_workers if may_change else None)
@@ -132,27 +140,38 @@ class GroupPlan:
     """What is started on the CPUs that the preferred ones leave."""
     may_grow: bool = False
     """Whether nodes may be added that hold further ones."""
+    is_timed: bool = False
+    """Whether the slower one of both kinds is left out when it would hold up the end."""
 
     @classmethod
-    def of(cls, config: JobConfig, *, for_trials: bool = False, alone: bool = False) -> GroupPlan:
+    def of(
+        cls,
+        config: JobConfig,
+        *,
+        for_trials: bool = False,
+        alone: bool = False,
+        quicker: str | None = None,
+    ) -> GroupPlan:
         """Derive it from the configuration and the running cluster.
 
         Args:
             config: of the job.
             alone: whether a single model is trained at a time.
+            quicker: see ``Resources.of``.
             for_trials: also plan for what ``tune.also_on_cpus`` adds.
 
         Raises:
             ResourceError: if not even one group fits, and no node may be added for one.
         """
-        preferred, rest = Resources.of(config, alone=alone), None
+        preferred, rest = Resources.of(config, alone=alone, quicker=quicker), None
         if not preferred.num_workers:
             return cls(preferred)
         if for_trials and config.tune.wants_cpus_too and preferred.use_gpu:
             rest = replace(
                 preferred, per_worker={"CPU": preferred.per_worker["CPU"]}, use_gpu=False
             )
-        plan = cls(preferred, rest, may_grow(config.ray.autoscaling))
+        is_timed = rest is not None and config.tune.also_on_cpus == "auto"
+        plan = cls(preferred, rest, may_grow(config.ray.autoscaling), is_timed)
         if preferred not in plan.fitting() and not may_ever_hold(
             preferred.bundles, config.ray.autoscaling
         ):
@@ -163,6 +182,11 @@ class GroupPlan:
     def kinds(self) -> tuple[Resources, ...]:
         """The resources of its groups."""
         return (self.preferred,) if self.on_the_rest is None else (self.preferred, self.on_the_rest)
+
+    def without(self, device: str) -> GroupPlan:
+        """This plan with the kind on the other device alone."""
+        (other,) = (each for each in self.kinds if each.device != device)
+        return replace(self, preferred=other, on_the_rest=None, is_timed=False)
 
     @property
     def waited_for(self) -> str:

@@ -66,7 +66,7 @@ class Workspace:
 
     @property
     def recommendations(self) -> Storage:
-        """File of the recommendations that the final model makes for all users."""
+        """Folder of Parquet files: what the final model recommends to every user."""
         return self.storage / "recommendations" / self.config.name / RECOMMENDATIONS
 
     def prepared(self, key: str) -> Storage:

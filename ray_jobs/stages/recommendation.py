@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,6 @@ import pyarrow as pa
 import ray
 
 from foundation.storage import Storage
-from ncf.data.dataset import PreparedDataset
 from ncf.data.splits import SPLITS
 from ncf.evaluation.ranking import SeenMovies
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering
@@ -21,13 +21,19 @@ from ncf.inference.recommender import Recommender
 from ray_jobs.cluster.session import ensure_ray
 from ray_jobs.config import RecommendConfig
 from ray_jobs.results.final_model import load_recommender, ordering_of, rated_movies
+from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import Stage
+from ray_jobs.results.stage import Stage, key_of, unfinished_work
 from ray_jobs.stages.choice_training import FinalChoiceModel
 from ray_jobs.stages.training import FinalModel
 from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
+
+_LEAST_USERS: Final = 2_000
+"""Users of a file, if there are more."""
+_MOST_PARTS: Final = 1_000
+"""Files at most."""
 
 SCHEMA: Final = pa.schema(
     [
@@ -53,68 +59,137 @@ class RecommendInputs:
 def recommend(
     workspace: Workspace, models: Sequence[FinalModel | FinalChoiceModel], workers: Workers
 ) -> Storage:
-    """Top-N unseen movies of every training user, by Ray Data batch inference; returns the file.
+    """Top-N unseen movies of every training user, by Ray Data batch inference; returns the folder
+    of Parquet files.
 
     ``workers`` are ended, because they hold CPUs.
     """
-    file, config = workspace.recommendations, workspace.config
+    folder, config = workspace.recommendations, workspace.config
     inputs = RecommendInputs(tuple(models), config.recommend)
     work = partial(
         _recommend,
-        stored=workspace.paths.checkpoint,
-        file=file,
+        paths=workspace.paths,
+        folder=folder,
         workers=workers,
         connect=partial(ensure_ray, config),
+        force=workspace.force,
     )
-    workspace.update(Stage("recommend", inputs, (file,), work))
-    return file
+    workspace.update(Stage("recommend", inputs, (folder,), work))
+    return folder
 
 
 def _recommend(
     inputs: RecommendInputs,
-    stored: Storage,
-    file: Storage,
+    paths: RunPaths,
+    folder: Storage,
     workers: Workers,
     connect: Callable[[], None],
+    *,
+    force: bool,
 ) -> None:
-    """The work of the stage; ``stored`` has the models, ``connect`` joins or starts Ray."""
+    """The work of the stage; ``paths`` have the models, ``connect`` joins or starts Ray."""
     workers.close()
     connect()
     prepared = inputs.models[0].prepared
     users, movies = prepared.preprocessor.num_users, prepared.preprocessor.num_movies
     logger.info(f"   {users:,} users, {movies:,} movies to choose from")
-    tables = ray.data.range(users, override_num_blocks=_num_blocks(prepared)).map_batches(
-        _recommend_block,
+    unfinished = paths.ray("recommend")
+    parts = unfinished_work(unfinished, key_of(inputs), force=force).make_folder()
+    missing = [part for part in _parts(users) if not (parts / part.file).exists()]
+    if missing:
+        _make(missing, inputs, paths.checkpoint, parts)
+    _publish(parts, folder)
+    unfinished.delete()
+    logger.info(f"   the {inputs.recommend.top_n} best movies of each user")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive users, whose recommendations are in one file."""
+
+    start: int
+    """Index of the first one."""
+    stop: int
+    """Index after that of the last one."""
+
+    @property
+    def file(self) -> str:
+        """Its name; files sorted by name have their users sorted by id."""
+        return f"{self.start:012}.parquet"
+
+
+def _parts(num_users: int) -> list[Part]:
+    size = max(_LEAST_USERS, -(-num_users // _MOST_PARTS))
+    # Index 0 stands for unknown users.
+    return [
+        Part(start, min(start + size, num_users + 1)) for start in range(1, num_users + 1, size)
+    ]
+
+
+def _make(
+    missing: Sequence[Part], inputs: RecommendInputs, stored: Storage, parts: Storage
+) -> None:
+    """Write the files of ``missing`` in tasks of Ray Data, as many at a time as fit."""
+    tables = ray.data.from_items(
+        [asdict(part) for part in missing], override_num_blocks=len(missing)
+    ).map_batches(
+        _recommend_parts,
         fn_kwargs={
-            "stored": stored,
-            "seen_ref": ray.put(rated_movies(prepared, SPLITS)),
-            "top_n": inputs.recommend.top_n,
-            "ordering": ordering_of(inputs.recommend),
+            "models": pickle.dumps(stored),
+            "key": key_of(inputs),
+            "seen_ref": ray.put(rated_movies(inputs.models[0].prepared, SPLITS)),
+            "recommend": inputs.recommend,
+            "parts": parts,
         },
         batch_size=None,
         batch_format="numpy",
+        num_cpus=1,
     )
-    result = pa.concat_tables(ray.get(tables.to_arrow_refs())).cast(SCHEMA)
-    file.write_table(result.sort_by([("user_id", "ascending"), ("rank", "ascending")]))
-    logger.info(f"   {len(result):,} recommendations")
+    for _ in tables.iter_rows():
+        pass
 
 
-def _num_blocks(prepared: PreparedDataset) -> int:
-    """A block, so a task, for each 2,000 users, as far as there are CPUs: each loads the model."""
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, min(cpus, prepared.preprocessor.num_users // 2000))
-
-
-def _recommend_block(
+def _recommend_parts(
     batch: Mapping[str, np.ndarray],
-    stored: Storage,
+    models: bytes,
+    key: str,
     seen_ref: Any,
-    top_n: int,
-    ordering: Ordering,
-) -> pa.Table:
-    """User positions in, rows of recommendations out; the models are loaded once per block."""
-    seen: SeenMovies = ray.get(seen_ref)
-    return recommendations(load_recommender(stored), batch["id"] + 1, seen, top_n, ordering)
+    recommend: RecommendConfig,
+    parts: Storage,
+) -> dict[str, np.ndarray]:
+    """Write the parts of a batch; return their numbers of rows."""
+    recommender, seen = _loaded(models, key), ray.get(seen_ref)
+    written = []
+    for start, stop in zip(batch["start"].tolist(), batch["stop"].tolist(), strict=True):
+        users = np.arange(start, stop)
+        table = recommendations(recommender, users, seen, recommend.top_n, ordering_of(recommend))
+        (parts / Part(start, stop).file).write_table(table)
+        written.append(len(table))
+    return {"rows": np.array(written)}
+
+
+@lru_cache(maxsize=1)
+def _loaded(models: bytes, key: str) -> Recommender:
+    """The models, which a worker process loads once.
+
+    An actor pool of Ray Data would do the same, but Ray 2.60 prints an error about every actor of
+    such a pool (https://github.com/ray-project/ray/issues/53727).
+
+    Args:
+        models: the pickled ``Storage``, which has no hash.
+        key: tells these models from others that were in the same place before.
+    """
+    return load_recommender(pickle.loads(models))
+
+
+def _publish(parts: Storage, folder: Storage) -> None:
+    """Put the files where they belong, once all are there."""
+    if parts.is_local:
+        folder.delete()
+        folder.parent.make_folder()
+        parts.move_to(folder)
+    else:
+        parts.copy_to(folder)
 
 
 def recommendations(

@@ -396,13 +396,14 @@ def _tuner(
     metrics = TrialMetrics(config.name, where.name, records, earlier)
     names = TrialNames(where.name, records)
     wanted = workers.wanted  # the workers themselves cannot be pickled, as callbacks are
+    wanted.left = len(records.missing(count))
 
     def on_end(record: TrialRecord) -> None:
         lines.ended(record)
         metrics.ended(record)
         log.ended(record)
         _prune(models, records)
-        wanted.count = min(concurrent, len(records.missing(count)))
+        wanted.left = len(records.missing(count))
 
     return Tuner(
         chosen.trainable,

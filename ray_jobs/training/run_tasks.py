@@ -88,7 +88,7 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
     at_once = min(config.tune.max_concurrent_trials or at_once, at_once)
     # Where the number of workers changes, a model goes on from its state.
     alone = at_once == 1 and all(task.state for task in tasks)
-    plan = GroupPlan.of(config, alone=alone)
+    plan = GroupPlan.of(config, alone=alone, quicker=workers.quicker)
     _log_start(tasks, plan, at_once)
     log = EpochLog(config.name)
     local = LocalMode.of(plan.preferred)
@@ -98,7 +98,7 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
         retries = Retries(config.tune.max_preemptions, config.scaling.max_failures)
         results = _train_on(workers.queue(plan, at_once), tasks, log, retries)
     for number, result in enumerate(results, start=1):
-        workers.wanted.count = min(at_once, len(tasks) - number)
+        workers.wanted.left = len(tasks) - number
         if isinstance(result, CallResult):
             logger.info("   %s: %.1f s", result.name, result.seconds)
         if result.rows.note:

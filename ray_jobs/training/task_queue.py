@@ -29,6 +29,10 @@ _MAX_EPOCHS_AHEAD: Final = 1
 end before a scheduler could stop it."""
 
 
+_EPOCHS_TIMED: Final = 30
+"""Of a pool."""
+
+
 _NONE: Final = Retries()
 
 _REPLACED: Final = Loss("resize", "their number has changed")
@@ -133,6 +137,8 @@ class PoolState:
     """How long all of its groups have waited for a task; 0 if one does not."""
     is_given_up: bool
     """Whether Ray Train has replaced its workers as often as it may."""
+    epoch_seconds: tuple[float, ...] = ()
+    """Of the newest epochs that its groups have trained."""
 
 
 @dataclass
@@ -147,6 +153,8 @@ class _WorkerGroup:
     """The newest of these."""
     is_dismissed: bool = False
     """Whether its workers are asked to exit."""
+    is_retired: bool = False
+    """Whether its workers are asked to exit once their task has ended."""
     is_cut_short: bool = False
     """Whether its task was stopped because of that, and so has no result."""
     idle_since: float | None = None
@@ -174,6 +182,8 @@ class TaskQueue:
         """Pools that count as there, so that no other takes their place."""
         self._leaving: dict[int, Loss] = {}
         """Pools whose nodes will be taken away."""
+        self._epoch_seconds: dict[int, deque[float]] = {}
+        """Of the newest epochs, by pool."""
         self._workers_on_node = 1
         self._searches: dict[str, tuple[Callable[[str, dict[str, Any]], Task], Retries]] = {}
         """What makes the tasks of the trials of each search, and how often they are retried."""
@@ -275,7 +285,8 @@ class TaskQueue:
 
         def should_exit() -> bool:
             # If the others of the group have a task, these workers take part in it.
-            is_last = group.is_dismissed and group.num_orders <= number
+            is_asked = group.is_dismissed or group.is_retired
+            is_last = is_asked and group.num_orders <= number
             return group.workers != workers or is_last
 
         is_free = group.num_orders == number and group_id not in self._free
@@ -294,6 +305,9 @@ class TaskQueue:
         if job is None or group is None:
             return False
         job.append(metrics)
+        if "seconds" in metrics:
+            newest = self._epoch_seconds.setdefault(group_id.pool, deque(maxlen=_EPOCHS_TIMED))
+            newest.append(metrics["seconds"])
 
         def is_stopped() -> bool:
             return group.is_dismissed or self._job_of(group_id, workers, number) is not job
@@ -348,7 +362,12 @@ class TaskQueue:
             if not any(group.is_dismissed for group in groups):
                 idle = [now if each.idle_since is None else each.idle_since for each in groups]
                 num_ready = sum(group.workers is not None for group in groups)
-                found[pool] = PoolState(num_ready, now - max(idle), is_given_up=False)
+                found[pool] = PoolState(
+                    num_ready,
+                    now - max(idle),
+                    is_given_up=False,
+                    epoch_seconds=tuple(self._epoch_seconds.get(pool, ())),
+                )
         return found
 
     async def num_ready(self) -> int:
@@ -370,6 +389,13 @@ class TaskQueue:
             if any(group.workers for group in groups.values()):
                 runs.append(self._runs[pool])
         await asyncio.gather(*runs)
+
+    async def retire(self, pool: int) -> None:
+        """Ask the workers of a pool to exit when their tasks have ended."""
+        for group_id, group in self._by_pool().get(pool, {}).items():
+            group.is_retired = True
+            self._free.pop(group_id, None)
+            group.signal.changed()
 
     async def dismiss_idle(self, seconds: float, at_most: int) -> list[int]:
         """Ask the workers of pools to exit that have waited for a task so long; returns which.
@@ -411,7 +437,9 @@ class TaskQueue:
             self._lose(group_id, loss)
             del self._groups[group_id]
         del self._runs[pool]
-        if end.is_given_up and not any(group.is_dismissed for group in groups.values()):
+        self._epoch_seconds.pop(pool, None)
+        is_asked = any(group.is_dismissed or group.is_retired for group in groups.values())
+        if end.is_given_up and not is_asked:
             self._given_up.add(pool)
             self._failure = end.loss.reason
             self._fail_without_groups()

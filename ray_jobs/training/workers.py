@@ -11,6 +11,8 @@ import contextlib
 import itertools
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -29,6 +31,7 @@ from ray_jobs.cluster.ray_internals import draining_nodes, living_actors
 from ray_jobs.cluster.resources import GroupPlan, Pool, usable_nodes
 from ray_jobs.cluster.session import beside_the_driver
 from ray_jobs.cluster.waiting import Waiting
+from ray_jobs.training.epoch_times import EpochTimes
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import Loss
 from ray_jobs.training.pool_run import PoolRun, RunHere, RunOnNode
@@ -55,12 +58,20 @@ _MAX_CALLS: Final = 10_000
 
 @dataclass
 class Wanted:
-    """How many worker groups are wanted: as many as there are tasks left.
+    """How many worker groups are wanted.
 
     An object of its own, which can be pickled: Ray Tune stores the callbacks that lower it.
     """
 
-    count: int = 0
+    at_once: int = 0
+    """Tasks that may be done at a time."""
+    left: int = 0
+    """Tasks that have not ended."""
+
+    @property
+    def count(self) -> int:
+        """Groups that are wanted now."""
+        return min(self.at_once, self.left)
 
 
 class Workers:
@@ -81,12 +92,16 @@ class Workers:
         self._max_failures = max_failures
         self._queue: ActorHandle[TaskQueue] | None = None
         self._plan: GroupPlan | None = None
-        self._at_once = 0
-        """How many groups the stage wants at most."""
         self.wanted = Wanted()
         self._pools: dict[int, Pool] = {}
         """Those that were started, and neither dismissed nor lost. One that was given up, after
         ``max_failures``, is not replaced before the next stage."""
+        self._retired: set[int] = set()
+        """Pools that exit when their tasks have ended."""
+        self._times = EpochTimes()
+        self.quicker: str | None = None
+        """The device, GPU or CPU, on which the epochs of a search have taken less time, if it used
+        both."""
         self._numbers = itertools.count()
         self._demand = Demand()
         self._waiting = Waiting()
@@ -111,13 +126,16 @@ class Workers:
     def queue(self, plan: GroupPlan, wanted: int) -> ActorHandle[TaskQueue]:
         """The queue of at most ``wanted`` worker groups of a plan, as many as fit the cluster.
 
+        If there are more tasks than that, set ``self.wanted.left`` afterwards.
+
         Groups that are there already are kept; others are started, and those of another kind exit.
         """
         if self._queue is None:
             self._others = _controllers(), _placement_groups()
             self._queue = start_queue()
         with self._lock:
-            self._plan, self._at_once, self.wanted.count = plan, wanted, wanted
+            self._plan, self.wanted.at_once, self.wanted.left = plan, wanted, wanted
+            self._times = EpochTimes()
             try:
                 ray.get(self._queue.begin.remote())
                 self._scale()
@@ -151,9 +169,19 @@ class Workers:
         assert self._plan is not None
         state: dict[int, PoolState] = ray.get(self._queue.pools.remote())
         # Before workers are started on a node that was added, perhaps a larger one.
-        ray.get(self._queue.share_nodes.remote(self._plan.workers_on_node(self._at_once)))
+        ray.get(self._queue.share_nodes.remote(self._plan.workers_on_node(self.wanted.at_once)))
         self._pools = {i: pool for i, pool in self._pools.items() if i in state}
-        self._dismiss([i for i, p in self._pools.items() if p.resources not in self._plan.kinds])
+        self._retired &= self._pools.keys()
+        if self._plan.is_timed:
+            self._leave_out_what_is_too_slow(state)
+        kinds = self._plan.kinds
+        self._dismiss(
+            [
+                index
+                for index, pool in self._pools.items()
+                if pool.resources not in kinds and index not in self._retired
+            ]
+        )
         self._leave(draining_nodes())
         running = [p for i, p in self._pools.items() if state[i].num_ready == p.num_groups]
         starting = [p for i, p in self._pools.items() if state[i].num_ready < p.num_groups]
@@ -172,6 +200,27 @@ class Workers:
         has_workers = any(pool.num_ready for pool in state.values())
         is_over = has_workers or not self.wanted.count
         self._waiting.update(self._plan.waited_for, is_over=is_over)
+
+    def _leave_out_what_is_too_slow(self, state: Mapping[int, PoolState]) -> None:
+        """Let the pools of a kind of groups end that would hold up the end of the stage."""
+        assert self._queue is not None
+        assert self._plan is not None
+        seconds: dict[str, list[float]] = {}
+        num_groups: Counter[str] = Counter()
+        for index, pool in self._pools.items():
+            if index in state:
+                device = pool.resources.device
+                seconds.setdefault(device, []).extend(state[index].epoch_seconds)
+                num_groups[device] += state[index].num_ready
+        slow = self._times.too_slow(seconds, num_groups, self.wanted.left)
+        self.quicker = self._times.quicker or self.quicker
+        if slow is None:
+            return
+        for index, pool in self._pools.items():
+            if pool.resources.device == slow:
+                self._retired.add(index)
+                ray.get(self._queue.retire.remote(index))
+        self._plan = self._plan.without(slow)
 
     def _leave(self, draining: set[str]) -> None:
         """Move the tasks of nodes that will be taken away."""

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -26,20 +28,29 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorboardX.proto.event_pb2 import Event
 
 from ncf.data.dataset import PreparedDataset
+from ncf.data.splits import SPLITS
 from ncf.inference import checkpoint
+from ncf.inference.ordering import Ordering
 from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.config import with_parameters
 from ray_jobs.errors import ResourceError, TrainingError
 from ray_jobs.report.document import Report, ReportSection
 from ray_jobs.report.sections.search import search_blocks
+from ray_jobs.results.final_model import rated_movies
+from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.run import Workspace
+from ray_jobs.results.stage import key_of
+from ray_jobs.stages import recommendation
 from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
-from ray_jobs.stages.training import train
+from ray_jobs.stages.training import FinalModel, train
 from ray_jobs.stages.tuning import open_records, search
 from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.workers import Workers
+from tests.ncf.prepared import write_prepared
+from tests.ray_jobs.made import CLOSED, FITTED, METRICS, ROWS, kept
+from tests.ray_jobs.made import recommender as made_recommender
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 
 pytestmark = pytest.mark.ray(seconds=100)
@@ -525,3 +536,56 @@ def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:
             errors = logged(file)["ray/tune/validation_rmse"]
             assert len(errors) == row["epochs"]
             assert min(errors) == pytest.approx(row[METRIC])
+
+
+@pytest.mark.usefixtures("storage")  # starts Ray
+def test_recommendations_of_all_users_are_written_part_by_part_and_those_there_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommendation, "_LEAST_USERS", 1)
+    workspace = kept(tmp_path, CLOSED)
+    splits = {"train": ROWS, "validation": ROWS[:0], "test": ROWS[:0]}
+    prepared = write_prepared(tmp_path / "prepared", splits, FITTED)
+    model = FinalModel(workspace.paths.checkpoint, RunMetrics.from_json(METRICS), prepared)
+
+    def recommended() -> pd.DataFrame:
+        nothing = Workers(workspace.paths.ray("workers"), 0)
+        folder = recommendation.recommend(workspace, [model], nothing)
+        assert [file.name for file in folder.list_files()] == [
+            "000000000001.parquet",
+            "000000000002.parquet",
+        ]
+        return pd.read_parquet(folder.path)
+
+    found = recommended()
+    seen = rated_movies(prepared, SPLITS)
+    expected = recommendation.recommendations(
+        made_recommender(workspace), np.array([1, 2]), seen, 10, Ordering(min_ratings=0)
+    )
+    assert len(expected) == 3 + 3
+    pd.testing.assert_frame_equal(found, expected.to_pandas())
+
+    inputs = recommendation.RecommendInputs((model,), workspace.config.recommend)
+    there = expected.slice(0, 1)
+    part = workspace.paths.ray("recommend") / key_of(inputs)[:16] / "000000000001.parquet"
+    part.write_table(there)
+    workspace.recommendations.delete()
+    again = recommended()
+    expected_again = pa.concat_tables([there, expected.slice(sum(found["user_id"] == 10))])
+    pd.testing.assert_frame_equal(again, expected_again.to_pandas())
+    assert not workspace.paths.ray("recommend").exists()
+
+
+@pytest.mark.parametrize(
+    ("num_users", "parts"),
+    [
+        (1, [(1, 2)]),
+        (2000, [(1, 2001)]),
+        (2001, [(1, 2001), (2001, 2002)]),
+    ],
+)
+def test_every_user_is_in_one_part(num_users: int, parts: list[tuple[int, int]]) -> None:
+    assert [(part.start, part.stop) for part in recommendation._parts(num_users)] == parts
+    many = recommendation._parts(5_000_001)
+    assert len(many) == 1000
+    assert (many[0].start, many[-1].stop) == (1, 5_000_002)

@@ -520,3 +520,41 @@ async def test_a_trial_that_two_drivers_add_is_trained_once() -> None:
     assert await group.next() == "c"
     assert made == ["a", "b", "c"]
     await end(queue, group)
+
+
+@in_event_loop
+async def test_a_retired_pool_ends_its_task_and_takes_no_other() -> None:
+    queue = TaskQueue()
+    busy, idle, other = Group(queue, 0), Group(queue, 1), Group(queue, 2)
+    for group in (busy, idle, other):
+        await group.start()
+    await queue.add(task("a"))
+    assert await busy.next() == "a"
+    waiting = asyncio.create_task(idle.next())
+    await asyncio.sleep(0)
+    await queue.retire(0)
+    await queue.retire(1)
+    await queue.add(task("b"))
+    assert await soon(waiting) is None
+    assert await soon(busy.report(1))
+    await busy.ended(None, RESULT)
+    assert (await soon(queue.result("a"))) == {"epoch": 1}
+    assert (await soon(queue.result("a"))) == Over(None, RESULT)
+    assert await soon(busy.next()) is None
+    assert await soon(other.next()) == "b"
+    await end(queue, busy, idle, other)
+
+
+@in_event_loop
+async def test_a_pool_tells_how_long_its_epochs_took() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"))
+    await group.next()
+    for epoch, seconds in ((1, 2.0), (2, 0.5)):
+        metrics = {"epoch": epoch, "seconds": seconds}
+        await soon(queue.report(group.id, group.workers, 0, metrics))
+        await soon(queue.result("a"))
+    assert (await queue.pools())[0].epoch_seconds == (2.0, 0.5)
+    await end(queue, group)

@@ -151,6 +151,7 @@ class GroupPlan:
         for_trials: bool = False,
         alone: bool = False,
         quicker: str | None = None,
+        has_calls: bool = False,
     ) -> GroupPlan:
         """Derive it from the configuration and the running cluster.
 
@@ -158,6 +159,7 @@ class GroupPlan:
             config: of the job.
             alone: whether a single model is trained at a time.
             quicker: see ``Resources.of``.
+            has_calls: whether there are tasks that need no GPU.
             for_trials: also plan for what ``tune.also_on_cpus`` adds.
 
         Raises:
@@ -166,11 +168,12 @@ class GroupPlan:
         preferred, rest = Resources.of(config, alone=alone, quicker=quicker), None
         if not preferred.num_workers:
             return cls(preferred)
-        if for_trials and config.tune.wants_cpus_too and preferred.use_gpu:
+        wants_cpus_too = has_calls or (for_trials and config.tune.wants_cpus_too)
+        if wants_cpus_too and preferred.use_gpu:
             rest = replace(
                 preferred, per_worker={"CPU": preferred.per_worker["CPU"]}, use_gpu=False
             )
-        is_timed = rest is not None and config.tune.also_on_cpus == "auto"
+        is_timed = rest is not None and for_trials and config.tune.also_on_cpus == "auto"
         plan = cls(preferred, rest, may_grow(config.ray.autoscaling), is_timed)
         if preferred not in plan.fitting() and not may_ever_hold(
             preferred.bundles, config.ray.autoscaling

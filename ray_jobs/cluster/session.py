@@ -232,8 +232,15 @@ _LOST_NODE: Final = re.compile(r"The node with node id: .* and address: (\S+) .*
 _LONGEST_MESSAGE: Final = 200
 
 
-def sentence_of(message: str) -> str:
-    """What a message of Ray about nodes or workers says, without logs and states."""
+_OF_NO_USE: Final = "PYTHON worker processes have been started"
+"""In a message about how many actors there are, which is as this project means it."""
+
+
+def sentence_of(message: str) -> str | None:
+    """What a message of Ray about nodes or workers says, without logs and states; None if it is of
+    no use to who runs a job."""
+    if _OF_NO_USE in message:
+        return None
     lost = _LOST_NODE.search(message)
     if lost:
         return f"node {lost[1]} was lost"
@@ -245,12 +252,20 @@ def sentence_of(message: str) -> str:
 
 def _quieten() -> None:
     """Keep Ray's own messages in its log files; its errors are raised here as exceptions."""
-    pass_messages_to(lambda message: logger.info("   note: %s", sentence_of(message)))
+    pass_messages_to(_tell)
     for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # A dashboard that does not start is retried, and at last raised as an exception too.
     logging.getLogger("ray._private.services").setLevel(logging.CRITICAL)
+    # It repeats which trials failed.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     logging.getLogger("optuna").setLevel(logging.WARNING)
+
+
+def _tell(message: str) -> None:
+    sentence = sentence_of(message)
+    if sentence:
+        logger.info("   note: %s", sentence)
 
 
 def beside_the_driver() -> dict[str, Any]:

@@ -44,7 +44,9 @@ class TrialProgress:
                 f"{record.metric.title} {record.result:.4f} after {record.epochs[-1][EPOCH]} epochs"
                 f" (best so far {best.result:.4f})"
             )
-        say(f"   trial {self._ended}/{self._num_trials}: {outcome}  {described(record.parameters)}")
+        count = f"{self._ended}/{self._num_trials}"
+        settings = described(record.parameters)
+        say(f"   trial {record.number} ({count} done): {outcome}  {settings}")
 
 
 @contextmanager

@@ -88,7 +88,8 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
     at_once = min(config.tune.max_concurrent_trials or at_once, at_once)
     # Where the number of workers changes, a model goes on from its state.
     alone = at_once == 1 and all(task.state for task in tasks)
-    plan = GroupPlan.of(config, alone=alone, quicker=workers.quicker)
+    has_calls = any(isinstance(task, CallTask) for task in tasks)
+    plan = GroupPlan.of(config, alone=alone, quicker=workers.quicker, has_calls=has_calls)
     _log_start(tasks, plan, at_once)
     log = EpochLog(config.name)
     local = LocalMode.of(plan.preferred)
@@ -96,7 +97,8 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
         results = _train_here(tasks, local, log)
     else:
         retries = Retries(config.tune.max_preemptions, config.scaling.max_failures)
-        results = _train_on(workers.queue(plan, at_once), tasks, log, retries)
+        queue = workers.queue(plan, at_once)
+        results = _train_on(queue, tasks, log, retries, plan.preferred.device)
     for number, result in enumerate(results, start=1):
         workers.wanted.left = len(tasks) - number
         if isinstance(result, CallResult):
@@ -132,16 +134,21 @@ def _count(models: int, baselines: int) -> str:
 
 
 def _train_on(
-    queue: ActorHandle[TaskQueue], tasks: Sequence[Task], log: EpochLog, retries: Retries
+    queue: ActorHandle[TaskQueue],
+    tasks: Sequence[Task],
+    log: EpochLog,
+    retries: Retries,
+    device: str,
 ) -> Iterator[TaskResult]:
-    """Train on the worker groups of ``queue``."""
+    """Train on the worker groups of ``queue``: models on those with ``device`` alone."""
     waiting, results = list(tasks), list[TaskResult]()
     running: dict[ObjectRef[object], str] = {}
 
     def add_what_can_start() -> None:
         for task in [task for task in waiting if task.can_start_after(results)]:
             waiting.remove(task)
-            ray.get(queue.add.remote(task.after(results), retries))
+            only_on = None if isinstance(task, CallTask) else device
+            ray.get(queue.add.remote(task.after(results), retries, only_on))
             running[queue.result.remote(task.name)] = task.name
 
     try:

@@ -89,6 +89,8 @@ class _Job:
     task: Task
     losses: Losses
     """Of its workers."""
+    device: str | None = None
+    """Whose groups alone may take it, if any may not."""
     newest_epoch: int = 0
     """Number of the newest epoch that was reported; trained again, it reports further ones only."""
     lost: str | None = None
@@ -182,6 +184,8 @@ class TaskQueue:
         """Pools that count as there, so that no other takes their place."""
         self._leaving: dict[int, Loss] = {}
         """Pools whose nodes will be taken away."""
+        self._devices: dict[int, str] = {}
+        """``GPU`` or ``CPU``, of each pool."""
         self._epoch_seconds: dict[int, deque[float]] = {}
         """Of the newest epochs, by pool."""
         self._workers_on_node = 1
@@ -195,15 +199,17 @@ class TaskQueue:
 
     # Called by stages.
 
-    async def add(self, task: Task, retries: Retries = _NONE) -> None:
+    async def add(self, task: Task, retries: Retries = _NONE, device: str | None = None) -> None:
         """Add a task; one that loses its workers is queued again as ``retries`` says.
+
+        With a ``device``, groups on another one do not take it.
 
         Raises:
             ValueError: if there is a task of this name.
         """
         if task.name in self._jobs:
             raise ValueError(f"there is a task {task.name!r} already")
-        self._jobs[task.name] = _Job(task, Losses(retries))
+        self._jobs[task.name] = _Job(task, Losses(retries), device)
         self._waiting.append(task.name)
         self._pass_on()
         self._fail_without_groups()
@@ -331,15 +337,17 @@ class TaskQueue:
 
     # Called by ``Workers`` and by Ray Train's controllers.
 
-    async def start(self, pool: int, num_groups: int, run: PoolRun) -> None:
+    async def start(self, pool: int, num_groups: int, run: PoolRun, device: str = "CPU") -> None:
         """Start a pool, by running its trainer until the pool is dismissed or fails.
 
         Args:
             pool: its number.
             num_groups: number of its groups.
             run: of its trainer.
+            device: that its groups train on.
         """
         self._failure = None
+        self._devices[pool] = device
         for number in range(num_groups):
             self._groups[GroupId(pool, number)] = _WorkerGroup()
         self._runs[pool] = asyncio.create_task(self._run(pool, run))
@@ -438,6 +446,7 @@ class TaskQueue:
             del self._groups[group_id]
         del self._runs[pool]
         self._epoch_seconds.pop(pool, None)
+        del self._devices[pool]
         is_asked = any(group.is_dismissed or group.is_retired for group in groups.values())
         if end.is_given_up and not is_asked:
             self._given_up.add(pool)
@@ -462,16 +471,24 @@ class TaskQueue:
                 job.signal.changed()
 
     def _pass_on(self) -> None:
-        """Pass tasks that wait to groups that are free."""
-        while self._waiting and self._free:
-            group_id = next(iter(self._free))
-            del self._free[group_id]
-            group = self._groups[group_id]
-            task = self._jobs[self._waiting.popleft()].task
-            group.order = Order(task, self._workers_on_node)
-            group.num_orders += 1
-            group.idle_since = None
-            group.signal.changed()
+        """Pass tasks that wait to groups that are free and may take them."""
+        for name in list(self._waiting) if self._free else ():
+            job = self._jobs[name]
+            for group_id in self._free:
+                if job.device in (None, self._devices[group_id.pool]):
+                    self._waiting.remove(name)
+                    self._pass_to(group_id, job.task)
+                    break
+            if not self._free:
+                return
+
+    def _pass_to(self, group_id: GroupId, task: Task) -> None:
+        del self._free[group_id]
+        group = self._groups[group_id]
+        group.order = Order(task, self._workers_on_node)
+        group.num_orders += 1
+        group.idle_since = None
+        group.signal.changed()
 
     def _job_of(self, group_id: GroupId, workers: str, number: int) -> _Job | None:
         """The task with this number that these workers train; None if it has ended, or was dropped,

@@ -188,7 +188,9 @@ class Workers:
         for pool in self._plan.missing(usable_nodes(), running, starting, self.wanted.count):
             index = next(self._numbers)
             self._pools[index] = pool
-            ray.get(self._queue.start.remote(index, pool.num_groups, self._run(index, pool)))
+            run = self._run(index, pool)
+            device = pool.resources.device
+            ray.get(self._queue.start.remote(index, pool.num_groups, run, device))
         num_groups = sum(pool.num_groups for pool in self._pools.values())
         surplus = num_groups - self.wanted.count
         if surplus > 0:

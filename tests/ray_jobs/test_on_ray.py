@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import struct
 import threading
 import tomllib
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.training import FinalModel, train
 from ray_jobs.stages.tuning import open_records, search
+from ray_jobs.training.run_tasks import run_tasks, train_beside
+from ray_jobs.training.tasks import CallResult, CallTask, TrainingTask
 from ray_jobs.training.telemetry import METRIC
 from ray_jobs.training.workers import Workers
 from tests.ncf.prepared import write_prepared
@@ -538,9 +542,30 @@ def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:
             assert min(errors) == pytest.approx(row[METRIC])
 
 
-@pytest.mark.usefixtures("storage")  # starts Ray
+def test_functions_are_called_by_workers_beside_the_training_of_models(
+    storage: Path, prepared: PreparedDataset, workers: Workers
+) -> None:
+    config = job(storage, train={"epochs": 1}, scaling={"num_workers": 1})
+    calls = [CallTask(f"call {number}", prepared, os.getpid) for number in range(3)]
+    model = TrainingTask("model", prepared, config.experiment)
+    found: list[CallResult] = []
+    run = partial(run_tasks, workers=workers, config=config)
+
+    (trained,) = train_beside(calls, run, found.append)([model])
+
+    assert trained.best_epoch == 1
+    assert sorted(each.name for each in found) == ["call 0", "call 1", "call 2"]
+    processes = {each.value for each in found}
+    assert os.getpid() not in processes
+    assert len(processes) <= 2  # one for each CPU
+
+    failing = [CallTask("call", prepared, partial(int, "no number"))]
+    with pytest.raises(TrainingError, match=r"training of call failed: .*no number"):
+        list(train_beside(failing, run)([]))
+
+
 def test_recommendations_of_all_users_are_written_part_by_part_and_those_there_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recommendation, "_LEAST_USERS", 1)
     workspace = kept(tmp_path, CLOSED)
@@ -549,8 +574,7 @@ def test_recommendations_of_all_users_are_written_part_by_part_and_those_there_a
     model = FinalModel(workspace.paths.checkpoint, RunMetrics.from_json(METRICS), prepared)
 
     def recommended() -> pd.DataFrame:
-        nothing = Workers(workspace.paths.ray("workers"), 0)
-        folder = recommendation.recommend(workspace, [model], nothing)
+        folder = recommendation.recommend(workspace, [model], workers)
         assert [file.name for file in folder.list_files()] == [
             "000000000001.parquet",
             "000000000002.parquet",

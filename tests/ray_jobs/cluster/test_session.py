@@ -78,9 +78,10 @@ TERMINATED = (
         ("A worker died.\n\nWorker ID: 1", "A worker died."),
         ("x" * 500, f"{'x' * 200} ..."),
         ("", ""),
+        ("WARNING: 8 PYTHON worker processes have been started on node: c81e ...", None),
     ],
 )
-def test_messages_of_ray_are_told_in_a_sentence(message: str, told: str) -> None:
+def test_messages_of_ray_are_told_in_a_sentence(message: str, told: str | None) -> None:
     assert session.sentence_of(message) == told
 
 

@@ -84,8 +84,10 @@ def test_a_line_for_each_trial_that_ends(
     lines.ended(records.end("t3", state="finished", epochs=good[:1]))
 
     second, third = capsys.readouterr().out.splitlines()
-    assert second.endswith("trial 2/3: failed: out of memory  learning_rate=0.5, loss=mse")
-    assert third.endswith("trial 3/3: RMSE 0.9500 after 1 epochs (best so far 0.9300)  loss=l1")
+    assert second.endswith("trial 2 (2/3 done): failed: out of memory  learning_rate=0.5, loss=mse")
+    assert third.endswith(
+        "trial 3 (3/3 done): RMSE 0.9500 after 1 epochs (best so far 0.9300)  loss=l1"
+    )
 
 
 SHOWS = """

@@ -55,9 +55,9 @@ class Group:
         self._life = 0
         self._number = -1
 
-    async def start(self, num_groups: int = 1) -> None:
+    async def start(self, num_groups: int = 1, device: str = "CPU") -> None:
         run = RunHere(cast(Any, self.trainer))
-        await self._queue.start(self._index, num_groups, run)
+        await self._queue.start(self._index, num_groups, run, device)
         await self.join()
 
     async def join(self) -> None:
@@ -558,3 +558,22 @@ async def test_a_pool_tells_how_long_its_epochs_took() -> None:
         await soon(queue.result("a"))
     assert (await queue.pools())[0].epoch_seconds == (2.0, 0.5)
     await end(queue, group)
+
+
+@in_event_loop
+async def test_models_wait_for_their_device_and_other_tasks_take_what_is_free() -> None:
+    queue = TaskQueue()
+    on_cpu, on_gpu = Group(queue, 0), Group(queue, 1)
+    await on_cpu.start()
+    await on_gpu.start(device="GPU")
+    await queue.add(task("model 1"), device="GPU")
+    await queue.add(task("model 2"), device="GPU")
+    await queue.add(task("baseline 1"))
+    await queue.add(task("baseline 2"))
+    assert await soon(on_cpu.next()) == "baseline 1"
+    assert await soon(on_gpu.next()) == "model 1"
+    await on_gpu.ended(None, RESULT)
+    assert await soon(on_gpu.next()) == "model 2"
+    await on_gpu.ended(None, RESULT)
+    assert await soon(on_gpu.next()) == "baseline 2"
+    await end(queue, on_cpu, on_gpu)

@@ -54,6 +54,8 @@ RUN_ELSEWHERE = {
 """What is only parsed here, and the test in tests/ray_jobs that runs it, on data that are quick."""
 
 NOT_RUN = {
+    "prometheus": "runs in test_on_ray.py, with the same file",
+    "grafana": "not in Debian",
     "ray": "needs a cluster or a cloud, or changes this user's Ray; parsed by Ray's own parser",
     "aws": "needs a bucket",
     "docker": "needs a daemon and a registry",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
+from foundation.storage import Storage
 from ncf.choice_config import ChoiceConfig
 from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
@@ -16,6 +17,10 @@ from ray_jobs.config import with_choice_parameters, with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.search.trial_models import TrialModels
 from ray_jobs.training.tasks import ChoiceProtocol, ChoiceTask, Task, TrainingTask
+
+_SECONDS_BETWEEN_STATES: Final = 20.0
+"""At most so much of a trial, and one epoch, is trained again if it loses its workers. Shorter
+trials store no state, which in an object store takes as long as many of their epochs."""
 
 
 class TrialTasks(ABC):
@@ -50,6 +55,10 @@ class RatingTrials(TrialTasks):
     models: TrialModels
     metric: str
     """Name of the metric that chooses the best epoch."""
+    states: Storage | None = None
+    """Folder for the states of trials in training, from which others of this search's workers go on
+    if one loses its own. Nothing in it is used by another search."""
+    state_every: float = _SECONDS_BETWEEN_STATES
 
     def task(self, trial_id: str, parameters: Mapping[str, Any]) -> TrainingTask:
         """The task of one trial."""
@@ -60,6 +69,9 @@ class RatingTrials(TrialTasks):
             models=self.models.of(trial_id),
             needs_models=False,
             metric=self.metric,
+            state=self.states / trial_id if self.states else None,
+            state_every=self.state_every,
+            keeps_state=False,
         )
 
 

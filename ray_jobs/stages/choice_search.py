@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from foundation.storage import Storage
 from ncf.choice_config import ChoiceConfig
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.config import JobConfig, Member, with_choice_parameters
@@ -80,7 +81,7 @@ class SearchedChoices(Searched):
         settings = self.config.choice.model_dump()
         return point_of(self.config.tune.space, settings)
 
-    def tasks(self, models: TrialModels) -> TrialTasks:
+    def tasks(self, models: TrialModels, states: Storage | None) -> TrialTasks:
         """The training tasks of its trials, which keep no models: they are trained in seconds."""
         return ChoiceTrials(
             self.prepared, self.config.choice, self.member, protocol_of(self.config)

@@ -169,4 +169,4 @@ def workers_of(workspace: Workspace, num_runs: int = 1) -> Workers:
     failures = tune.max_preemptions * (num_trials + num_tasks)
     failures += num_trials + num_tasks * config.scaling.max_failures
     failures *= num_runs
-    return Workers(workspace.paths.ray("workers"), failures)
+    return Workers(workspace.paths.ray("workers"), failures, config.name)

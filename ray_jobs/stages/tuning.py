@@ -134,8 +134,9 @@ class Searched(ABC):
         """Of a trial."""
 
     @abstractmethod
-    def tasks(self, models: TrialModels) -> TrialTasks:
-        """The training tasks of its trials, which put their weights into ``models``."""
+    def tasks(self, models: TrialModels, states: Storage | None) -> TrialTasks:
+        """The training tasks of its trials, which put their weights into ``models``, and while they
+        train their states into ``states``."""
 
     @abstractmethod
     def with_settings(self, parameters: Mapping[str, Any]) -> Section:
@@ -173,9 +174,10 @@ class SearchedRatings(Searched):
         """``train.epochs``."""
         return self.config.train.epochs
 
-    def tasks(self, models: TrialModels) -> TrialTasks:
+    def tasks(self, models: TrialModels, states: Storage | None) -> TrialTasks:
         """The training tasks of its trials."""
-        return RatingTrials(self.prepared, self.config.experiment, models, self.config.tune.metric)
+        tune = self.config.tune
+        return RatingTrials(self.prepared, self.config.experiment, models, tune.metric, states)
 
     def with_settings(self, parameters: Mapping[str, Any]) -> ExperimentConfig:
         """The configuration with what a trial chose."""
@@ -336,10 +338,18 @@ def _run_missing_trials(
     at_once = min(config.tune.max_concurrent_trials or missing, missing)
     fitting = plan.fitting()[:at_once]
     say(f"   {missing} trials, {len(fitting)} at a time: {_devices(fitting or [plan.preferred])}")
+    states = _states(config, where)
+    tasks = searched.tasks(models, states)
     _clear(where, {record.trial_id for record in records.ended()})
     with (
         executor(
-            config, searched.tasks(models), workers, plan, at_once, where, records.metric.key
+            config,
+            tasks,
+            workers,
+            plan,
+            at_once,
+            where,
+            records.metric.key,
         ) as chosen,
         trial_table(records, wanted=config.tune.live_table) as table,
         study_log(study, where.name, config.tune.space, records) as log,
@@ -347,6 +357,8 @@ def _run_missing_trials(
         logs = mlflow_callbacks(config, where.name)
         chosen = replace(chosen, callbacks=(*chosen.callbacks, *table, *logs, log))
         _tuner(searched, chosen, at_once, records, models, where, workers, log).fit()
+    if states:
+        states.delete()
     _prune(models, records, others=True)
 
 
@@ -356,6 +368,11 @@ def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) 
         models.prune(records.ended(), others=others)
     except OSError as error:
         say(f"   note: weights of trials could not be deleted in {models.folder}: {error}")
+
+
+def _states(config: JobConfig, where: Storage) -> Storage | None:
+    # An isolated trial reports epochs that it repeats as further ones, so it begins anew.
+    return where / "states" if config.tune.executor == "persistent" else None
 
 
 def _clear(where: Storage, kept: set[str]) -> None:

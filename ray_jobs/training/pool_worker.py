@@ -14,7 +14,6 @@ import ray.train.collective
 import torch
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from torch import distributed
 
 from foundation.errors import MovieRatingsError
 from ncf.data.sampling import SINGLE_WORKER, Shard
@@ -25,7 +24,7 @@ from ray_jobs.training.split_cache import SplitCache
 from ray_jobs.training.task_queue import GroupId, Order, TaskQueue
 from ray_jobs.training.tasks import Task, TaskResult
 from ray_jobs.training.trainers import train_task
-from ray_jobs.training.worker_context import device_of_worker, shard_of_worker
+from ray_jobs.training.worker_context import broadcast, device_of_worker, shard_of_worker
 
 _SECONDS_IDLE: Final = 5.0
 """Time without a task after which a worker frees the memory of its rows."""
@@ -133,20 +132,11 @@ class _Job:
         if self.rows.shard.rank == 0:
             report = self.queue.report.remote
             proceed = ray.get(report(self.group_id, self.workers, self.number, metrics))
-        return _broadcast(proceed, self.rows.shard, self.rows.device)
+        return broadcast(proceed, self.rows.shard, self.rows.device)
 
     def _ended(self, error: str | None, result: TaskResult | None) -> None:
         ended = self.queue.ended.remote
         ray.get(ended(self.group_id, self.workers, self.number, error, result))
-
-
-def _broadcast(value: bool, shard: Shard, device: torch.device) -> bool:
-    """The first worker's ``value``, on all workers of the group."""
-    if shard.world_size == 1:
-        return value
-    tensor = torch.tensor(value, dtype=torch.uint8, device=device)
-    distributed.broadcast(tensor, src=0)
-    return bool(tensor)
 
 
 def _is_recoverable(error: Exception, shard: Shard, device: torch.device) -> bool:

@@ -32,7 +32,7 @@ class Task:
     """Names the task in progress lines and in the queue."""
     prepared: PreparedDataset
     state: Storage | None = field(default=None, kw_only=True)
-    """Folder for the state after each epoch, from which training continues if it is interrupted."""
+    """Folder for the state after an epoch, from which training continues if it is interrupted."""
 
     @property
     def needs(self) -> str | None:
@@ -76,6 +76,10 @@ class TrainingTask(Task):
     stop_at_best_of: str | None = None
     """Name of an earlier task of the same run; training stops after as many epochs as that task's
     best one took."""
+    state_every: float = 0.0
+    """Seconds between two states, at least; 0 stores one after every epoch."""
+    keeps_state: bool = True
+    """Whether the state is still there when training has ended."""
 
     @property
     def needs(self) -> str | None:

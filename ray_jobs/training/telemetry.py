@@ -57,6 +57,20 @@ def search_metric(name: str) -> SearchMetric:
     return SEARCH_METRICS.get(name) or SearchMetric(name, name.replace("_", " ").upper(), "max")
 
 
+class GroupMetrics:
+    """Exports how many worker groups ``run`` has, and how many more it waits for."""
+
+    def __init__(self, run: str) -> None:
+        keys = ("run", "state")
+        self._groups = Gauge("ratings_worker_groups", "Worker groups of a job.", keys)
+        self._run = run
+
+    def set(self, ready: int, wanted: int) -> None:
+        """Record the groups that have their workers, and how many are wanted."""
+        self._groups.set(ready, {"run": self._run, "state": "ready"})
+        self._groups.set(max(0, wanted - ready), {"run": self._run, "state": "waiting"})
+
+
 class EpochMetrics:
     """Counts epochs, and exports the validation RMSE of every model that is trained in ``run``."""
 

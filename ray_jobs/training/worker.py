@@ -29,7 +29,7 @@ from ray_jobs.training.tasks import (
     save_predictions,
 )
 from ray_jobs.training.telemetry import SEARCH_METRICS
-from ray_jobs.training.worker_context import data_parallel
+from ray_jobs.training.worker_context import broadcast, data_parallel
 
 logger: Final = logging.getLogger(__name__)
 
@@ -51,19 +51,20 @@ def train_rating_task(task: TrainingTask, rows: SplitCache, report: Report) -> T
     shard = rows.shard
     placement = rows.placement(task.experiment)
     training = _training(task, rows, placement, shard)
-    is_stopped = False
+    is_stopped, states = False, _States(task, rows)
     try:
         for epoch in training:
-            if task.state:
-                _save_state(training, shard, task.state)
             is_stopped = not report(epoch_metrics(task, epoch, training.result, placement))
             if is_stopped:
                 break
+            # An epoch that is in a state would not be reported again.
+            states.save_if_due(training)
     finally:
         if task.models and training.result.epochs and shard.rank == 0:
             _store_models(task, training, task.models)
     # A training is stopped when its result is not wanted.
     test = None if is_stopped else _score_test(task, training, rows, placement, shard)
+    states.end()
     seconds = time.perf_counter() - started
     return _task_result(task, training.result, test, placement, seconds)
 
@@ -112,10 +113,32 @@ def _training(task: TrainingTask, rows: SplitCache, placement: Placement, shard:
     )
 
 
-def _save_state(training: Training, shard: Shard, stored: Storage) -> None:
-    state = training.state()  # of all workers
-    if shard.rank == 0:
-        write_state(state, stored, save_state)
+class _States:
+    """The states of a training; all workers of the group must call its methods."""
+
+    def __init__(self, task: TrainingTask, rows: SplitCache) -> None:
+        self._task = task
+        self._rows = rows
+        self._saved = time.monotonic()
+
+    def save_if_due(self, training: Training) -> None:
+        """Save the state after an epoch, if the last one is old enough."""
+        stored, shard = self._task.state, self._rows.shard
+        if stored is None:
+            return
+        is_due = time.monotonic() - self._saved >= self._task.state_every
+        if not broadcast(is_due, shard, self._rows.device):
+            return
+        state = training.state()  # of all workers
+        if shard.rank == 0:
+            write_state(state, stored, save_state)
+        self._saved = time.monotonic()
+
+    def end(self) -> None:
+        """Delete the state, unless it is kept."""
+        stored = self._task.state
+        if stored and not self._task.keeps_state and self._rows.shard.rank == 0:
+            stored.delete()
 
 
 def _store_models(task: TrainingTask, training: Training, models: Storage) -> None:

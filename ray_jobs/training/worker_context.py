@@ -5,7 +5,7 @@ from __future__ import annotations
 import ray.train
 import ray.train.torch
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from ncf.data.sampling import Shard
 from ray_jobs.training.local_mode import LocalMode
@@ -21,6 +21,15 @@ def device_of_worker(local: LocalMode | None) -> torch.device:
     """The device that this worker trains on; in local mode no GPU is reserved."""
     device: torch.device = ray.train.torch.get_device()
     return torch.device("cpu") if local else device
+
+
+def broadcast(value: bool, shard: Shard, device: torch.device) -> bool:
+    """The first worker's ``value``, on all workers of the group."""
+    if shard.world_size == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.uint8, device=device)
+    distributed.broadcast(tensor, src=0)
+    return bool(tensor)
 
 
 def data_parallel(network: nn.Module, shard: Shard) -> nn.Module:

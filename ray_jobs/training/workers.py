@@ -37,6 +37,7 @@ from ray_jobs.training.lost_workers import Loss
 from ray_jobs.training.pool_run import PoolRun, RunHere, RunOnNode
 from ray_jobs.training.pool_worker import PoolWorkerConfig, run_worker
 from ray_jobs.training.task_queue import GroupId, PoolState, TaskQueue
+from ray_jobs.training.telemetry import GroupMetrics
 from ray_jobs.training.torch_trainers import torch_trainer
 
 _SECONDS_TO_EXIT: Final = 10.0
@@ -81,13 +82,16 @@ class Workers:
     appear, asks an autoscaler for nodes if there is one, and lets idle groups go.
     """
 
-    def __init__(self, where: Storage, max_failures: int) -> None:
+    def __init__(self, where: Storage, max_failures: int, run: str = "") -> None:
         """Groups that write to ``where``, which is deleted at the end.
 
         Args:
             where: folder for what Ray Train writes.
             max_failures: how often workers of a pool are replaced.
+            run: its name, for metrics.
         """
+        self._run_name = run
+        self._metrics: GroupMetrics | None = None
         self._where = where
         self._max_failures = max_failures
         self._queue: ActorHandle[TaskQueue] | None = None
@@ -199,9 +203,11 @@ class Workers:
         if self._plan.may_grow:
             missing = self.wanted.count - self._plan.num_preferred(self._pools.values())
             self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))
-        has_workers = any(pool.num_ready for pool in state.values())
-        is_over = has_workers or not self.wanted.count
-        self._waiting.update(self._plan.waited_for, is_over=is_over)
+        num_ready = sum(pool.num_ready for pool in state.values())
+        self._metrics = self._metrics or GroupMetrics(self._run_name)
+        self._metrics.set(num_ready, self.wanted.count)
+        is_over = num_ready or not self.wanted.count
+        self._waiting.update(self._plan.waited_for, is_over=bool(is_over))
 
     def _leave_out_what_is_too_slow(self, state: Mapping[int, PoolState]) -> None:
         """Let the pools of a kind of groups end that would hold up the end of the stage."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import struct
+import subprocess
 import threading
+import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +19,7 @@ from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import optuna
@@ -23,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import yaml
 from mlflow.tracking import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
@@ -47,7 +53,7 @@ from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.training import FinalModel, train
-from ray_jobs.stages.tuning import open_records, search
+from ray_jobs.stages.tuning import BestTrial, open_records, search
 from ray_jobs.training.run_tasks import run_tasks, train_beside
 from ray_jobs.training.tasks import CallResult, CallTask, TrainingTask
 from ray_jobs.training.telemetry import METRIC
@@ -55,9 +61,15 @@ from ray_jobs.training.workers import Workers
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import CLOSED, FITTED, METRICS, ROWS, kept
 from tests.ray_jobs.made import recommender as made_recommender
+from tests.ray_jobs.nodes import free_ports
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
+from tests.support import ROOT
 
-pytestmark = pytest.mark.ray(seconds=100)
+pytestmark = pytest.mark.ray(seconds=130)
+
+GRAFANA = ROOT / "deploy" / "grafana"
+PANELS = json.loads((GRAFANA / "dashboards" / "movie-ratings.json").read_text())["panels"]
+PROMETHEUS = shutil.which("prometheus")
 
 
 def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:
@@ -74,13 +86,6 @@ def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> N
         ({"num_workers": 1, "cpus_per_worker": 2}, 1),
     ):
         assert len(GroupPlan.of(job(storage, scaling=scaling)).fitting()) == expected
-
-
-@pytest.fixture
-def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An MLflow store in a folder, which MLflow wants to be told is meant."""
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    return (tmp_path / "mlflow").as_uri()
 
 
 def assert_mlflow_tells_of(workspace: Workspace) -> None:
@@ -368,6 +373,12 @@ def test_what_makes_another_search(storage: Path, prepared: PreparedDataset) -> 
     assert not is_known()
 
 
+FINE: dict[str, Any] = {
+    "train.loss": "mse",
+    "model.head": "regression",
+    "train.learning_rate": 0.01,
+    "model.embedding_dim": 4,
+}
 FAILURES: dict[int, tuple[dict[str, Any], str]] = {
     2: ({"train.loss": "nll"}, 'train.loss = "nll" needs model.head = "ordinal"'),
     3: ({"train.learning_rate": 1e38}, "training diverged: the error of epoch 1 is"),
@@ -375,50 +386,76 @@ FAILURES: dict[int, tuple[dict[str, Any], str]] = {
 }
 
 
-# MLflow announces the end of stores in folders; those of servers need one.
-@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
-def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
-    storage: Path, prepared: PreparedDataset, workers: Workers, mlflow_uri: str
-) -> None:
-    """They run as interrupted trials do, which lets the test say what their parameters are.
+Exported = dict[tuple[str, frozenset[str]], float]
+"""Metrics by name and by the values of this project's own tags."""
 
-    What Ray exports and logs of them tells the same, and so does MLflow.
-    """
-    workspace = Workspace(
-        job(
-            storage,
-            name="failing",
-            model={"head": "ordinal"},
-            train={"epochs": 2, "batch_size": 512},
-            tune={
-                "num_trials": 5,
-                "grace_epochs": 1,
-                "mlflow_uri": mlflow_uri,
-                "space": {
-                    "train.loss": {"choices": ["mse", "nll"]},
-                    "model.head": {"choices": ["regression", "ordinal"]},
-                    "train.learning_rate": {"low": 1e-3, "high": 1e38, "log": True},
-                    "model.embedding_dim": {"choices": [4, IMPOSSIBLE]},
+
+@dataclasses.dataclass(frozen=True)
+class Failing:
+    """A search some of whose trials fail, and what watched it."""
+
+    workspace: Workspace
+    chosen: BestTrial
+    rows: dict[int, dict[str, Any]]
+    """Of trials.parquet, by number."""
+    exported: Exported
+    """The last value of each metric."""
+    answers: dict[str, list[Any]] | None
+    """What Prometheus answers each query of the dashboard for Grafana; None without Prometheus."""
+    tracked: str
+    """URI of an MLflow store."""
+
+
+@pytest.fixture(scope="module")
+def failing(
+    storage: Path,
+    prepared: PreparedDataset,
+    workers: Workers,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Failing:
+    """The trials run as interrupted ones do, which lets the test say what their parameters are."""
+    folder = tmp_path_factory.mktemp("watched")
+    with pytest.MonkeyPatch.context() as patch:
+        # MLflow wants to be told that a store in a folder is meant.
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        workspace = Workspace(
+            job(
+                storage,
+                name="failing",
+                model={"head": "ordinal"},
+                train={"epochs": 2, "batch_size": 512},
+                scaling={"num_workers": 1},
+                tune={
+                    "num_trials": 5,
+                    "grace_epochs": 1,
+                    "mlflow_uri": (folder / "mlflow").as_uri(),
+                    "space": {
+                        "train.loss": {"choices": ["mse", "nll"]},
+                        "model.head": {"choices": ["regression", "ordinal"]},
+                        "train.learning_rate": {"low": 1e-3, "high": 1e38, "log": True},
+                        "model.embedding_dim": {"choices": [4, IMPOSSIBLE]},
+                    },
                 },
-            },
+            )
         )
-    )
-    fine: dict[str, Any] = {
-        "train.loss": "mse",
-        "model.head": "regression",
-        "train.learning_rate": 0.01,
-        "model.embedding_dim": 4,
-    }
-    records = open_records(workspace.config, prepared, workspace.run)
-    for number in range(1, 6):
-        changes, _ = FAILURES.get(number, ({}, ""))
-        records.start(number, f"interrupted-{number}", fine | changes)
+        records = open_records(workspace.config, prepared, workspace.run)
+        for number in range(1, 6):
+            changes, _ = FAILURES.get(number, ({}, ""))
+            records.start(number, f"interrupted-{number}", FINE | changes)
+        queries = [target["expr"] for panel in PANELS for target in panel["targets"]]
+        with prometheus(folder) as asked, scraping() as scraper:
+            chosen = search(workspace, prepared, workers)
+            rows = {row["trial"]: row for row in table(workspace)}
+            scraper.assert_soon(expected_metrics("failing", list(rows.values())))
+            of_run = [query.replace("$run", "failing") for query in queries]
+            answers = asked.until_answered(of_run) if asked else None
+    return Failing(workspace, chosen, rows, scraper.last, answers, workspace.config.tune.mlflow_uri)
 
-    with scraping() as scraper:
-        chosen = search(workspace, prepared, workers)
-        rows = {row["trial"]: row for row in table(workspace)}
-        assert_metrics_tell_of("failing", list(rows.values()), scraper)
-    assert_tensorboard_tells_of(list(rows.values()), storage / "runs/failing/ray/tune")
+
+def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
+    failing: Failing,
+) -> None:
+    rows, config = failing.rows, failing.workspace.config
     assert {number: row["state"] for number, row in rows.items()} == {
         1: "finished",
         2: "failed",
@@ -426,10 +463,9 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
         4: "failed",
         5: "finished",
     }
-    assert_mlflow_tells_of(workspace)
-    assert chosen.experiment == with_parameters(workspace.config.experiment, fine)
-    assert chosen.num_trials == 5
-    blocks = tuple(search_blocks(list(rows.values()), workspace.config.tune.space))
+    assert failing.chosen.experiment == with_parameters(config.experiment, FINE)
+    assert failing.chosen.num_trials == 5
+    blocks = tuple(search_blocks(list(rows.values()), config.tune.space))
     report = Report("A run", (), (), (ReportSection("Search", blocks),))
     for number, (changes, reason) in FAILURES.items():
         assert rows[number].items() >= {f"config.{k}": v for k, v in changes.items()}.items()
@@ -442,8 +478,52 @@ def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reas
     )
 
 
-Exported = dict[tuple[str, frozenset[str]], float]
-"""Metrics by name and by the values of this project's own tags."""
+def test_ray_exports_the_best_value_and_the_worker_groups_of_a_search(failing: Failing) -> None:
+    best = min(row[METRIC] for row in failing.rows.values() if row["state"] == "finished")
+    assert failing.exported["search_best", frozenset({"failing", "tune", "rmse"})] == best
+    ready = failing.exported["worker_groups", frozenset({"failing", "ready"})]
+    waiting = failing.exported["worker_groups", frozenset({"failing", "waiting"})]
+    assert ready > 0
+    assert waiting >= 0
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")
+def test_prometheus_answers_every_query_of_the_dashboard(failing: Failing) -> None:
+    assert failing.answers is not None
+    by_title = {
+        panel["title"]: [
+            result
+            for target in panel["targets"]
+            for result in failing.answers[target["expr"].replace("$run", "failing")]
+        ]
+        for panel in PANELS
+    }
+    assert all(by_title.values()), {title for title, found in by_title.items() if not found}
+    states = {
+        result["metric"]["state"]: int(result["value"][1]) for result in by_title["Trials by state"]
+    }
+    assert states == {"finished": 2, "failed": 3, "running": 0, "stopped": 0}
+    best = min(row[METRIC] for row in failing.rows.values() if row["state"] == "finished")
+    (found,) = by_title["Best so far"]
+    assert float(found["value"][1]) == pytest.approx(best)
+    errors = {
+        result["metric"]["task"]: float(result["value"][1])
+        for result in by_title["Best validation RMSE by model"]
+    }
+    assert errors.keys() >= {"tune trial 1", "tune trial 5"}
+    assert errors["tune trial 1"] == pytest.approx(failing.rows[1][METRIC])
+
+
+def test_tensorboard_shows_each_trial_with_its_parameters(failing: Failing) -> None:
+    logs = Path(failing.workspace.run.path) / "ray" / "tune"
+    assert_tensorboard_tells_of(list(failing.rows.values()), logs)
+
+
+# MLflow announces the end of stores in folders; those of servers need one.
+@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
+def test_mlflow_has_a_run_for_each_trial(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert_mlflow_tells_of(failing.workspace)
 
 
 def exported() -> Exported:
@@ -461,7 +541,9 @@ def exported() -> Exported:
 
 
 def of_project(labels: dict[str, str]) -> frozenset[str]:
-    return frozenset(labels[name] for name in ("run", "task", "search", "state") if name in labels)
+    return frozenset(
+        labels[name] for name in ("run", "task", "search", "state", "metric") if name in labels
+    )
 
 
 @dataclasses.dataclass
@@ -517,7 +599,7 @@ def logged(file: Path) -> dict[str, list[float]]:
     return found
 
 
-def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], scraper: Scraper) -> None:
+def expected_metrics(run: str, rows: list[dict[str, Any]]) -> Exported:
     """Of the trials of a run's search."""
     states = [row["state"] for row in rows]
     expected: Exported = {
@@ -529,7 +611,60 @@ def assert_metrics_tell_of(run: str, rows: list[dict[str, Any]], scraper: Scrape
             of_trial = frozenset((run, f"tune trial {row['trial']}"))
             expected["epochs_total", of_trial] = row["epochs"]
             expected["best_validation_rmse", of_trial] = row[METRIC]
-    scraper.assert_soon(expected)
+    return expected
+
+
+@dataclasses.dataclass(frozen=True)
+class Prometheus:
+    """A running server."""
+
+    url: str
+
+    def until_answered(self, queries: list[str]) -> dict[str, list[Any]]:
+        """The answers, once all queries have some; Ray collects metrics every ten seconds."""
+        deadline, pause = time.monotonic() + 60, threading.Event()
+        while True:
+            found = {query: self._ask(query) for query in queries}
+            if all(found.values()) or time.monotonic() > deadline:
+                return found
+            pause.wait(0.5)
+
+    def _ask(self, query: str) -> list[Any]:
+        address = f"{self.url}/api/v1/query?{urlencode({'query': query})}"
+        try:
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                return list(json.load(answer)["data"]["result"])
+        except urllib.error.URLError:  # it has not started yet
+            return []
+
+
+@contextmanager
+def prometheus(folder: Path) -> Iterator[Prometheus | None]:
+    """A Prometheus server with the configuration that is deployed; None if it is not installed."""
+    if PROMETHEUS is None:
+        yield None
+        return
+    config = yaml.safe_load((GRAFANA / "prometheus.yaml").read_text())
+    config["global"]["scrape_interval"] = "1s"
+    (scraped,) = config["scrape_configs"]
+    (file,) = scraped["file_sd_configs"][0]["files"]
+    node = Path(ray.get_runtime_context().get_session_dir()).parent
+    scraped["file_sd_configs"] = [{"files": [str(node / Path(file).name)]}]
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    command = (
+        PROMETHEUS,
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    )
+    process = subprocess.Popen(command)
+    try:
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
 
 
 def assert_tensorboard_tells_of(rows: list[dict[str, Any]], logs: Path) -> None:

@@ -23,7 +23,7 @@ from ray_jobs.training import progress
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.run_tasks import train_tasks
 from ray_jobs.training.split_cache import SplitCache
-from ray_jobs.training.tasks import TrainingResult, TrainingTask
+from ray_jobs.training.tasks import Report, TrainingResult, TrainingTask
 from ray_jobs.training.worker import train_rating_task
 from ray_jobs.training.workers import Workers
 from tests.ray_jobs.small import IMPOSSIBLE, job
@@ -94,7 +94,7 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
     expected = trained(whole)
     all_epochs = epochs_in(caplog)
     with monkeypatch.context() as patch:
-        # After the second epoch has been saved.
+        # Before the second epoch has been saved.
         patch.setattr(progress, "describe", interrupt_after(2))
         with pytest.raises(KeyboardInterrupt):
             trained(in_parts)
@@ -103,7 +103,7 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
 
     assert all_epochs[:3] == [("first", 1), ("first", 2), ("first", 3)]
     assert before == all_epochs[:1]
-    assert epochs_in(caplog) == all_epochs[2:]
+    assert epochs_in(caplog) == all_epochs[1:]
     assert comparable(found) == comparable(expected)
     for ours, theirs in zip(weights(in_parts), weights(whole), strict=True):
         for name, value in theirs.items():
@@ -111,6 +111,49 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
     # One state, and its name.
     assert len(list((in_parts / "first" / "state").iterdir())) == 2
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("state_every", "again_from"), [(0.0, 3), (1000.0, 1)])
+def test_a_trial_goes_on_after_its_state_and_leaves_none(
+    config: JobConfig,
+    prepared: PreparedDataset,
+    tmp_path: Path,
+    state_every: float,
+    again_from: int,
+) -> None:
+    task = TrainingTask(
+        "trial",
+        prepared,
+        with_parameters(config.experiment, {"train.epochs": 4}),
+        state=Storage.at(tmp_path / "state"),
+        state_every=state_every,
+        keeps_state=False,
+    )
+    reported: list[int] = []
+    results: list[TrainingResult] = []
+
+    def until_lost(metrics: dict[str, Any]) -> bool:
+        if metrics["epoch"] == 3:
+            raise RuntimeError("lost")
+        return True
+
+    def report(metrics: dict[str, Any]) -> bool:
+        reported.append(metrics["epoch"])
+        return True
+
+    def train(report: Report, task: TrainingTask = task) -> None:
+        rows = SplitCache(prepared, torch.device("cpu"))
+        LocalMode(1).run(lambda: results.append(train_rating_task(task, rows, report)))
+
+    with pytest.raises(RuntimeError, match="lost"):
+        train(until_lost)
+    train(report)
+    train(lambda _: True, replace(task, state=None))
+
+    assert reported == list(range(again_from, 5))
+    disturbed, undisturbed = comparable(results)
+    assert disturbed == undisturbed
+    assert not (tmp_path / "state").exists()
 
 
 def interrupt_after(count: int) -> Callable[[dict[str, Any]], str]:

@@ -51,6 +51,7 @@ from ray_jobs.results.stage import key_of
 from ray_jobs.stages import recommendation
 from ray_jobs.stages.compared_models import ComparedData
 from ray_jobs.stages.comparison import compare
+from ray_jobs.stages.graph import workers_of
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.training import FinalModel, train
 from ray_jobs.stages.tuning import BestTrial, open_records, search
@@ -443,8 +444,13 @@ def failing(
             changes, _ = FAILURES.get(number, ({}, ""))
             records.start(number, f"interrupted-{number}", FINE | changes)
         queries = [target["expr"] for panel in PANELS for target in panel["targets"]]
-        with prometheus(folder) as asked, scraping() as scraper:
-            chosen = search(workspace, prepared, workers)
+        workers.close()  # it holds the CPUs
+        with (
+            prometheus(folder) as asked,
+            scraping() as scraper,
+            workers_of(workspace) as own,
+        ):
+            chosen = search(workspace, prepared, own)
             rows = {row["trial"]: row for row in table(workspace)}
             scraper.assert_soon(expected_metrics("failing", list(rows.values())))
             of_run = [query.replace("$run", "failing") for query in queries]
@@ -499,10 +505,12 @@ def test_prometheus_answers_every_query_of_the_dashboard(failing: Failing) -> No
         for panel in PANELS
     }
     assert all(by_title.values()), {title for title, found in by_title.items() if not found}
-    states = {
-        result["metric"]["state"]: int(result["value"][1]) for result in by_title["Trials by state"]
+    assert trials_by_state(failing.answers) == {
+        "finished": 2,
+        "failed": 3,
+        "running": 0,
+        "stopped": 0,
     }
-    assert states == {"finished": 2, "failed": 3, "running": 0, "stopped": 0}
     best = min(row[METRIC] for row in failing.rows.values() if row["state"] == "finished")
     (found,) = by_title["Best so far"]
     assert float(found["value"][1]) == pytest.approx(best)
@@ -614,6 +622,12 @@ def expected_metrics(run: str, rows: list[dict[str, Any]]) -> Exported:
     return expected
 
 
+def trials_by_state(answers: dict[str, list[Any]]) -> dict[str, int]:
+    """What Prometheus answers about the number of trials."""
+    (found,) = (answers[query] for query in answers if "ray_ratings_trials" in query)
+    return {result["metric"]["state"]: int(result["value"][1]) for result in found}
+
+
 @dataclasses.dataclass(frozen=True)
 class Prometheus:
     """A running server."""
@@ -621,11 +635,15 @@ class Prometheus:
     url: str
 
     def until_answered(self, queries: list[str]) -> dict[str, list[Any]]:
-        """The answers, once all queries have some; Ray collects metrics every ten seconds."""
+        """The answers, once all queries have some and no trial runs any more.
+
+        Ray collects metrics every ten seconds.
+        """
         deadline, pause = time.monotonic() + 60, threading.Event()
         while True:
             found = {query: self._ask(query) for query in queries}
-            if all(found.values()) or time.monotonic() > deadline:
+            is_over = trials_by_state(found).get("finished") == 2
+            if (is_over and all(found.values())) or time.monotonic() > deadline:
                 return found
             pause.wait(0.5)
 
@@ -648,7 +666,7 @@ def prometheus(folder: Path) -> Iterator[Prometheus | None]:
     config["global"]["scrape_interval"] = "1s"
     (scraped,) = config["scrape_configs"]
     (file,) = scraped["file_sd_configs"][0]["files"]
-    node = Path(ray.get_runtime_context().get_session_dir()).parent
+    node = Path(ray._private.worker._global_node.get_session_dir_path()).parent
     scraped["file_sd_configs"] = [{"files": [str(node / Path(file).name)]}]
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     (port,) = free_ports(1)

@@ -14,6 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundation.console import has_colours
+from ray_jobs.cluster.head_watch import watching_the_head
 from ray_jobs.cluster.ray_internals import newest_cluster, pass_messages_to
 from ray_jobs.cluster.resources import Resources
 from ray_jobs.config import JobConfig
@@ -77,9 +78,11 @@ def ray_session(config: JobConfig) -> Iterator[None]:
         if joins_cluster(config):
             ensure_ray(config)
             Resources.of(config)
+            with watching_the_head():
+                yield
         else:
             _refuse_more_than_this_machine(config)
-        yield
+            yield
     finally:
         leave_ray()
 

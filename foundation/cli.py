@@ -10,9 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +53,7 @@ Every setting that --config and --set may hold: docs/configuration.md
 def main(
     command: click.Command, arguments: Sequence[str] | None = None, context: object = None
 ) -> int:
-    """Run a command; returns the exit code.
+    """Run a command; returns the exit code. SIGTERM interrupts it as Ctrl-C does.
 
     Args:
         command: its callback returns an exit code, or nothing for 0.
@@ -58,13 +61,26 @@ def main(
         context: passed on to callbacks with ``click.pass_obj``.
     """
     try:
-        code = command.main(arguments, standalone_mode=False, obj=context)
+        with _interrupted_by_sigterm():
+            code = command.main(arguments, standalone_mode=False, obj=context)
     except click.UsageError as error:
         _print_usage_error(error)
         return WRONG_USAGE
     except click.Abort:
         return INTERRUPTED
     return code if isinstance(code, int) else DONE
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_usage_error(error: click.UsageError) -> None:

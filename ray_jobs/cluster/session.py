@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -191,6 +193,7 @@ def _environment(defaults: dict[str, str]) -> dict[str, str]:
 
 def _init(config: JobConfig, **options: Any) -> str:
     """``ray.init`` without its own lines; returns the dashboard's URL."""
+    of_program = signal.getsignal(signal.SIGTERM)
     context = ray.init(
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -198,6 +201,9 @@ def _init(config: JobConfig, **options: Any) -> str:
         job_config=ray.job_config.JobConfig(metadata={"run": config.name}),
         **options,
     )
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler prints the stack of its libraries.
+        signal.signal(signal.SIGTERM, of_program)
     return context.dashboard_url or ""
 
 

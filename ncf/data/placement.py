@@ -15,11 +15,14 @@ from torch import distributed
 from ncf.config import ExperimentConfig
 from ncf.data.sampling import Shard
 
-BYTES_PER_TRAINING_ROW: Final = 100
-"""Bytes of a resident row during an epoch: 24 as tensors, the rest for a permutation and permuted
-copies; docs/performance.md has the measurement."""
-BYTES_PER_SCORED_ROW: Final = 80
-"""Upper bound on the bytes of a row of another split, while it is read."""
+BYTES_OF_SHARED_ROW: Final = 70
+"""Upper bound on the bytes of a resident row that workers of a machine may share: 24 as tensors, 54
+while it is read; docs/performance.md has the measurement."""
+BYTES_OF_TRAINING_ROW: Final = 30
+"""Upper bound on the further bytes of a training row during an epoch, of each worker: those of a
+permutation, and of what is computed of each row."""
+BYTES_OF_SCORED_ROW: Final = 10
+"""The same of a row of another split."""
 
 _GROUPS: Final = (
     # Version 2 of Linux' control groups, then version 1.
@@ -106,12 +109,16 @@ class Placement:
 
 
 def plan_placement(
-    experiment: ExperimentConfig, counts: Mapping[str, int], free: Callable[[], int]
+    experiment: ExperimentConfig,
+    counts: Mapping[str, int],
+    free: Callable[[], int],
+    shared_by: int = 1,
 ) -> Placement:
     """Stream each split of ``counts`` rows that does not fit in addition to the splits before it.
 
     ``free`` returns the bytes that every worker can use, so that all workers decide the same. It is
     called only if the choice depends on it, which is the case on all workers or on none.
+    ``shared_by`` workers of a machine have one copy of the rows.
     """
     config = experiment.train
     if config.rows == "resident":
@@ -121,14 +128,14 @@ def plan_placement(
     left = allowed = free() * config.memory_share
     streamed = []
     for split, count in counts.items():
-        wanted = _bytes_of(split, count)
+        wanted = _bytes_of(split, count, shared_by)
         if wanted > left:
             streamed.append(split)
         else:
             left -= wanted
     if not streamed:
         return Placement()
-    total = sum(_bytes_of(split, count) for split, count in counts.items())
+    total = sum(_bytes_of(split, count, shared_by) for split, count in counts.items())
     sizes = f"all rows take {total / 1e9:.1f} GB in memory and may take {allowed / 1e9:.1f} GB"
     if experiment.model.history.encoders:
         note = f"{sizes}, but are held there: the model needs all ratings of a user at once"
@@ -136,5 +143,6 @@ def plan_placement(
     return Placement(tuple(streamed), f"{sizes}, so those of {', '.join(streamed)} are streamed")
 
 
-def _bytes_of(split: str, count: int) -> int:
-    return count * (BYTES_PER_TRAINING_ROW if split == "train" else BYTES_PER_SCORED_ROW)
+def _bytes_of(split: str, count: int, shared_by: int) -> float:
+    own = BYTES_OF_TRAINING_ROW if split == "train" else BYTES_OF_SCORED_ROW
+    return count * (own + BYTES_OF_SHARED_ROW / shared_by)

@@ -16,11 +16,8 @@ from typing import BinaryIO, Final, TypeVar
 import numpy as np
 import torch
 
-from ncf.data.batches import Batch, Batches
+from ncf.data.batches import WINDOW_ROWS, Batch, Batches
 from ncf.data.dataset import COLUMNS, PreparedDataset, RowGroup
-
-WINDOW_ROWS: Final = 1 << 21
-"""Rows of a window: 50 MB as tensors, three times as much while they are read."""
 
 _ROW: Final = np.dtype(
     [

@@ -27,7 +27,7 @@ from foundation.storage import Storage
 from ingest.dataset import credentials_for
 from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
-from ncf.data.placement import BYTES_PER_TRAINING_ROW, free_on_machine
+from ncf.data.placement import BYTES_OF_SHARED_ROW, BYTES_OF_TRAINING_ROW, free_on_machine
 from ray_jobs.cluster.ray_internals import draining_nodes
 from ray_jobs.cluster.resources import GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
@@ -193,7 +193,7 @@ def memory(workspace: Workspace) -> str:
     needed = rows * _BYTES_IN_MEMORY
     if config.train.rows == "resident" or config.model.history.encoders:  # else they are streamed
         here = 1 if joins_cluster(config) else config.scaling.world_size
-        needed = max(needed, here * rows * BYTES_PER_TRAINING_ROW)
+        needed = max(needed, rows * (BYTES_OF_SHARED_ROW + here * BYTES_OF_TRAINING_ROW))
     needed += _MEMORY_BESIDE
     free = free_on_machine()
     message = f"{_gib(free)} available here, about {_gib(needed)} needed for {rows:,} ratings"

@@ -65,19 +65,23 @@ def _train_tasks(config: PoolWorkerConfig) -> None:
     ray.get(queue.join.remote(group_id, workers))
     gc.freeze()  # these objects stay, and need not be traversed after every task
     rows: SplitCache | None = None
-    for number in itertools.count():
-        is_first = shard.rank == 0
-        order = _next_order(queue.next.remote(group_id, workers, number, is_first=is_first), rows)
-        if order is None:
-            return
-        if rows is None or not rows.fits(order.task.prepared, order.workers_on_node):
-            _release(rows)
-            rows = SplitCache(order.task.prepared, device, shard, order.workers_on_node)
-        job = _Job(queue, group_id, workers, number, order.task, rows)
-        job.train()
-        del job
-        # Schedules and optimisers form reference cycles, which would keep the model on the device.
-        gc.collect()
+    try:
+        for number in itertools.count():
+            pending = queue.next.remote(group_id, workers, number, is_first=shard.rank == 0)
+            order = _next_order(pending, rows)
+            if order is None:
+                return
+            if rows is None or not rows.fits(order.task.prepared, order.workers_on_node):
+                _release(rows)
+                rows = SplitCache(order.task.prepared, device, shard, order.workers_on_node)
+            job = _Job(queue, group_id, workers, number, order.task, rows)
+            job.train()
+            del job
+            # Schedules and optimisers form reference cycles, which would keep the model on the
+            # device.
+            gc.collect()
+    finally:
+        _release(rows)
 
 
 def _next_order(pending: ObjectRef[Order | None], rows: SplitCache | None) -> Order | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from ncf.data.placement import Placement, free_on_every_worker, plan_placement
 from ncf.data.sampling import SINGLE_WORKER, Shard
 from ncf.data.streaming import Streamed
 from ncf.evaluation.choice_data import ChoiceData
+from ray_jobs.training.shared_rows import SharedRows
 from ray_jobs.training.tasks import ChoiceProtocol
 
 
@@ -36,14 +38,16 @@ class SplitCache:
 
     def placement(self, experiment: ExperimentConfig) -> Placement:
         """Which splits are streamed; all workers of the group must call this."""
-        return plan_placement(experiment, self.prepared.manifest.counts, lambda: self._free)
+        counts = self.prepared.manifest.counts
+        shared_by = self.workers_on_node if self._shares else 1
+        return plan_placement(experiment, counts, lambda: self._free, shared_by)
 
     def of(self, split: str, placement: Placement) -> RatingSource | None:
         """A split's rows, or None if it has none."""
         if split in placement.streamed:
             return Streamed(self.prepared, split, self.device)
         if split not in self._resident:
-            rows = self.prepared.rows(split)
+            rows = self._read(split)
             self._resident[split] = None if rows is None else rows.to(self.device)
         return self._resident[split]
 
@@ -63,6 +67,23 @@ class SplitCache:
         """Free the memory of the rows; what was measured before they were read is kept."""
         self._resident.clear()
         self._choices.clear()
+        self._shared.release()
+
+    @property
+    def _shares(self) -> bool:
+        """Whether other workers hold the same rows in the same memory."""
+        return self.workers_on_node > 1 and self.device.type == "cpu"
+
+    def _read(self, split: str) -> Batch | None:
+        if self._shares:
+            # Without room for a file each has a copy.
+            with contextlib.suppress(OSError):
+                return self._shared.of(split)
+        return self.prepared.rows(split)
+
+    @cached_property
+    def _shared(self) -> SharedRows:
+        return SharedRows(self.prepared)
 
     @cached_property
     def _free(self) -> int:

@@ -128,4 +128,7 @@ def _train_one(settings: dict[str, Any]) -> None:
         of_first_epoch.clear()
         return True
 
-    train_task(task, rows, report)
+    try:
+        train_task(task, rows, report)
+    finally:
+        rows.release()

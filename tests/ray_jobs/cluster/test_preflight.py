@@ -81,7 +81,7 @@ def test_resident_rows_count_for_every_worker_of_this_machine(tmp_path: Path) ->
     resident = {"train": {"rows": "resident"}}
     assert needed(**resident) == pytest.approx(2 + 1e10 / 2**30, abs=0.06)
     two = resident | {"scaling": {"num_workers": 2}}
-    assert needed(**two) == pytest.approx(2 + 2e10 / 2**30, abs=0.06)
+    assert needed(**two) == pytest.approx(2 + 1.3e10 / 2**30, abs=0.06)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ class ScalingConfig(Section):
     have the smaller number each."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs, and torch threads, of each worker."""
+    memory_per_worker: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "auto"
+    """GiB of memory that Ray reserves for each worker, so that it starts no more of them on a node
+    than its memory holds. ``auto``: 0.5, about what a worker takes without rows, unless an
+    autoscaler adds nodes, whose types may not say what memory they have; 0 reserves none."""
     use_gpu: Literal["auto", True, False] = "auto"
     """``auto``: if the cluster has a GPU for each worker; after a search that timed epochs on both
     (``tune.also_on_cpus``), what was quicker."""

@@ -29,7 +29,7 @@ from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.data.placement import BYTES_OF_SHARED_ROW, BYTES_OF_TRAINING_ROW, free_on_machine
 from ray_jobs.cluster.ray_internals import draining_nodes
-from ray_jobs.cluster.resources import GroupPlan
+from ray_jobs.cluster.resources import GIB, GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
 from ray_jobs.cluster.waiting import Waiting
 from ray_jobs.config import JobConfig
@@ -39,7 +39,6 @@ from ray_jobs.results.trackers import reach_mlflow
 
 logger = logging.getLogger(__name__)
 
-GIB: Final = 1024**3
 
 _BYTES_ON_DISK: Final = 64
 """Of a rating, as raw and as prepared Parquet: docs/performance.md, "Size"."""

@@ -161,7 +161,8 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once(
     )
 
     assert done.returncode == 1
-    assert "3 workers of 1 CPU each do not fit the cluster, which has room for 2" in done.stderr
+    assert "3 workers of 1 CPU and 0.5 GiB of memory each do not fit" in done.stderr
+    assert "which has room for 2" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -74,10 +74,15 @@ PROMETHEUS = shutil.which("prometheus")
 
 
 def test_more_workers_than_fit_are_refused_at_once(storage: Path) -> None:
-    with pytest.raises(ResourceError, match=r"3 workers of 1 CPU each .* room for 2"):
+    with pytest.raises(ResourceError, match=r"3 workers of 1 CPU and 0\.5 GiB .* room for 2"):
         GroupPlan.of(job(storage, scaling={"num_workers": 3}))
-    with pytest.raises(ResourceError, match="1 CPU and 1 GPU each"):
+    with pytest.raises(ResourceError, match=r"1 CPU and 1 GPU and 0\.5 GiB of memory each"):
         GroupPlan.of(job(storage, scaling={"num_workers": 1, "use_gpu": True}))
+    with pytest.raises(ResourceError, match=r"1 workers of 1 CPU and 1e\+06 GiB .* room for 0"):
+        GroupPlan.of(job(storage, scaling={"num_workers": 1, "memory_per_worker": 1e6}))
+    assert GroupPlan.of(
+        job(storage, scaling={"num_workers": 1, "memory_per_worker": 0})
+    ).preferred.per_worker == {"CPU": 1}
 
 
 def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> None:

@@ -71,3 +71,12 @@ def test_a_group_of_several_workers_has_a_trainer_of_its_own_and_any_nodes() -> 
     assert started(plan, nodes, 100) == [(None, 1, False)] * 3
     assert started(plan, nodes, 2) == [(None, 1, False)] * 2
     assert started(plan, nodes, 100, running=[Pool(OF_TWO)] * 2) == [(None, 1, False)]
+
+
+def test_a_node_has_no_more_workers_than_its_memory_holds() -> None:
+    gib = float(1 << 30)
+    of_half = Resources(1, {"CPU": 1.0, "memory": gib / 2}, use_gpu=False)
+    resources = {"CPU": 8.0, "memory": 1.75 * gib}
+    nodes = [Node("a", resources, resources)]
+    assert started(GroupPlan(of_half), nodes, 100) == [("a", 3, False)]
+    assert of_half.of_a_worker == "1 CPU and 0.5 GiB of memory"

@@ -26,7 +26,7 @@ EXAMPLES: Final = (
 
 @job("cross-validate", __doc__, examples=EXAMPLES)
 def command(config: JobConfig, *, redo: Redo) -> None:
-    """Compare the models on every fold, one after the other, and summarise.
+    """Compare the models on every fold, and summarise.
 
     Raises:
         ConfigError: if no fold is configured, or test rows are not to be scored.

@@ -141,11 +141,12 @@ def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np
     return np.stack([Predictions.from_arrow(table).on(scale) for table in tables])
 
 
-def table(comparison: Comparison) -> Table:
-    """The comparison for the console."""
+def table(comparison: Comparison, of_what: str = "") -> Table:
+    """The comparison for the console; its title begins with ``of_what``."""
     scale = "rating in stars" if comparison.scale == "stars" else "rating x decay weight"
     rows = f"{comparison.num_scored:,} rows"
-    result = Table(title=f"{comparison.scored.capitalize()} errors, {scale}, {rows}")
+    title = f"{of_what}{comparison.scored.capitalize()} errors, {scale}, {rows}"
+    result = Table(title=title)
     for column in ("model", "seeds", "RMSE", "MAE", "R²"):
         result.add_column(column, justify="left" if column == "model" else "right")
     for entry in comparison.entries:

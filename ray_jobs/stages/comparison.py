@@ -102,14 +102,34 @@ class CompareInputs:
         )
 
 
-def compare(
+@dataclass(frozen=True)
+class PlannedComparison:
+    """A comparison whose models are known."""
+
+    workspace: Workspace
+    inputs: CompareInputs
+
+    def result(self, run: Run) -> Comparison:
+        """Train every model with every seed, and score them with the baselines.
+
+        Args:
+            run: does tasks.
+        """
+        paths = self.workspace.paths
+        work = partial(_compare, paths=paths, run=run, force=self.workspace.force)
+        outputs = (paths.comparison, paths.predictions)
+        self.workspace.update(Stage("compare", self.inputs, outputs, work))
+        return Comparison.from_json(paths.comparison.read_json())
+
+
+def plan_comparison(
     workspace: Workspace,
     raw: RawData,
     data: ComparedData,
     best_trial: BestTrial | None,
     workers: Workers,
-) -> Comparison:
-    """Train every model with every seed, and score them with the baselines.
+) -> PlannedComparison:
+    """Choose the models, with a search for each loss if that is configured.
 
     Args:
         workspace: the run.
@@ -123,7 +143,7 @@ def compare(
         ConfigError: if two models have the same name, or ``compare.against`` names none of them.
         DataError: if a configuration's data do not have the rows of the comparison.
     """
-    config, paths = workspace.config, workspace.paths
+    config = workspace.config
     if config.compare.configurations:
         models = tuple(configurations_to_compare(workspace, raw, data, workers))
     else:
@@ -133,18 +153,28 @@ def compare(
         data, models, config.compare.of_ratings, config.scaling.world_size, config.tune.metric
     )
     _check_names(inputs)
-    work = partial(
-        _compare,
-        paths=paths,
-        run=partial(run_tasks, workers=workers, config=config),
-        force=workspace.force,
-    )
-    workspace.update(Stage("compare", inputs, (paths.comparison, paths.predictions), work))
-    comparison = Comparison.from_json(paths.comparison.read_json())
-    show(table(comparison))
+    return PlannedComparison(workspace, inputs)
+
+
+def compare(
+    workspace: Workspace,
+    raw: RawData,
+    data: ComparedData,
+    best_trial: BestTrial | None,
+    workers: Workers,
+) -> Comparison:
+    """Plan a comparison, make it, and print its tables; see ``plan_comparison``."""
+    planned = plan_comparison(workspace, raw, data, best_trial, workers)
+    comparison = planned.result(partial(run_tasks, workers=workers, config=workspace.config))
+    show_comparison(comparison)
+    return comparison
+
+
+def show_comparison(comparison: Comparison, of_what: str = "") -> None:
+    """Print its tables; the title of the first one begins with ``of_what``."""
+    show(table(comparison, of_what))
     if comparison.assessment.differences:
         show(differences_table(comparison.assessment.differences))
-    return comparison
 
 
 def _check_names(inputs: CompareInputs) -> None:

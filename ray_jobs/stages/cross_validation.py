@@ -7,6 +7,7 @@ that are drawn from its training rows, so that no choice depends on the test row
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from ray_jobs.config import JobConfig
@@ -22,7 +23,10 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.comparison import show_comparison
 from ray_jobs.stages.graph import Stages, workers_of
+from ray_jobs.training.run_tasks import run_tasks
+from ray_jobs.training.run_together import run_together
 from ray_jobs.training.workers import Workers
 
 
@@ -68,25 +72,43 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
 
 
 def cross_validate(workspace: Workspace) -> Summary:
-    """Compare the models on every fold, one after the other; writes ``folds.json``."""
+    """Compare the models on every fold; writes ``folds.json``.
+
+    The data and the searches of one fold are done after those of another; then the models and
+    baselines of all folds are trained side by side.
+    """
     config = workspace.config
     with workers_of(workspace, len(config.cross_validate.folds)) as workers:
-        folds = {
-            fold: _compare(fold_config(config, fold), workspace.redo, workers)
+        stages = {
+            fold: _planned(fold_config(config, fold), workspace.redo, workers)
             for fold in config.cross_validate.folds
         }
+        comparisons = run_together(
+            {fold: each.planned_comparison.result for fold, each in stages.items()},
+            partial(run_tasks, workers=workers, config=config),
+        )
+    folds = {
+        fold: Fold(
+            comparisons[fold],
+            each.scored_data.table("test", list(COLUMNS)),
+            each.workspace.paths.predictions,
+        )
+        for fold, each in stages.items()
+    }
+    for fold, comparison in comparisons.items():
+        show_comparison(comparison, f"Fold {fold}. ")
     summary = Summary.of(folds, config.compare.resamples)
     workspace.paths.folds.write_json(summary.to_json())
     return summary
 
 
-def _compare(config: JobConfig, redo: Redo, workers: Workers) -> Fold:
+def _planned(config: JobConfig, redo: Redo, workers: Workers) -> Stages:
+    """The stages of a fold, up to its comparison."""
     workspace = Workspace(config, redo)
     workspace.open()
     stages = Stages(workspace, workers)
-    comparison = stages.comparison
-    rows = stages.scored_data.table("test", list(COLUMNS))
-    return Fold(comparison, rows, workspace.paths.predictions)
+    _ = stages.planned_comparison
+    return stages
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ray_jobs.stages.choice_comparison import compare_choices
 from ray_jobs.stages.choice_search import BestChoice, members_to_search, search_choices
 from ray_jobs.stages.choice_training import FinalChoiceModel, train_choices
 from ray_jobs.stages.compared_models import ComparedData
-from ray_jobs.stages.comparison import compare
+from ray_jobs.stages.comparison import PlannedComparison, compare, plan_comparison
 from ray_jobs.stages.preparation import ingest, preprocess
 from ray_jobs.stages.recommendation import recommend
 from ray_jobs.stages.training import FinalModel, train
@@ -78,10 +78,18 @@ class Stages:
     @cached_property
     def comparison(self) -> Comparison:
         """Comparison: models and baselines; fixed configurations need no search."""
+        return compare(self.workspace, self.raw, *self._compared, self.workers)
+
+    @cached_property
+    def planned_comparison(self) -> PlannedComparison:
+        """Comparison: what is to be compared, once the searches for it are done."""
+        return plan_comparison(self.workspace, self.raw, *self._compared, self.workers)
+
+    @property
+    def _compared(self) -> tuple[ComparedData, BestTrial | None]:
         is_fixed = bool(self.workspace.config.compare.configurations)
         data = ComparedData(self.prepared, self.scored_data)
-        best_trial = None if is_fixed else self.best_trial
-        return compare(self.workspace, self.raw, data, best_trial, self.workers)
+        return data, None if is_fixed else self.best_trial
 
     @cached_property
     def final_model(self) -> FinalModel:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from foundation.storage import Storage
 from ncf.choice_config import ChoiceConfig
@@ -38,6 +38,10 @@ class Task:
     def needs(self) -> str | None:
         """Name of an earlier task of the same run, whose result this one depends on."""
         return None
+
+    def named_in(self, job: str) -> Self:
+        """This task under a name that tells it from those of other jobs."""
+        return replace(self, name=f"{job}: {self.name}")
 
     def can_start_after(self, earlier: Sequence[TaskResult]) -> bool:
         """Whether what it depends on is among ``earlier``."""
@@ -86,6 +90,11 @@ class TrainingTask(Task):
         """``stop_at_best_of``."""
         return self.stop_at_best_of
 
+    def named_in(self, job: str) -> Self:
+        """This task, and the one that it needs, under such a name."""
+        needs = self.needs and f"{job}: {self.needs}"
+        return replace(super().named_in(job), stop_at_best_of=needs)
+
     def as_chosen_by(self, result: TrainingResult) -> TrainingTask:
         """This task, stopped after as many epochs as the other one's best took."""
         experiment = with_parameters(self.experiment, {"train.stop_after": result.best_epoch})
@@ -131,6 +140,11 @@ class ChoiceTask(Task):
     def needs(self) -> str | None:
         """``as_chosen_in``."""
         return self.as_chosen_in
+
+    def named_in(self, job: str) -> Self:
+        """This task, and the one that it needs, under such a name."""
+        needs = self.needs and f"{job}: {self.needs}"
+        return replace(super().named_in(job), as_chosen_in=needs)
 
     def as_chosen_by(self, result: TrainingResult) -> ChoiceTask:
         """This task with the other one's ridge, epoch and power."""

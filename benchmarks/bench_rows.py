@@ -3,7 +3,7 @@
     python benchmarks/bench_rows.py [--rows N] [--workers N]
 
 Each worker is a process that reads the training rows of one prepared data set as the workers of
-Ray Train do, and goes through an epoch of batches. Told are bytes a row and worker: of private
+Ray Train do, and goes through an epoch of batches. Reported are bytes a row and worker: of private
 memory (``uss``) beyond what the process had before, once the rows are read and at most during the
 epoch, and of proportional memory (``pss``), in which shared pages count once among all."""
 
@@ -29,7 +29,7 @@ sys.path.insert(0, str(REPOSITORY))
 from ncf.data.batches import Batch  # noqa: E402
 from ncf.data.dataset import PreparedDataset  # noqa: E402
 from ncf.data.placement import Placement  # noqa: E402
-from ray_jobs.training.split_cache import SplitCache  # noqa: E402
+from ray_jobs.training.split_cache import NodeMemory, SplitCache  # noqa: E402
 from tests.ncf.prepared import write_prepared  # noqa: E402
 from tests.ray_jobs.made import FITTED  # noqa: E402
 
@@ -97,7 +97,7 @@ def _measure(prepared: str, workers: int, shared_by: int) -> Sequence[float]:
 def _work(folder: str, shared_by: int, pipe: Connection) -> None:
     before = _memory()
     prepared = PreparedDataset.open(fs.LocalFileSystem(), folder)
-    rows = SplitCache(prepared, torch.device("cpu"), workers_on_node=shared_by)
+    rows = SplitCache(prepared, torch.device("cpu"), memory=NodeMemory(shared_by))
     source = rows.required("train", Placement())
     batch = source.in_memory()
     assert batch is not None

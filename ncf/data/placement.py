@@ -112,13 +112,13 @@ def plan_placement(
     experiment: ExperimentConfig,
     counts: Mapping[str, int],
     free: Callable[[], int],
-    shared_by: int = 1,
+    shared_by: float = 1,
 ) -> Placement:
     """Stream each split of ``counts`` rows that does not fit in addition to the splits before it.
 
     ``free`` returns the bytes that every worker can use, so that all workers decide the same. It is
     called only if the choice depends on it, which is the case on all workers or on none.
-    ``shared_by`` workers of a machine have one copy of the rows.
+    ``shared_by`` workers of a machine, on average, have one copy of the rows.
     """
     config = experiment.train
     if config.rows == "resident":
@@ -143,6 +143,6 @@ def plan_placement(
     return Placement(tuple(streamed), f"{sizes}, so those of {', '.join(streamed)} are streamed")
 
 
-def _bytes_of(split: str, count: int, shared_by: int) -> float:
+def _bytes_of(split: str, count: int, shared_by: float) -> float:
     own = BYTES_OF_TRAINING_ROW if split == "train" else BYTES_OF_SCORED_ROW
     return count * (own + BYTES_OF_SHARED_ROW / shared_by)

@@ -14,7 +14,13 @@ def dropout_state(device: torch.device) -> torch.Tensor:
 
 
 def set_dropout_state(state: torch.Tensor, device: torch.device) -> None:
-    """Continue from ``state: [S]``."""
+    """Continue from ``state: [S]``.
+
+    A state of another kind of device has another size, and is left out: masks are then drawn from
+    the state that the worker was seeded with.
+    """
+    if state.shape != dropout_state(device).shape:
+        return
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:

@@ -15,13 +15,13 @@ import ray
 _SECONDS_BETWEEN_LOOKS: Final = 5.0
 _SECONDS_TO_ANSWER: Final = 5.0
 _MISSES: Final = 2
-"""Looks in a row without an answer after which it is told."""
+"""Looks in a row without an answer after which it is logged."""
 
 logger: Final = logging.getLogger(__name__)
 
 
 class HeadWatch:
-    """Tells once that the head is gone, and once that it is there again.
+    """Logs once that the head is gone, and once that it is there again.
 
     Ray waits for it for a minute, and then ends this program from within, so that nothing can be
     said any more.
@@ -33,6 +33,7 @@ class HeadWatch:
     def __init__(self, answers: Callable[[], bool]) -> None:
         self._answers = answers
         self._misses = 0
+        self._since = datetime.now()
 
     def look(self) -> None:
         """Look once."""
@@ -42,9 +43,11 @@ class HeadWatch:
             self._misses = 0
             return
         self._misses += 1
+        if self._misses == 1:
+            self._since = datetime.now()
         if self._misses == _MISSES:
             logger.error(
-                f"the head of the cluster does not answer since about {datetime.now():%H:%M:%S}. "
+                f"the head of the cluster does not answer since {self._since:%H:%M:%S}. "
                 "Ray ends this job if it does not come back within a minute; on a cluster that is "
                 "there again, the same command continues from what is stored"
             )
@@ -56,11 +59,11 @@ def watching_the_head() -> Iterator[None]:
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     watch, is_over = HeadWatch(lambda: _answers(host, int(port))), threading.Event()
 
-    def look_again_and_again() -> None:
+    def keep_looking() -> None:
         while not is_over.wait(_SECONDS_BETWEEN_LOOKS):
             watch.look()
 
-    threading.Thread(target=look_again_and_again, daemon=True).start()
+    threading.Thread(target=keep_looking, daemon=True).start()
     try:
         yield
     finally:

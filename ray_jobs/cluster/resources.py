@@ -152,6 +152,8 @@ class GroupPlan:
     """Whether nodes may be added that hold further ones."""
     is_timed: bool = False
     """Whether the slower one of both kinds is left out when it would hold up the end."""
+    is_of_ratings: bool = True
+    """Whether rating models are trained, which say nothing about how quick others are."""
 
     @classmethod
     def of(
@@ -229,6 +231,7 @@ class GroupPlan:
         running: Sequence[Pool],
         starting: Sequence[Pool],
         wanted: int,
+        preferred: int | None = None,
     ) -> list[Pool]:
         """The pools to start for ``wanted`` groups in all, as far as they fit the nodes.
 
@@ -237,7 +240,9 @@ class GroupPlan:
             running: pools that have their workers.
             starting: the others that there are.
             wanted: number of groups.
+            preferred: number of groups of the preferred kind; as many by default.
         """
+        preferred = wanted if preferred is None else preferred
         there = [*running, *starting]
         if not self.preferred.is_pooled:
             fitting = self._fitting([node.resources for node in nodes])[:wanted]
@@ -246,8 +251,10 @@ class GroupPlan:
         rooms = {node.key: node.room(running, starting) for node in nodes}
         for resources in self.kinds:
             # Preferred groups are started also if others are enough, which leave when idle.
-            counted = (self.preferred,) if resources == self.preferred else self.kinds
-            left = wanted - _num_groups((*there, *found), counted)
+            is_preferred = resources == self.preferred
+            counted = (self.preferred,) if is_preferred else self.kinds
+            most = preferred if is_preferred and self.on_the_rest else wanted
+            left = most - _num_groups((*there, *found), counted)
             for key, room in rooms.items():
                 count = min(left, *(_fit_on(each, resources.per_worker) for each in room))
                 if count > 0:

@@ -241,14 +241,14 @@ _LOST_NODE: Final = re.compile(r"The node with node id: .* and address: (\S+) .*
 _LONGEST_MESSAGE: Final = 200
 
 
-_OF_NO_USE: Final = "PYTHON worker processes have been started"
-"""In a message about how many actors there are, which is as this project means it."""
+_IGNORED: Final = "PYTHON worker processes have been started"
+"""In a message about the number of actors, which is intended."""
 
 
 def sentence_of(message: str) -> str | None:
     """What a message of Ray about nodes or workers says, without logs and states; None if it is of
     no use to who runs a job."""
-    if _OF_NO_USE in message:
+    if _IGNORED in message:
         return None
     lost = _LOST_NODE.search(message)
     if lost:
@@ -261,7 +261,7 @@ def sentence_of(message: str) -> str | None:
 
 def _quieten() -> None:
     """Keep Ray's own messages in its log files; its errors are raised here as exceptions."""
-    pass_messages_to(_tell)
+    pass_messages_to(_log)
     for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # A dashboard that does not start is retried, and at last raised as an exception too.
@@ -271,7 +271,7 @@ def _quieten() -> None:
     logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
-def _tell(message: str) -> None:
+def _log(message: str) -> None:
     sentence = sentence_of(message)
     if sentence:
         logger.info("   note: %s", sentence)

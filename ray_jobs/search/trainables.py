@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
@@ -21,7 +21,7 @@ from ray_jobs.cluster.resources import GroupPlan, Resources
 from ray_jobs.config import JobConfig
 from ray_jobs.errors import TrainingError
 from ray_jobs.search.persistent_trial import PersistentTrial
-from ray_jobs.search.trial_tasks import TrialTasks
+from ray_jobs.search.trial_tasks import RatingTrials, TrialTasks
 from ray_jobs.training.lost_workers import Loss, Losses, Retries
 from ray_jobs.training.task_queue import TaskQueue
 from ray_jobs.training.torch_trainers import trainer_of_one_task
@@ -77,6 +77,7 @@ def executor(
         # Where nothing fits yet, the first trial waits, and the autoscaler adds a node for it.
         yield TrainableSpec(trial, num_ready=lambda: max(1, len(plan.fitting())))
         return
+    plan = replace(plan, is_of_ratings=isinstance(tasks, RatingTrials))
     queue = workers.queue(plan, at_once)
     retries = Retries(config.tune.max_preemptions)
     ray.get(queue.define.remote(where.name, tasks.of, retries))

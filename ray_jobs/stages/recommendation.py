@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import ray
 from foundation.storage import Storage
 from ncf.data.splits import SPLITS
 from ncf.evaluation.ranking import SeenMovies
+from ncf.inference.checksums import CHECKSUMS
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering
 from ncf.inference.recommender import Recommender
 from ray_jobs.cluster.session import ensure_ray
@@ -23,7 +24,7 @@ from ray_jobs.config import RecommendConfig
 from ray_jobs.results.final_model import load_recommender, ordering_of, rated_movies
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.stage import Stage, key_of, unfinished_work
+from ray_jobs.results.stage import Stage, fingerprint, key_of, unfinished_work
 from ray_jobs.stages.choice_training import FinalChoiceModel
 from ray_jobs.stages.training import FinalModel
 from ray_jobs.training.workers import Workers
@@ -54,6 +55,8 @@ class RecommendInputs:
     models: tuple[FinalModel | FinalChoiceModel, ...]
     """The rating model, the choice model, or both, of the same data."""
     recommend: RecommendConfig
+    output: Literal["folder"] = "folder"
+    """It was a file in earlier versions."""
 
 
 def recommend(
@@ -94,13 +97,20 @@ def _recommend(
     users, movies = prepared.preprocessor.num_users, prepared.preprocessor.num_movies
     logger.info(f"   {users:,} users, {movies:,} movies to choose from")
     unfinished = paths.ray("recommend")
-    parts = unfinished_work(unfinished, key_of(inputs), force=force).make_folder()
+    key = fingerprint(key_of(inputs), *_checksums(paths.checkpoint))
+    parts = unfinished_work(unfinished, key, force=force).make_folder()
     missing = [part for part in _parts(users) if not (parts / part.file).exists()]
     if missing:
-        _make(missing, inputs, paths.checkpoint, parts)
+        _make(missing, inputs, paths.checkpoint, key, parts)
     _publish(parts, folder)
     unfinished.delete()
     logger.info(f"   the {inputs.recommend.top_n} best movies of each user")
+
+
+def _checksums(models: Storage) -> list[str]:
+    """Those of the models' files: training again may give other weights for the same settings."""
+    files = models.list_files(CHECKSUMS, recursive=True)
+    return [file.read_bytes().decode() for file in files]
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ def _parts(num_users: int) -> list[Part]:
 
 
 def _make(
-    missing: Sequence[Part], inputs: RecommendInputs, stored: Storage, parts: Storage
+    missing: Sequence[Part], inputs: RecommendInputs, stored: Storage, key: str, parts: Storage
 ) -> None:
     """Write the files of ``missing`` in tasks of Ray Data, as many at a time as fit."""
     tables = ray.data.from_items(
@@ -136,7 +146,7 @@ def _make(
         _recommend_parts,
         fn_kwargs={
             "models": pickle.dumps(stored),
-            "key": key_of(inputs),
+            "key": key,
             "seen_ref": ray.put(rated_movies(inputs.models[0].prepared, SPLITS)),
             "recommend": inputs.recommend,
             "parts": parts,

@@ -9,6 +9,7 @@ continues from its records, and so does one with a larger number of trials than 
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -370,6 +371,13 @@ def _prune(models: TrialModels, records: TrialRecords, *, others: bool = False) 
         say(f"   note: weights of trials could not be deleted in {models.folder}: {error}")
 
 
+def _delete_state(state: Storage) -> None:
+    """Delete the state of a trial that has ended, if it left one; the end of the search deletes
+    those for which this fails."""
+    with contextlib.suppress(OSError):
+        state.delete()
+
+
 def _states(config: JobConfig, where: Storage) -> Storage | None:
     # An isolated trial reports epochs that it repeats as further ones, so it begins anew.
     return where / "states" if config.tune.executor == "persistent" else None
@@ -420,6 +428,7 @@ def _tuner(
         metrics.ended(record)
         log.ended(record)
         _prune(models, records)
+        _delete_state(where / "states" / record.trial_id)
         wanted.left = len(records.missing(count))
 
     return Tuner(

@@ -20,7 +20,7 @@ from ncf.data.sampling import SINGLE_WORKER, Shard
 from ncf.errors import CheckpointError, DivergedError
 from ray_jobs.training.local_mode import LocalMode
 from ray_jobs.training.lost_workers import reason_of
-from ray_jobs.training.split_cache import SplitCache
+from ray_jobs.training.split_cache import NodeMemory, SplitCache
 from ray_jobs.training.task_queue import GroupId, Order, TaskQueue
 from ray_jobs.training.tasks import Task, TaskResult
 from ray_jobs.training.trainers import train_task
@@ -71,9 +71,10 @@ def _train_tasks(config: PoolWorkerConfig) -> None:
             order = _next_order(pending, rows)
             if order is None:
                 return
-            if rows is None or not rows.fits(order.task.prepared, order.workers_on_node):
+            memory = NodeMemory(order.workers_on_node, order.num_datasets)
+            if rows is None or not rows.fits(order.task.prepared, memory):
                 _release(rows)
-                rows = SplitCache(order.task.prepared, device, shard, order.workers_on_node)
+                rows = SplitCache(order.task.prepared, device, shard, memory)
             job = _Job(queue, group_id, workers, number, order.task, rows)
             job.train()
             del job

@@ -88,8 +88,10 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
     at_once = min(config.tune.max_concurrent_trials or at_once, at_once)
     # Where the number of workers changes, a model goes on from its state.
     alone = at_once == 1 and all(task.state for task in tasks)
-    has_calls = any(isinstance(task, CallTask) for task in tasks)
-    plan = GroupPlan.of(config, alone=alone, quicker=workers.quicker, has_calls=has_calls)
+    num_calls = sum(isinstance(task, CallTask) for task in tasks)
+    of_choices = any(isinstance(task, ChoiceTask) for task in tasks)
+    quicker = None if of_choices else workers.quicker
+    plan = GroupPlan.of(config, alone=alone, quicker=quicker, has_calls=num_calls > 0)
     _log_start(tasks, plan, at_once)
     log = EpochLog(config.name)
     local = LocalMode.of(plan.preferred)
@@ -97,10 +99,13 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
         results = _train_here(tasks, local, log)
     else:
         retries = Retries(config.tune.max_preemptions, config.scaling.max_failures)
-        queue = workers.queue(plan, at_once)
+        num_datasets = len({task.prepared.folder for task in tasks})
+        queue = workers.queue(plan, at_once, num_datasets)
+        workers.wanted.left, workers.wanted.left_for_any = len(tasks), num_calls
         results = _train_on(queue, tasks, log, retries, plan.preferred.device)
     for number, result in enumerate(results, start=1):
-        workers.wanted.left = len(tasks) - number
+        num_calls -= isinstance(result, CallResult)
+        workers.wanted.left, workers.wanted.left_for_any = len(tasks) - number, num_calls
         if isinstance(result, CallResult):
             logger.info("   %s: %.1f s", result.name, result.seconds)
         if result.rows.note:
@@ -122,7 +127,7 @@ def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
     logger.info(
         "   %s, %d at a time, %s",
         _count(len(models), len(tasks) - len(models)),
-        max(1, min(at_once, len(plan.fitting()))),
+        max(1, min(at_once, plan.fitting().count(resources))),
         resources.description,
     )
 

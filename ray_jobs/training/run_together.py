@@ -32,6 +32,8 @@ def run_together(jobs: Mapping[str, Callable[[Run], T]], run: Run) -> dict[str, 
     Each is given a ``Run``. Once all of them have called theirs or returned, the tasks of all are
     done in one call of ``run``, in this thread, so that they share the workers.
 
+    After Ctrl-C, what a function does between its tasks goes on to its end first.
+
     Raises:
         Exception: what ``run`` or the first of the functions raised; then all have ended.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Final
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ncf.data.batches import Batch
@@ -20,6 +22,7 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.streaming import scratch_folder
 
 _PREFIX: Final = "ratings-rows-"
+_LOCK: Final = "lock"
 
 
 @dataclass
@@ -28,70 +31,115 @@ class SharedRows:
 
     The first worker that needs a split writes its file; the system keeps its pages once, however
     many workers map them, and may drop them when memory is short. The last worker that releases
-    them deletes the folder; if workers were killed, the next one of any data set does.
+    them deletes the folder; if workers were killed, the next one of any data set does::
+
+        ratings-rows-<user id>/      locked for moments, while folders are made and removed
+          <data set>/                locked by every worker that uses it
+            lock                     locked while a file is written
+            <split>.safetensors
     """
 
     prepared: PreparedDataset
 
     def __post_init__(self) -> None:
-        identity = f"{self.prepared.manifest.fingerprint} {self.prepared.folder} {os.getuid()}"
-        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        self._folder = _place() / f"{_PREFIX}{name}"
+        identity = f"{self.prepared.manifest.fingerprint} {self.prepared.folder}"
+        self._name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._handle: int | None = None
-        """Holds a lock that tells others that the folder is in use; the kernel releases those of
-        processes that end."""
+        """Holds the lock on the data set's folder; the kernel releases those of processes that
+        end."""
 
     def of(self, split: str) -> Batch | None:
         """A split's rows, or None if it has none.
 
         Raises:
-            OSError: if there is no room for the file.
+            OSError: if there is no room for the file, or the folder is another user's.
         """
         if not self.prepared.manifest.counts[split]:
             return None
-        file = self._folder / f"{split}.safetensors"
-        with _alone():
-            self._use()
+        folder = _base() / self._name
+        self._use(folder)
+        file = folder / f"{split}.safetensors"
+        with _exclusive_lock(os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)):
             if not file.exists():
                 self._write(split, file)
-            # Copies of what a process changes are its own, but nobody changes rows.
-            return Batch(**load_file(file))
+        # What a process changes is copied for it alone; but rows are never changed.
+        return Batch(**load_file(file))
 
     def release(self) -> None:
-        """Stop using the files; those that map them keep what they have."""
+        """Stop using the files; rows that were read from them stay valid."""
         if self._handle is None:
             return
-        with _alone():
+        with _base_folder() as base:
             os.close(self._handle)
             self._handle = None
-            _remove_unused(self._folder)
+            _remove_unused(base / self._name)
 
-    def _use(self) -> None:
+    def _use(self, folder: Path) -> None:
         if self._handle is not None:
             return
-        for folder in _place().glob(f"{_PREFIX}*"):
-            if folder != self._folder:
-                _remove_unused(folder)
-        self._folder.mkdir(exist_ok=True)
-        self._handle = os.open(self._folder, os.O_RDONLY)
-        fcntl.flock(self._handle, fcntl.LOCK_SH)
+        with _base_folder() as base:
+            for other in base.iterdir():
+                if other != folder:
+                    _remove_unused(other)
+            folder.mkdir(exist_ok=True)
+            self._handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
 
     def _write(self, split: str, file: Path) -> None:
         rows = self.prepared.rows(split)
         assert rows is not None
         partial = file.with_suffix(".part")
-        save_file(vars(rows), partial)
-        partial.replace(file)
+        try:
+            save_file(vars(rows), partial)
+            partial.replace(file)
+        except SafetensorError as error:  # of the system, such as a full disk
+            raise OSError(f"cannot write {partial}: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
-def _place() -> Path:
-    return Path(scratch_folder(os.environ) or gettempdir())
+def _base() -> Path:
+    place = scratch_folder(os.environ) or gettempdir()
+    return Path(place) / f"{_PREFIX}{os.getuid()}"
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """No other process is in such a block meanwhile."""
-    handle = os.open(_place(), os.O_RDONLY)
+def _base_folder() -> Iterator[Path]:
+    """The folder of all data sets, in which no other process makes or removes one meanwhile.
+
+    Raises:
+        OSError: if it cannot be made, or is another user's.
+    """
+    base = _base()
+    while True:
+        with contextlib.suppress(FileExistsError):
+            base.mkdir(mode=0o700)
+        try:
+            handle = os.open(base, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # the last user has just removed it
+            continue
+        with _exclusive_lock(handle):
+            opened = os.fstat(handle)
+            if opened.st_uid != os.getuid():
+                raise PermissionError(f"{base} belongs to another user")
+            if _is_at(base, opened):
+                yield base
+                with contextlib.suppress(OSError):  # not empty
+                    base.rmdir()
+                return
+
+
+def _is_at(path: Path, opened: os.stat_result) -> bool:
+    """Whether what was opened at a path is still there."""
+    try:
+        return os.path.samestat(opened, path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _exclusive_lock(handle: int) -> Iterator[None]:
+    """Wait for a lock, and close ``handle`` in the end, which releases it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -100,10 +148,10 @@ def _alone() -> Iterator[None]:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove a folder that no process uses."""
+    """Remove a data set's folder unless a process uses it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # another user's
+    except FileNotFoundError:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,6 +20,16 @@ from ray_jobs.training.tasks import ChoiceProtocol
 
 
 @dataclass(frozen=True)
+class NodeMemory:
+    """Who else holds rows in the memory of a worker's node."""
+
+    num_workers: int = 1
+    """Maximum number of workers on the node at a time."""
+    num_datasets: int = 1
+    """Data sets whose rows they hold."""
+
+
+@dataclass(frozen=True)
 class SplitCache:
     """Reads each split of one data set at most once, or streams it."""
 
@@ -27,19 +37,16 @@ class SplitCache:
     device: torch.device
     shard: Shard = SINGLE_WORKER
     """This worker's part of every batch."""
-    workers_on_node: int = 1
-    """Maximum number of workers on its node at a time, which share its memory."""
+    memory: NodeMemory = NodeMemory()
 
-    def fits(self, prepared: PreparedDataset, workers_on_node: int = 1) -> bool:
-        """Whether this holds the rows of ``prepared``, in the memory that one of so many workers
-        may take."""
-        same_rows = self.prepared.folder == prepared.folder
-        return same_rows and self.workers_on_node == workers_on_node
+    def fits(self, prepared: PreparedDataset, memory: NodeMemory = NodeMemory()) -> bool:
+        """Whether this holds the rows of ``prepared``, planned for this memory."""
+        return self.prepared.folder == prepared.folder and self.memory == memory
 
     def placement(self, experiment: ExperimentConfig) -> Placement:
         """Which splits are streamed; all workers of the group must call this."""
         counts = self.prepared.manifest.counts
-        shared_by = self.workers_on_node if self._shares else 1
+        shared_by = self.memory.num_workers / self.memory.num_datasets if self._shares else 1.0
         return plan_placement(experiment, counts, lambda: self._free, shared_by)
 
     def of(self, split: str, placement: Placement) -> RatingSource | None:
@@ -72,7 +79,7 @@ class SplitCache:
     @property
     def _shares(self) -> bool:
         """Whether other workers hold the same rows in the same memory."""
-        return self.workers_on_node > 1 and self.device.type == "cpu"
+        return self.memory.num_workers > self.memory.num_datasets and self.device.type == "cpu"
 
     def _read(self, split: str) -> Batch | None:
         if self._shares:
@@ -88,7 +95,7 @@ class SplitCache:
     @cached_property
     def _free(self) -> int:
         """Free bytes, measured once, before any rows are read."""
-        return free_on_every_worker(self.device, self.shard, self.workers_on_node)
+        return free_on_every_worker(self.device, self.shard, self.memory.num_workers)
 
     @cached_property
     def _choices(self) -> dict[ChoiceProtocol, ChoiceData]:

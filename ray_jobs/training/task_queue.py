@@ -3,7 +3,7 @@
 ::
 
     stages, trials --add, result, drop--> TaskQueue <--join, next, report, ended-- workers
-          Workers --start, pools, dismiss--^     ^--lost-- Ray Train's controllers
+    Workers --start, pools, retire, dismiss--^   ^--lost-- Ray Train's controllers
 
 A process that holds a handle of an actor imports the actor's module, and drivers of trials need no
 PyTorch, so this module does not import it.
@@ -55,6 +55,8 @@ class Order:
     task: Task
     workers_on_node: int
     """Maximum number of workers on a node at a time, which share its memory."""
+    num_datasets: int = 1
+    """Data sets whose rows they hold, so that not all of them share one copy."""
 
 
 class _Signal:
@@ -189,13 +191,14 @@ class TaskQueue:
         self._epoch_seconds: dict[int, deque[float]] = {}
         """Of the newest epochs, by pool."""
         self._workers_on_node = 1
+        self._num_datasets = 1
         self._searches: dict[str, tuple[Callable[[str, dict[str, Any]], Task], Retries]] = {}
         """What makes the tasks of the trials of each search, and how often they are retried."""
         self._trials: dict[str, str | None] = {}
         """By the ids of all trials that were added, also of those that have ended, why there is no
         task, if so."""
-        self._failure: str | None = None
-        """Why the last pool was given up."""
+        self._failures: dict[str, str] = {}
+        """By device, why the last pool was given up, if no other takes its place."""
 
     # Called by stages.
 
@@ -346,7 +349,7 @@ class TaskQueue:
             run: of its trainer.
             device: that its groups train on.
         """
-        self._failure = None
+        self._failures.pop(device, None)
         self._devices[pool] = device
         for number in range(num_groups):
             self._groups[GroupId(pool, number)] = _WorkerGroup()
@@ -355,11 +358,12 @@ class TaskQueue:
     async def begin(self) -> None:
         """Begin a stage, which forgets what was given up before."""
         self._given_up.clear()
-        self._failure = None
+        self._failures.clear()
+        self._epoch_seconds.clear()
 
-    async def share_nodes(self, workers_on_node: int) -> None:
+    async def share_nodes(self, workers_on_node: int, num_datasets: int = 1) -> None:
         """Say how many workers share a node's memory, of all further tasks; see ``Order``."""
-        self._workers_on_node = workers_on_node
+        self._workers_on_node, self._num_datasets = workers_on_node, num_datasets
 
     async def pools(self) -> dict[int, PoolState]:
         """Pools that were started, and neither dismissed nor lost."""
@@ -380,7 +384,7 @@ class TaskQueue:
 
     async def num_ready(self) -> int:
         """Worker groups that have workers; 1 if there is none and tasks fail for that reason."""
-        if self._failure and not self._groups:
+        if self._failures and not self._groups:
             return 1
         return sum(pool.num_ready for pool in (await self.pools()).values())
 
@@ -446,14 +450,14 @@ class TaskQueue:
             del self._groups[group_id]
         del self._runs[pool]
         self._epoch_seconds.pop(pool, None)
-        del self._devices[pool]
+        device = self._devices.pop(pool)
         is_asked = any(group.is_dismissed or group.is_retired for group in groups.values())
         if end.is_given_up and not is_asked:
             self._given_up.add(pool)
-            self._failure = end.loss.reason
-            self._fail_without_groups()
-        else:  # another one may take its place
-            self._failure = None
+            self._failures[device] = end.loss.reason
+        elif not is_asked:  # another one may take its place
+            self._failures.pop(device, None)
+        self._fail_without_groups()
 
     def _by_pool(self) -> dict[int, dict[GroupId, _WorkerGroup]]:
         found: dict[int, dict[GroupId, _WorkerGroup]] = {}
@@ -485,7 +489,7 @@ class TaskQueue:
     def _pass_to(self, group_id: GroupId, task: Task) -> None:
         del self._free[group_id]
         group = self._groups[group_id]
-        group.order = Order(task, self._workers_on_node)
+        group.order = Order(task, self._workers_on_node, self._num_datasets)
         group.num_orders += 1
         group.idle_since = None
         group.signal.changed()
@@ -526,7 +530,12 @@ class TaskQueue:
             self._pass_on()
 
     def _fail_without_groups(self) -> None:
-        """Fail the waiting tasks if no worker group is left."""
-        if self._failure and not self._groups:
-            while self._waiting:
-                self._jobs[self._waiting.popleft()].end(Over(self._failure))
+        """Fail the waiting tasks that no group may take, if that is because pools were given up."""
+        devices = {self._devices[group_id.pool] for group_id in self._groups}
+        for name in list(self._waiting):
+            job = self._jobs[name]
+            wanted = {job.device} if job.device else {*devices, *self._failures}
+            reasons = [self._failures[device] for device in wanted if device in self._failures]
+            if reasons and not wanted & devices:
+                self._waiting.remove(name)
+                job.end(Over(reasons[-1]))

@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from foundation.storage import Storage
 from ray_jobs.cluster.resources import Pool, Resources
-from ray_jobs.training.split_cache import SplitCache
+from ray_jobs.training.split_cache import NodeMemory, SplitCache
 from ray_jobs.training.tasks import Task
 from ray_jobs.training.trainers import train_task
 from ray_jobs.training.worker_context import device_of_worker, shard_of_worker
@@ -116,9 +116,8 @@ def trainer_of_one_task(
 def _train_one(settings: dict[str, Any]) -> None:
     """Body of every worker."""
     task: Task = settings["task"]
-    rows = SplitCache(
-        task.prepared, device_of_worker(None), shard_of_worker(), settings["workers_on_node"]
-    )
+    memory = NodeMemory(settings["workers_on_node"])
+    rows = SplitCache(task.prepared, device_of_worker(None), shard_of_worker(), memory)
     of_first_epoch = {"lost": settings["lost"]} if settings["lost"] else {}
     of_all_epochs = {"losses": settings["losses"]} if settings["losses"] else {}
 

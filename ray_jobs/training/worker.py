@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -55,16 +57,18 @@ def train_rating_task(task: TrainingTask, rows: SplitCache, report: Report) -> T
     try:
         for epoch in training:
             is_stopped = not report(epoch_metrics(task, epoch, training.result, placement))
+            # After the report: an epoch that is in a state is not reported again. Others may go on
+            # with a task that these workers were asked to leave.
+            states.save_if_due(training)
             if is_stopped:
                 break
-            # An epoch that is in a state would not be reported again.
-            states.save_if_due(training)
     finally:
         if task.models and training.result.epochs and shard.rank == 0:
             _store_models(task, training, task.models)
     # A training is stopped when its result is not wanted.
     test = None if is_stopped else _score_test(task, training, rows, placement, shard)
-    states.end()
+    if not is_stopped:
+        states.end()
     seconds = time.perf_counter() - started
     return _task_result(task, training.result, test, placement, seconds)
 
@@ -131,14 +135,27 @@ class _States:
             return
         state = training.state()  # of all workers
         if shard.rank == 0:
-            write_state(state, stored, save_state)
+            with self._failures_logged():
+                write_state(state, stored, save_state)
         self._saved = time.monotonic()
 
     def end(self) -> None:
         """Delete the state, unless it is kept."""
         stored = self._task.state
         if stored and not self._task.keeps_state and self._rows.shard.rank == 0:
-            stored.delete()
+            with self._failures_logged():
+                stored.delete()
+
+    @contextmanager
+    def _failures_logged(self) -> Iterator[None]:
+        """A state that is not kept is no part of a result, and a failure to store it no reason to
+        end the training."""
+        try:
+            yield
+        except (OSError, StorageError) as error:
+            if self._task.keeps_state:
+                raise
+            logger.warning("the state of %s could not be stored: %s", self._task.name, error)
 
 
 def _store_models(task: TrainingTask, training: Training, models: Storage) -> None:

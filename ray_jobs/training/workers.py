@@ -68,11 +68,18 @@ class Wanted:
     """Tasks that may be done at a time."""
     left: int = 0
     """Tasks that have not ended."""
+    left_for_any: int = 0
+    """Those of them that need no group of the preferred kind."""
 
     @property
     def count(self) -> int:
         """Groups that are wanted now."""
         return min(self.at_once, self.left)
+
+    @property
+    def preferred(self) -> int:
+        """Groups of the preferred kind that are wanted now."""
+        return min(self.at_once, self.left - self.left_for_any)
 
 
 class Workers:
@@ -96,6 +103,7 @@ class Workers:
         self._max_failures = max_failures
         self._queue: ActorHandle[TaskQueue] | None = None
         self._plan: GroupPlan | None = None
+        self._num_datasets = 1
         self.wanted = Wanted()
         self._pools: dict[int, Pool] = {}
         """Those that were started, and neither dismissed nor lost. One that was given up, after
@@ -104,8 +112,8 @@ class Workers:
         """Pools that exit when their tasks have ended."""
         self._times = EpochTimes()
         self.quicker: str | None = None
-        """The device, GPU or CPU, on which the epochs of a search have taken less time, if it used
-        both."""
+        """The device, GPU or CPU, on which the epochs of the last search for a rating model have
+        taken less time, if it used both."""
         self._numbers = itertools.count()
         self._demand = Demand()
         self._waiting = Waiting()
@@ -127,10 +135,11 @@ class Workers:
     ) -> None:
         self.close(at_once=kind is not None)
 
-    def queue(self, plan: GroupPlan, wanted: int) -> ActorHandle[TaskQueue]:
+    def queue(self, plan: GroupPlan, wanted: int, num_datasets: int = 1) -> ActorHandle[TaskQueue]:
         """The queue of at most ``wanted`` worker groups of a plan, as many as fit the cluster.
 
-        If there are more tasks than that, set ``self.wanted.left`` afterwards.
+        If there are more tasks than that, set ``self.wanted.left`` afterwards. ``num_datasets`` are
+        the prepared data sets that tasks have rows of.
 
         Groups that are there already are kept; others are started, and those of another kind exit.
         """
@@ -138,7 +147,8 @@ class Workers:
             self._others = _controllers(), _placement_groups()
             self._queue = start_queue()
         with self._lock:
-            self._plan, self.wanted.at_once, self.wanted.left = plan, wanted, wanted
+            self._plan, self._num_datasets = plan, num_datasets
+            self.wanted.at_once, self.wanted.left, self.wanted.left_for_any = wanted, wanted, 0
             self._times = EpochTimes()
             try:
                 ray.get(self._queue.begin.remote())
@@ -149,7 +159,7 @@ class Workers:
                 queue_died = False
         if queue_died:
             self.close()
-            return self.queue(plan, wanted)
+            return self.queue(plan, wanted, num_datasets)
         if self._thread is None and plan.preferred.num_workers:
             self._closing.clear()
             self._thread = threading.Thread(target=self._keep_scaling, daemon=True)
@@ -173,7 +183,8 @@ class Workers:
         assert self._plan is not None
         state: dict[int, PoolState] = ray.get(self._queue.pools.remote())
         # Before workers are started on a node that was added, perhaps a larger one.
-        ray.get(self._queue.share_nodes.remote(self._plan.workers_on_node(self.wanted.at_once)))
+        workers_on_node = self._plan.workers_on_node(self.wanted.at_once)
+        ray.get(self._queue.share_nodes.remote(workers_on_node, self._num_datasets))
         self._pools = {i: pool for i, pool in self._pools.items() if i in state}
         self._retired &= self._pools.keys()
         if self._plan.is_timed:
@@ -189,7 +200,8 @@ class Workers:
         self._leave(draining_nodes())
         running = [p for i, p in self._pools.items() if state[i].num_ready == p.num_groups]
         starting = [p for i, p in self._pools.items() if state[i].num_ready < p.num_groups]
-        for pool in self._plan.missing(usable_nodes(), running, starting, self.wanted.count):
+        nodes, wanted = usable_nodes(), self.wanted
+        for pool in self._plan.missing(nodes, running, starting, wanted.count, wanted.preferred):
             index = next(self._numbers)
             self._pools[index] = pool
             run = self._run(index, pool)
@@ -201,13 +213,18 @@ class Workers:
             for index in ray.get(self._queue.dismiss_idle.remote(_SECONDS_TO_KEEP, surplus)):
                 self._pools.pop(index, None)
         if self._plan.may_grow:
-            missing = self.wanted.count - self._plan.num_preferred(self._pools.values())
+            missing = self.wanted.preferred - self._plan.num_preferred(self._pools.values())
             self._demand.ask_for(self._plan.preferred.bundles, max(0, missing))
         num_ready = sum(pool.num_ready for pool in state.values())
         self._metrics = self._metrics or GroupMetrics(self._run_name)
         self._metrics.set(num_ready, self.wanted.count)
-        is_over = num_ready or not self.wanted.count
-        self._waiting.update(self._plan.waited_for, is_over=bool(is_over))
+        # Trials train on any group.
+        of_preferred = [i for i, p in self._pools.items() if p.resources == self._plan.preferred]
+        num_useful = sum(state[i].num_ready for i in of_preferred if i in state)
+        if not self.wanted.left_for_any:
+            num_useful = num_ready
+        is_over = num_useful > 0 or not self.wanted.preferred
+        self._waiting.update(self._plan.waited_for, is_over=is_over)
 
     def _leave_out_what_is_too_slow(self, state: Mapping[int, PoolState]) -> None:
         """Let the pools of a kind of groups end that would hold up the end of the stage."""
@@ -221,7 +238,8 @@ class Workers:
                 seconds.setdefault(device, []).extend(state[index].epoch_seconds)
                 num_groups[device] += state[index].num_ready
         slow = self._times.too_slow(seconds, num_groups, self.wanted.left)
-        self.quicker = self._times.quicker or self.quicker
+        if self._plan.is_of_ratings:
+            self.quicker = self._times.quicker or self.quicker
         if slow is None:
             return
         for index, pool in self._pools.items():

@@ -83,6 +83,8 @@ def page(model: ServedModel, config: ServeConfig) -> serve.Application:
             max_replicas=config.max_replicas,
             target_ongoing_requests=_ONGOING,
         ),
+        # New replicas start beside the old ones: one that cannot start replaces none.
+        max_surge_percent=100,
         ray_actor_options={"num_cpus": 1},
     )
     return deployment(serve.ingress(app)()).bind()

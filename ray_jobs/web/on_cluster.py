@@ -31,36 +31,40 @@ def serve_on_cluster(
 ) -> None:
     """Deploy the page, and return when it answers.
 
-    If it is served there already, its replicas are replaced one after the other, and no request is
-    refused meanwhile.
+    If it is served there already, new replicas are started beside those that serve, and then take
+    their place, so that no request is refused.
 
     Raises:
         ResourceError: if the cluster cannot be reached.
         ServingError: if Ray Serve cannot start it; what was served before is still served.
     """
-    model = ServedModel(checkpoint=str(stored), hosts=hosts)
-    application = page(model, config.serve)
     try:
         ensure_ray(config)
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
         has_started = bool(serve.status().proxies)
-        serve.start(
-            proxy_location=ProxyLocation.EveryNode,
-            http_options={"host": host, "port": port},
-            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-        )
+        # The address that it was started with is not known here, nor who may use it.
+        model = ServedModel(checkpoint=str(stored), hosts=("*",) if has_started else hosts)
         try:
-            serve.run_many(
-                [serve.RunTarget(application, NAME, route_prefix="/")],
-                wait_for_ingress_deployment_creation=False,
-                wait_for_applications_running=False,
-            )
-        except RayServeException as error:
-            raise ServingError(f"Ray Serve cannot take the page: {error}") from error
+            _deploy(page(model, config.serve), host, port)
+        except (RayServeException, TimeoutError) as error:
+            raise ServingError(f"Ray Serve cannot serve the page: {error}") from error
         _wait_until_it_runs()
     finally:
         leave_ray()
     _announce(host, port, has_started=has_started)
+
+
+def _deploy(application: serve.Application, host: str, port: int) -> None:
+    serve.start(
+        proxy_location=ProxyLocation.EveryNode,
+        http_options={"host": host, "port": port},
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+    )
+    serve.run_many(
+        [serve.RunTarget(application, NAME, route_prefix="/")],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
 
 
 def _wait_until_it_runs() -> None:
@@ -87,8 +91,8 @@ def _reason(status: ServeStatus) -> str:
 def _announce(host: str, port: int, *, has_started: bool) -> None:
     if has_started:
         logger.info(
-            "note: Ray Serve ran on this cluster already, with the address it was started with: "
-            "--host and --port change nothing there"
+            "note: Ray Serve ran on this cluster already, and keeps the address and port that it "
+            "was started with; requests may use any host name"
         )
         where = "at that address"
     else:

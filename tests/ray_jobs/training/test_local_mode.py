@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from foundation.errors import StorageError
 from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster.resources import GroupPlan, Resources
@@ -154,6 +155,54 @@ def test_a_trial_goes_on_after_its_state_and_leaves_none(
     disturbed, undisturbed = comparable(results)
     assert disturbed == undisturbed
     assert not (tmp_path / "state").exists()
+
+
+def test_what_was_asked_to_stop_can_be_continued_by_others(
+    config: JobConfig, prepared: PreparedDataset, tmp_path: Path
+) -> None:
+    """As when a node will be taken away."""
+    experiment = with_parameters(config.experiment, {"train.epochs": 4})
+    results: list[TrainingResult] = []
+    for keeps_state in (True, False):
+        state = Storage.at(tmp_path / str(keeps_state))
+        task = TrainingTask("task", prepared, experiment, state=state, keeps_state=keeps_state)
+        reported: list[int] = []
+
+        def train(stop_after: int, task: TrainingTask = task, to: list[int] = reported) -> None:
+            def report(metrics: dict[str, Any]) -> bool:
+                to.append(metrics["epoch"])
+                return bool(metrics["epoch"] < stop_after)
+
+            rows = SplitCache(prepared, torch.device("cpu"))
+            LocalMode(1).run(lambda: results.append(train_rating_task(task, rows, report)))
+
+        train(stop_after=2)
+        train(stop_after=9)
+        assert reported == [1, 2, 3, 4]
+        assert state.exists() is keeps_state
+
+
+def test_a_state_that_cannot_be_stored_ends_no_trial(
+    config: JobConfig,
+    prepared: PreparedDataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").write_text("")
+    task = TrainingTask(
+        "trial", prepared, config.experiment, state=Storage.at(tmp_path / "file" / "state")
+    )
+    rows = SplitCache(prepared, torch.device("cpu"))
+
+    results: list[TrainingResult] = []
+
+    def train(task: TrainingTask) -> None:
+        LocalMode(1).run(lambda: results.append(train_rating_task(task, rows, lambda _: True)))
+
+    train(replace(task, keeps_state=False))
+    assert "the state of trial could not be stored" in caplog.text
+    with pytest.raises((OSError, StorageError)):
+        train(task)
 
 
 def interrupt_after(count: int) -> Callable[[dict[str, Any]], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ncf.data.batches import Batch
 from ncf.data.dataset import PreparedDataset
+from ray_jobs.training import shared_rows
 from ray_jobs.training.shared_rows import SharedRows
-from ray_jobs.training.split_cache import SplitCache
+from ray_jobs.training.split_cache import NodeMemory, SplitCache
 from tests.ncf.prepared import write_prepared
 from tests.ray_jobs.made import FITTED, ROWS
 from tests.support import ROOT
@@ -55,7 +58,7 @@ def test_the_second_one_reads_what_the_first_one_has_written(
 
     kept = second.of("train")
     first.release()
-    assert len(list(place.iterdir())) == 1  # the second one uses it
+    assert len(folders(place)) == 1  # the second one uses it
     second.release()
     assert list(place.iterdir()) == []
     assert_same(kept, ROWS)  # what is mapped stays
@@ -108,7 +111,7 @@ def test_files_in_use_stay_and_those_of_killed_processes_are_removed_by_the_next
 ) -> None:
     splits = {"train": ROWS[:3], "validation": ROWS[:0], "test": ROWS[:0]}
     another = write_prepared(tmp_path / "another", splits, FITTED)
-    (theirs,) = place.iterdir()
+    (theirs,) = folders(place)
 
     for is_alive in (True, False):
         if not is_alive:
@@ -123,16 +126,64 @@ def test_files_in_use_stay_and_those_of_killed_processes_are_removed_by_the_next
 def test_workers_of_a_node_share_and_a_single_one_does_not(
     place: Path, prepared: PreparedDataset
 ) -> None:
-    for workers, count in ((1, 0), (2, 1)):
-        rows = SplitCache(prepared, torch.device("cpu"), workers_on_node=workers)
+    for memory, count in (
+        (NodeMemory(1), 0),
+        (NodeMemory(2), 1),
+        (NodeMemory(2, num_datasets=2), 0),
+        (NodeMemory(3, num_datasets=2), 1),
+    ):
+        rows = SplitCache(prepared, torch.device("cpu"), memory=memory)
         assert rows._read("validation") is not None
-        assert len(list(place.iterdir())) == count
+        assert len(folders(place)) == count
         rows.release()
         assert list(place.iterdir()) == []
 
 
-def test_without_room_for_a_file_each_has_a_copy(place: Path, prepared: PreparedDataset) -> None:
-    place.rmdir()
-    rows = SplitCache(prepared, torch.device("cpu"), workers_on_node=2)
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), SafetensorError("I/O error")])
+def test_without_room_for_a_file_each_has_a_copy(
+    place: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(tensors: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(shared_rows, "save_file", full)
+    rows = SplitCache(prepared, torch.device("cpu"), memory=NodeMemory(2))
     assert_same(rows._read("train"), ROWS)
+    assert not list(place.rglob("*.part"))
     rows.release()
+    assert list(place.iterdir()) == []
+
+
+def test_a_folder_of_another_user_is_not_used(
+    place: Path, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = os.getuid() + 1
+    (place / f"ratings-rows-{another}").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        SharedRows(prepared).of("train")
+
+
+CYCLE = USER.replace("rows.of", "for _ in range(200):\n    rows.release()\n    rows.of").replace(
+    'print("ready"', 'rows.release(); print("ready"'
+)
+
+
+def test_processes_that_write_and_release_at_the_same_time_never_miss_a_file(
+    place: Path, prepared: PreparedDataset
+) -> None:
+    command = [sys.executable, "-c", CYCLE, prepared.folder]
+    processes = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in processes] == ["ready\n"] * 3
+    assert list(place.iterdir()) == []
+
+
+def folders(place: Path) -> list[Path]:
+    """Of the data sets."""
+    return list(place.glob("*/*"))

@@ -577,3 +577,36 @@ async def test_models_wait_for_their_device_and_other_tasks_take_what_is_free() 
     await on_gpu.ended(None, RESULT)
     assert await soon(on_gpu.next()) == "baseline 2"
     await end(queue, on_cpu, on_gpu)
+
+
+@in_event_loop
+async def test_models_fail_when_their_device_is_given_up_though_other_groups_are_there() -> None:
+    queue = TaskQueue()
+    on_gpu, on_cpu = Group(queue, 0), Group(queue, 1)
+    on_gpu.trainer.error = RuntimeError("too many failures")
+    await on_gpu.start(device="GPU")
+    await on_cpu.start()
+    await queue.add(task("first"), device="GPU")
+    await queue.add(task("second"), device="GPU")
+    await queue.add(task("baseline"))
+    assert await soon(on_cpu.next()) == "baseline"
+    assert await soon(on_gpu.next()) == "first"
+    on_gpu.trainer.ended.set()
+    for name in ("first", "second"):
+        assert await soon(queue.result(name)) == Over("RuntimeError: too many failures")
+    await on_cpu.ended(None, RESULT)
+    assert await soon(queue.result("baseline")) == Over(None, RESULT)
+    await end(queue, on_cpu)
+
+
+@in_event_loop
+async def test_epochs_of_an_earlier_stage_are_not_timed() -> None:
+    queue = TaskQueue()
+    group = Group(queue, 0)
+    await group.start()
+    await queue.add(task("a"))
+    await group.next()
+    await queue.report(group.id, group.workers, 0, {"epoch": 1, "seconds": 2.0})
+    await queue.begin()
+    assert (await queue.pools())[0].epoch_seconds == ()
+    await end(queue, group)

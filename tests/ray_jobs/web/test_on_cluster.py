@@ -88,8 +88,9 @@ def test_another_model_takes_over_without_a_failed_request(
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with (
-        head_node("served", home, 1, at_the_end) as head,
-        worker_node(head, elsewhere, 1, at_the_end),
+        # Room for new replicas beside those that serve.
+        head_node("served", home, 2, at_the_end) as head,
+        worker_node(head, elsewhere, 2, at_the_end),
     ):
         deploy = Deploy(head, models, port)
         done = deploy.by_command("first")

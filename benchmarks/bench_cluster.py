@@ -2,11 +2,16 @@
 
     python benchmarks/bench_cluster.py [--workers 8] [--nodes 1] [--json]
     python benchmarks/bench_cluster.py --workers 2 --nodes 2 --kill-every 30 --trials 60
+    python benchmarks/bench_cluster.py --workers 2 --nodes 2 --grow-after 90 --trials 60
 
 Starts a head without CPUs and nodes with the workers, all on this machine, and has a search run
 that many trials at a time. Memory is what processes share with no other, as Linux tells it: the
 most that the head took during the search, less what it took before. With ``--kill-every`` a node is
-killed every so many seconds, and another one added; what counts then is how the trials ended."""
+killed every so many seconds, and another one added; what counts then is how the trials ended.
+With ``--grow-after`` the search begins on one node, and the others are added so many seconds after
+its first trial has ended; what counts is ``growth``: the epochs trained a second from the first
+epoch on a new node on, until fewer trials are left than workers, as a multiple of those before the
+nodes were added. All trials are then trained to their last epoch."""
 
 from __future__ import annotations
 
@@ -38,6 +43,15 @@ from ray_jobs.stages.tuning import open_records, search  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
 ROLLUP: Final = "smaps_rollup"
+_SECONDS_RUNNING: Final = 3.0
+"""Time without an epoch after which a trial does not count as running."""
+_EQUALLY_LONG: Final = (
+    "tune.scheduler=none",
+    "train.epochs=20",
+    "train.patience=0",
+    "train.batch_size=32",
+    "tune.space={ 'train.learning_rate' = { low = 1e-3, high = 2e-3, log = true } }",
+)
 
 
 def private(node: Any) -> dict[str, float]:
@@ -119,19 +133,69 @@ class Killer:
             self._next = now + self._seconds
 
 
+class Grower:
+    """Adds nodes once, and counts epochs before and after."""
+
+    def __init__(self, cluster: Cluster, cpus: int, num_nodes: int, seconds: float) -> None:
+        self._cluster, self._cpus, self._num_nodes = cluster, cpus, num_nodes
+        self._seconds = seconds
+        self._epochs: list[float] = []
+        self._added: float | None = None
+        self._running: list[int] = []
+        """At each epoch, how many trials had epochs in the last seconds."""
+        self._newest: dict[str, float] = {}
+        seen = Recorder.on_trial_result
+
+        def on_trial_result(
+            recorder: Recorder, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+        ) -> None:
+            seen(recorder, iteration, trials, trial, result, **info)
+            self._look(trial.trial_id)
+
+        # In the main thread, as in ``Killer``.
+        Recorder.on_trial_result = on_trial_result  # type: ignore[method-assign,assignment]
+
+    def _look(self, trial: str) -> None:
+        now = time.monotonic()
+        self._epochs.append(now)
+        self._newest[trial] = now
+        self._running.append(sum(now - each < _SECONDS_RUNNING for each in self._newest.values()))
+        if self._added is None and now - self._epochs[0] >= self._seconds:
+            self._added = now
+            for _ in range(self._num_nodes):
+                self._cluster.add_node(num_cpus=self._cpus)
+
+    def growth(self, workers: int) -> dict[str, float]:
+        """Epochs a second before and after, and their ratio."""
+        assert self._added is not None
+        before = [each for each in self._epochs if each <= self._added]
+        full = [e for e, n in zip(self._epochs, self._running, strict=True) if n >= workers]
+        after = [each for each in self._epochs if full[0] <= each <= full[-1]]
+        rates = [(len(each) - 1) / (each[-1] - each[0]) for each in (before, after)]
+        return {
+            "epochs_per_s_before": rates[0],
+            "epochs_per_s_after": rates[1],
+            "growth": rates[1] / rates[0],
+            "seconds_until_used": full[0] - self._added,
+        }
+
+
 def measure(options: argparse.Namespace, storage: str) -> dict[str, Any]:
     """Memory of the head and of the other nodes during a search, and what became of its trials."""
     num_nodes, workers = options.nodes, options.workers
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True}
     )
-    nodes = [cluster.add_node(num_cpus=workers // num_nodes) for _ in range(num_nodes)]
+    cpus = workers // num_nodes
+    num_first = 1 if options.grow_after else num_nodes
+    nodes = [cluster.add_node(num_cpus=cpus) for _ in range(num_first)]
     settings = [
         f"storage={storage}",
         f"ray.address={cluster.address}",
         "scaling.num_workers=1",
         f"tune.num_trials={options.trials or 2 * workers}",
         f"tune.max_concurrent_trials={workers}",
+        *(_EQUALLY_LONG if options.grow_after else ()),
     ]
     workspace = Workspace(load_config([str(CONFIG)], settings))
     try:
@@ -142,6 +206,8 @@ def measure(options: argparse.Namespace, storage: str) -> dict[str, Any]:
             killer = Killer(
                 cluster, nodes, workers // num_nodes, options.kill_every, options.kill_for
             )
+        if options.grow_after:
+            grower = Grower(cluster, cpus, num_nodes - 1, options.grow_after)
         started = time.monotonic()
         with Sampler(cluster, nodes) as most, workers_of(workspace) as pools:
             search(workspace, prepared, pools)
@@ -158,6 +224,7 @@ def measure(options: argparse.Namespace, storage: str) -> dict[str, Any]:
         "seconds": seconds,
         "trials": dict(Counter(record.state for record in records)),
         "nodes_killed": killer.count if options.kill_every else 0,
+        **(grower.growth(workers) if options.grow_after else {}),
         "losses": sum(record.losses for record in records),
         "head_mb_per_trial": (sum(most.head.values()) - before) / workers,
         "node_mb_per_trial": sum(sum(each.values()) for each in most.nodes) / workers,
@@ -174,6 +241,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=0, help="twice the workers by default")
     parser.add_argument("--kill-every", type=float, default=0.0, help="seconds; 0 kills no node")
     parser.add_argument("--kill-for", type=float, default=180.0, help="seconds")
+    parser.add_argument("--grow-after", type=float, default=0.0, help="seconds; 0 adds no node")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-cluster-") as folder:

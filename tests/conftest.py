@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
 
 import pytest
 import ray
@@ -13,6 +17,9 @@ import ray
 from foundation.console import log_to_console
 from ray_jobs.cluster.session import ensure_ray, leave_ray
 from ray_jobs.config import JobConfig
+
+_RAY_FOLDER: Final = Path(tempfile.gettempdir(), f"ray-tests-{os.getpid()}")
+"""Temporary files of the Ray of this process; short, as the paths of sockets are limited."""
 
 
 def pytest_configure() -> None:
@@ -48,6 +55,9 @@ def start_ray() -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RAY_ADDRESS", "TMDB_ACCESS_TOKEN", "TMDB_API_KEY"):
             patch.delenv(name, raising=False)
+        # Two Rays with the same folder overwrite each other's list of nodes for Prometheus.
+        patch.setenv("RAY_TMPDIR", str(_RAY_FOLDER))
+        _RAY_FOLDER.mkdir(exist_ok=True)
         # A port that another process of `make test` has found free too costs half a minute.
         port = 8300 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
         ensure_ray(JobConfig.model_validate({"ray": {"num_cpus": 2, "dashboard_port": port}}))
@@ -56,6 +66,7 @@ def start_ray() -> None:
 def stop_ray() -> None:
     if ray.is_initialized():
         leave_ray()
+        shutil.rmtree(_RAY_FOLDER, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ that many trials at a time. Memory is what processes share with no other, as Lin
 most that the head took during the search, less what it took before. With ``--kill-every`` a node is
 killed every so many seconds, and another one added; what counts then is how the trials ended.
 With ``--grow-after`` the search begins on one node, and the others are added so many seconds after
-its first trial has ended; what counts is ``growth``: the epochs trained a second from the first
-epoch on a new node on, until fewer trials are left than workers, as a multiple of those before the
-nodes were added. All trials are then trained to their last epoch."""
+its first trial has ended; what counts is ``growth``: the trials an hour after that as a multiple of
+those before. All trials are then trained to their last epoch."""
 
 from __future__ import annotations
 
@@ -43,8 +42,6 @@ from ray_jobs.stages.tuning import open_records, search  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "quickstart.toml"
 ROLLUP: Final = "smaps_rollup"
-_SECONDS_RUNNING: Final = 3.0
-"""Time without an epoch after which a trial does not count as running."""
 _EQUALLY_LONG: Final = (
     "tune.scheduler=none",
     "train.epochs=20",
@@ -134,49 +131,43 @@ class Killer:
 
 
 class Grower:
-    """Adds nodes once, and counts epochs before and after."""
+    """Adds nodes once, and notes when trials end."""
 
     def __init__(self, cluster: Cluster, cpus: int, num_nodes: int, seconds: float) -> None:
         self._cluster, self._cpus, self._num_nodes = cluster, cpus, num_nodes
         self._seconds = seconds
-        self._epochs: list[float] = []
+        self._ended: list[float] = []
         self._added: float | None = None
-        self._running: list[int] = []
-        """At each epoch, how many trials had epochs in the last seconds."""
-        self._newest: dict[str, float] = {}
-        seen = Recorder.on_trial_result
+        seen = Recorder.on_trial_complete
 
-        def on_trial_result(
-            recorder: Recorder, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
-        ) -> None:
-            seen(recorder, iteration, trials, trial, result, **info)
-            self._look(trial.trial_id)
+        def on_trial_complete(recorder: Recorder, *arguments: Any, **named: Any) -> None:
+            seen(recorder, *arguments, **named)
+            self._look()
 
         # In the main thread, as in ``Killer``.
-        Recorder.on_trial_result = on_trial_result  # type: ignore[method-assign,assignment]
+        Recorder.on_trial_complete = on_trial_complete  # type: ignore[method-assign,assignment]
 
-    def _look(self, trial: str) -> None:
+    def _look(self) -> None:
         now = time.monotonic()
-        self._epochs.append(now)
-        self._newest[trial] = now
-        self._running.append(sum(now - each < _SECONDS_RUNNING for each in self._newest.values()))
-        if self._added is None and now - self._epochs[0] >= self._seconds:
+        self._ended.append(now)
+        if self._added is None and now - self._ended[0] >= self._seconds:
             self._added = now
             for _ in range(self._num_nodes):
                 self._cluster.add_node(num_cpus=self._cpus)
 
     def growth(self, workers: int) -> dict[str, float]:
-        """Epochs a second before and after, and their ratio."""
+        """Trials an hour before and after, and their ratio.
+
+        After: from the first one that ends once as many as there are workers have ended.
+        """
         assert self._added is not None
-        before = [each for each in self._epochs if each <= self._added]
-        full = [e for e, n in zip(self._epochs, self._running, strict=True) if n >= workers]
-        after = [each for each in self._epochs if full[0] <= each <= full[-1]]
-        rates = [(len(each) - 1) / (each[-1] - each[0]) for each in (before, after)]
+        before = [each for each in self._ended if each <= self._added]
+        after = [each for each in self._ended if each > self._added][workers:]
+        rates = [3600 * (len(each) - 1) / (each[-1] - each[0]) for each in (before, after)]
         return {
-            "epochs_per_s_before": rates[0],
-            "epochs_per_s_after": rates[1],
+            "trials_per_hour_before": rates[0],
+            "trials_per_hour_after": rates[1],
             "growth": rates[1] / rates[0],
-            "seconds_until_used": full[0] - self._added,
         }
 
 

@@ -127,6 +127,7 @@ def test_fixed_configurations_are_compared_on_every_fold(
             f"storage={storage}",
             f"cross_validate.folds={files}",
             f"compare.configurations={configurations}",
+            "scaling.num_workers=1",  # of both folds side by side
             "compare.against=['small']",
         ),
     )

@@ -301,8 +301,8 @@ def _memory_of_a_worker(config: JobConfig) -> float:
     if setting != "auto":
         return setting * GIB
     nodes = [node["Resources"] for node in alive_nodes() if node["Resources"].get("CPU")]
-    tell = bool(nodes) and all("memory" in resources for resources in nodes)
-    return _MEMORY if tell and not may_grow(config.ray.autoscaling) else 0.0
+    all_known = bool(nodes) and all("memory" in resources for resources in nodes)
+    return _MEMORY if all_known and not may_grow(config.ray.autoscaling) else 0.0
 
 
 def alive_nodes() -> list[dict[str, Any]]:

@@ -246,8 +246,8 @@ _IGNORED: Final = "PYTHON worker processes have been started"
 
 
 def sentence_of(message: str) -> str | None:
-    """What a message of Ray about nodes or workers says, without logs and states; None if it is of
-    no use to who runs a job."""
+    """What a message of Ray about nodes or workers says, without logs and states; None if a
+    user need not know it."""
     if _IGNORED in message:
         return None
     lost = _LOST_NODE.search(message)

@@ -187,7 +187,7 @@ def _loaded(models: bytes, key: str) -> Recommender:
 
     Args:
         models: the pickled ``Storage``, which has no hash.
-        key: tells these models from others that were in the same place before.
+        key: distinguishes these models from earlier ones in the same place.
     """
     return load_recommender(pickle.loads(models))
 

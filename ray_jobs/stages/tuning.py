@@ -379,7 +379,7 @@ def _delete_state(state: Storage) -> None:
 
 
 def _states(config: JobConfig, where: Storage) -> Storage | None:
-    # An isolated trial reports epochs that it repeats as further ones, so it begins anew.
+    # An isolated trial reports epochs that it repeats as further ones, so it starts over.
     return where / "states" if config.tune.executor == "persistent" else None
 
 

@@ -40,7 +40,7 @@ class Task:
         return None
 
     def named_in(self, job: str) -> Self:
-        """This task under a name that tells it from those of other jobs."""
+        """This task under a name that no task of another job has."""
         return replace(self, name=f"{job}: {self.name}")
 
     def can_start_after(self, earlier: Sequence[TaskResult]) -> bool:

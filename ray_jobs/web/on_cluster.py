@@ -83,8 +83,8 @@ def _wait_until_it_runs() -> None:
 def _reason(status: ServeStatus) -> str:
     """Last line of what Serve says, which is that of an exception."""
     application = status.applications[NAME]
-    told = [application.message, *(each.message for each in application.deployments.values())]
-    lines = [line.strip() for message in told for line in message.splitlines() if line.strip()]
+    messages = [application.message, *(each.message for each in application.deployments.values())]
+    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
     return lines[-1] if lines else "it gave no reason; see `serve status`"
 
 

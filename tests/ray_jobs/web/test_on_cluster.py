@@ -39,7 +39,7 @@ def models(tmp_path: Path) -> Path:
 
 
 class Requests:
-    """Asks again and again for recommendations, from two threads."""
+    """Requests recommendations continuously, from two threads."""
 
     def __init__(self, url: str) -> None:
         self._request = urllib.request.Request(
@@ -101,7 +101,7 @@ def test_another_model_takes_over_without_a_failed_request(
             deploy.by_file("second")
             deploy.wait_for("RUNNING", 2)
             assert served(url) == "second"
-            # Not served: refused, and told why.
+            # Refused, with the reason.
             deploy.by_file("damaged")
             assert "cannot read the checkpoint" in deploy.wait_for("DEPLOY_FAILED")
             assert served(url) == "second"

@@ -14,7 +14,7 @@ from tests.support import TINY, ends, processes_with
 pytestmark = pytest.mark.ray(seconds=120)
 
 MARK = "elastic"
-MAX_NODES = 4
+MAX_NODES = 2
 HEAD = "--head"
 
 NODES = """

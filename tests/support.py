@@ -105,7 +105,7 @@ def run_module(
     module: str,
     settings: Sequence[str] = (),
     *options: str,
-    timeout: float = 280,
+    timeout: float = 450,
     variables: Mapping[str, str] | None = None,
 ) -> Done:
     """``python -m <module> --set ...`` as a user runs it, in a clean environment.

@@ -74,7 +74,7 @@ class Head:
             env=self.environment | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=450,
             check=False,
         )
 

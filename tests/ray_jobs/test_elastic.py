@@ -48,7 +48,7 @@ def worker_processes() -> list[int]:
     ]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_nodes_come_for_a_search_and_leave_after_it(cluster: Head, tmp_path: Path) -> None:
     assert num_nodes(cluster, tmp_path) == 0
     assert worker_processes() == []

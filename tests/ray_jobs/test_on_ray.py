@@ -410,8 +410,6 @@ class Failing:
     """The highest value of each."""
     answers: dict[str, list[Any]] | None
     """What Prometheus answers each query of the dashboard for Grafana; None without Prometheus."""
-    tracked: str
-    """URI of an MLflow store."""
 
 
 @pytest.fixture(scope="module")
@@ -469,7 +467,6 @@ def failing(
         scraper.last,
         scraper.highest,
         answers,
-        workspace.config.tune.mlflow_uri,
     )
 
 

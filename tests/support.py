@@ -162,12 +162,12 @@ class Running:
     process: subprocess.Popen[str]
     mark: str
 
-    def wait_for(self, text: str) -> None:
-        """Read its output until a line holds ``text``."""
+    def wait_for(self, text: str) -> str:
+        """The first line of its output that holds ``text``."""
         assert self.process.stdout is not None
         lines = []
         for line in self.process.stdout:
             lines.append(line)
             if text in line:
-                return
+                return line
         raise AssertionError(f"the program ended without saying {text!r}:\n{''.join(lines)}")

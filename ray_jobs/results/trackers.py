@@ -17,6 +17,8 @@ _ENVIRONMENT: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # MLflow sends usage statistics by default.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Two lines for every run that ends.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Environment variables that MLflow gets unless the user has set them."""
 

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
-from mlflow.tracking import MlflowClient
+from mlflow.entities import Run
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from prometheus_client.parser import text_string_to_metric_families
@@ -64,6 +64,7 @@ from tests.ray_jobs.made import CLOSED, FITTED, METRICS, ROWS, kept
 from tests.ray_jobs.made import recommender as made_recommender
 from tests.ray_jobs.nodes import free_ports
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
+from tests.ray_jobs.tracking_server import runs_of, tracking_server
 from tests.support import ROOT
 
 pytestmark = pytest.mark.ray(seconds=130)
@@ -92,22 +93,6 @@ def test_trials_run_at_once_are_as_many_as_their_workers_fit(storage: Path) -> N
         ({"num_workers": 1, "cpus_per_worker": 2}, 1),
     ):
         assert len(GroupPlan.of(job(storage, scaling=scaling)).fitting()) == expected
-
-
-def assert_mlflow_tells_of(workspace: Workspace) -> None:
-    client = MlflowClient(tracking_uri=workspace.config.tune.mlflow_uri)
-    experiment = client.get_experiment_by_name(workspace.config.name)
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    told = sorted(
-        (run.info.status, int(run.data.params["model.embedding_dim"]), run.data.metrics.get(METRIC))
-        for run in runs
-    )
-    expected = sorted(
-        (row["state"].upper(), row["config.model.embedding_dim"], row[METRIC])
-        for row in table(workspace)
-    )
-    assert told == expected
 
 
 def test_when_every_trial_fails_the_first_reason_is_told(
@@ -410,6 +395,8 @@ class Failing:
     """The highest value of each."""
     answers: dict[str, list[Any]] | None
     """What Prometheus answers each query of the dashboard for Grafana; None without Prometheus."""
+    tracked: list[Run]
+    """What MLflow's server has."""
 
 
 @pytest.fixture(scope="module")
@@ -421,9 +408,7 @@ def failing(
 ) -> Failing:
     """The trials run as interrupted ones do, which lets the test say what their parameters are."""
     folder = tmp_path_factory.mktemp("watched")
-    with pytest.MonkeyPatch.context() as patch:
-        # MLflow wants to be told that a store in a folder is meant.
-        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    with tracking_server(folder) as mlflow_uri:
         workspace = Workspace(
             job(
                 storage,
@@ -434,7 +419,7 @@ def failing(
                 tune={
                     "num_trials": 5,
                     "grace_epochs": 1,
-                    "mlflow_uri": (folder / "mlflow").as_uri(),
+                    "mlflow_uri": mlflow_uri,
                     "space": {
                         "train.loss": {"choices": ["mse", "nll"]},
                         "model.head": {"choices": ["regression", "ordinal"]},
@@ -460,14 +445,8 @@ def failing(
             scraper.assert_soon(expected_metrics("failing", list(rows.values())))
             of_run = [query.replace("$run", "failing") for query in queries]
             answers = asked.until_answered(of_run) if asked else None
-    return Failing(
-        workspace,
-        chosen,
-        rows,
-        scraper.last,
-        scraper.highest,
-        answers,
-    )
+        tracked = runs_of(mlflow_uri, "failing")
+    return Failing(workspace, chosen, rows, scraper.last, scraper.highest, answers, tracked)
 
 
 def test_a_trial_that_raises_diverges_or_asks_too_much_is_recorded_with_its_reason(
@@ -537,11 +516,24 @@ def test_tensorboard_shows_each_trial_with_its_parameters(failing: Failing) -> N
     assert_tensorboard_tells_of(list(failing.rows.values()), logs)
 
 
-# MLflow announces the end of stores in folders; those of servers need one.
-@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
-def test_mlflow_has_a_run_for_each_trial(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    assert_mlflow_tells_of(failing.workspace)
+def test_mlflow_has_a_run_for_each_trial(failing: Failing) -> None:
+    found = {
+        run.info.run_name: (
+            run.info.status,
+            int(run.data.params["model.embedding_dim"]),
+            run.data.metrics.get(METRIC),
+        )
+        for run in failing.tracked
+    }
+    assert len(found) == len(failing.tracked)
+    assert found == {
+        f"tune trial {number}": (
+            row["state"].upper(),
+            row["config.model.embedding_dim"],
+            row[METRIC],
+        )
+        for number, row in failing.rows.items()
+    }
 
 
 def exported() -> Exported:

@@ -1,32 +1,33 @@
-"""The trials of a search in MLflow."""
+"""The trials of a search in MLflow, on its own server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 from ray.tune.experiment import Trial
 
 from ray_jobs.config import JobConfig
-from ray_jobs.results.trackers import mlflow_callbacks
+from ray_jobs.results.trackers import mlflow_callbacks, reach_mlflow
+from tests.ray_jobs.tracking_server import runs_of, tracking_server
 
 
-def runs_of(uri: str, name: str) -> list[Run]:
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with tracking_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("starts", [True, False])
 def test_a_trial_is_one_run_also_if_it_fails_before_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
+    uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], starts: bool
 ) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    uri = (tmp_path / "mlflow").as_uri()
-    config = JobConfig.model_validate({"storage": str(tmp_path), "tune": {"mlflow_uri": uri}})
+    config = JobConfig.model_validate(
+        {"name": f"starts-{starts}", "storage": str(tmp_path), "tune": {"mlflow_uri": uri}}
+    )
+    assert reach_mlflow(config) == f"{uri}, experiment {config.name} will be made"
     (callback,) = mlflow_callbacks(config, "a-search")
     trial = Trial("model", config={"model.dropout": 0.25}, stub=True)
 
@@ -39,3 +40,6 @@ def test_a_trial_is_one_run_also_if_it_fails_before_its_start(
     assert run.info.status == "FAILED"
     assert run.data.params == {"model.dropout": "0.25"}
     assert run.data.tags["search"] == "a-search"
+    assert reach_mlflow(config) == f"{uri}, experiment {config.name} is there"
+    # MLflow names each run that ends, with its address, unless that is prevented.
+    assert capfd.readouterr() == ("", "")

@@ -42,6 +42,10 @@ class DataConfig(Section):
     path: str = ""
     """Local folder, or zip archive, with the files of the source; nothing is downloaded if it is
     set."""
+    timestamp_unit: Literal["auto", "s", "ms", "us", "ns", "days", "YYYYMMDD"] = "auto"
+    """Unit of the timestamps in files of ratings of MovieLens' layouts: since 1970-01-01 UTC, or
+    dates such as 20050402. ``auto`` takes seconds, or else the unit in which all are between 1990
+    and today; another one, or older times, must be named."""
     download_url: str = "https://files.grouplens.org/datasets/movielens"
     """Where MovieLens releases are downloaded from, without the final slash and file name."""
     synthetic: SyntheticConfig = SyntheticConfig()

@@ -17,7 +17,8 @@ class Layout:
     name: str
     ratings: str
     movies: str
-    encoding: str = "utf-8"
+    is_latin_1: bool = False
+    """Whether the release's texts are in latin-1; the bytes of a file decide."""
     lowest: float = 0.5
     """Lowest rating, in stars."""
     highest: float = 5.0
@@ -30,8 +31,15 @@ class Layout:
 
 CSV: Final = Layout("csv", "ratings.csv", "movies.csv")
 DOUBLE_COLON: Final = Layout("double-colon", "ratings.dat", "movies.dat")
-DOUBLE_COLON_1M: Final = Layout("double-colon", "ratings.dat", "movies.dat", "latin-1", lowest=1.0)
-TABS: Final = Layout("tabs", "u.data", "u.item", "latin-1", lowest=1.0)
+DOUBLE_COLON_1M: Final = Layout("double-colon", "ratings.dat", "movies.dat", True, lowest=1.0)
+TABS: Final = Layout("tabs", "u.data", "u.item", True, lowest=1.0)
+LAYOUTS: Final = (CSV, DOUBLE_COLON, DOUBLE_COLON_1M, TABS)
+
+
+_STAND_IN: Final = 0.01
+"""Data with a smaller share of a release's ratings are a stand-in for it, not a damaged copy."""
+_NEARLY_ALL: Final = 0.99
+"""Data with a larger share are a release that somebody has changed."""
 
 
 class Size(NamedTuple):
@@ -53,11 +61,30 @@ class Release:
     md5: str | None = None
     """MD5 of the archive, from ``<release>.zip.md5``; None for a release that is replaced from time
     to time, whose MD5 is downloaded."""
+    earlier: tuple[Size, ...] = ()
+    """Sizes of earlier releases of that name."""
+
+    def has_size(self, size: Size) -> bool:
+        """Whether these are the row counts of the release, or of an earlier one of its name."""
+        return size in (self.size, *self.earlier)
 
 
 RELEASES: Final[dict[str, Release]] = {
-    "ml-latest-small": Release(CSV, Size(100_836, 610, 9_742)),
-    "ml-latest": Release(CSV, Size(33_832_162, 330_975, 86_537)),
+    "ml-latest-small": Release(
+        CSV,
+        Size(100_836, 610, 9_742),
+        earlier=(Size(100_004, 671, 9_125), Size(105_339, 668, 10_329)),
+    ),
+    "ml-latest": Release(
+        CSV,
+        Size(33_832_162, 330_975, 86_537),
+        earlier=(
+            Size(27_753_444, 283_228, 58_098),
+            Size(26_024_289, 270_896, 45_843),
+            Size(24_404_096, 259_137, 40_110),
+            Size(22_884_377, 247_753, 34_208),
+        ),
+    ),
     "ml-32m": Release(CSV, Size(32_000_204, 200_948, 87_585), "d472be332d4daa821edc399621853b57"),
     "ml-25m": Release(CSV, Size(25_000_095, 162_541, 62_423), "6b51fb2759a8657d3bfcbfc42b592ada"),
     "ml-20m": Release(CSV, Size(20_000_263, 138_493, 27_278), "cd245b17a1ae2cc31bb14903e1204af3"),
@@ -70,9 +97,36 @@ RELEASES: Final[dict[str, Release]] = {
     "ml-100k": Release(TABS, Size(100_000, 943, 1_682), "0e33842e24a9c977be4e0107933c0723"),
 }
 """Every release, by name. ``ml-latest`` and ``ml-latest-small`` are those of July 2023 and
-September 2018."""
+September 2018, and earlier ones."""
 
 
 def recognise(size: Size) -> str | None:
     """The release that has exactly these row counts, if there is one."""
-    return next((name for name, release in RELEASES.items() if release.size == size), None)
+    return next((name for name, release in RELEASES.items() if release.has_size(size)), None)
+
+
+def deviation(name: str, size: Size) -> str | None:
+    """How data that are named after a release differ from it, if they do: a part is missing, or
+    they are other data."""
+    release = RELEASES[name]
+    if release.has_size(size):
+        return None
+    parts = zip(("ratings", "users", "movies"), size, release.size, strict=True)
+    counts = ", ".join(
+        f"{found:,} {what} instead of {expected:,}" if found != expected else f"{found:,} {what}"
+        for what, found, expected in parts
+    )
+    return f"{counts}, so the files are not {name} as published"
+
+
+def is_damaged(name: str, size: Size) -> bool:
+    """Whether data that are named after a release seem to be it, with a part missing.
+
+    A small stand-in for the release, as for a test, is not damaged, and neither is a release of
+    which somebody has left out a few ratings.
+    """
+    published = RELEASES[name].size
+    same_users = size.num_users == published.num_users
+    is_like_it = same_users or size.num_movies == published.num_movies
+    share = size.num_ratings / published.num_ratings
+    return share < _NEARLY_ALL and (is_like_it or share >= _STAND_IN)

@@ -39,7 +39,7 @@ class FolderSource(Source):
         Raises:
             DatasetError: if ``data.path`` does not exist or holds no ratings.
         """
-        return cls(cls.name_for(config), RatingFiles.at(config.path, None))
+        return cls(cls.name_for(config), RatingFiles.at(config, None))
 
     @classmethod
     def name_for(cls, config: DataConfig) -> str:
@@ -48,7 +48,7 @@ class FolderSource(Source):
         Raises:
             DatasetError: if ``data.path`` does not exist or holds no ratings.
         """
-        files = RatingFiles.at(config.path, None)
+        files = RatingFiles.at(config, None)
         reserved = files.release is None and files.name in SOURCES and files.name != FOLDER
         # Another source writes the raw folder of that name.
         return f"{files.name}-{FOLDER}" if reserved else files.name
@@ -60,7 +60,7 @@ class FolderSource(Source):
         Raises:
             DatasetError: if ``data.path`` does not exist or holds no ratings.
         """
-        files = RatingFiles.at(config.path, None)
+        files = RatingFiles.at(config, None)
         if files.release is not None:
             return RELEASES[files.release].size.num_ratings
         return files.ratings_size() // BYTES_PER_RATING

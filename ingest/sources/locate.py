@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Final
 
 from ingest.errors import DatasetError
-from ingest.releases import CSV, DOUBLE_COLON, DOUBLE_COLON_1M, RELEASES, TABS, Layout
+from ingest.releases import CSV, DOUBLE_COLON, DOUBLE_COLON_1M, LAYOUTS, RELEASES, TABS, Layout
 
 _FOLDERS: Final = {"ml-10M100K": "ml-10m"}
 """Folder names, inside the archives, that are not the release's."""
+
+
+FILES: Final = frozenset(
+    {"links.csv", "tags.csv", "tags.dat", "users.dat"}
+    | {name for layout in LAYOUTS for name in (layout.ratings, layout.movies)}
+)
+"""Names of the files that are read, or tell one layout from another."""
 
 
 def release_of(folder: Path) -> str | None:

@@ -42,9 +42,9 @@ class MovieLensSource(Source):
         """
         release = _release(config)
         if config.path:
-            return cls(release, RatingFiles.at(config.path, release))
+            return cls(release, RatingFiles.at(config, release))
         archive = download.download(release, config.download_url, downloads)
-        return cls(release, RatingFiles(archive, release))
+        return cls(release, RatingFiles(archive, release, config.timestamp_unit))
 
     @classmethod
     def name_for(cls, config: DataConfig) -> str:
@@ -55,7 +55,7 @@ class MovieLensSource(Source):
         """
         release = _release(config)
         if config.path:
-            RatingFiles.at(config.path, release)
+            RatingFiles.at(config, release)
         return release
 
     @classmethod

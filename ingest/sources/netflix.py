@@ -28,6 +28,7 @@ from pyarrow import csv as arrow_csv
 
 from foundation.schemas import RATINGS
 from foundation.storage import Storage
+from foundation.times import DAY_S, now
 from ingest.config import DataConfig
 from ingest.errors import DatasetError
 from ingest.sources.base import Source, Written, file_version, size_of
@@ -39,6 +40,7 @@ from ingest.sources.tables import (
     movies_table,
     no_tags,
 )
+from ingest.sources.years import is_possible
 
 NETFLIX_CITATION: Final = (
     "James Bennett and Stan Lanning. 2007. The Netflix Prize. In Proceedings of KDD Cup and "
@@ -48,16 +50,12 @@ NETFLIX_CITATION: Final = (
 READER_VERSION: Final = 1
 """Incremented whenever the same files give different tables."""
 
-YEARS: Final = range(1870, 2101)
-"""Years of release that are taken as given; others count as unknown."""
-
 _BLOCK_BYTES: Final = 4 << 20
 """Bytes of a ratings file that are parsed at a time."""
 _ROWS_AT_A_TIME: Final = 1_000_000
 """Smallest number of ratings in a row group of the table, except for the last one."""
 _BYTES_PER_RATING: Final = 21
 """What a line such as ``1488844,3,2005-09-06`` takes."""
-_DAY_S: Final = 86_400
 _SEPARATOR: Final = "\x1f"  # occurs in no line, so that a line is one field
 _MOVIE_LINE: Final = r"^(?P<movie>\d{1,9}):$"
 _RATING_LINE: Final = r"^(?P<user>\d{1,18}),(?P<rating>[1-5]),(?P<day>\d{4}-\d{2}-\d{2})$"
@@ -233,7 +231,7 @@ def read_titles(file: Path) -> dict[int, Title]:
         DatasetError: if a line is malformed or a movie appears twice.
     """
     titles: dict[int, Title] = {}
-    for line, text in enumerate(read_text(file, "latin-1").split("\n"), 1):
+    for line, text in enumerate(read_text(file).split("\n"), 1):
         if not text.strip():
             continue
         where = f"{file}, line {line}"
@@ -264,7 +262,7 @@ def _year(text: str, where: str) -> int | None:
         raise DatasetError(
             f"{where}: the year is {text!r}, expected four digits or NULL. Correct the line."
         )
-    return int(text) if int(text) in YEARS else None
+    return int(text) if is_possible(int(text)) else None
 
 
 def _movies(titles: dict[int, Title], rated: set[int]) -> tuple[pa.Table, tuple[str, ...]]:
@@ -422,12 +420,13 @@ def _fields(
     days = found.field("day").cast(pa.string()).dictionary_encode()
     seconds = np.array([_seconds(day) for day in days.dictionary.to_pylist()], np.int64)
     times = seconds[days.indices.to_numpy()]
-    if (times < 0).any():
-        row = int(np.argmax(times < 0))
+    wrong = (times < 0) | (times > now() + DAY_S)
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise DatasetError(
             f"{position.file}, line {position.line + rows[row]}: the date in "
-            f"{_shown(lines, rows[row])} is not in the calendar, or is before 1970. Correct or "
-            "remove the line."
+            f"{_shown(lines, rows[row])} is not in the calendar, or is before 1970 or in the "
+            "future. Correct or remove the line."
         )
     return (
         users.cast(pa.int64()).to_numpy(),
@@ -442,7 +441,7 @@ def _seconds(day: str) -> int:
         days = date.fromisoformat(day) - date(1970, 1, 1)
     except ValueError:
         return -1
-    return days.days * _DAY_S
+    return days.days * DAY_S
 
 
 def _check_repetitions(users: _Ints, movies: _Ints, lines: _Ints, position: _Position) -> None:

@@ -17,9 +17,21 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from ingest.errors import DatasetError
+from ingest.sources.encoding import encoding_of, marked_encoding
 
-_WHOLE: Final = re.compile(r"[+-]?\d+")
+_WHOLE: Final = re.compile(r"[+-]?\d+", re.ASCII)
 _INT64: Final = range(-(2**63), 2**63)
+WHOLE_NUMBER: Final = "a whole number (64 bits)"
+_ADVICE: Final = "Correct or remove the line."
+_SEPARATORS: Final = {"semicolons": ";", "tabs": "\t", "vertical bars": "|", "commas": ","}
+
+
+MAX_SHOWN: Final = 10
+"""Number of wrong lines that a message lists."""
+_MAX_DIGITS: Final = 40
+"""More than any number of 64 bits has, leading zeros included."""
+_MAX_QUOTED: Final = 100
+"""Characters of a value that a message quotes."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +39,66 @@ class Format:
     """How a file is laid out."""
 
     delimiter: str = ","
-    encoding: str = "utf-8"
     columns: tuple[str, ...] = ()
     """Column names in order, for files without a header line."""
     quoted: bool = True
     multiline: bool = False
     """Whether quoted texts may hold line breaks."""
+    numeric: bool = False
+    """Whether only columns with numbers are read: then the encoding hardly matters, and a large
+    file need not be searched for it."""
 
     @property
     def has_header(self) -> bool:
         """Whether the first line names the columns."""
         return not self.columns
+
+
+class Problems:
+    """Collects what is wrong with the lines of a file, so that one message says it all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.count = 0
+        """How many were noted."""
+        self._shown: list[tuple[int, str]] = []
+
+    @property
+    def first(self) -> str:
+        """The first of them."""
+        line, text = self._shown[0]
+        return f"line {line}: {text}"
+
+    def add(self, line: int, text: str) -> None:
+        """Note what is wrong with a line."""
+        self.add_all([(line, text)], 1)
+
+    def add_all(self, first: Sequence[tuple[int, str]], count: int) -> None:
+        """Note ``count`` wrong lines, of which the first are given with their numbers."""
+        self.count += count
+        self._shown = sorted([*self._shown, *first])[:MAX_SHOWN]
+
+    def refuse(self, advice: str) -> None:
+        """Report what was noted.
+
+        Raises:
+            DatasetError: if anything was noted.
+        """
+        if not self.count:
+            return
+        if self.count == 1:
+            raise DatasetError(f"{self._path}, {self.first}. {advice}")
+        listed = "".join(f"\n  line {line}: {text}" for line, text in self._shown)
+        more = self.count - len(self._shown)
+        raise DatasetError(
+            f"{self._path}: {self.count:,} lines are wrong. {advice}{listed}"
+            + (f"\n  and {more:,} more" if more else "")
+        )
+
+
+def quoted(text: str) -> str:
+    """A value for a message, shortened if it is long."""
+    return repr(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!r}..."
 
 
 def require_file(path: Path) -> None:
@@ -54,25 +115,18 @@ def require_file(path: Path) -> None:
         )
 
 
-def read_text(path: Path, encoding: str) -> str:
-    """The text of a file.
+def read_text(path: Path) -> str:
+    """The text of a file, in the encoding that its bytes are in.
 
     Raises:
-        DatasetError: naming the line and byte that is not in ``encoding``.
+        DatasetError: naming the line and byte that is in none.
     """
     require_file(path)
     try:
-        content = path.read_bytes()
+        with path.open(encoding=encoding_of(path), newline="") as stream:
+            return stream.read()
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        return content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DatasetError(
-            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not {encoding.upper()}. "
-            f"Save the file as {encoding.upper()}."
-        ) from error
 
 
 def read_columns(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -82,13 +136,14 @@ def read_columns(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> 
         DatasetError: if the file, a column or a value is missing or a value is of another type.
     """
     require_file(path)
-    if form.has_header:
-        _require_columns(path, form, list(types))
+    names = list(form.columns) or _header_with(path, form, list(types))
     try:
         return arrow_csv.read_csv(
             path,
             read_options=arrow_csv.ReadOptions(
-                column_names=form.columns or None, encoding=form.encoding
+                column_names=names,
+                skip_rows=int(form.has_header),
+                encoding=_arrow_encoding(path, form),
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=form.delimiter,
@@ -99,35 +154,55 @@ def read_columns(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> 
                 column_types=types, include_columns=list(types), null_values=[]
             ),
         )
-    except (pa.ArrowInvalid, OSError) as error:
-        problem = _first_problem(path, form, types)
-        raise DatasetError(problem or f"cannot read {path}: {error}") from error
+    except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+        _refuse_wrong_lines(path, form, types)
+        raise DatasetError(f"cannot read {path}: {error}") from error
 
 
-def read_records(path: Path, form: Format, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _arrow_encoding(path: Path, form: Format) -> str:
+    # Arrow reads UTF-8 without Python, and skips the mark.
+    return (marked_encoding(path) if form.numeric else encoding_of(path)).removesuffix("-sig")
+
+
+def read_records(
+    path: Path, form: Format, names: Sequence[str], problems: Problems | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Line number and the fields ``names`` of each line, as text; for small files.
 
+    Lines with another number of fields are noted in ``problems``.
+
     Raises:
-        DatasetError: if the file, a column or a field is missing.
+        DatasetError: if the file or a column is missing, or without ``problems`` for a line with
+            another number of fields.
     """
     header, lines = _lines(path, form)
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise _missing_columns(path, missing, header)
+    _require(path, form, header, names)
     positions = [header.index(name) for name in names]
     for line, fields in lines:
-        if len(fields) != len(header):
-            raise DatasetError(_wrong_width(path, line, fields, header))
-        yield line, [fields[position] for position in positions]
+        if len(fields) == len(header):
+            yield line, [fields[position] for position in positions]
+        elif problems is None:
+            raise DatasetError(f"{path}, line {line}: {_wrong_width(fields, header)}. {_ADVICE}")
+        else:
+            problems.add(line, _wrong_width(fields, header))
+
+
+def lines_of(path: Path, form: Format, rows: Sequence[int]) -> dict[int, int]:
+    """The line number (from 1) of each of some data rows (from 0)."""
+    _, lines = _lines(path, form)
+    wanted, last = set(rows), max(rows)
+    found = {}
+    for position, (line, _) in enumerate(lines):
+        if position in wanted:
+            found[position] = line
+        if position == last:
+            return found
+    raise IndexError(f"{path} has no row {last}")
 
 
 def line_of(path: Path, form: Format, row: int) -> int:
     """The line number (from 1) of the ``row``-th data row (from 0)."""
-    _, lines = _lines(path, form)
-    for position, (line, _) in enumerate(lines):
-        if position == row:
-            return line
-    raise IndexError(f"{path} has no row {row}")
+    return lines_of(path, form, [row])[row]
 
 
 def parse_int(text: str, where: str, what: str) -> int:
@@ -136,33 +211,68 @@ def parse_int(text: str, where: str, what: str) -> int:
     Raises:
         DatasetError: naming ``where`` and ``what``, if the text is not one.
     """
-    if not _WHOLE.fullmatch(text.strip()) or int(text) not in _INT64:
-        raise DatasetError(f"{where}: {what} is {text!r}, expected a whole number (64 bits)")
+    if not is_int64(text):
+        raise DatasetError(f"{where}: {what} is {quoted(text)}, expected {WHOLE_NUMBER}")
     return int(text)
 
 
-def _require_columns(path: Path, form: Format, names: list[str]) -> None:
-    with path.open(encoding=form.encoding, errors="replace", newline="") as stream:
-        header = _header(stream.readline(), form)
+def is_int64(text: str) -> bool:
+    """Whether a text is a whole number that fits into 64 bits."""
+    text = text.strip()
+    # Python refuses to convert thousands of digits, and takes long for fewer.
+    return len(text) <= _MAX_DIGITS and bool(_WHOLE.fullmatch(text)) and int(text) in _INT64
+
+
+def _header_with(path: Path, form: Format, names: list[str]) -> list[str]:
+    """The column names of a file that must have ``names``."""
+    header, _ = _lines(path, form)
+    _require(path, form, header, names)
+    return header
+
+
+def _require(path: Path, form: Format, header: list[str], names: Sequence[str]) -> None:
+    """Check that the columns ``names`` are there, each once.
+
+    Raises:
+        DatasetError: saying which are not.
+    """
     missing = [name for name in names if name not in header]
-    if missing:
-        raise _missing_columns(path, missing, header)
-
-
-def _missing_columns(path: Path, missing: list[str], header: list[str]) -> DatasetError:
-    if not any(header):
-        return DatasetError(
+    if missing and not any(header):
+        raise DatasetError(
             f"{path} is empty; expected a header line with {', '.join(missing)} and data below it"
         )
-    return DatasetError(
-        f"{path}, line 1: the columns {', '.join(missing)} are missing; found "
-        f"{', '.join(header)}. Rename the columns in that line."
+    if missing:
+        found = (
+            quoted(", ".join(header))
+            if len(header) > _MAX_QUOTED
+            else ", ".join(
+                name if len(name) <= _MAX_QUOTED else f"{name[:_MAX_QUOTED]}..." for name in header
+            )
+        )
+        raise DatasetError(
+            f"{path}, line 1: the columns {', '.join(missing)} are missing; found "
+            f"{found}. {_other_separator(header, form)}Rename the columns in that line."
+        )
+    repeated = [name for name in names if header.count(name) > 1]
+    if repeated:
+        raise DatasetError(
+            f"{path}, line 1: the column {repeated[0]} is there {header.count(repeated[0])} times; "
+            "expected it once. Rename or remove the others."
+        )
+
+
+def _other_separator(header: list[str], form: Format) -> str:
+    """What to do if the columns seem to have another separator than ``form`` says."""
+    if len(header) > 1:
+        return ""
+    found = [(name, mark) for name, mark in _SEPARATORS.items() if mark in header[0]]
+    if not found:
+        return ""
+    name, mark = found[0]
+    return (
+        f"The columns seem to be separated by {name} ({mark!r}); expected {form.delimiter!r}: save "
+        "the file with that separator. "
     )
-
-
-def _header(line: str, form: Format) -> list[str]:
-    line = line.removeprefix("\ufeff").rstrip("\r\n")
-    return [name.strip() for name in next(csv.reader([line], delimiter=form.delimiter), [])]
 
 
 def _lines(path: Path, form: Format) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -177,57 +287,60 @@ def _lines(path: Path, form: Format) -> tuple[list[str], Iterator[tuple[int, lis
 def _numbered(path: Path, form: Format) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of each line that is not blank."""
     require_file(path)
-    encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
-    reader = None
+    line = 0
     try:
-        with path.open(encoding=encoding, newline="") as stream:
-            reader = (
-                csv.reader(stream, delimiter=form.delimiter)
-                if form.quoted
-                else csv.reader(stream, delimiter=form.delimiter, quoting=csv.QUOTE_NONE)
+        encoding = marked_encoding(path) if form.numeric else encoding_of(path)
+        errors = "replace" if form.numeric else "strict"
+        with path.open(encoding=encoding, errors=errors, newline="") as stream:
+            reader = csv.reader(
+                stream,
+                delimiter=form.delimiter,
+                quoting=csv.QUOTE_MINIMAL if form.quoted else csv.QUOTE_NONE,
             )
             for fields in reader:
+                line = reader.line_num
                 if fields:
-                    yield reader.line_num, fields
-    except UnicodeDecodeError:
-        read_text(path, form.encoding)  # raises, with the line
-        raise
+                    yield line, fields
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     except csv.Error as error:
-        line = reader.line_num if reader else 1
-        raise DatasetError(f"{path}, line {line}: {error}") from error
+        raise DatasetError(
+            f"{path}: the line after line {line} cannot be read: {error}. Look there for a quote "
+            "that is not closed."
+        ) from error
 
 
-def _first_problem(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> str | None:
-    """A message on the first line that cannot be read, if there is one."""
+def _refuse_wrong_lines(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> None:
+    """Look for lines with values of other types.
+
+    Raises:
+        DatasetError: if there are any.
+    """
     header, lines = _lines(path, form)
     checks = [(header.index(name), name, _checker(kind)) for name, kind in types.items()]
+    problems = Problems(path)
     for line, fields in lines:
         if len(fields) != len(header):
-            return _wrong_width(path, line, fields, header)
+            problems.add(line, _wrong_width(fields, header))
+            continue
         for position, name, check in checks:
             expected = check(fields[position])
             if expected:
-                found = fields[position]
-                return (
-                    f"{path}, line {line}: {name} is {found!r}, expected {expected}. Correct or "
-                    "remove the line."
-                )
-    return None
+                problems.add(line, f"{name} is {quoted(fields[position])}, expected {expected}")
+                break
+    problems.refuse(_ADVICE)
 
 
-def _wrong_width(path: Path, line: int, fields: list[str], header: list[str]) -> str:
-    return (
-        f"{path}, line {line}: {len(fields)} fields, expected {len(header)} "
-        f"({', '.join(filter(None, header))}). Correct or remove the line."
-    )
+def _wrong_width(fields: list[str], header: list[str]) -> str:
+    names = ", ".join(filter(None, header))
+    return f"{len(fields)} fields, expected {len(header)} ({names})"
 
 
 def _checker(kind: pa.DataType) -> Callable[[str], str | None]:
     """A function that returns what was expected if a text cannot be read as ``kind``."""
 
     def whole(text: str) -> str | None:
-        right = _WHOLE.fullmatch(text.strip()) and int(text) in _INT64
-        return None if right else "a whole number (64 bits)"
+        return None if is_int64(text) else WHOLE_NUMBER
 
     def number(text: str) -> str | None:
         try:

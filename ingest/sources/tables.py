@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
+from foundation.times import DAY_S, now
 from ingest.errors import DatasetError
 
 LOWEST, HIGHEST = 0.5, 5.0
@@ -82,16 +83,17 @@ def check(tables: Tables, source: str) -> None:
 
     Raises:
         DatasetError: if there is no rating, or ratings are out of range, without a movie, of a
-            negative time, or of a pair of a user and a movie that has one already.
+            negative or future time, or of a pair of a user and a movie that has one already.
     """
     ratings = tables.ratings
     if not ratings.num_rows:
         raise DatasetError(f"{source} holds no rating; expected at least one")
-    stars = ratings["rating"].to_numpy()
+    stars, times = ratings["rating"].to_numpy(), ratings["timestamp"].to_numpy()
     known = pc.is_in(ratings["movie_id"], tables.movies["movie_id"]).to_numpy()
     for wrong, expected in (
         (~((stars >= LOWEST) & (stars <= HIGHEST)), f"{LOWEST:g} to {HIGHEST:g} stars"),
-        (ratings["timestamp"].to_numpy() < 0, "a time of 0 or more seconds since 1970-01-01"),
+        (times < 0, "a time of 0 or more seconds since 1970-01-01"),
+        (times > now() + DAY_S, "a time that is not in the future, in seconds since 1970-01-01"),
         (~known, "a movie that is in the table of movies"),
     ):
         if wrong.any():
@@ -111,16 +113,25 @@ def first_repeated_pair(
     users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
 ) -> tuple[int, int] | None:
     """The rows of the first pair of a user and a movie that occurs twice, if there is one."""
+    pairs, _ = repeated_pairs(users, movies, 1)
+    return pairs[0] if pairs else None
+
+
+def repeated_pairs(
+    users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64], limit: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Rows whose pair of a user and a movie occurs in an earlier row: the first ``limit``, each
+    with the row before it that has the same pair, and the number of all."""
     keys = _pair_keys(users, movies)
     if (np.diff(keys) > 0).all():  # releases are sorted by user and movie
-        return None
+        return [], 0
     ordered = np.sort(keys)
     if (np.diff(ordered) > 0).all():
-        return None
+        return [], 0
     order = np.argsort(keys, kind="stable")
     repeats = np.flatnonzero(np.diff(keys[order]) == 0)
-    earliest = repeats[np.argmin(order[repeats + 1])]
-    return int(order[earliest]), int(order[earliest + 1])
+    earliest = repeats[np.argsort(order[repeats + 1])][:limit]
+    return [(int(order[at]), int(order[at + 1])) for at in earliest], len(repeats)
 
 
 def _pair_keys(

@@ -131,7 +131,7 @@ def read_pairs(path: Path, recommender: Recommender) -> pa.Table:
 def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise DatasetError(f"there is no file {path}")
-    first = read_text(path, _FORM.encoding).partition("\n")[0]
+    first = read_text(path).partition("\n")[0]
     return [name.strip().strip('"') for name in first.split(",")]
 
 

@@ -17,6 +17,7 @@ from ingest.errors import DatasetError, DownloadError
 from ingest.releases import RELEASES
 from ingest.sources import download
 from ingest.sources.archive import extract
+from ingest.sources.locate import FILES
 
 
 def archive(**files: str) -> bytes:
@@ -171,7 +172,7 @@ def test_paths_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None
     target = tmp_path / "target"
     target.mkdir()
     with pytest.raises(DatasetError, match="outside the folder"):
-        extract(write_zip(tmp_path / "a.zip", zipfile.ZipInfo(name)), target)
+        extract(write_zip(tmp_path / "a.zip", zipfile.ZipInfo(name)), target, FILES)
     assert not list(target.iterdir())
 
 
@@ -179,16 +180,48 @@ def test_links_are_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("ml/link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with pytest.raises(DatasetError, match="outside the folder"):
-        extract(write_zip(tmp_path / "a.zip", link), tmp_path / "target")
+        extract(write_zip(tmp_path / "a.zip", link), tmp_path / "target", FILES)
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(ARCHIVE[:-30])
     with pytest.raises(DatasetError, match="not a complete zip archive"):
-        extract(path, tmp_path / "target")
+        extract(path, tmp_path / "target", FILES)
     content = bytearray(ARCHIVE)
     content[70] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="not a complete zip archive"):
-        extract(path, tmp_path / "target")
+        extract(path, tmp_path / "target", FILES)
+
+
+def test_only_what_is_read_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("own/ratings.csv", "x")
+        opened.writestr("own/genome-scores.csv", b"0" * 10**7)
+    extract(path, tmp_path / "target", FILES)
+    found = [p.name for p in (tmp_path / "target").rglob("*") if p.is_file()]
+    assert found == ["ratings.csv"]
+
+
+def test_a_member_that_fills_the_disk_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("own/ratings.csv", b"0" * 10**7)
+    with pytest.raises(DatasetError, match=r"grows from [\d,]+ to 10,000,000 bytes"):
+        extract(path, tmp_path / "target", FILES)
+    assert not (tmp_path / "target").exists()
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("own/ratings.csv", "userId,movieId,rating,timestamp")
+    # The flag of encryption, in the header of the member and in the directory of the archive.
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="is encrypted"):
+        extract(path, tmp_path / "target", FILES)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +12,16 @@ import numpy as np
 import pytest
 
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
+from ingest.config import DataConfig
 from ingest.errors import DatasetError
 from ingest.sources import locate, reader
-from ingest.sources.reader import title_year
+from ingest.sources.files import RatingFiles
 from ingest.sources.tables import Tables
+from ingest.sources.years import title_year
 
-CSV_RATINGS = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,0.5,964981247\n7,1,5,0\n"
+CSV_RATINGS = (
+    "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,0.5,964981247\n7,1,5,1445714994\n"
+)
 CSV_MOVIES = (
     "movieId,title,genres\n"
     '1,"American President, The (1995)",Comedy|Drama|Romance\n'
@@ -26,7 +33,7 @@ CSV_TAGS = 'userId,movieId,tag,timestamp\n7,1,"funny, ""very""",1445714994\n'
 
 def write(folder: Path, **files: str | bytes) -> Path:
     """Write ``ratings_csv="..."`` as ratings.csv, and so on."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     for name, content in files.items():
         path = folder / name.replace("_", ".")
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -150,7 +157,7 @@ def test_ml_latest_small_itself(ml_latest_small: Path) -> None:
     assert tables.movies.num_rows == 9_742
     assert tables.tags.num_rows == 3_683
     assert len(np.unique(tables.ratings["user_id"])) == 610
-    assert tables.movies["year"].null_count == 13
+    assert tables.movies["year"].null_count == 12
     assert sum(not genres for genres in tables.movies["genres"].to_pylist()) == 34
     assert len({g for genres in tables.movies["genres"].to_pylist() for g in genres}) == 19
     assert tables.links["tmdb_id"].null_count == 8
@@ -186,7 +193,17 @@ def test_ratings_of_movies_without_an_entry_are_kept(own: Callable[..., Path]) -
         ("Toy Story (1995)", 1995),
         ("Toy Story (1995)  ", 1995),
         ("2001 (a) (1968)", 1968),
-        ("Death Note (2006–2007)", None),
+        ("Death Note (2006–2007)", 2006),
+        ("Fawlty Towers (1975-1979)", 1975),
+        ("Big Bang Theory, The (2007-) ", 2007),
+        ("Land Before Time III, The (1995) (V)", 1995),
+        ("Hamlet (1996/II)", 1996),
+        ("Solaris (Solyaris) (1972) [restored]", 1972),
+        ("Summer of '42 (1971) (a.k.a. 1942)", 1971),
+        ("Blade Runner (2049) (2017)", 2017),
+        ("Movie (0000)", None),
+        ("Movie (9999)", None),
+        ("Movie (1995) Revisited", None),
         ("Babylon 5", None),
         ("(1995) Toy Story", None),
     ],
@@ -216,7 +233,7 @@ HEADER = "userId,movieId,rating,timestamp\n"
         (HEADER + "u1,1,4,1\n", "line 2: userId is 'u1', expected a whole number"),
         (HEADER + "1,1.5,4,1\n", "line 2: movieId is '1.5', expected a whole number"),
         (HEADER + f"1,{2**63},4,1\n", "line 2: movieId is '9223372036854775808', expected a whole"),
-        (HEADER + "1,1,4,-1\n", "line 2: timestamp is -1, expected seconds"),
+        (HEADER + "1,1,4,-1\n", r"line 2: timestamp is -1\. Expected timestamps in seconds since"),
         (HEADER + "1,1,4,today\n", "line 2: timestamp is 'today', expected a whole number"),
         (
             HEADER + "1,1,4\n",
@@ -245,25 +262,15 @@ def test_wrong_ratings(own: Callable[..., Path], ratings: str, message: str) -> 
         ("movies_csv", "movieId,title\n1,A\n", "line 1: the columns genres are missing"),
         ("movies_csv", "movieId,title,genres\nx,A,B\n", "line 2: movieId is 'x'"),
         ("movies_csv", "movieId,title,genres\n1,A\n", "line 2: 2 fields, expected 3"),
+        ("movies_csv", "movieId;title;genres\n1;A;B\n", "separated by semicolons .';'.; expected"),
+        ("movies_csv", "movieId,title,genres,title\n1,A,B,C\n", "column title is there 2 times"),
+        ("movies_csv", f"movieId,title,genres\n{'9' * 5000},A,B\n", "line 2: movieId is '999"),
+        ("movies_csv", b"movieId,title,genres\n1,\xff\x81,B\n", "line 2: byte 0xff is neither"),
+        ("movies_csv", b"movieId,title,genres\n1,A\0\xff,B\n", "line 2: byte 0xff is neither"),
         (
             "movies_csv",
             "movieId,title,genres\n1,A,\n3,B,\n1,C,\n",
             r"line 4: movie 1 appears a second time \(first on line 2\)",
-        ),
-        (
-            "movies_csv",
-            "movieId,title,genres\n1,A,\n3,Misérables,\n".encode("latin-1"),
-            "line 3: byte 0xe9 is not UTF-8",
-        ),
-        ("links_csv", "movieId,imdbId,tmdbId\n1,abc,5\n", "line 2: imdbId is 'abc'"),
-        ("links_csv", "movieId,imdbId,tmdbId\n1,5,5.5\n", "line 2: tmdbId is '5.5'"),
-        ("links_csv", "movieId,imdbId,tmdbId\n1,5,5\n1,6,6\n", "line 3: movie 1 appears a second"),
-        ("tags_csv", "userId,movieId,tag\n1,1,x\n", "line 1: the columns timestamp are missing"),
-        ("tags_csv", "userId,movieId,tag,timestamp\n1,1,x,y\n", "line 2: timestamp is 'y'"),
-        (
-            "tags_csv",
-            b"userId,movieId,tag,timestamp\n1,1,caf\xe9,1\n",
-            "tags.csv, line 2: byte 0xe9 is not UTF-8",
         ),
     ],
 )
@@ -272,6 +279,276 @@ def test_other_wrong_files(
 ) -> None:
     with pytest.raises(DatasetError, match=message):
         read(own(**{file: content}))
+
+
+def test_one_message_lists_ten_wrong_lines_and_counts_the_others(own: Callable[..., Path]) -> None:
+    stars = "".join(f"{user},1,9,964982703\n" for user in range(1, 13))
+    with pytest.raises(DatasetError) as refused:
+        read(own(ratings_csv=HEADER + "1,3,4,964982703\n" + stars + "1,3,4,1\n"))
+    first, *listed = str(refused.value).splitlines()
+    assert "ratings.csv: 14 lines are wrong. Correct the line, or convert" in first
+    assert "Keep one of the two lines." in first
+    assert listed == [
+        *(f"  line {line}: rating is 9, expected 0.5 to 5" for line in range(3, 13)),
+        "  and 4 more",
+    ]
+
+    texts = "".join(f"u{user},1,9,964982703\n" for user in range(12))
+    with pytest.raises(DatasetError) as refused:
+        read(own(ratings_csv=HEADER + texts + "1,3\n"))
+    first, *listed = str(refused.value).splitlines()
+    assert "ratings.csv: 13 lines are wrong." in first
+    assert listed[0] == "  line 2: userId is 'u0', expected a whole number (64 bits)"
+    assert listed[10:] == ["  and 3 more"]
+
+
+def test_blanks_around_names_and_numbers_do_not_matter(own: Callable[..., Path]) -> None:
+    tables = read(own(ratings_csv='"userId", movieId , rating,timestamp\n1, 3 , 4.5, 964982703\n'))
+    assert tables.ratings.to_pylist() == [
+        {"row": 0, "user_id": 1, "movie_id": 3, "rating": 4.5, "timestamp": 964982703}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "notice"),
+    [
+        ("links_csv", "1,abc,9\n3,5,x\n", "links.csv: 2 .* left out, the first: line 2: imdbId"),
+        ("links_csv", f"1,1,9\n3,5,{2**63}\n", "links.csv: 1 .*: line 3: tmdbId is '92233"),
+        ("links_csv", "1,1,9\n3,5,-4\n", "links.csv: 1 .*line 3: tmdbId is '-4'"),
+        ("links_csv", "1,1,9\n3,5\n", "links.csv: 1 .*line 3: 2 fields, expected 3"),
+        ("links_csv", "1,1,9\n1,6,6\n", "links.csv: 1 .*line 3: movie 1 appears a second time"),
+        ("links_csv", '1,1,9\n3,"5,6\n', "links.csv: 1 .*line 3: 2 fields"),
+        ("tags_csv", "1,1,x,y\n", "tags.csv: 1 .*line 2: timestamp is 'y'"),
+        ("tags_csv", "1,1,x\n", "tags.csv: 1 .*line 2: 3 fields, expected 4"),
+        ("tags_csv", "1,1,a\0b\xff,1\n", None),
+    ],
+)
+def test_what_is_wrong_in_optional_files_is_left_out(
+    own: Callable[..., Path], file: str, content: str, notice: str | None
+) -> None:
+    headers = {"links_csv": "movieId,imdbId,tmdbId\n", "tags_csv": "userId,movieId,tag,timestamp\n"}
+    right = {"links_csv": CSV_LINKS, "tags_csv": CSV_TAGS} | {file: headers[file] + content}
+    tables = read(own(**right))
+    check_shapes(tables)
+    assert tables.ratings.num_rows == 3
+    if notice is not None:
+        assert re.search(notice, "\n".join(tables.notices)), tables.notices
+    if file == "links_csv" and content.startswith("1,1,9"):
+        assert tables.links["tmdb_id"].to_pylist() == [9, None]
+
+
+@pytest.mark.parametrize(("file", "name"), [("links_csv", "links.csv"), ("tags_csv", "tags.csv")])
+def test_an_optional_file_without_its_columns_is_left_out(
+    own: Callable[..., Path], file: str, name: str
+) -> None:
+    tables = read(own(**{file: "movieId,else\n1,2\n"}))
+    check_shapes(tables)
+    (notice,) = tables.notices
+    assert re.search(f"{name} is left out, or the rest of it: .*line 1: the columns", notice)
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+SECONDS = [964982703, 1112486027, 1537799250]
+
+
+def timed(times: list[int]) -> str:
+    return HEADER + "".join(f"{user},1,4,{time}\n" for user, time in enumerate(times))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected", "notice"),
+    [
+        (SECONDS, SECONDS, None),
+        ([time * 1000 + 7 for time in SECONDS], SECONDS, "milliseconds since 1970"),
+        ([time * 10**6 for time in SECONDS], SECONDS, "microseconds since 1970"),
+        ([time * 10**9 for time in SECONDS], SECONDS, "nanoseconds since 1970"),
+        ([11168, 12875], [11168 * 86400, 12875 * 86400], "days since 1970"),
+        # 1112400000 is 2005-04-02, by date(1).
+        ([20050402], [1112400000], "dates such as 20050402"),
+        ([0, 0, 0], [0, 0, 0], "no dates, and are taken as the order"),
+        ([3, 1, 2], [3, 1, 2], "no dates, and are taken as the order"),
+    ],
+)
+def test_units_of_times_are_recognised(
+    own: Callable[..., Path], times: list[int], expected: list[int], notice: str | None
+) -> None:
+    tables = read(own(ratings_csv=timed(times)))
+    assert tables.ratings["timestamp"].to_pylist() == expected
+    assert len(tables.notices) == (notice is not None)
+    assert notice is None or notice in tables.notices[0]
+
+
+TOMORROW = int(time.time()) + 2 * 86400
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([*SECONDS, 964982703000], r"line 5: timestamp is 964982703000, as if in milliseconds"),
+        ([*SECONDS, 20050402], r"line 5: timestamp is 20050402, as if in dates such as 20050402"),
+        ([*SECONDS, 12875], r"line 5: timestamp is 12875, as if in days since 1970"),
+        ([*SECONDS, 0], r"line 5: timestamp is 0, 1970-01-01\. Expected"),
+        ([*SECONDS, TOMORROW], rf"line 5: timestamp is {TOMORROW}, .*, which is in the future"),
+        ([20050402123000], r"line 2: timestamp is 20050402123000"),
+        ([38000, 39000], r"2 lines are wrong\. Expected timestamps in seconds since 1970 between"),
+        ([20051332, 20050402], r"line 2: timestamp is 20051332\. Expected timestamps in dates"),
+        ([2**63 - 1], "line 2: timestamp is 9223372036854775807, beyond the year 9999"),
+    ],
+)
+def test_times_that_cannot_be_are_refused(
+    own: Callable[..., Path], times: list[int], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read(own(ratings_csv=timed(times)))
+
+
+def test_the_unit_of_times_can_be_named(own: Callable[..., Path]) -> None:
+    folder = own(ratings_csv=timed([0, 86_400_000, 964982703000]))
+    tables = reader.read(*locate.locate(folder, None), "ms")
+    assert tables.ratings["timestamp"].to_pylist() == [0, 86400, 964982703]
+    assert tables.notices == ()
+    with pytest.raises(DatasetError, match=r"line 4: timestamp is 964982703000, beyond the year"):
+        reader.read(*locate.locate(folder, None), "s")
+
+
+def test_milliseconds_give_the_tables_of_seconds(ml_latest_small: Path, tmp_path: Path) -> None:
+    header, *lines = (ml_latest_small / "ratings.csv").read_text().splitlines()
+    content = "\n".join([header, *(f"{line}000" for line in lines)]) + "\n"
+    folder = write(tmp_path / "own", ratings_csv=content)
+    shutil.copy(ml_latest_small / "movies.csv", folder)
+    assert read(folder).ratings.equals(read(ml_latest_small).ratings)
+
+
+# -- texts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoding", "notice"),
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("latin-1", "movies.csv: read as Windows-1252"),
+        ("utf-16", "movies.csv: read as UTF-16"),
+        ("utf-32", "movies.csv: read as UTF-32"),
+    ],
+)
+def test_the_bytes_of_a_file_decide_its_encoding(
+    own: Callable[..., Path], encoding: str, notice: str | None
+) -> None:
+    tables = read(own(movies_csv=CSV_MOVIES.encode(encoding)))
+    check_shapes(tables)
+    assert tables.movies["title"][1].as_py() == (
+        "Amélie (Le fabuleux destin d'Amélie Poulain) (2001)"
+    )
+    assert len(tables.notices) == (notice is not None)
+    assert notice is None or notice in tables.notices[0]
+
+
+@pytest.mark.parametrize("release", ["ml-1m", "ml-10m", "ml-100k"])
+def test_releases_saved_as_utf_8_and_as_latin_1_are_the_same(tmp_path: Path, release: str) -> None:
+    flags = "|".join("0" * 19)
+    contents = {
+        "ml-1m": ("ratings_dat", "1::73::5::978300760\n", "movies_dat", "73::Misérables::Drama\n"),
+        "ml-10m": ("ratings_dat", "1::73::5::978300760\n", "movies_dat", "73::Misérables::Drama\n"),
+        "ml-100k": ("u_data", "1\t73\t5\t978300760\n", "u_item", f"73|Misérables|||x|{flags}\n"),
+    }
+    ratings, rows, movies, text = contents[release]
+    found = {}
+    for encoding in ("utf-8", "latin-1"):
+        files: dict[str, str | bytes] = {ratings: rows, movies: text.encode(encoding)}
+        if release == "ml-1m":
+            files["users_dat"] = ""
+        tables = read(write(tmp_path / encoding / release, **files), release)
+        found[encoding] = tables.movies.to_pylist()
+        told = "Windows-1252" if encoding == "latin-1" else "UTF-8"
+        is_usual = (encoding, release) == ("utf-8", "ml-10m")
+        assert any(f"read as {told}" in notice for notice in tables.notices) is not is_usual
+    assert found["utf-8"] == found["latin-1"]
+    assert found["utf-8"][0]["title"] == "Misérables"
+
+
+def test_numbers_in_any_encoding(own: Callable[..., Path]) -> None:
+    content = HEADER.replace("\n", ",note\n") + "1,1,4,964982703,café\n"
+    for encoding in ("utf-8", "latin-1", "utf-16"):
+        tables = read(own(ratings_csv=content.encode(encoding)))
+        assert tables.ratings["timestamp"].to_pylist() == [964982703]
+
+
+@pytest.mark.parametrize(
+    ("genres", "expected", "is_usual"),
+    [
+        ("Action|Comedy", ["Action", "Comedy"], True),
+        ("Drama", ["Drama"], True),
+        ("Drama|Drama| War ", ["Drama", "War"], True),
+        ('"Action, Comedy"', ["Action", "Comedy"], False),
+        ('"Action,Comedy"', ["Action", "Comedy"], False),
+        ("Action; Comedy", ["Action", "Comedy"], False),
+        ("Action/Comedy", ["Action", "Comedy"], False),
+        ("\"['Action', 'Comedy']\"", ["Action", "Comedy"], False),
+        ('"[""Sci-Fi""]"', ["Sci-Fi"], False),
+        ("\"[{'id': 18, 'name': 'Drama'}]\"", ["Drama"], False),
+        *(
+            (text, [], True)
+            for text in ("", "(no genres listed)", "N/A", "NaN", "unknown", "[]", "-")
+        ),
+    ],
+)
+def test_genres_in_other_notations(
+    own: Callable[..., Path], genres: str, expected: list[str], is_usual: bool
+) -> None:
+    tables = read(own(movies_csv=f"movieId,title,genres\n1,A,{genres}\n3,B,War|Crime\n"))
+    assert tables.movies["genres"].to_pylist() == [expected, ["War", "Crime"]]
+    told = "movies.csv: the genres of 1 movies are not separated by |"
+    assert any(told in notice for notice in tables.notices) is not is_usual
+
+
+def test_the_year_of_ml_100k_is_that_of_the_release_where_the_title_has_none(
+    tmp_path: Path,
+) -> None:
+    flags = "|".join("0" * 19)
+    items = f"1|Nightwatch (1997)|22-Apr-1998||x|{flags}\n2|Nightwatch|22-Apr-1998||x|{flags}\n"
+    folder = write(tmp_path / "ml-100k", u_data="1\t1\t5\t881250949\n", u_item=items)
+    assert read(folder).movies["year"].to_pylist() == [1997, 1998]
+
+
+# -- cut files -------------------------------------------------------------------------------------
+
+
+def release_of(folder: Path, source: str = "auto") -> Tables:
+    return RatingFiles.at(DataConfig(source=source, path=str(folder)), None).read()
+
+
+def test_half_of_a_release_is_refused(ml_latest_small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ml-latest-small"
+    shutil.copytree(ml_latest_small, folder, copy_function=shutil.copyfile)
+    lines = (folder / "ratings.csv").read_text().splitlines(keepends=True)
+    (folder / "ratings.csv").write_text("".join(lines[:49_169]))
+
+    with pytest.raises(
+        DatasetError, match=r"49,168 ratings instead of 100,836, .* 9,742 movies, so"
+    ):
+        release_of(folder)
+
+    (notice,) = release_of(folder, "folder").notices
+    assert "so the files are not ml-latest-small as published" in notice
+    # Cut within a line: the time is too short to be one.
+    (folder / "ratings.csv").write_text("".join(lines[:49_169])[:-6])
+    with pytest.raises(DatasetError, match="line 49169: timestamp is "):
+        release_of(folder, "folder")
+
+
+def test_a_stand_in_for_a_release_is_taken_with_a_notice(tmp_path: Path) -> None:
+    folder = write(tmp_path / "ml-25m", ratings_csv=CSV_RATINGS, movies_csv=CSV_MOVIES)
+    (notice,) = release_of(folder).notices
+    assert "3 ratings instead of 25,000,095" in notice
+
+
+def test_a_last_line_without_its_end_is_told(own: Callable[..., Path]) -> None:
+    tables = read(own(ratings_csv=CSV_RATINGS.rstrip("\n"), movies_csv=CSV_MOVIES.rstrip("\n")))
+    assert tables.ratings.num_rows == 3
+    assert [notice.partition(":")[0] for notice in tables.notices] == ["ratings.csv", "movies.csv"]
+    assert "the last line does not end with a line break" in tables.notices[0]
 
 
 @pytest.mark.parametrize(

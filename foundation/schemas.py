@@ -79,7 +79,8 @@ TMDB: Final = pa.schema(
         _field("movie_id", pa.int64()),  # MovieLens
         _field("tmdb_id", pa.int64(), nullable=True),  # of the record found
         _field("status", pa.string()),  # "ok", "missing" (TMDb has none) or "failed" (retry later)
-        _field("error", pa.string(), nullable=True),  # why, unless ok
+        # Why, unless ok; of an ok record what was left out because it cannot be right.
+        _field("error", pa.string(), nullable=True),
         _field("budget", pa.int64(), nullable=True),  # US dollars; TMDb's 0 is null
         _field("revenue", pa.int64(), nullable=True),  # US dollars; TMDb's 0 is null
         _field("popularity", pa.float64(), nullable=True),

@@ -11,6 +11,10 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 
+FIRST_FILM_YEAR: Final = 1870
+_YEARS_AHEAD: Final = 10
+"""Films are announced before they are made."""
+
 DAY_S: Final = 86_400
 SECONDS_1990: Final = 631_152_000
 """1990-01-01: data sets of ratings begin later."""
@@ -21,6 +25,13 @@ SECONDS_2100: Final = 4_102_444_800
 def now() -> int:
     """Seconds since 1970-01-01 UTC."""
     return int(time.time())
+
+
+def is_film_year(year: int) -> bool:
+    """Whether there can be a film of that year."""
+    # A mean year is exact enough here.
+    this_year = 1970 + int(now() / (365.2425 * DAY_S))
+    return FIRST_FILM_YEAR <= year <= this_year + _YEARS_AHEAD
 
 
 def shown(seconds: int) -> str:

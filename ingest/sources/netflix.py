@@ -28,7 +28,7 @@ from pyarrow import csv as arrow_csv
 
 from foundation.schemas import RATINGS
 from foundation.storage import Storage
-from foundation.times import DAY_S, now
+from foundation.times import DAY_S, is_film_year, now
 from ingest.config import DataConfig
 from ingest.errors import DatasetError
 from ingest.sources.base import Source, Written, file_version, size_of
@@ -40,7 +40,6 @@ from ingest.sources.tables import (
     movies_table,
     no_tags,
 )
-from ingest.sources.years import is_possible
 
 NETFLIX_CITATION: Final = (
     "James Bennett and Stan Lanning. 2007. The Netflix Prize. In Proceedings of KDD Cup and "
@@ -262,7 +261,7 @@ def _year(text: str, where: str) -> int | None:
         raise DatasetError(
             f"{where}: the year is {text!r}, expected four digits or NULL. Correct the line."
         )
-    return int(text) if is_possible(int(text)) else None
+    return int(text) if is_film_year(int(text)) else None
 
 
 def _movies(titles: dict[int, Title], rated: set[int]) -> tuple[pa.Table, tuple[str, ...]]:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from foundation.times import now
-
-FIRST_YEAR: Final = 1870
-"""No film is older."""
-_YEARS_AHEAD: Final = 10
-"""Films are announced before they are made."""
+from foundation.times import is_film_year
 
 # "(1995)", "(1975-1979)" and "(2007-)" of series, "(1995/II)" as IMDb tells films of a year apart.
 _YEAR: Final = re.compile(r"\(\s*(\d{4})\s*(?:[-–—/][^()]*)?\)")
@@ -25,18 +20,11 @@ def title_year(title: str) -> int | None:
     the first. Years in which there can be no film count as unknown.
     """
     years = [found for found in _YEAR.finditer(title) if _AFTER.fullmatch(title, found.end())]
-    possible = [int(found[1]) for found in years if is_possible(int(found[1]))]
+    possible = [int(found[1]) for found in years if is_film_year(int(found[1]))]
     return possible[-1] if possible else None
 
 
 def date_year(text: str) -> int | None:
     """The year in a date such as ``01-Jan-1995``."""
     found = re.fullmatch(r"\s*\d{1,2}-[A-Za-z]{3}-(\d{4})\s*", text)
-    return int(found[1]) if found and is_possible(int(found[1])) else None
-
-
-def is_possible(year: int) -> bool:
-    """Whether there can be a film of that year."""
-    # A mean year is long enough here.
-    this_year = 1970 + int(now() / (365.2425 * 86_400))
-    return FIRST_YEAR <= year <= this_year + _YEARS_AHEAD
+    return int(found[1]) if found and is_film_year(int(found[1])) else None

@@ -13,7 +13,7 @@ answer                                          policy
 500, 502, 503, 504, lost connection, timeout,   retry after a pause, while attempts and budget
 truncated or non-JSON body                      last; then the record has failed for this run
 401, 403                                        the run ends: ``TmdbAuthError``
-anything else                                   the record has failed for this run
+anything else, such as a body that is too long  the record has failed for this run
 ==============================================  ==================================================
 """
 
@@ -44,7 +44,6 @@ from ingest.tmdb.rate_limit import (
     parse_retry_after,
 )
 from ingest.tmdb.records import (
-    MalformedRecordError,
     NotARecordError,
     TmdbRecord,
     decode_found,
@@ -57,11 +56,17 @@ MAX_REFUSALS: Final = 20
 NOT_LOOKED_UP: Final = "not looked up by IMDb id: tmdb.find_by_imdb_id is off"
 """End of the reason of records that a run with the lookup switched on tries again."""
 
+_MAX_SHOWN: Final = 200
+"""Characters of a message of the server that are shown."""
+
 GRACE: Final = 2
 """Failures beyond ``max_attempts`` that a record may have while no other request succeeds."""
 
-_TRANSIENT: Final = frozenset({500, 502, 503, 504})
+MAX_BODY: Final = 4 << 20
+"""Bytes of an answer, decompressed, after which it is not read on: the longest that TMDb has given
+has 0.2 MB."""
 
+_TRANSIENT: Final = frozenset({500, 502, 503, 504})
 
 Decoded = TypeVar("Decoded")
 
@@ -218,8 +223,7 @@ class TmdbClient:
         try:
             with self._watchdog:
                 response = await self._session.get(url, allow_redirects=False)
-                # This returns the connection to the pool, or closes it after an error.
-                body = await response.read()
+                body = await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             problem = _describe(error, self._config.timeout_s)
         else:
@@ -228,6 +232,10 @@ class TmdbClient:
                 headers = response.headers
                 retry_after = parse_retry_after(
                     headers.get("Retry-After"), headers.get("Date"), self._now
+                )
+            if body is None:
+                raise TmdbResponseError(
+                    f"{url.path}: HTTP {response.status} with more than {MAX_BODY >> 20} MB"
                 )
             return _Answer(response.status, body, retry_after)
         raise _TransientError(problem)
@@ -242,21 +250,29 @@ class TmdbClient:
                 return decode(answer.body)
             except NotARecordError as error:
                 raise _TransientError(f"HTTP 200 with {error}") from None
-            except MalformedRecordError as error:
-                raise TmdbResponseError(f"{path}: {error}") from None
         if status in (401, 403):
             raise TmdbAuthError(
-                f"TMDb refused the credentials ({_summary(answer)}). "
+                f"TMDb refused the credentials ({self._summary(answer)}). "
                 f"{self._credentials.expectation}. See https://www.themoviedb.org/settings/api."
             )
         if status in _TRANSIENT:
-            raise _TransientError(_summary(answer))
+            raise _TransientError(self._summary(answer))
         if status == 404:
             if not _parse(answer.body):
                 raise _TransientError("HTTP 404 with a body that is not TMDb's JSON")
             return None
         hint = f"; is tmdb.base_url = {self._config.base_url!r} right?" if status < 400 else ""
-        raise TmdbResponseError(f"{path}: TMDb answered {_summary(answer)}{hint}")
+        raise TmdbResponseError(f"{path}: TMDb answered {self._summary(answer)}{hint}")
+
+    def _summary(self, answer: _Answer) -> str:
+        """The status, with TMDb's own code and message if the body has them."""
+        payload = _parse(answer.body) or {}
+        message, code = payload.get("status_message"), payload.get("status_code")
+        if not isinstance(message, str) or not message:
+            return f"HTTP {answer.status}"
+        code = code if type(code) is int and abs(code) < 10_000 else "unknown"
+        shown = _printable(message.replace(self._credentials.secret, "***"))[:_MAX_SHOWN]
+        return f"HTTP {answer.status}, status code {code}: {shown}"
 
     def _refused(self, path: str, sent_at: float, retry_after: float | None, refusals: int) -> None:
         """Handle a 429: the next ``acquire`` waits."""
@@ -297,17 +313,30 @@ def _parse(body: bytes) -> dict[str, Any] | None:
     """The JSON object in ``body``; ``None`` if it holds anything else."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _summary(answer: _Answer) -> str:
-    """The status, with TMDb's own code and message if the body has them."""
-    payload = _parse(answer.body) or {}
-    message = str(payload.get("status_message", ""))[:200]
-    code = payload.get("status_code")
-    return f"HTTP {answer.status}" + (f", status code {code}: {message}" if message else "")
+async def _body(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body of an answer; None if it is longer than ``MAX_BODY``.
+
+    The connection then returns to the pool, or is closed.
+    """
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BODY:
+            response.close()
+            return None
+    response.release()
+    return b"".join(parts)
+
+
+def _printable(text: str) -> str:
+    """A server's text for files and terminals: without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _describe(error: BaseException, timeout_s: float) -> str:

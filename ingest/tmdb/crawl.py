@@ -31,6 +31,8 @@ from ingest.tmdb.rate_limit import Backoff, RateLimiter
 from ingest.tmdb.records import Row, Status, TmdbRecord, without_data
 from ingest.tmdb.shards import Shards, encode, utc_now
 
+_NOT_ENCODABLE: Final = (pa.ArrowException, ValueError, TypeError, OverflowError)
+
 ALL_UNKNOWN: Final = 50
 """Number of unknown ids without any known one that indicates a wrong address."""
 
@@ -283,8 +285,24 @@ class _Run:
                 rows, self._buffer = self._buffer, []
                 # Encoding takes milliseconds. In a thread it would take longer, because the two
                 # threads would compete for the interpreter.
-                await asyncio.to_thread(self._shards.store, encode(rows))
+                await asyncio.to_thread(self._shards.store, self._encoded(rows))
                 self._written_at = time.monotonic()
+
+    def _encoded(self, rows: list[Row]) -> bytes:
+        """The content of a part; a record that fits into no table has failed, alone."""
+        try:
+            return encode(rows)
+        except _NOT_ENCODABLE:
+            return encode([self._encodable(row) for row in rows])
+
+    def _encodable(self, row: Row) -> Row:
+        try:
+            encode([row])
+        except _NOT_ENCODABLE as error:
+            movie_id, record = row
+            reason = f"its record cannot be stored: {type(error).__name__}"
+            return movie_id, self._without(record.tmdb_id, "failed", reason)
+        return row
 
     async def _flush(self) -> None:
         """Write the remaining records, and wait until all are on disk."""

@@ -37,6 +37,9 @@ RECOVERY_S: Final = 20.0
 MIN_RATE: Final = 0.5
 """Requests per second below which refusals cut no further."""
 
+ABSURD_S: Final = 86_400.0
+"""Seconds of a ``Retry-After`` beyond which it counts as a mistake of the server."""
+
 LONGEST_GUESS_S: Final = 60.0
 """Longest pause after a refusal without ``Retry-After``."""
 
@@ -230,7 +233,8 @@ def _this_task() -> asyncio.Task[Any]:
 def parse_retry_after(
     value: str | None, date: str | None = None, now: Callable[[], datetime] | None = None
 ) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for; ``None`` if it is absent or unreadable.
+    """Seconds that a ``Retry-After`` header asks for; ``None`` if it is absent, unreadable or more
+    than ``ABSURD_S``.
 
     An HTTP date is taken relative to the answer's own ``Date`` header if there is one, which is
     right even where this machine's clock is not.
@@ -239,12 +243,14 @@ def parse_retry_after(
         return None
     value = value.strip()
     if value.replace(".", "", 1).isascii() and value.replace(".", "", 1).isdigit():
-        return float(value)
-    until = _parse_http_date(value)
-    if until is None:
-        return None
-    reference = _parse_http_date(date) or (now or (lambda: datetime.now(UTC)))()
-    return max(0.0, (until - reference).total_seconds())
+        seconds = float(value)
+    else:
+        until = _parse_http_date(value)
+        if until is None:
+            return None
+        reference = _parse_http_date(date) or (now or (lambda: datetime.now(UTC)))()
+        seconds = max(0.0, (until - reference).total_seconds())
+    return seconds if seconds <= ABSURD_S else None
 
 
 def _parse_http_date(value: str | None) -> datetime | None:
@@ -252,6 +258,6 @@ def _parse_http_date(value: str | None) -> datetime | None:
         return None
     try:
         parsed = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

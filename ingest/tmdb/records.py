@@ -1,5 +1,8 @@
 """Convert TMDb's JSON for one movie to a typed record: null for unknown, lists of bounded length.
 
+TMDb is edited by its users. A value that cannot be right, or is not of the documented type, becomes
+null, and the record's ``error`` says which: ``LIMITS`` has the numbers that can be.
+
 Source: https://developer.themoviedb.org/reference/movie-details with
 ``append_to_response=credits,keywords``. Bodies are decoded and checked in one pass, which builds
 only the fields declared below: this code runs for each request and limits how many requests a core
@@ -8,17 +11,19 @@ can process.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from itertools import chain
 from operator import attrgetter, itemgetter
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
 from foundation.schemas import NAMED, TMDB
+from foundation.times import is_film_year
 
 Status = Literal["ok", "missing", "failed"]
 
@@ -30,8 +35,30 @@ class NotARecordError(ValueError):
     """A body that is not a JSON object with the requested id: truncated, or not from TMDb."""
 
 
-class MalformedRecordError(ValueError):
-    """A record with a field that is not of the documented type."""
+class Limits(NamedTuple):
+    """The numbers that a field can have; others become null."""
+
+    lowest: float
+    highest: float
+    zero_is_unknown: bool = False
+    """Whether TMDb writes 0 for a value that nobody has entered."""
+
+
+LIMITS: Final[Mapping[str, Limits]] = {
+    # Less is a number of thousands or millions, or a placeholder; more no film has cost or earned.
+    "budget": Limits(1_000, 2_000_000_000, zero_is_unknown=True),
+    "revenue": Limits(1_000, 20_000_000_000, zero_is_unknown=True),
+    "popularity": Limits(0, 1e9),
+    "vote_average": Limits(0, 10, zero_is_unknown=True),
+    "vote_count": Limits(0, 1e9),
+    "runtime": Limits(1, 100_000, zero_is_unknown=True),
+}
+"""Money in US dollars, the average in stars of ten, the runtime in minutes."""
+
+_WHOLE: Final = ("budget", "revenue", "vote_count", "runtime")
+_LEFT_OUT: Final = "left out: "
+_MAX_NOTED: Final = 500
+"""Characters of ``error`` about what was left out."""
 
 
 Names = Mapping[int, str]
@@ -78,27 +105,36 @@ def decode_movie(body: bytes, tmdb_id: int, fetched_at: datetime) -> TmdbRecord:
 
     Raises:
         NotARecordError: if the body is something else.
-        MalformedRecordError: naming the field that is not of the documented type.
     """
     try:
-        movie = _MOVIE.decode(body)
-    except msgspec.DecodeError as error:
-        raise _explained(error) from None
+        return _record(_MOVIE.decode(body), tmdb_id, fetched_at, [])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        left_out: list[str] = []
+        movie = msgspec.convert(_usable(body, left_out), _Movie)
+        return _record(movie, tmdb_id, fetched_at, left_out)
+
+
+def _record(movie: _Movie, tmdb_id: int, fetched_at: datetime, left_out: list[str]) -> TmdbRecord:
+    """The record; appends to ``left_out`` what becomes null although there is a value."""
     if movie.id != tmdb_id:
         raise NotARecordError(f"the record {movie.id} instead of {tmdb_id}")
     credits_ = movie.credits or _NO_CREDITS
     collection = movie.belongs_to_collection
+    budget, revenue, popularity, vote_average, vote_count, runtime = [
+        _number(name, getattr(movie, name), left_out) for name in LIMITS
+    ]
+    release_date = _date(movie.release_date, left_out)
     return TmdbRecord(
         tmdb_id,
         "ok",
-        None,
-        _positive(movie.budget, "budget"),
-        _positive(movie.revenue, "revenue"),
-        movie.popularity,
-        movie.vote_average or None,
-        _whole(movie.vote_count, "vote_count"),
-        _positive(movie.runtime, "runtime", limit=2**31 - 1),
-        _date(movie.release_date),
+        f"{_LEFT_OUT}{'; '.join(left_out)}"[:_MAX_NOTED] if left_out else None,
+        budget,
+        revenue,
+        popularity,
+        vote_average,
+        vote_count,
+        runtime,
+        release_date,
         movie.original_language or None,
         movie.imdb_id or None,
         tuple([genre.name for genre in movie.genres or () if genre.name]),
@@ -114,12 +150,12 @@ def decode_found(body: bytes) -> int | None:
     """The TMDb id of the first movie in the answer to ``/find``, if there is one.
 
     Raises:
-        NotARecordError: if the body is something else.
+        NotARecordError: if the body is something else, or the id cannot be one.
     """
     try:
         results = _FOUND.decode(body).movie_results
-    except msgspec.DecodeError:
-        raise NotARecordError("no list of movie_results") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise NotARecordError("no list of movie_results with ids") from None
     return results[0].id if results else None
 
 
@@ -143,23 +179,25 @@ def from_row(row: dict[str, Any]) -> TmdbRecord:
 
 
 # -- what is read of TMDb's answers ----------------------------------------------------------------
+
+_Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 # msgspec neither builds nor checks fields that are not declared: it takes 7 us for an answer that
 # takes json 36 us and pydantic 26 us. With gc=False, garbage collection stays cheap in a crawl.
 
 
 class _Item(msgspec.Struct, gc=False):
-    id: int
+    id: _Id
     name: str | None = None
 
 
 class _CastMember(msgspec.Struct, gc=False):
-    id: int
+    id: _Id
     name: str | None = None
     order: float | None = None
 
 
 class _CrewMember(msgspec.Struct, gc=False):
-    id: int
+    id: _Id
     name: str | None = None
     job: str | None = None
 
@@ -174,7 +212,7 @@ class _Keywords(msgspec.Struct, gc=False):
 
 
 class _Movie(msgspec.Struct, gc=False):
-    id: int
+    id: _Id
     # TMDb writes whole numbers as 8 or 8.0.
     budget: float | int | None = None
     revenue: float | int | None = None
@@ -201,35 +239,103 @@ _NO_CREDITS: Final = _Credits()
 _ORDER: Final = attrgetter("order")
 
 
-def _explained(error: msgspec.DecodeError) -> ValueError:
-    """The exception for a body that cannot be decoded."""
-    message = str(error)
-    if not isinstance(error, msgspec.ValidationError) or "`$." not in message:
-        return NotARecordError("a body that is not TMDb's JSON")
-    problem, _, place = message.partition(" - at ")
-    return MalformedRecordError(f"{place.strip('`').removeprefix('$.')}: {problem}")
+def _usable(body: bytes, left_out: list[str]) -> dict[str, Any]:
+    """The fields of an odd answer that are of the documented types; appends the names of others.
+
+    Raises:
+        NotARecordError: if the body is no JSON object with an id.
+    """
+    try:
+        found = json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise NotARecordError("a body that is not TMDb's JSON") from None
+    if not isinstance(found, dict):
+        raise NotARecordError("a body that is not TMDb's JSON")
+    usable = {}
+    for field in msgspec.structs.fields(_Movie):
+        wrong: list[Any] = []
+        kept = _usable_part(found.get(field.name), field.type, wrong)
+        if kept is not None:
+            usable[field.name] = kept
+        left_out += [f"{field.name}: {_quoted(part)}" for part in wrong]
+    if "id" not in usable:
+        raise NotARecordError("an answer without an id")
+    return usable
 
 
-def _whole(value: float | None, field: str, limit: int = 2**63 - 1) -> int | None:
-    if value is None or (type(value) is int and -limit <= value <= limit):
-        return value
-    if value != value // 1 or abs(value) > limit:
-        raise MalformedRecordError(f"{field}: Expected a whole number up to {limit}, got {value}")
-    return int(value)
+def _usable_part(value: Any, kind: Any, wrong: list[Any]) -> Any:
+    """``value`` without the parts that are not of type ``kind``, which ``wrong`` gets; None if
+    nothing is left."""
+    if isinstance(value, list):
+        parts = [_usable_part(part, _item_type(kind), wrong) for part in value]
+        value = [part for part in parts if part is not None]
+    elif isinstance(value, dict) and (struct := _struct_type(kind)) is not None:
+        types = {field.name: field.type for field in msgspec.structs.fields(struct)}
+        parts_by_name = {
+            name: _usable_part(value[name], types[name], wrong) for name in types.keys() & value
+        }
+        value = {name: part for name, part in parts_by_name.items() if part is not None}
+    try:
+        if isinstance(value, str) and not _is_text(value):
+            raise ValueError
+        msgspec.convert(value, kind)
+    except (ValueError, RecursionError, OverflowError):
+        wrong.append(value)
+        return None
+    return value
 
 
-def _positive(value: float | None, field: str, limit: int = 2**63 - 1) -> int | None:
-    """A quantity for which TMDb's 0 means unknown."""
-    return _whole(value, field, limit) if value and value > 0 else None
+def _item_type(kind: Any) -> Any:
+    """Of a list's items."""
+    lists = [part for part in get_args(kind) if get_origin(part) is list]
+    return get_args(lists[0])[0] if lists else Any
 
 
-def _date(text: str | None) -> date | None:
+def _struct_type(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct that a type, perhaps of a union, is."""
+    for part in (kind, *get_args(kind)):
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            return part
+    return None
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text is without bytes or code points that are no characters."""
+    return "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _quoted(value: Any) -> str:
+    """A value, for the record's error."""
+    return ascii(value)[:60]
+
+
+def _number(name: str, value: float | None, left_out: list[str]) -> Any:
+    """A number within ``LIMITS``, or None."""
+    if value is None:
+        return None
+    limits = LIMITS[name]
+    if value == 0 and limits.zero_is_unknown:
+        return None
+    if limits.lowest <= value <= limits.highest:
+        if name not in _WHOLE:
+            return float(value)
+        if value == value // 1:
+            return int(value)
+    left_out.append(f"{name}: {value}")
+    return None
+
+
+def _date(text: str | None, left_out: list[str]) -> date | None:
     if not text:
         return None
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
     except ValueError:
-        raise MalformedRecordError(f"release_date: Expected YYYY-MM-DD, got {text!r:.60}") from None
+        found = None
+    if found is None or not is_film_year(found.year):
+        left_out.append(f"release_date: {_quoted(text)}")
+        return None
+    return found
 
 
 def _top_billed(cast: list[_CastMember]) -> dict[int, str]:

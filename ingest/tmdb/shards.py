@@ -43,7 +43,7 @@ class Standing:
     fresh: npt.NDArray[np.int64]
     """Recorded as ok or missing, recently enough."""
     stale: npt.NDArray[np.int64]
-    """Recorded as ok or missing, too long ago."""
+    """Recorded as ok or missing, too long ago or in the future."""
     failed: npt.NDArray[np.int64]
     """Tried without success."""
     untried: npt.NDArray[np.int64]
@@ -122,7 +122,10 @@ class Shards:
         ids = keys["movie_id"].to_numpy()
         failed = pc.equal(keys["status"], "failed").to_numpy()
         limit = pa.scalar(now - timedelta(days=max_age_days), keys["fetched_at"].type)
-        old = pc.less(keys["fetched_at"], limit).to_numpy()
+        # Records from the future are of a clock that was ahead.
+        latest = pa.scalar(now, keys["fetched_at"].type)
+        fetched = keys["fetched_at"]
+        old = pc.or_(pc.less_equal(fetched, limit), pc.greater(fetched, latest)).to_numpy()
         untried = np.setdiff1d(movie_ids, ids)
         return Standing(ids[~failed & ~old], ids[~failed & old], ids[failed], untried)
 
@@ -203,7 +206,9 @@ class Shards:
     def _keys(self) -> pa.Table:
         """For each movie with a record, the row that counts and its location; sorted by movie."""
         tables = [TMDB.empty_table().select(_KEY_COLUMNS)]
-        tables += [_read(file, _KEY_COLUMNS) for file in self.files()]
+        files = self.files()
+        tables += [_read(file, _KEY_COLUMNS) for file in files]
+        names = [file.name for file in files]
         keys = pa.concat_tables(tables).combine_chunks()
         sizes = [table.num_rows for table in tables[1:]]
         file = np.repeat(np.arange(len(sizes)), sizes)
@@ -211,7 +216,9 @@ class Shards:
         movie_id = keys["movie_id"].to_numpy()
         had = pc.not_equal(keys["status"], "failed").to_numpy()
         fetched_at = keys["fetched_at"].cast(pa.int64()).to_numpy()
-        order = np.lexsort((file, fetched_at, had, movie_id))
+        # What a crawl wrote after the last merge counts, whatever the clock said then.
+        is_part = np.repeat([name != TABLE for name in names], sizes)
+        order = np.lexsort((file, fetched_at, is_part, had, movie_id))
         ordered = movie_id[order]
         last = order[np.append(ordered[1:] != ordered[:-1], True)[: len(order)]]
         columns = {"file": pa.array(file[last]), "row": pa.array(row[last])}

@@ -9,7 +9,6 @@ import pytest
 from foundation.schemas import TMDB
 from ingest.tmdb.records import (
     MAX_CAST,
-    MalformedRecordError,
     NotARecordError,
     TmdbRecord,
     decode_found,
@@ -83,31 +82,114 @@ def test_unknown_values_are_null() -> None:
 
 
 def test_the_cast_is_cut_in_billing_order() -> None:
-    cast = [{"id": n, "name": f"Actor {n}", "order": n} for n in range(30)]
+    cast = [{"id": n, "name": f"Actor {n}", "order": n} for n in range(1, 31)]
     record = decode({"id": 5, "credits": {"cast": cast[::-1]}})
-    assert list(record.cast) == list(range(MAX_CAST))
+    assert list(record.cast) == list(range(1, 1 + MAX_CAST))
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("budget", "much"),
+        ("budget", "1000000"),
         ("budget", 1000.5),
         ("budget", 2**64),
+        ("budget", 999),
+        ("budget", -5),
+        ("budget", 2_000_000_001),
         ("revenue", True),
+        ("revenue", 1),
+        ("revenue", 20_000_000_001),
         ("vote_count", 1e30),
+        ("vote_count", -1),
+        ("vote_average", 10.5),
+        ("vote_average", -1),
         ("runtime", 2**31),
+        ("runtime", 90.5),
+        ("runtime", "90"),
         ("popularity", "high"),
+        ("popularity", -0.1),
         ("release_date", "15.12.2009"),
+        ("release_date", "1999"),
+        ("release_date", "0001-01-01"),
+        ("release_date", "9999-12-31"),
+        ("release_date", 1999),
         ("original_language", 5),
+        ("imdb_id", "tt\ud800"),
         ("genres", {"id": 1}),
         ("credits", [1]),
-        ("keywords", {"keywords": [{"name": "no id"}]}),
     ],
 )
-def test_a_value_of_another_type_is_named(field: str, value: Any) -> None:
-    with pytest.raises(MalformedRecordError, match=field):
-        decode({"id": 5, field: value})
+def test_a_value_that_cannot_be_becomes_null_and_is_noted(field: str, value: Any) -> None:
+    record = decode(FULL | {field: value})
+    assert record.status == "ok"
+    assert record.error is not None
+    assert record.error.startswith(f"left out: {field}: ")
+    full = decode(FULL)._asdict()
+    nothing = {"genres": (), "directors": {}, "cast": {}}
+    for name, found in record._asdict().items():
+        if name == field or (field == "credits" and name in ("directors", "cast")):
+            assert found == nothing.get(name)
+        elif name != "error":
+            assert found == full[name], name
+    to_table([(1, record)]).validate(full=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("budget", 1000), ("revenue", 2_923_706_026), ("vote_average", 10)]
+)
+def test_the_limits_themselves_can_be(field: str, value: float) -> None:
+    record = decode(FULL | {field: value})
+    assert (record._asdict()[field], record.error) == (value, None)
+
+
+@pytest.mark.parametrize("wrong", [2**63, 0, -1, 1.5, "7", None])
+def test_a_person_or_keyword_with_an_impossible_id_is_left_out(wrong: Any) -> None:
+    credits_ = {
+        "cast": [{"id": wrong, "name": "A", "order": 0}, {"id": 2, "name": "B", "order": 1}],
+        "crew": [{"id": wrong, "name": "A", "job": "Director"}],
+    }
+    keywords = {"keywords": [{"id": wrong, "name": "a"}, {"id": 3, "name": "b"}]}
+    collection = {"id": wrong, "name": "A Collection"}
+    record = decode(
+        FULL | {"credits": credits_, "keywords": keywords, "belongs_to_collection": collection}
+    )
+    assert (record.cast, record.directors) == ({2: "B"}, {})
+    assert (record.keywords, record.collection) == ({3: "b"}, {})
+    assert record.budget == FULL["budget"]
+    assert record.error is not None
+    for name in ("credits", "keywords", "belongs_to_collection"):
+        assert f"{name}: " in record.error
+    to_table([(1, record)]).validate(full=True)
+
+
+def test_a_stray_byte_costs_the_text_it_is_in() -> None:
+    body = json.dumps(FULL, ensure_ascii=False).encode()
+    record = decode_movie(body.replace("ñ".encode(), b"\xf1"), FULL["id"], NOW)
+    assert list(record.cast.values()) == ["Sam Worthington"]
+    assert record.budget == FULL["budget"]
+    assert record.error is not None
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000])
+def test_numbers_that_are_none_become_null(number: str) -> None:
+    body = json.dumps(FULL).replace("79.932", number).encode()
+    if number == "9" * 5000:  # Python refuses to convert it
+        with pytest.raises(NotARecordError):
+            decode_movie(body, FULL["id"], NOW)
+        return
+    record = decode_movie(body, FULL["id"], NOW)
+    assert (record.popularity, record.budget) == (None, FULL["budget"])
+
+
+@pytest.mark.parametrize("field", ["extra", "genres", "credits", "popularity"])
+def test_deep_nesting_is_no_record_or_costs_the_field(field: str) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    body = json.dumps(FULL | {field: 0}).replace(f'"{field}": 0', f'"{field}": {deep}').encode()
+    try:
+        record = decode_movie(body, FULL["id"], NOW)
+    except NotARecordError:
+        return
+    assert record.budget == FULL["budget"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"<html>", b'{"id": 6}', b"{}", b"null"])
@@ -119,7 +201,14 @@ def test_a_body_that_is_no_record(body: bytes) -> None:
 def test_what_find_finds() -> None:
     assert decode_found(b'{"movie_results": [{"id": 7, "title": "x"}], "tv_results": []}') == 7
     assert decode_found(b'{"movie_results": []}') is None
-    for body in (b"", b"{}", b'{"movie_results": [{}]}'):
+    for body in (
+        b"",
+        b"{}",
+        b'{"movie_results": [{}]}',
+        b'{"movie_results": [{"id": 9223372036854775808}]}',
+        b'{"movie_results": [{"id": -3}]}',
+        b'{"movie_results": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ):
         with pytest.raises(NotARecordError):
             decode_found(body)
 

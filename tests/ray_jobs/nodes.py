@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ class Head:
         """``python -m <module> --set ... <arguments>`` as a driver on this cluster."""
         changes = [part for s in (f"ray.address={self.gcs}", *settings) for part in ("--set", s)]
         return self._run(sys.executable, "-m", module, *changes, *arguments)
+
+    def get(self, path: str) -> Any:
+        """What the dashboard answers, from JSON."""
+        token = Path(self.environment["HOME"], ".ray", "auth_token").read_text().strip()
+        request = urllib.request.Request(
+            self.address + path, headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
 
     def serve(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``serve <verb>`` in the repository's folder."""

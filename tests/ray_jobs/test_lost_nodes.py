@@ -10,7 +10,7 @@ import pytest
 from tests.ray_jobs.lost_nodes import LOST_AT, TOLD_BEFORE
 from tests.ray_jobs.nodes import run_with_own_cluster
 
-pytestmark = pytest.mark.ray(seconds=110)
+pytestmark = pytest.mark.ray(seconds=150)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from tests.ray_jobs.nodes import run_with_own_cluster
 from tests.ray_jobs.resized import EPOCHS, GROWS_AFTER, SHRINKS_AFTER
 
-pytestmark = pytest.mark.ray(seconds=120)
+pytestmark = pytest.mark.ray(seconds=170)
 
 
 def test_it_is_trained_as_if_the_number_had_not_changed(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_value_that_cannot_be_becomes_null_and_is_noted(field: str, value: Any
     assert record.error is not None
     assert record.error.startswith(f"left out: {field}: ")
     full = decode(FULL)._asdict()
-    nothing = {"genres": (), "directors": {}, "cast": {}}
+    nothing: dict[str, Any] = {"genres": (), "directors": {}, "cast": {}}
     for name, found in record._asdict().items():
         if name == field or (field == "credits" and name in ("directors", "cast")):
             assert found == nothing.get(name)

@@ -27,7 +27,7 @@ from ray_jobs.search.trials import TrialRecord, TrialRecords
 from ray_jobs.training.telemetry import METRIC, SEARCH_METRICS
 from tests.support import TINY, assert_all_end, left_after, run_module, running_module
 
-pytestmark = pytest.mark.ray(seconds=70)
+pytestmark = pytest.mark.ray(seconds=130)
 
 SPACE = {
     "train.learning_rate": Dimension(low=1e-3, high=1e-1, log=True),

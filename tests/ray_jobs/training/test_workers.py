@@ -47,7 +47,7 @@ from ray_jobs.training.workers import Workers, start_queue
 from tests.ray_jobs.small import IMPOSSIBLE, job, validation_rmse
 from tests.support import ends
 
-pytestmark = pytest.mark.ray(seconds=160)
+pytestmark = pytest.mark.ray(seconds=270)
 
 EXPERIMENT = {
     "scaling": {"num_workers": 1},

@@ -79,7 +79,7 @@ def served(url: str) -> str:
         return str(json.load(answer)["name"])
 
 
-@pytest.mark.ray(seconds=100)
+@pytest.mark.ray(seconds=150)
 @pytest.mark.timeout(600)
 def test_another_model_takes_over_without_a_failed_request(
     models: Path, tmp_path_factory: pytest.TempPathFactory, at_the_end: ExitStack
@@ -137,13 +137,14 @@ class Deploy:
 
     def wait_for(self, state: str, replicas: int | None = None) -> str:
         """What Serve says of the application when it has this state and number of replicas."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:  # each look starts a program
-            found = yaml.safe_load(self._head.serve("status").stdout)["applications"]["movies"]
+        deadline, paused = time.monotonic() + 240, threading.Event()
+        while time.monotonic() < deadline:
+            found = self._head.get("/api/serve/applications/")["applications"]["movies"]
             deployment = found["deployments"].get(DEPLOYMENT, {})
-            running = deployment.get("replica_states", {})
-            if found["status"] == state and replicas in (None, running.get("RUNNING", 0)):
+            running = [r for r in deployment.get("replicas", ()) if r["state"] == "RUNNING"]
+            if found["status"] == state and replicas in (None, len(running)):
                 return str(found["message"])
+            paused.wait(0.5)
         raise AssertionError(f"the application is not {state}: {found}")
 
 

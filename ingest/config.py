@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from foundation.config import Section
 from ingest.registry import AUTO, SOURCES, meanings
@@ -51,6 +51,12 @@ class DataConfig(Section):
     synthetic: SyntheticConfig = SyntheticConfig()
     """Shape of the generated data set."""
 
+    @field_validator("download_url")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        _scheme_and_host("download_url", url)
+        return url
+
     @model_validator(mode="after")
     def _a_path_is_set(self) -> Self:
         entry = SOURCES.get(self.source)
@@ -66,6 +72,9 @@ class TmdbConfig(Section):
     """``auto``: if a token is in the environment (always so for synthetic data)."""
     base_url: str = "https://api.themoviedb.org/3"
     """Root of the TMDb v3 API."""
+    allow_unencrypted: bool = False
+    """Whether the credential may be sent by http to another machine, where others on the network
+    can read it."""
     requests_per_second: Annotated[float, Field(gt=0)] = 40.0
     """Pace of requests; TMDb documents a ceiling around 40."""
     concurrency: Annotated[int, Field(ge=1)] = 32
@@ -85,11 +94,31 @@ class TmdbConfig(Section):
     part_interval_s: Annotated[float, Field(gt=0)] = 10.0
     """Longest time between writes, however few records wait: a crash loses no more than this."""
 
-    @property
-    def is_unencrypted(self) -> bool:
-        """Whether the credential would cross a network in the clear."""
-        parts = urlsplit(self.base_url)
-        return parts.scheme == "http" and not _is_this_machine(parts.hostname or "")
+    @model_validator(mode="after")
+    def _the_credential_stays_secret(self) -> Self:
+        scheme, host = _scheme_and_host("base_url", self.base_url)
+        if scheme == "http" and not _is_this_machine(host) and not self.allow_unencrypted:
+            raise ValueError(
+                f"base_url = {self.base_url!r} is not encrypted, so others on the network could "
+                "read your token; use https, or set allow_unencrypted = true for a test server"
+            )
+        return self
+
+
+def _scheme_and_host(name: str, url: str) -> tuple[str, str]:
+    """Of the URL in the setting ``name``.
+
+    Raises:
+        ValueError: if it is not an http or https URL.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"{name} = {url!r} is not a URL that begins with https:// or http://")
+    return parts.scheme, parts.hostname or ""
 
 
 def _is_this_machine(host: str) -> bool:

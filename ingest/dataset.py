@@ -40,6 +40,7 @@ from ingest.sources.selection import open_source, selected_class
 from ingest.tmdb import aio, progress
 from ingest.tmdb.crawl import CrawlSummary, crawl
 from ingest.tmdb.credentials import HOW_TO_GET_A_TOKEN, Credentials
+from ingest.tmdb.records import LEFT_OUT
 from ingest.tmdb.shards import TABLE, Shards, Standing, utc_now
 
 logger = logging.getLogger(__name__)
@@ -299,12 +300,6 @@ def crawl_dataset(
                 summary = aio.run(_crawl_loopback(tables.source, links, pending, shards, tmdb))
             else:
                 assert credentials is not None  # see uses_tmdb
-                if tmdb.is_unencrypted:
-                    logger.warning(
-                        "TMDb: %s is not encrypted, so others on the network can read your token. "
-                        "Use https in tmdb.base_url unless it is a test server.",
-                        tmdb.base_url,
-                    )
                 summary = aio.run(_crawl(links, pending, shards, tmdb, credentials))
             logger.info(_report(summary))
         if shards.has_parts():
@@ -447,7 +442,7 @@ def _fingerprint(tables: RawTables, *, used: bool) -> str:
 def _tmdb_notices(tables: RawTables, tmdb: TmdbConfig, *, used: bool) -> tuple[str, ...]:
     """What the user should know about TMDb's records: their age, or why there are none."""
     shards = Shards(tables.folder)
-    notices = _age_notice(shards, tmdb) if used else ()
+    notices = (*_age_notice(shards, tmdb), *_left_out_notice(shards)) if used else ()
     if shards.has_parts():
         tried = sum(shards.coverage().values())
         return (
@@ -460,6 +455,19 @@ def _tmdb_notices(tables: RawTables, tmdb: TmdbConfig, *, used: bool) -> tuple[s
     if not _has_links(tables.folder):
         return (f"TMDb features are missing: {tables.source.name} has no TMDb or IMDb ids.",)
     return (f"TMDb features are missing. {HOW_TO_GET_A_TOKEN}",)
+
+
+def _left_out_notice(shards: Shards) -> tuple[str, ...]:
+    """How many records have values that cannot be right."""
+    found = shards.left_out()
+    if not found:
+        return ()
+    movie, what = next(iter(found.items()))
+    return (
+        f"TMDb: {len(found):,} records have values that cannot be right, such as a budget below "
+        f"$1,000; these count as unknown. The first: movie {movie} "
+        f"({what.removeprefix(LEFT_OUT)}).",
+    )
 
 
 def _age_notice(shards: Shards, tmdb: TmdbConfig) -> tuple[str, ...]:

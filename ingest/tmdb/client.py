@@ -30,7 +30,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 import aiohttp
 from yarl import URL
 
-from foundation.errors import ConfigError
 from ingest.config import TmdbConfig
 from ingest.errors import TmdbAuthError, TmdbDownError, TmdbResponseError
 from ingest.tmdb.credentials import Credentials
@@ -112,13 +111,9 @@ class TmdbClient:
         sleep: Sleep = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Open no connection yet.
-
-        Raises:
-            ConfigError: if ``config.base_url`` is not an http or https URL.
-        """
+        """Open no connection yet."""
         self.traffic = Traffic()
-        base = _checked_url(config.base_url)
+        base = URL(config.base_url.rstrip("/"))
         self._root = base.raw_path.rstrip("/")
         # A v3 key is part of the URL, so it must not be shown anywhere.
         self._movie = base.with_query(append_to_response="credits,keywords", **credentials.params)
@@ -295,20 +290,6 @@ class TmdbClient:
             )
 
 
-def _checked_url(text: str) -> URL:
-    """``tmdb.base_url``, without a final slash.
-
-    Raises:
-        ConfigError: if it is not an http or https URL.
-    """
-    url = URL(text.rstrip("/"))
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(
-            f"tmdb.base_url = {text!r} is not a URL such as https://api.themoviedb.org/3"
-        )
-    return url
-
-
 def _parse(body: bytes) -> dict[str, Any] | None:
     """The JSON object in ``body``; ``None`` if it holds anything else."""
     try:
@@ -321,16 +302,20 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 async def _body(response: aiohttp.ClientResponse) -> bytes | None:
     """The body of an answer; None if it is longer than ``MAX_BODY``.
 
-    The connection then returns to the pool, or is closed.
+    The connection returns to the pool, or is closed if the body was not read to its end.
     """
     parts, size = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY:
+    try:
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BODY:
+                return None
+    finally:
+        if response.content.at_eof():
+            response.release()
+        else:
             response.close()
-            return None
-    response.release()
     return b"".join(parts)
 
 

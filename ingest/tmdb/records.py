@@ -56,7 +56,8 @@ LIMITS: Final[Mapping[str, Limits]] = {
 """Money in US dollars, the average in stars of ten, the runtime in minutes."""
 
 _WHOLE: Final = ("budget", "revenue", "vote_count", "runtime")
-_LEFT_OUT: Final = "left out: "
+LEFT_OUT: Final = "left out: "
+"""How ``error`` begins in an ok record."""
 _MAX_NOTED: Final = 500
 """Characters of ``error`` about what was left out."""
 
@@ -127,7 +128,7 @@ def _record(movie: _Movie, tmdb_id: int, fetched_at: datetime, left_out: list[st
     return TmdbRecord(
         tmdb_id,
         "ok",
-        f"{_LEFT_OUT}{'; '.join(left_out)}"[:_MAX_NOTED] if left_out else None,
+        f"{LEFT_OUT}{'; '.join(left_out)}"[:_MAX_NOTED] if left_out else None,
         budget,
         revenue,
         popularity,

@@ -140,6 +140,13 @@ class Shards:
         failed = keys.filter(pc.equal(keys["status"], "failed"))
         return dict(zip(failed["movie_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
 
+    def left_out(self) -> dict[int, str]:
+        """What was left out of ok records because it cannot be right, by movie id."""
+        keys = self._keys()
+        has_any = pc.and_(pc.equal(keys["status"], "ok"), pc.is_valid(keys["error"]))
+        found = keys.filter(has_any)
+        return dict(zip(found["movie_id"].to_pylist(), found["error"].to_pylist(), strict=True))
+
     def oldest(self) -> datetime | None:
         """When the oldest record was fetched."""
         found: datetime | None = pc.min(self._keys()["fetched_at"]).as_py()

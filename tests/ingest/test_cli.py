@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.__main__ import main
+from ingest.tmdb.client import MAX_BODY
 
 ENVIRON = {"TMDB_ACCESS_TOKEN": "token"}
 
@@ -82,13 +83,13 @@ def test_tmdb(cli: Cli, own: str, fake_tmdb: Any) -> None:
 
 
 def test_failed_records_are_a_failure(cli: Cli, own: str, fake_tmdb: Any) -> None:
-    fake_tmdb.movies = {100: {"id": 100}, 200: {"id": 200, "budget": "?"}}
+    fake_tmdb.movies = {100: {"id": 100}, 200: {"id": 200, "pad": "x" * MAX_BODY}}
     options = ("--set", own, "--set", f"tmdb.base_url={fake_tmdb.url}")
     out, _ = cli("tmdb", *options, code=1, environ=ENVIRON)
-    assert "budget: Expected" in out
+    assert "more than 4 MB" in out
     values = json.loads(cli("tmdb", *options, "--json", code=1, environ=ENVIRON)[0])
     assert list(values["failures"]) == ["2"]
-    assert values["failures"]["2"].startswith("movie/200: budget: Expected")
+    assert values["failures"]["2"].endswith("movie/200: HTTP 200 with more than 4 MB")
 
 
 def test_dry_run_sends_no_request_and_writes_nothing(cli: Cli, own: str, fake_tmdb: Any) -> None:

@@ -16,6 +16,7 @@ from ingest import dataset
 from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
 from ingest.dataset import RawData, ingest
 from ingest.errors import DatasetError, DownloadError
+from ingest.tmdb.client import MAX_BODY
 
 ENVIRON = {"TMDB_ACCESS_TOKEN": "token"}
 NOWHERE = "http://127.0.0.1:1/movielens"
@@ -186,16 +187,20 @@ def test_records_are_fetched_and_belong_to_the_fingerprint(
 
 
 def test_failed_records_are_told(run: Stage, own: Path, fake_tmdb: Any) -> None:
-    fake_tmdb.movies = {100: {"id": 100, "budget": "?"}, 200: {"id": 200}}
+    fake_tmdb.movies = {100: {"id": 100, "pad": "x" * MAX_BODY}, 200: {"id": 200, "budget": "?"}}
     raw = run(own, ENVIRON, {"base_url": fake_tmdb.url})
     assert raw.tmdb_coverage == {"ok": 1, "missing": 0, "failed": 1}
-    assert any("1 movies failed" in n and "budget: Expected" in n for n in raw.notices)
+    assert any("1 movies failed" in n and "HTTP 200 with more than 4 MB" in n for n in raw.notices)
+    assert any(
+        "1 records have values that cannot be right" in n and "movie 2 (budget: '?')" in n
+        for n in raw.notices
+    ), raw.notices
 
 
 def test_movies_whose_ids_changed_are_fetched_again(
     run: Stage, own: Path, dataset: Any, fake_tmdb: Any
 ) -> None:
-    fake_tmdb.movies = {n: {"id": n, "budget": n} for n in (100, 200, 300)}
+    fake_tmdb.movies = {n: {"id": n, "budget": 1000 * n} for n in (100, 200, 300)}
     tmdb = {"base_url": fake_tmdb.url}
     run(own, ENVIRON, tmdb)
     fake_tmdb.requests.clear()
@@ -203,7 +208,7 @@ def test_movies_whose_ids_changed_are_fetched_again(
     raw = run(own, ENVIRON, tmdb)
     assert sorted(fake_tmdb.requests) == ["movie/200", "movie/300"]
     budgets = (raw.folder / "tmdb.parquet").read_table()["budget"].to_pylist()
-    assert budgets == [100, 300, 200]
+    assert budgets == [100_000, 300_000, 200_000]
 
 
 def test_force_reads_the_files_again(

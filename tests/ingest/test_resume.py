@@ -22,7 +22,9 @@ PART = 20
 
 @pytest.fixture
 def served(fake_tmdb: Any) -> Any:
-    fake_tmdb.movies = {1000 + n: {"id": 1000 + n, "budget": n} for n in range(1, MOVIES + 1)}
+    fake_tmdb.movies = {
+        1000 + n: {"id": 1000 + n, "budget": 1000 * n} for n in range(1, MOVIES + 1)
+    }
     return fake_tmdb
 
 
@@ -75,7 +77,7 @@ def test_kill_minus_nine(served: Any, command: Any, tmp_path: Path, at: int) -> 
     assert not list(folder.glob("tmdb.parts")), out
     rows = pq.read_table(folder / "tmdb.parquet").to_pylist()
     assert [row["movie_id"] for row in rows] == list(range(1, MOVIES + 1))
-    assert all(row["status"] == "ok" and row["budget"] == row["movie_id"] for row in rows)
+    assert all(row["status"] == "ok" and row["budget"] == 1000 * row["movie_id"] for row in rows)
     assert not list(folder.rglob("*.part"))
 
 

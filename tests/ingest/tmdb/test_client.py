@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import json
 import logging
 import traceback
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -14,7 +17,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from foundation.errors import ConfigError
 from ingest.config import TmdbConfig
 from ingest.errors import TmdbAuthError, TmdbDownError, TmdbResponseError
 from ingest.tmdb.client import MAX_REFUSALS, TmdbClient
@@ -178,9 +180,65 @@ def test_redirects_are_not_followed(ask: Any) -> None:
         ask(lambda _: web.Response(status=301, headers={"Location": "http://127.0.0.1:1/"}))
 
 
-def test_a_malformed_record_is_named(ask: Any) -> None:
-    with pytest.raises(TmdbResponseError, match=r"movie/5: budget: Expected .*, got `str`"):
-        ask(lambda _: web.json_response({"id": 5, "budget": "much"}))
+def test_an_odd_value_costs_only_itself(ask: Any) -> None:
+    record, *_ = ask(lambda _: web.json_response(MOVIE | {"runtime": "long"}))
+    assert (record.budget, record.runtime) == (4000000, None)
+    assert record.error == "left out: runtime: 'long'"
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+def test_a_long_answer_is_not_read_to_its_end(ask: Any, encoding: str) -> None:
+    """A few kilobytes that unpack to 64 MB, and the same unpacked."""
+    body = json.dumps(MOVIE | {"pad": "x" * (64 << 20)}).encode()
+    packed = {"identity": body, "gzip": gzip.compress(body), "deflate": zlib.compress(body)}
+    headers = {} if encoding == "identity" else {"Content-Encoding": encoding}
+    with pytest.raises(TmdbResponseError, match="movie/5: HTTP 200 with more than 4 MB"):
+        ask(lambda _: web.Response(body=packed[encoding], headers=headers))
+
+
+def test_an_endless_answer_is_not_read_to_its_end(ask: Any) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b" " * (1 << 16))
+        return response
+
+    with pytest.raises(TmdbResponseError, match="more than 4 MB"):
+        ask(endless)
+
+
+def test_a_servers_text_is_shown_without_control_characters_and_the_credential(ask: Any) -> None:
+    text = f"\x1b[31mred\r\nkey {CREDENTIALS.secret}\x00 \u202e {'x' * 500}"
+    with pytest.raises(TmdbResponseError) as caught:
+        ask(lambda _: web.json_response({"status_message": text, "status_code": 5}, status=422))
+    shown = str(caught.value)
+    assert shown.isprintable()
+    assert CREDENTIALS.secret not in shown
+    assert "[31mred" in shown
+    assert len(shown) < 300
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status_message": {"deep": [1] * 1000}, "status_code": 5},
+        {"status_message": "x", "status_code": {"a": "b" * 1000}},
+        {"status_message": None, "status_code": None},
+    ],
+)
+def test_an_error_of_another_shape_is_shown_shortly(ask: Any, body: Any) -> None:
+    with pytest.raises(TmdbResponseError) as caught:
+        ask(lambda _: web.json_response(body, status=422))
+    assert "HTTP 422" in str(caught.value)
+    assert len(str(caught.value)) < 100
+
+
+def test_a_deeply_nested_error_is_shown_by_its_status(ask: Any) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    with pytest.raises(TmdbResponseError, match=r"TMDb answered HTTP 422$"):
+        ask(lambda _: web.Response(text=deep, status=422, content_type="application/json"))
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -243,12 +301,6 @@ def test_a_server_that_is_not_there() -> None:
 
     with pytest.raises(TmdbResponseError, match=r"cannot connect to 127\.0\.0\.1:1"):
         asyncio.run(run())
-
-
-@pytest.mark.parametrize("url", ["api.themoviedb.org/3", "ftp://example.org/3", "http:///3"])
-def test_a_base_url_that_is_none(url: str) -> None:
-    with pytest.raises(ConfigError, match="base_url"):
-        TmdbClient(TmdbConfig(base_url=url), CREDENTIALS)
 
 
 @pytest.mark.parametrize(

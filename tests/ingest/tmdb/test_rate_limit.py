@@ -186,6 +186,12 @@ def test_many_waiters_go_in_order_and_evenly(clock: Any) -> None:
         ("-1", None, None),
         ("", None, None),
         ("²", None, None),
+        ("86400", None, 86400.0),
+        ("86401", None, None),
+        ("9" * 400, None, None),
+        ("9" * 5000, None, None),
+        ("Wed, 21 Oct 9999 07:28:30 GMT", None, None),
+        ("Wed, 21 Oct 99999999999 07:28:30 GMT", None, None),
     ],
 )
 def test_retry_after(value: str | None, date: str | None, seconds: float | None) -> None:

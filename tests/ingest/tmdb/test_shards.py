@@ -56,6 +56,28 @@ def test_how_movies_stand(shards: Shards) -> None:
     assert shards.oldest() == DAY - timedelta(days=11)
 
 
+def test_records_of_a_clock_that_was_ahead_are_stale(shards: Shards) -> None:
+    shards.write([row(1, age=-1), row(2, "missing", age=-400), row(3)])
+    found = standing(shards, 1, 2, 3)
+    assert found.fresh.tolist() == [3]
+    assert found.stale.tolist() == [1, 2]
+
+
+def test_every_record_is_stale_if_all_are_fetched_again(shards: Shards) -> None:
+    shards.write([row(1, age=-1), row(2), row(3, "missing", age=3)])
+    found = shards.standing(ids(1, 2, 3), now=DAY, max_age_days=0.0, look_up=True)
+    assert found.stale.tolist() == [1, 2, 3]
+
+
+def test_a_record_from_the_future_is_replaced_by_the_next_one(shards: Shards) -> None:
+    shards.write([row(1, age=-400, budget=1)])
+    assert shards.merge(ids(1))
+    shards.write([row(1, budget=2)])
+    assert shards.merge(ids(1))
+    assert [record.budget for record in shards.records_of({1}).values()] == [2]
+    assert standing(shards, 1).fresh.tolist() == [1]
+
+
 def test_nothing_at_all(shards: Shards) -> None:
     assert standing(shards, 1).untried.tolist() == [1]
     assert shards.coverage() == {"ok": 0, "missing": 0, "failed": 0}

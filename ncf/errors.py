@@ -6,6 +6,7 @@
     ├── DataError            the raw or prepared data cannot be used
     ├── DivergedError        the training loss became infinite or NaN
     ├── CheckpointError      a checkpoint is absent, damaged or of another version
+    ├── InputError           an argument is not what it must be; also a ValueError
     ├── UnknownIdError       an id is not in the model's catalogue
     └── UnsupportedError     this kind of model does not support the operation
 """
@@ -29,6 +30,10 @@ class DivergedError(NcfError):
 
 class CheckpointError(NcfError):
     """A checkpoint is absent, damaged or of another version."""
+
+
+class InputError(NcfError, ValueError):
+    """An argument is not what it must be."""
 
 
 class UnknownIdError(NcfError):

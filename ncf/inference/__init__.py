@@ -8,6 +8,7 @@ __all__ = [
     "checksums",
     "choice_checkpoint",
     "choices",
+    "inputs",
     "ordering",
     "recommender",
     "similarity",

@@ -10,16 +10,19 @@
     model.explain(user=42, movies=[1])                 # predictions as sums
     model.explain_choices(user=42, movies=[1])         # why these movies, as sums
 
-Users and movies have the ids of the data set. Predictions for a user without training ratings
-depend on the movie alone; a movie that is not in the catalogue raises ``UnknownIdError``.
+Users and movies have the ids of the data set, which are whole numbers; ``InputError`` refuses
+others, and numbers that cannot be ratings or times. What is predicted for a user without training
+ratings depends on the movies alone, and a warning is logged; a movie that is not in the catalogue
+raises ``UnknownIdError``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +31,10 @@ import torch
 from ncf.data.batches import Batch
 from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import UNKNOWN, Integers, MovieTable, Preprocessor
-from ncf.errors import UnknownIdError, UnsupportedError
+from ncf.errors import InputError, UnknownIdError, UnsupportedError
 from ncf.evaluation.predictions import EVALUATION_CHUNK
 from ncf.evaluation.ranking import SeenMovies
-from ncf.inference import checkpoint, choice_checkpoint
+from ncf.inference import checkpoint, choice_checkpoint, inputs
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.choices import Choices
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering, OrderName, adjustment
@@ -40,6 +43,8 @@ from ncf.inference.titles import MAX_NAMED, find_title
 from ncf.inference.top_k import top_movies
 from ncf.models.history.ratings import Ratings
 from ncf.models.targets import Objective
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -169,11 +174,22 @@ class Recommender:
 
         Raises:
             UnknownIdError: if a movie is not in the catalogue.
+            InputError: if an argument is not what it must be.
         """
-        ids, wanted, seconds = np.broadcast_arrays(
-            *(np.atleast_1d(np.asarray(x, np.int64)) for x in (users, movies, self._time(times)))
+        ids, wanted, seconds = _broadcast(
+            inputs.whole_numbers(users, "users"),
+            inputs.whole_numbers(movies, "movies"),
+            self._times(times),
         )
+        self._report_unknown(ids)
+        return self.predict_rows(ids, wanted, seconds)
+
+    def predict_rows(
+        self, ids: Integers, wanted: Integers, seconds: Integers | None = None
+    ) -> npt.NDArray[np.float32]:
+        """As ``predict`` for arrays ``[B]``, without a warning about unknown users."""
         preprocessor = self.checkpoint.preprocessor
+        seconds = np.array(self._now) if seconds is None else seconds
         rows = _rows(preprocessor, self._users(ids), self._movies(wanted), seconds)
         experiment = self.checkpoint.experiment
         objective = Objective(experiment.train, experiment.time_decay, preprocessor)
@@ -203,9 +219,14 @@ class Recommender:
         Raises:
             UnknownIdError: if a movie in ``seen`` is not in the catalogue.
             UnsupportedError: if the models cannot order so.
+            InputError: if an argument is not what it must be.
         """
+        user = inputs.one_whole_number(user, "user")
+        n = inputs.one_whole_number(n, "n", lowest=1)
+        omitted = np.unique(inputs.whole_numbers(list(seen), "seen"))
+        self._report_unknown(np.array([user]))
         index = int(self._users(np.array([user]))[0])
-        rated = np.union1d(self._movies(np.array(sorted(seen), np.int64)), self._seen(user, index))
+        rated = np.union1d(self._movies(omitted), self._seen(user, index))
         if self.order_of(ordering) == "choice":
             return self._most_likely(user, n, rated, ordering)
         return self._top(index, n, rated, ordering)
@@ -239,7 +260,7 @@ class Recommender:
         if self.rating_model:
             row, rank = np.nonzero(best.movies >= 0)
             wanted = self._table.ids[best.movies[row, rank]]
-            stars[row, rank] = self.predict(ids[row], wanted)
+            stars[row, rank] = self.predict_rows(ids[row], wanted)
         return best.movies, best.scores, stars
 
     def order_of(self, ordering: Ordering) -> OrderName:
@@ -269,7 +290,10 @@ class Recommender:
         Raises:
             UnknownIdError: if the movie is not in the catalogue.
             UnsupportedError: if the model has no vectors of movies.
+            InputError: if an argument is not what it must be.
         """
+        movie = inputs.one_whole_number(movie, "movie")
+        n = inputs.one_whole_number(n, "n", lowest=1)
         (index,) = self._movies(np.array([movie]))
         of_choices = self.choices.similarities(int(index)) if self.choices else None
         if of_choices is not None and not self._has_kernel:
@@ -303,12 +327,16 @@ class Recommender:
         Raises:
             UnknownIdError: if a movie is not in the catalogue.
             UnsupportedError: if the model has no history encoders.
+            InputError: if an argument is not what it must be: ratings off the scale of the training
+                data, or a movie that is rated twice, for example.
         """
-        wanted, stars, seconds = np.broadcast_arrays(
-            np.asarray(movies, np.int64),
-            np.asarray(ratings, np.float32),
-            np.asarray(self._time(times), np.int64),
+        preprocessor = self.preprocessor
+        wanted, stars, seconds = _broadcast(
+            inputs.whole_numbers(movies, "movies"),
+            inputs.stars(ratings, preprocessor.rating_min, preprocessor.rating_max),
+            self._times(times),
         )
+        inputs.each_once(wanted)
         index = self._movies(wanted)
         today = max([self._now, *seconds.tolist()])
         own = None
@@ -353,7 +381,9 @@ class Recommender:
                 "the predictions of a model with the ordinal head are no sums of parts, so there "
                 'are no reasons to show; model.head = "regression" has them'
             )
-        index = self._movies(np.atleast_1d(np.asarray(movies, np.int64)))
+        user = inputs.one_whole_number(user, "user")
+        index = self._movies(np.atleast_1d(inputs.whole_numbers(movies, "movies")))
+        self._report_unknown(np.array([user]))
         (row,) = self._users(np.array([user]))
         rows = _rows(preprocessor, np.full_like(index, row), index, np.array(self._now))
         with torch.inference_mode():
@@ -388,7 +418,9 @@ class Recommender:
             raise UnsupportedError(
                 'there is no choice model here to explain; train with task = "both"'
             )
-        index = self._movies(np.atleast_1d(np.asarray(movies, np.int64)))
+        user = inputs.one_whole_number(user, "user")
+        index = self._movies(np.atleast_1d(inputs.whole_numbers(movies, "movies")))
+        self._report_unknown(np.array([user]))
         known = self._known(user)
         found = self.choices.attributions(known, index)
         return [
@@ -413,7 +445,7 @@ class Recommender:
 
     def title(self, movie: int) -> str:
         """The title of a movie; raises as ``predict``."""
-        (index,) = self._movies(np.array([movie]))
+        (index,) = self._movies(np.array([inputs.one_whole_number(movie, "movie")]))
         return self._table.titles[index]
 
     @property
@@ -430,8 +462,9 @@ class Recommender:
     def _table(self) -> MovieTable:
         return self.preprocessor.movies
 
-    def _time(self, times: npt.ArrayLike | None) -> npt.ArrayLike:
-        return self._now if times is None else times
+    def _times(self, times: npt.ArrayLike | None) -> Integers:
+        newest = self.preprocessor.decay_reference
+        return np.array(self._now) if times is None else inputs.seconds(times, newest)
 
     @property
     def _now(self) -> int:
@@ -441,6 +474,20 @@ class Recommender:
         if self.is_folded_in:
             return np.full_like(ids, UNKNOWN)
         return self.preprocessor.user_index(ids)
+
+    def _report_unknown(self, users: Integers) -> None:
+        """Log a warning about users without training ratings."""
+        if self.is_folded_in:
+            return
+        unknown = users[self.preprocessor.user_index(users) == UNKNOWN]
+        if len(unknown):
+            logger.warning(
+                "%d of %d users have no training rating, the first is %d: what is predicted for "
+                "them depends on the movies alone. fold_in makes a model for a new user's ratings.",
+                len(np.unique(unknown)),
+                len(np.unique(users)),
+                unknown[0],
+            )
 
     def _movies(self, ids: Integers) -> Integers:
         index = self._table.index_of(ids)
@@ -485,7 +532,8 @@ class Recommender:
         best = self.choices.best(known, omitted, n, ordering.min_ratings)
         is_movie = best.movies[0] >= 0
         found = self._with_titles(best.movies[0][is_movie], best.scores[0][is_movie])
-        stars = self.predict(user, found.movies) if self.rating_model else None
+        users = np.full(len(found.movies), user)
+        stars = self.predict_rows(users, found.movies) if self.rating_model else None
         return replace(found, stars=stars)
 
     def _top(self, user: int, n: int, seen: Integers, ordering: Ordering) -> Recommendations:
@@ -504,6 +552,22 @@ class Recommender:
     def _with_titles(self, index: Integers, scores: npt.NDArray[np.float32]) -> Recommendations:
         titles = tuple(self._table.titles[i] for i in index)
         return Recommendations(self._table.ids[index], titles, scores)
+
+
+def _broadcast(*arrays: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The arrays with one length.
+
+    Raises:
+        InputError: if their lengths differ.
+    """
+    try:
+        found = np.broadcast_arrays(*(np.atleast_1d(array) for array in arrays))
+    except ValueError as error:
+        lengths = ", ".join(str(array.size) for array in arrays)
+        raise InputError(f"the arguments have different lengths: {lengths}") from error
+    if found[0].ndim != 1:
+        raise InputError(f"expected flat lists; found the shape {found[0].shape}")
+    return list(found)
 
 
 def _rows(preprocessor: Preprocessor, users: Integers, movies: Integers, times: Integers) -> Batch:

@@ -64,7 +64,7 @@ def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
         users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
         times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
-        predictions[start:end] = recommender.predict(users, movies, times)
+        predictions[start:end] = recommender.predict_rows(users, movies, times)
         if end < len(table) and time.monotonic() - logged >= _SECONDS_BETWEEN_LINES:
             logger.info(f"   {end:,} of {len(table):,} rows predicted")
             logged = time.monotonic()

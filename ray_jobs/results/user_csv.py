@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from foundation.times import problem as times_problem
 from ingest.errors import DatasetError
 from ingest.sources.parsing import Format, line_of, parse_int, read_columns, read_records, read_text
 from ncf.data.preprocessor import Integers
@@ -78,10 +79,15 @@ def read_ratings(path: Path, recommender: Recommender) -> Rated:
                 "data"
             )
     times = [line.time for line in lines if line.time is not None]
+    seconds = np.array(times, np.int64) if times else None
+    if seconds is not None:
+        problem = times_problem(seconds, preprocessor.decay_reference)
+        if problem is not None:
+            raise DatasetError(f"{lines[problem[0]].where}: {problem[1]}")
     return Rated(
         np.array(list(movies), np.int64),
         np.array([line.stars for line in lines], np.float32),
-        np.array(times, np.int64) if times else None,
+        seconds,
     )
 
 
@@ -116,6 +122,12 @@ def read_pairs(path: Path, recommender: Recommender) -> pa.Table:
     """
     names = ["userId", "movieId", *(["timestamp"] if "timestamp" in _header(path) else [])]
     pairs = read_columns(path, _FORM, dict.fromkeys(names, pa.int64()))
+    preprocessor = recommender.checkpoint.preprocessor
+    if "timestamp" in pairs.column_names:
+        times = pairs["timestamp"].to_numpy()
+        problem = times_problem(times, preprocessor.decay_reference) if len(times) else None
+        if problem is not None:
+            raise DatasetError(f"{path}, line {line_of(path, _FORM, problem[0])}: {problem[1]}")
     movies = pairs["movieId"].to_numpy()
     absent = np.flatnonzero(recommender.checkpoint.preprocessor.movies.index_of(movies) < 0)
     if len(absent):

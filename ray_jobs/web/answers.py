@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from fastapi import HTTPException
 
+from foundation.times import problem as times_problem
 from ncf.errors import UnknownIdError, UnsupportedError
 from ncf.inference.ordering import Ordering
 from ncf.inference.recommender import Explanation, Recommender
@@ -188,7 +189,11 @@ class Answers:
                 raise HTTPException(422, f"ratings: {error}") from error
         now = today(self._recommender)
         times = [now if own.timestamp is None else own.timestamp for own in ratings]
-        return NewUser(movies, stars, np.array(times, np.int64))
+        seconds = np.array(times, np.int64)
+        problem = times_problem(seconds, self._recommender.preprocessor.decay_reference)
+        if problem is not None:
+            raise HTTPException(422, f"ratings.{problem[0]}.timestamp: {problem[1]}")
+        return NewUser(movies, stars, seconds)
 
 
 def _sums(folded_in: Recommender, movies: np.ndarray, reasons: int) -> Sequence[Explanation | None]:

@@ -113,6 +113,10 @@ def test_the_folder_of_the_file_is_made(tmp_path: Path) -> None:
         ("userId,movie\n1,1\n", "line 1: the columns movieId are missing"),
         ("userId,movieId\n10,1\n10,777\n", "line 3: movie 777 is not in the model's catalogue"),
         ("userId,movieId\n10,one\n", "line 2: movieId is 'one'"),
+        (
+            "userId,movieId,timestamp\n10,1,6\n10,1,964982703000\n",
+            "line 3: the time 964982703000 is beyond the year 9999 in seconds since 1970",
+        ),
         ("", "is empty"),
     ],
 )

@@ -154,6 +154,11 @@ def test_similar_movies_are_the_models(client: TestClient, model: Recommender) -
             {"ratings": [MINE[0], MINE[1] | {"timestamp": 5}]},
             "1 of 2 ratings have a timestamp; expected all or none",
         ),
+        (
+            {"ratings": [MINE[0] | {"timestamp": 5}, MINE[1] | {"timestamp": 5_000_000_000}]},
+            r"ratings\.1\.timestamp: the time 5000000000 is 2128-06-11 in seconds",
+        ),
+        ({"ratings": [MINE[0] | {"timestamp": 964982703000}]}, "timestamp: .*less than"),
         ({"n": 101}, "n: .*less than or equal to 100"),
         ({"n": 0}, "n: .*greater than or equal to 1"),
         ({"reasons": 11}, "reasons: .*less than or equal to 10"),

@@ -12,8 +12,10 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import textwrap
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +36,11 @@ INTERRUPTED: Final = 130
 
 _PACKAGE: Final = "movielens-ray-tune"
 _WIDTH: Final = 80
+_MAX_QUOTED: Final = 200
+"""Characters of an unforeseen exception's message that are shown."""
+_SECRET: Final = re.compile("TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+"""In names of environment variables whose values must not be shown."""
+_SHORTEST_SECRET: Final = 6
 
 _ENVIRONMENT: Final = """\
 environment:
@@ -68,7 +75,49 @@ def main(
         return WRONG_USAGE
     except click.Abort:
         return INTERRUPTED
+    except Exception as error:
+        sys.stderr.write(f"error: {_unforeseen(error)}\n")
+        return FAILED
     return code if isinstance(code, int) else DONE
+
+
+def _unforeseen(error: Exception) -> str:
+    """A paragraph on an exception that nothing has handled; its traceback goes into a file."""
+    if _is_out_of_memory(error):
+        return (
+            f"out of memory: {_first_line(error)}. Close other programs, use a machine with more "
+            "memory, or lower what is trained: train.batch_size, model.embedding_dim, "
+            "model.hidden_dims, tune.max_concurrent_trials, scaling.num_workers."
+        )
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="movie-ratings-", suffix=".log", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(_without_secrets(text))
+    what = f"{type(error).__name__}: {_first_line(error)}"
+    return (
+        f"this was not foreseen, and the program ends: {what}. Where it happened is in "
+        f"{file.name}; please report it with that file. What was finished before is kept, and the "
+        "same command goes on from there."
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also what torch raises, whose class is that of many errors."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = _without_secrets(str(error)).strip().splitlines()
+    return lines[0][:_MAX_QUOTED].rstrip(".") if lines else "no message"
+
+
+def _without_secrets(text: str) -> str:
+    """The text without the values of environment variables that hold secrets."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return text
 
 
 @contextmanager

@@ -8,6 +8,7 @@ any reason. Object stores have no locks: there, the writer renews a lease file, 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -25,23 +26,38 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 LOCK_FILE: Final = ".crawl.lock"
+RUN_LOCK_FILE: Final = ".lock"
+"""Of a run's folder."""
 LEASE_S: Final = 60.0
 """Seconds after which a lease that was not renewed expires."""
+_RENEWALS: Final = 4
+"""Times that a lease is renewed before it would expire."""
 
 
 @contextlib.contextmanager
-def locked(folder: Storage) -> Iterator[None]:
+def locked(folder: Storage, file: str = LOCK_FILE, *, waits: bool = False) -> Iterator[None]:
     """Hold the folder's lock during the block.
 
+    Args:
+        folder: what nobody else may write.
+        file: its lock.
+        waits: for a lease that is not renewed any more, as that of a process that was killed, until
+            it expires.
+
     Raises:
-        LockedError: immediately, if another process holds it.
+        LockedError: if another process holds it.
         StorageError: if the folder cannot be written.
     """
     folder.make_folder()
-    holder = _locked_by_system if folder.is_local and fcntl is not None else _leased
-    with holder(folder / LOCK_FILE):
-        yield
+    if folder.is_local and fcntl is not None:
+        with _locked_by_system(folder / file):
+            yield
+    else:
+        with _leased(folder / file, waits=waits):
+            yield
 
 
 def _owner() -> str:
@@ -51,7 +67,7 @@ def _owner() -> str:
 def _refuse(file: Storage, owner: str) -> LockedError:
     return LockedError(
         f"{owner or 'another process'} is writing {file.parent}. Wait until it has finished, or "
-        "write somewhere else with --set storage=..."
+        f"write somewhere else with --set {'name' if file.name == RUN_LOCK_FILE else 'storage'}=..."
     )
 
 
@@ -79,7 +95,7 @@ def _locked_by_system(file: Storage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _leased(file: Storage) -> Iterator[None]:
+def _leased(file: Storage, *, waits: bool) -> Iterator[None]:
     identity = uuid.uuid4().hex
 
     def renew() -> None:
@@ -87,7 +103,7 @@ def _leased(file: Storage) -> Iterator[None]:
 
     if file.exists():
         lease = file.read_json()
-        if lease["until"] > time.time():
+        if lease["until"] > time.time() and not (waits and _expires(file, lease["identity"])):
             raise _refuse(file, lease["owner"])
     renew()
     if file.read_json()["identity"] != identity:
@@ -95,7 +111,7 @@ def _leased(file: Storage) -> Iterator[None]:
     done = threading.Event()
 
     def keep_renewing() -> None:
-        while not done.wait(LEASE_S / 4):
+        while not done.wait(LEASE_S / _RENEWALS):
             renew()
 
     thread = threading.Thread(target=keep_renewing, name="lease", daemon=True)
@@ -106,3 +122,21 @@ def _leased(file: Storage) -> Iterator[None]:
         done.set()
         thread.join()
         file.delete()
+
+
+def _expires(file: Storage, identity: str) -> bool:
+    """Wait until a lease expires, at most ``LEASE_S``; whether it did.
+
+    One that is renewed meanwhile does not: its process lives.
+    """
+    found = file.read_json()
+    until = found["until"]
+    logger.info(f"waiting for the lease of {found['owner']} on {file.parent} to expire")
+    while time.time() <= until:
+        time.sleep(0.5)
+        found = file.read_json() if file.exists() else None
+        if found is None:
+            return True
+        if found["identity"] != identity or found["until"] != until:
+            return False
+    return True

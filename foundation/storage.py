@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import uuid
@@ -226,8 +227,10 @@ class Storage:
         self.write_bytes(content.encode())
 
     def write_json(self, value: Any) -> None:
-        """Write this file atomically, as indented JSON."""
-        self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write this file atomically, as indented JSON; NaN and infinity, which JSON lacks, are
+        null."""
+        text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_text(f"{text}\n")
 
     def write_table(self, table: pa.Table) -> None:
         """Write this file atomically, as Parquet."""
@@ -269,3 +272,12 @@ class Storage:
             return pq.read_table(self.path, filesystem=self.filesystem, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"cannot read {self} as Parquet: {error}") from error
+
+
+def _without_nan(value: Any) -> Any:
+    """A JSON value with null for numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from foundation.storage import Storage
 from ncf.config import SplitConfig
 from ncf.evaluation.ranking import RankingScores
 
 
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+Metric = Annotated[float, BeforeValidator(_nan_for_null)]
+"""A number, or NaN where it is undefined, which is null in files."""
+
+
 @dataclass(frozen=True)
 class ErrorMetrics:
-    """Errors over the rows of a split; NaN where a metric is undefined."""
+    """Errors over the rows of a split."""
 
-    rmse: float
-    mae: float
-    r2: float
+    rmse: Metric
+    mae: Metric
+    r2: Metric
     num_ratings: int
 
 

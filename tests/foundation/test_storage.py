@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import os
 import time
 from pathlib import Path
@@ -9,8 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
+from foundation import lock
 from foundation.errors import ConfigError, LockedError, StorageError
-from foundation.lock import LOCK_FILE, locked
+from foundation.lock import LOCK_FILE, RUN_LOCK_FILE, locked
 from foundation.storage import Storage
 
 
@@ -106,3 +109,42 @@ def test_an_abandoned_lease_does_not_count(tmp_path: Path) -> None:
     with locked(remote):
         assert (remote / LOCK_FILE).exists()
     assert not (remote / LOCK_FILE).exists()
+
+
+def remote_in(folder: Path) -> Storage:
+    """A place without locks of the operating system."""
+    remote = Storage(fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem()), "bucket")
+    remote.make_folder()
+    return remote
+
+
+def test_the_lease_of_a_killed_process_is_waited_for(tmp_path: Path) -> None:
+    remote = remote_in(tmp_path)
+    until = time.time() + 1.5
+    lease = {"owner": "process 1 on nowhere", "identity": "x", "until": until}
+    (remote / RUN_LOCK_FILE).write_json(lease)
+    with locked(remote, RUN_LOCK_FILE, waits=True):
+        assert time.time() >= until
+
+
+def test_the_lease_of_a_process_that_lives_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LEASE_S", 2.0)
+    remote = remote_in(tmp_path)
+    with (
+        locked(remote, RUN_LOCK_FILE),
+        pytest.raises(LockedError, match=r"is writing .*--set name="),
+        locked(remote, RUN_LOCK_FILE, waits=True),
+    ):
+        pass
+
+
+def test_numbers_that_json_has_not_are_null(storage: Storage) -> None:
+    value = {"a": math.nan, "b": [1.5, -math.inf, (2, math.inf)], "c": {"d": "NaN"}}
+    (storage / "x.json").write_json(value)
+    assert json.loads((storage / "x.json").read_bytes(), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None, [2, None]],
+        "c": {"d": "NaN"},
+    }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
 from foundation.cli import main
+from foundation.lock import RUN_LOCK_FILE, locked
+from foundation.storage import Storage
 from ray_jobs import pipeline, recommend
 from ray_jobs.cli import job
 from ray_jobs.redo import Redo
@@ -144,3 +148,16 @@ def test_ratings_of_somebody_new_are_read_before_anything_is_done(
 
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_do_not_write_one_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--set", f"storage={tmp_path}", "--set", "name=taken")
+    with locked(Storage.at(tmp_path / "runs" / "taken"), RUN_LOCK_FILE):
+        for module in ("preprocess", "tune", "compare", "train", "pipeline"):
+            command = importlib.import_module(f"ray_jobs.{module}").command
+            assert main(command, settings) == 1
+            said = capsys.readouterr().err
+            assert re.search(r"process \d+ on \S+ is writing \S*runs/taken\. Wait", said)
+            assert "--set name=" in said

@@ -82,6 +82,15 @@ def choice_differences(
     return compare_pairs(ChoiceDifference, pairs, [(metric, figures)], names)
 
 
+def num_scored_users(models: Sequence[UserValues]) -> int:
+    """How many users have values; ``choice_differences`` needs two.
+
+    Raises:
+        ValueError: if models have values of different users.
+    """
+    return _of_scored_users(models).shape[1]
+
+
 def resample_means(
     models: Sequence[UserValues],
     *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from statistics import mean, stdev
 
 from rich.table import Table
 
@@ -12,8 +11,9 @@ from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
 from ray_jobs.report.writing import write
+from ray_jobs.results import undefined
 from ray_jobs.results.across_folds import AcrossFolds, in_all
-from ray_jobs.results.comparison import METRICS, differences_table
+from ray_jobs.results.comparison import METRICS, differences_table, shown
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.stages.cross_validation import FoldErrors, Summary
 
@@ -42,9 +42,8 @@ def fold_table(folds: tuple[str, ...], errors: tuple[FoldErrors, ...], metric: s
     rows = []
     for model in errors:
         values = model.of(metric)
-        spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-        figures = (f"{value:.4f}" for value in values)
-        rows.append((model.model, *figures, f"{mean(values):.4f}{spread}"))
+        figures = (undefined.shown(value) for value in values)
+        rows.append((model.model, *figures, shown(*undefined.mean_and_spread(values))))
     name = metric.upper().replace("R2", "R²")
     return DataTable(f"{name} of each fold", (name, *folds, "mean"), tuple(rows))
 

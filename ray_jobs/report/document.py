@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -20,7 +21,7 @@ class Heading:
 
     def markdown(self, plot_folder: str) -> str:
         """Below that of the section."""
-        return f"### {self.text}"
+        return f"### {_escape(self.text)}"
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Text:
     text: str
 
     def markdown(self, plot_folder: str) -> str:
-        """As it is."""
-        return self.text
+        """A paragraph."""
+        return _escape(self.text)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DataTable:
         rule = tuple("---" if i in self.words else "---:" for i in range(len(self.header)))
         lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (self.header, *self.rows)]
         lines.insert(1, "| " + " | ".join(rule) + " |")
-        return "\n".join([f"**{self.caption}**", "", *lines])
+        return "\n".join([f"**{_escape(self.caption)}**", "", *lines])
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Plot:
     def markdown(self, plot_folder: str) -> str:
         """The picture from ``plot_folder``, with the caption below it."""
         file = PurePosixPath(plot_folder) / f"{self.name}.png"
-        return f"![{self.description}]({file})\n\n*{self.caption}*"
+        return f"![{_escape(self.description)}]({file})\n\n*{_escape(self.caption)}*"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class Listing:
 
     def markdown(self, plot_folder: str) -> str:
         """A block of code."""
-        return f"**{self.title}**\n\n```\n{self.text.rstrip()}\n```"
+        longest = max((len(run) for run in re.findall("`+", self.text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        return f"**{_escape(self.title)}**\n\n{fence}\n{self.text.rstrip()}\n{fence}"
 
 
 Block = Heading | Text | DataTable | Plot | Listing
@@ -121,12 +124,15 @@ class Report:
 
     def markdown(self, plot_folder: str) -> str:
         """Markdown that shows pictures from ``plot_folder``, relative to the report."""
-        parts = [f"# {self.title}"]
-        parts += [f"> **{warning}**" for warning in self.warnings]
+        parts = [f"# {_escape(self.title)}"]
+        parts += [f"> **{_escape(warning)}**" for warning in self.warnings]
         if self.key_figures:
-            parts.append("\n".join(f"- {name}: **{value}**" for name, value in self.key_figures))
+            figures = [
+                f"- {_escape(name)}: **{_escape(value)}**" for name, value in self.key_figures
+            ]
+            parts.append("\n".join(figures))
         for section in self.sections:
-            parts.append(f"## {section.title}")
+            parts.append(f"## {_escape(section.title)}")
             parts += [block.markdown(plot_folder) for block in section.blocks]
         return "\n\n".join(parts) + "\n"
 
@@ -142,5 +148,21 @@ class Report:
         return environment.get_template("template.html").render(report=self)
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+_ESCAPED: Final = (
+    ("&", "&amp;"),
+    ("<", "&lt;"),
+    (">", "&gt;"),
+    ("\\", "\\\\"),
+    ("|", "\\|"),
+    ("](", "]\\("),
+    ("`", "\\`"),
+)
+"""What is written instead of what would be a tag, a link, code, or the border of a cell."""
+
+
+def _escape(text: str) -> str:
+    """A text, such as a title, on one line and so that Markdown shows it as it is."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    for special, written in _ESCAPED:
+        text = text.replace(special, written)
+    return text

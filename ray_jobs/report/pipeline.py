@@ -15,6 +15,7 @@ from ray_jobs.report.sections.model import examples_section, model_section, rank
 from ray_jobs.report.sections.origin import licences_section, run_section
 from ray_jobs.report.sections.search import search_section
 from ray_jobs.report.writing import write
+from ray_jobs.results.undefined import shown
 from ray_jobs.stages.graph import Stages
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _key_figures(stages: Stages) -> Iterator[tuple[str, str]]:
         test = stages.final_model.metrics.test
         yield "RMSE of the final model, test rows", f"{test.rmse:.4f}"
         yield "MAE of the final model, test rows", f"{test.mae:.4f}"
-        yield "R² of the final model, test rows", f"{test.r2:.3f}"
+        yield "R² of the final model, test rows", shown(test.r2, ".3f")
     if config.wants_choices:
         metrics = stages.final_choice_model.metrics
         liked = metrics.test[metrics.member].liked if metrics.test else None

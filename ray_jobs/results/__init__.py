@@ -12,5 +12,6 @@ __all__ = [
     "run",
     "stage",
     "trackers",
+    "undefined",
     "user_csv",
 ]

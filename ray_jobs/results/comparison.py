@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import mean, stdev
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,8 @@ from foundation.storage import Storage
 from ncf.evaluation.assessment import Assessment
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.significance import Difference
+from ray_jobs.results import undefined
+from ray_jobs.results.undefined import Metrics
 
 METRICS = ("rmse", "mae", "r2")
 
@@ -32,12 +34,12 @@ class ModelResult:
     name: str
     detail: str
     kind: Kind
-    test: tuple[dict[str, Any], ...]
+    test: tuple[Metrics, ...]
     """Test metrics of each seed; of a baseline without randomness, only one."""
-    validation: tuple[dict[str, Any], ...]
+    validation: tuple[Metrics, ...]
     """Validation metrics of each seed; empty without a validation split."""
     best_epochs: tuple[int, ...] = ()
-    curves: tuple[tuple[dict[str, Any], ...], ...] = ()
+    curves: tuple[tuple[Metrics, ...], ...] = ()
     """Epoch records of each seed."""
     predictions: tuple[str, ...] = ()
     """Files in the run's folder ``predictions``, one a seed: predictions for the test rows."""
@@ -57,7 +59,7 @@ class ModelResult:
         """
         of_seeds = (self.validation if validation else ()) or self.test
         values = [s["decayed"][metric] if scale == "decayed" else s[metric] for s in of_seeds]
-        return mean(values), stdev(values) if len(values) > 1 else None
+        return undefined.mean_and_spread(values)
 
 
 @dataclass(frozen=True)
@@ -185,4 +187,5 @@ def difference_cells(difference: Difference) -> tuple[str, ...]:
 
 def shown(value: float, spread: float | None) -> str:
     """A figure with its spread over seeds."""
-    return f"{value:.4f}" if spread is None else f"{value:.4f} ± {spread:.4f}"
+    is_alone = spread is None or math.isnan(value)
+    return undefined.shown(value) + ("" if is_alone else f" ± {undefined.shown(spread or 0.0)}")

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from foundation.storage import Storage
 from ncf.config import SplitConfig
 from ncf.evaluation.ranking import RankingScores
-
-
-def _nan_for_null(value: Any) -> Any:
-    return math.nan if value is None else value
-
-
-Metric = Annotated[float, BeforeValidator(_nan_for_null)]
-"""A number, or NaN where it is undefined, which is null in files."""
+from ray_jobs.results.undefined import Metric, Metrics
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class RunMetrics:
     """Of the model that was trained without the validation rows; None if there are none."""
     test: SplitMetrics
     """Of the final model."""
-    epochs: tuple[dict[str, Any], ...]
+    epochs: tuple[Metrics, ...]
     """One flat record an epoch, see ``ncf.training.trainer.Epoch.as_dict``."""
     wall_seconds: float
     """Of the training."""

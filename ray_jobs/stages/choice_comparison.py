@@ -8,6 +8,7 @@ users is significant (``ncf.evaluation.choice_significance``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,7 +17,12 @@ from typing import Final
 from foundation.console import show
 from foundation.storage import Storage
 from ingest.dataset import RawData
-from ncf.evaluation.choice_significance import ChoiceDifference, UserValues, choice_differences
+from ncf.evaluation.choice_significance import (
+    ChoiceDifference,
+    UserValues,
+    choice_differences,
+    num_scored_users,
+)
 from ray_jobs.results.choices import (
     RELEVANCES,
     RELEVANT,
@@ -42,6 +48,8 @@ from ray_jobs.training.workers import Workers
 
 _COMPARED: Final = "ndcg@10"
 """The metric whose differences are tested."""
+
+logger = logging.getLogger(__name__)
 
 
 def compare_choices(
@@ -152,6 +160,12 @@ def _differences(
             UserValues(entry.name, user_values(entry, _COMPARED, relevance, holdout, folder))
             for entry in entries
         ]
+        if num_scored_users(values) < 2:
+            logger.info(
+                "   note: fewer than two test users have a relevant movie "
+                f"({RELEVANT[relevance]}), so differences have no intervals"
+            )
+            continue
         pairs = [(served, entry.name) for entry in entries if entry.kind == "baseline"]
         yield from choice_differences(
             values, pairs, RELEVANT[relevance], num_resamples=inputs.resamples, vary_seeds=True

@@ -25,6 +25,7 @@ from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
+from ray_jobs.results.undefined import shown
 from ray_jobs.stages.provenance import provenance
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import Train, train_tasks
@@ -116,7 +117,9 @@ def train(
     workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
     model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
     test = model.metrics.test
-    logger.info(f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {test.r2:.4f}")
+    logger.info(
+        f"   final model, test: RMSE {test.rmse:.4f}, MAE {test.mae:.4f}, R² {shown(test.r2)}"
+    )
     return model
 
 

@@ -70,8 +70,8 @@ def test_what_does_not_fit_into_memory_is_named_with_what_to_lower(
             allocate()
         except (MemoryError, RuntimeError) as error:
             found.append(error)
-    for error in found:
-        assert cli.main(ending(error), []) == cli.FAILED
+    for each in found:
+        assert cli.main(ending(each), []) == cli.FAILED
         said = capsys.readouterr().err
         assert said.startswith("error: out of memory: ")
         assert "lower what is trained: train.batch_size" in said

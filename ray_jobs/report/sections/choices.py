@@ -56,6 +56,9 @@ def choices_sections(comparison: ChoiceComparison) -> Iterator[ReportSection]:
     )
     if comparison.differences:
         yield ReportSection("Is the choice model better?", tuple(_differences(comparison)))
+    elif comparison.scored == "test":
+        text = "Fewer than two test users have a relevant movie, so differences have no intervals."
+        yield ReportSection("Is the choice model better?", (Text(text),))
 
 
 def _what_was_ranked(comparison: ChoiceComparison) -> str:

@@ -13,6 +13,7 @@ from ingest.dataset import RawData
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, ReportSection, Text
 from ray_jobs.report.sections.search import short
+from ray_jobs.results import undefined
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.training import FinalModel
 from ray_jobs.stages.tuning import BestTrial
@@ -25,7 +26,7 @@ def model_section(model: FinalModel, best_trial: BestTrial, config: JobConfig) -
     """How the final model was made, and its errors."""
     metrics = model.metrics
     rows = [
-        (split, f"{m.num_ratings:,}", *(f"{value:.4f}" for value in (m.rmse, m.mae, m.r2)))
+        (split, f"{m.num_ratings:,}", *(undefined.shown(value) for value in (m.rmse, m.mae, m.r2)))
         for split, m in (("validation", metrics.validation), ("test", metrics.test))
         if m
     ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -175,6 +176,29 @@ def test_markdown_tables_escape_pipes_and_line_ends() -> None:
         "| --- | ---: |",
         r"| Alien \| Aliens (1986) | 1 |",
     ]
+
+
+HOSTILE = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) `code` & <b>\x1b[31m|\n# x"
+
+
+def test_texts_of_others_are_shown_as_they_are_and_do_nothing() -> None:
+    """In every place of a report; Markdown lets HTML through."""
+    blocks = (
+        Heading(HOSTILE),
+        Text(HOSTILE),
+        DataTable(HOSTILE, (HOSTILE,), ((HOSTILE,),)),
+        Plot("plot", HOSTILE, HOSTILE, b""),
+        Listing(HOSTILE, f"```\n{HOSTILE}"),
+    )
+    report = Report(HOSTILE, (HOSTILE,), ((HOSTILE, HOSTILE),), (ReportSection(HOSTILE, blocks),))
+    shown, _, listing = report.markdown("plots").rpartition("\n````\n```\n")
+    assert listing.endswith("\n````\n")
+    assert "<" not in shown.replace("&lt;", "")
+    assert "](javascript" not in shown
+    assert "\x1b" not in shown
+    assert not re.search(r"(?<!\\)`(?!```)", shown.removesuffix("\n````"))
+    assert "<img src=x" not in report.html()
+    assert "onerror=alert(1)&gt;" in report.html()
 
 
 def test_the_markdown_report_by_hand() -> None:

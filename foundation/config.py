@@ -7,24 +7,50 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Final, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from annotated_types import Le, Lt
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from foundation.errors import ConfigError, without_secrets
+from foundation.errors import ConfigError, shortened, without_secrets
 from foundation.spelling import nearest
+
+LARGEST: Final = 1_000_000_000
+"""Largest whole number of a setting without a limit of its own."""
 
 
 class Section(BaseModel):
     """Base of every configuration section: immutable, validated, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Keys of earlier versions and their present names; refused, with the present name."""
     renamed_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """By key, values of earlier versions and their present names; refused likewise."""
+
+    @model_validator(mode="after")
+    def _numbers_are_not_absurd(self) -> Self:
+        """Refuse what no machine has; fields with a limit of their own are left to that."""
+        for name, field in type(self).model_fields.items():
+            if any(isinstance(limit, Le | Lt) for limit in field.metadata):
+                continue
+            for number in _whole_numbers(getattr(self, name)):
+                if abs(number) > LARGEST:
+                    found = shortened(_repr(number))
+                    raise ValueError(f"{name} = {found}, expected at most {LARGEST:,}")
+        return self
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _whole_numbers(part)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -44,8 +70,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}{hint}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise ConfigError(f"{path} is not valid TOML: {shortened(str(error))}") from error
 
 
 def read_configs(paths: Sequence[str | Path], model: type[BaseModel]) -> dict[str, Any]:
@@ -151,13 +177,16 @@ def apply_overrides(
         if not equals or not dotted.strip():
             close = nearest(dotted.partition(" ")[0], valid)
             hint = f". Did you mean {close}=...?" if close else ""
-            raise ConfigError(f"--set {override!r} is not of the form section.key=value{hint}")
+            raise ConfigError(
+                f"--set {shortened(repr(override))} is not of the form section.key=value{hint}"
+            )
         *sections, key = dotted.strip().split(".")
         target = result
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+                found = shortened(repr(override))
+                raise ConfigError(f"--set {found}: {section!r} is a value, not a section")
         target[key] = _parse_value(text.strip())
     return result
 
@@ -199,7 +228,7 @@ def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -254,8 +283,15 @@ def _found(location: list[str], detail: ErrorDetails) -> str:
         return ""
     if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
         return f"{'.'.join(location)}: "
-    found = without_secrets(repr(detail["input"]))
+    found = shortened(without_secrets(_repr(detail["input"])))
     return f"{'.'.join(location)} = {found}: "
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _quoting(key: str, detail: ErrorDetails) -> str:
@@ -263,7 +299,7 @@ def _quoting(key: str, detail: ErrorDetails) -> str:
     value = detail["input"]
     if isinstance(value, Mapping | list):
         return ""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = shortened(str(value).lower() if isinstance(value, bool) else str(value))
     return f"; text that looks like a value needs quotes: --set '{key}=\"{text}\"'"
 
 

@@ -46,3 +46,11 @@ _USER_AND_PASSWORD: Final = re.compile(r"//[^/@\s]*@")
 def without_secrets(text: str) -> str:
     """``text`` with the user name and password of every address replaced by ``***``."""
     return _USER_AND_PASSWORD.sub("//***@", text)
+
+
+_MAX_QUOTED: Final = 200
+
+
+def shortened(text: str) -> str:
+    """At most 200 characters of a text that a message quotes."""
+    return text if len(text) <= _MAX_QUOTED else f"{text[: _MAX_QUOTED - 3]}..."

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from foundation.config import Section
+from foundation.errors import shortened, without_secrets
 from ingest.registry import AUTO, SOURCES, meanings
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ _SOURCE: Final = f"Where the ratings come from. {meanings()}."
 class SyntheticConfig(Section):
     """Shape of the generated data set."""
 
-    num_users: Annotated[int, Field(ge=2)] = 300
+    num_users: Annotated[int, Field(ge=2, le=10_000_000)] = 300
     """Number of users."""
-    num_movies: Annotated[int, Field(ge=2)] = 500
+    num_movies: Annotated[int, Field(ge=2, le=10_000_000)] = 500
     """Number of movies."""
-    num_ratings: Annotated[int, Field(ge=10)] = 20_000
+    num_ratings: Annotated[int, Field(ge=10, le=1_000_000_000)] = 20_000
     """Number of ratings, each of another (user, movie) pair."""
-    noise: Annotated[float, Field(ge=0)] = 0.6
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.6
     """Standard deviation in stars of the noise added to each rating before rounding."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the generator; the same seed gives the same data set."""
@@ -75,31 +76,33 @@ class TmdbConfig(Section):
     allow_unencrypted: bool = False
     """Whether the credential may be sent by http to another machine, where others on the network
     can read it."""
-    requests_per_second: Annotated[float, Field(gt=0)] = 40.0
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 40.0
     """Pace of requests; TMDb documents a ceiling around 40."""
-    concurrency: Annotated[int, Field(ge=1)] = 32
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
     """Largest number of simultaneous requests."""
-    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
     """Longest time until an answer is complete, body included."""
-    max_attempts: Annotated[int, Field(ge=1)] = 6
+    max_attempts: Annotated[int, Field(ge=1, le=1_000)] = 6
     """Tries for one record before it is recorded as failed."""
-    give_up_after_s: Annotated[float, Field(gt=0)] = 120.0
+    give_up_after_s: Annotated[float, Field(gt=0, le=1e9)] = 120.0
     """A crawl ends when no request has succeeded for this long, or TMDb asks for a longer pause."""
     find_by_imdb_id: bool = True
     """Look a movie up by its IMDb id where its TMDb id is absent or unknown to TMDb."""
-    max_age_days: Annotated[float, Field(gt=0)] = 180.0
-    """Records older than this are fetched again; TMDb's terms allow six months."""
-    part_size: Annotated[int, Field(ge=1)] = 1000
+    max_age_days: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 180.0
+    """Records older than this are fetched again, never with ``inf``; TMDb's terms allow six
+    months."""
+    part_size: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Largest number of records that are held in memory before they are written."""
-    part_interval_s: Annotated[float, Field(gt=0)] = 10.0
+    part_interval_s: Annotated[float, Field(gt=0, le=1e9)] = 10.0
     """Longest time between writes, however few records wait: a crash loses no more than this."""
 
     @model_validator(mode="after")
     def _the_credential_stays_secret(self) -> Self:
         scheme, host = _scheme_and_host("base_url", self.base_url)
         if scheme == "http" and not _is_this_machine(host) and not self.allow_unencrypted:
+            found = shortened(without_secrets(repr(self.base_url)))
             raise ValueError(
-                f"base_url = {self.base_url!r} is not encrypted, so others on the network could "
+                f"base_url = {found} is not encrypted, so others on the network could "
                 "read your token; use https, or set allow_unencrypted = true for a test server"
             )
         return self
@@ -117,7 +120,8 @@ def _scheme_and_host(name: str, url: str) -> tuple[str, str]:
     except ValueError:
         is_valid = False
     if not is_valid:
-        raise ValueError(f"{name} = {url!r} is not a URL that begins with https:// or http://")
+        found = shortened(without_secrets(repr(url)))
+        raise ValueError(f"{name} = {found} is not a URL that begins with https:// or http://")
     return parts.scheme, parts.hostname or ""
 
 

@@ -473,7 +473,7 @@ def _left_out_notice(shards: Shards) -> tuple[str, ...]:
 def _age_notice(shards: Shards, tmdb: TmdbConfig) -> tuple[str, ...]:
     """A warning if records are older than TMDb's terms allow."""
     oldest = shards.oldest()
-    if oldest is None or utc_now() - oldest <= timedelta(days=tmdb.max_age_days):
+    if oldest is None or (utc_now() - oldest) / timedelta(days=1) <= tmdb.max_age_days:
         return ()
     return (
         f"TMDb: some records are from {oldest:%Y-%m-%d}, older than tmdb.max_age_days = "

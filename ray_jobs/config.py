@@ -545,7 +545,7 @@ class JobConfig(Section):
 
     storage: str = "artifacts"
     """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "default"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "default"
     """Name of the run; its results are in storage/runs/<name>."""
     task: Literal["rating", "choice", "both"] = "both"
     """Which models are tuned, compared, trained and kept: how many stars a user would give, what a

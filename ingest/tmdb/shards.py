@@ -33,6 +33,9 @@ PARTS: Final = "tmdb.parts"
 _ROWS_AT_A_TIME: Final = 2_000
 """Rows that a merge holds in memory at once, and rows in a row group of the table."""
 
+_EVER: Final = 365.0 * 1000
+"""Days that nobody waits for a record to become too old."""
+
 _KEY_COLUMNS: Final = ["movie_id", "tmdb_id", "status", "error", "fetched_at"]
 
 
@@ -121,7 +124,8 @@ class Shards:
             keys = keys.filter(pc.invert(left_out))
         ids = keys["movie_id"].to_numpy()
         failed = pc.equal(keys["status"], "failed").to_numpy()
-        limit = pa.scalar(now - timedelta(days=max_age_days), keys["fetched_at"].type)
+        days = min(max_age_days, _EVER)
+        limit = pa.scalar(now - timedelta(days=days), keys["fetched_at"].type)
         # Records from the future are of a clock that was ahead.
         latest = pa.scalar(now, keys["fetched_at"].type)
         fetched = keys["fetched_at"]

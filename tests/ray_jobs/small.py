@@ -32,7 +32,7 @@ def job(storage: Path, **sections: Any) -> JobConfig:
     return JobConfig.model_validate(values)
 
 
-IMPOSSIBLE = 10**13
+IMPOSSIBLE = 10**9
 """Weights of this size fit no machine: an honest failure in the middle of a search."""
 
 

@@ -3,6 +3,7 @@ the console, errors, the Parquet contract, registries, hashing and locks. It imp
 and neither Ray nor PyTorch."""
 
 __all__ = [
+    "checksums",
     "cli",
     "config",
     "console",
@@ -12,4 +13,5 @@ __all__ = [
     "registry",
     "schemas",
     "storage",
+    "times",
 ]

@@ -14,18 +14,24 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pydantic import TypeAdapter, ValidationError
 
-from foundation.errors import ConfigError, StorageError, without_secrets
+from foundation.errors import ConfigError, StorageError, shortened, without_secrets
 
 PART_SUFFIX = ".part"
 """Ending of a file that is still being written."""
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -248,6 +254,33 @@ class Storage:
                 return bytes(stream.read())
         except OSError as error:
             raise StorageError(f"cannot read {self}: {error.strerror or error}") from error
+
+    def read_as(self, kind: type[T], remedy: str) -> T:
+        """A dataclass of this kind from the JSON in this file.
+
+        Raises:
+            StorageError: if it cannot be read, or was written by another version; with the
+                ``remedy``, what to do.
+        """
+        values = self.read_json()
+        try:
+            known = {field.name for field in fields(kind)}
+            unknown = sorted(values.keys() - known) if isinstance(values, dict) else []
+            if unknown:
+                raise ValueError(f"the key {unknown[0]!r} is unknown")
+            found: T = TypeAdapter(kind).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the whole"
+            reason = f"{place}: {first['msg']}"
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return found
+        raise StorageError(
+            f"{self} is damaged, or was written by another version: {shortened(reason)}. Delete "
+            f"the file, or {remedy}."
+        )
 
     def read_json(self) -> Any:
         """The JSON value in this file.

@@ -5,12 +5,12 @@ are its siblings and are not imported."""
 __all__ = [
     "all_pairs",
     "checkpoint",
-    "checksums",
     "choice_checkpoint",
     "choices",
     "inputs",
     "ordering",
     "recommender",
+    "shapes",
     "similarity",
     "titles",
     "top_k",

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +27,11 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from foundation.checksums import verify_checksums, write_checksums
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
 from ncf.errors import CheckpointError, DataError
-from ncf.inference.checksums import verify_checksums, write_checksums
+from ncf.inference.shapes import check_shapes
 from ncf.models.conditioned import ConditionedModel
 from ncf.models.history.ratings import History
 from ncf.models.ncf import NCF
@@ -100,8 +102,10 @@ def load(folder: Path) -> Checkpoint:
         verify_checksums(folder)
         experiment = ExperimentConfig.model_validate(content["experiment"])
         preprocessor = load_preprocessor(folder)
-        model = ConditionedModel(NCF(experiment.model, preprocessor))
-        model.network.load_state_dict(load_file(folder / "model.safetensors"))
+        build, weights = partial(NCF, experiment.model, preprocessor), folder / "model.safetensors"
+        check_shapes(build, weights)
+        model = ConditionedModel(build())
+        model.network.load_state_dict(load_file(weights))
         if model.uses_history:
             table = pq.read_table(folder / HISTORY)
             model.set_history(History.from_arrow(table, preprocessor.num_users))

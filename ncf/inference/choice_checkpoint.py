@@ -18,6 +18,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,11 +28,12 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from foundation.checksums import verify_checksums, write_checksums
 from ncf.choice_config import ChoiceConfig
 from ncf.data.interactions import Interactions
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
 from ncf.errors import CheckpointError, DataError
-from ncf.inference.checksums import verify_checksums, write_checksums
+from ncf.inference.shapes import check_shapes
 from ncf.models.choice.base import ChoiceModel
 from ncf.models.choice.context import Bumps
 from ncf.models.choice.ease import Ease, EaseInputs
@@ -151,7 +153,9 @@ def _load(folder: Path, content: dict[str, Any]) -> ChoiceCheckpoint:
         ease = Ease.of_tensors(inputs, load_file(folder / _EASE), num_movies)
         models["ease"] = ease
     if config.member != "ease":
-        network = ChoiceNetwork(config.network, preprocessor)
+        build = partial(ChoiceNetwork, config.network, preprocessor)
+        check_shapes(build, folder / _NETWORK)
+        network = build()
         network.load_state_dict(load_file(folder / _NETWORK))
         models["network"] = NetworkChoiceModel(network.eval())
     if config.member == "experts":

@@ -18,11 +18,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from foundation.checksums import verify_checksums, write_checksums
 from ncf.errors import CheckpointError
 from ncf.evaluation.metrics import METRICS, ErrorSums, Metric, Scores
 from ncf.models.weights import Weights
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def save_state(state: TrainingState, folder: Path) -> None:
         "schedule": dict(state.schedule),
     }
     (folder / "state.json").write_text(json.dumps(content), encoding="utf-8")
+    write_checksums(folder)
 
 
 def load_state(folder: Path) -> TrainingState | None:
@@ -133,11 +135,15 @@ def load_state(folder: Path) -> TrainingState | None:
         content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {content['format_version']}, not {FORMAT_VERSION}")
-        tensors = load_file(folder / "state.safetensors")
+        verify_checksums(folder)
+        return _state(content, load_file(folder / "state.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot continue from {folder}: {error}. Start the training again with --force."
         ) from error
+
+
+def _state(content: dict[str, Any], tensors: Weights) -> TrainingState:
     last, best = _group("last", tensors), _group("best", tensors)
     epochs = tuple(_epoch(record) for record in content["epochs"])
     return TrainingState(

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 from rich.table import Table
 
 from foundation.storage import Storage
@@ -100,11 +99,6 @@ class ChoiceComparison:
     """Training ratings of a movie that was ranked."""
     differences: tuple[ChoiceDifference, ...]
     """Of the served model and each baseline; empty without test users."""
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> ChoiceComparison:
-        """Read what the stage wrote."""
-        return TypeAdapter(cls).validate_python(values)
 
     def entry(self, name: str) -> ChoiceResult:
         """The row of a model."""
@@ -241,7 +235,7 @@ class ChoiceMetrics:
     @classmethod
     def read(cls, file: Storage) -> ChoiceMetrics:
         """Read a run's ``choice_metrics.json``."""
-        return TypeAdapter(cls).validate_python(file.read_json())
+        return file.read_as(cls, "train the model again with --force")
 
     @property
     def summary(self) -> str:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 from rich.table import Table
 
 from foundation.storage import Storage
@@ -91,11 +90,6 @@ class Comparison:
     """The rows that the errors are of; ``validation`` in a comparison for choosing settings."""
     num_validation: int = 0
     """Validation rows."""
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Comparison:
-        """Read what ``compare`` wrote."""
-        return TypeAdapter(cls).validate_python(values)
 
     @property
     def num_scored(self) -> int:

@@ -111,4 +111,4 @@ class RunMetrics:
     @classmethod
     def read(cls, file: Storage) -> RunMetrics:
         """Read a run's ``metrics.json``."""
-        return cls.from_json(file.read_json())
+        return file.read_as(cls, "train the model again with --force")

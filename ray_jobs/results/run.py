@@ -112,9 +112,27 @@ class Workspace:
 
     def seconds(self, name: str) -> float | None:
         """How long a stage took when it was last done in this run; None if that is not known."""
-        record = self.paths.stage(name)
-        return record.read_json()["seconds"] if record.exists() else None
+        found = _record(self.paths.stage(name))
+        return found.seconds if found else None
+
+
+@dataclass(frozen=True)
+class _StageRecord:
+    """That a stage was done."""
+
+    key: str
+    seconds: float
+
+
+def _record(file: Storage) -> _StageRecord | None:
+    """The record of a stage, if it was done.
+
+    Raises:
+        StorageError: if it is damaged or of another version.
+    """
+    return file.read_as(_StageRecord, "run the stage again with --force") if file.exists() else None
 
 
 def _done(record: Storage, key: str) -> bool:
-    return record.exists() and record.read_json().get("key") == key
+    found = _record(record)
+    return found is not None and found.key == key

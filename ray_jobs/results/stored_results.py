@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import Field, asdict, dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from foundation.storage import Storage
 
@@ -49,9 +49,12 @@ class StoredResults(Generic[R]):
         """
         file = self._file(name)
         values = file.read_json() if file.exists() else {}
-        if values.get("key") != key:
+        if not isinstance(values, dict) or values.get("key") != key:
             return None
-        result: R = TypeAdapter(self.kind).validate_python(values["result"])
+        try:
+            result: R = TypeAdapter(self.kind).validate_python(values.get("result"))
+        except ValidationError:  # of another version
+            return None
         is_whole = all((self.files / name).exists() for name in result.files)
         return result if is_whole else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from foundation.checksums import CHECKSUMS
 from foundation.storage import Storage
-from ncf.inference.checksums import CHECKSUMS
 from ray_jobs.search.trials import TrialRecord
 
 

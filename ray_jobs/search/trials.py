@@ -164,5 +164,9 @@ class TrialRecords:
 
 
 def _read(file: Storage) -> TrialRecord:
-    values = file.read_json()
-    return TrialRecord(**values | {"epochs": tuple(values["epochs"])})
+    """A record of this version.
+
+    Raises:
+        StorageError: if it is damaged or of another version.
+    """
+    return file.read_as(TrialRecord, "start the search again with --force")

@@ -74,7 +74,7 @@ def compare_choices(
     )
     outputs = (paths.choice_comparison, paths.rankings)
     workspace.update(Stage("compare-choices", inputs, outputs, work))
-    comparison = ChoiceComparison.from_json(paths.choice_comparison.read_json())
+    comparison = paths.choice_comparison.read_as(ChoiceComparison, "compare again with --force")
     show(choices_table(comparison))
     if comparison.differences:
         show(choice_differences_table(comparison))

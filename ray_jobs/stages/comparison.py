@@ -119,7 +119,7 @@ class PlannedComparison:
         work = partial(_compare, paths=paths, run=run, force=self.workspace.force)
         outputs = (paths.comparison, paths.predictions)
         self.workspace.update(Stage("compare", self.inputs, outputs, work))
-        return Comparison.from_json(paths.comparison.read_json())
+        return paths.comparison.read_as(Comparison, "compare again with --force")
 
 
 def plan_comparison(

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from foundation.checksums import CHECKSUMS
 from foundation.storage import Storage
 from ncf.data.splits import SPLITS
 from ncf.evaluation.ranking import SeenMovies
-from ncf.inference.checksums import CHECKSUMS
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering
 from ncf.inference.recommender import Recommender
 from ray_jobs.cluster.session import ensure_ray

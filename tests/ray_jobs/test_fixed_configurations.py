@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from foundation.errors import ConfigError
+from foundation.storage import Storage
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.config import JobConfig
 from ray_jobs.configurations import with_configurations
@@ -281,7 +281,7 @@ def test_a_protocol_is_compared_by_its_command(
 
     assert done.code == 0, done.out + done.err
     run = tmp_path / "out" / "runs" / "protocol"
-    found = Comparison.from_json(json.loads((run / "comparison.json").read_text()))
+    found = (Storage.at(run) / "comparison.json").read_as(Comparison, "compare again")
     assert [e.name for e in found.entries] == ["global mean", "small", "small, with biases"]
     # Without references, models are compared with the best baseline and with each other.
     assert [(d.first, d.second) for d in found.assessment.differences if d.metric == "mae"] == [

@@ -20,11 +20,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from foundation.checksums import verify_checksums, write_checksums
 from ncf.errors import CheckpointError
 from ncf.models.choice.network import ChoiceNetwork
 from ncf.models.weights import Weights
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def save_state(state: ChoiceTrainingState, folder: Path) -> None:
         "best_epoch": result.best_epoch,
     }
     (folder / "state.json").write_text(json.dumps(content), encoding="utf-8")
+    write_checksums(folder)
 
 
 def load_state(folder: Path) -> ChoiceTrainingState | None:
@@ -125,6 +127,7 @@ def load_state(folder: Path) -> ChoiceTrainingState | None:
         content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {content['format_version']}, not {FORMAT_VERSION}")
+        verify_checksums(folder)
         tensors = load_file(folder / "state.safetensors")
         epochs = tuple(ChoiceEpoch(**record) for record in content["epochs"])
         best_epoch = content["best_epoch"]

@@ -193,10 +193,34 @@ def test_a_configuration_that_this_program_does_not_know_is_refused(saved: Path)
         checkpoint.load(saved)
 
 
+def test_a_model_that_fits_no_memory_is_refused_by_its_shapes(saved: Path) -> None:
+    changed = EXPERIMENT.model_copy(update={"model": ModelConfig(embedding_dim=10**9)})
+    edit(saved / "checkpoint.json", experiment=changed.model_dump(mode="json"))
+    with pytest.raises(CheckpointError, match=r"3 x 4 instead of 3 x 1000000000"):
+        checkpoint.load(saved)
+
+
+def test_a_file_that_is_not_listed_is_refused_and_named(saved: Path) -> None:
+    (saved / ".DS_Store").write_bytes(b"of a file manager")
+    checkpoint.load(saved)
+    (saved / "extra.bin").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"SHA256SUMS does not list extra\.bin"):
+        checkpoint.load(saved)
+    (saved / "extra.bin").unlink()
+    listed = saved / "SHA256SUMS"
+    lines = listed.read_text().splitlines(keepends=True)
+    listed.write_text("".join(line for line in lines if "safetensors" not in line))
+    with pytest.raises(CheckpointError, match=r"does not list model\.safetensors"):
+        checkpoint.load(saved)
+    listed.write_text("".join(lines) + "0" * 64 + "  ../../etc/passwd\n")
+    with pytest.raises(CheckpointError, match="files of other folders"):
+        checkpoint.load(saved)
+
+
 def test_weights_of_another_shape_are_refused(saved: Path) -> None:
     changed = EXPERIMENT.model_copy(update={"model": ModelConfig(embedding_dim=5)})
     edit(saved / "checkpoint.json", experiment=changed.model_dump(mode="json"))
-    with pytest.raises(CheckpointError, match="state_dict"):
+    with pytest.raises(CheckpointError, match=r"the state_dict .* \(3 x 4 instead of 3 x 5\)"):
         checkpoint.load(saved)
 
 

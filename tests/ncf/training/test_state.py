@@ -160,9 +160,18 @@ def test_a_damaged_state_is_refused_with_what_to_do(
         load_state(saved)
 
 
+@pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
+def test_a_state_with_one_other_byte_is_refused(name: str, saved: Path) -> None:
+    content = bytearray((saved / name).read_bytes())
+    content[-3] ^= 1
+    (saved / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"cannot continue from .* --force"):
+        load_state(saved)
+
+
 def test_a_state_of_another_version_is_refused(saved: Path) -> None:
     content = json.loads((saved / "state.json").read_text())
     (saved / "state.json").write_text(json.dumps(content | {"format_version": 1}))
 
-    with pytest.raises(CheckpointError, match="format version 1, not 2"):
+    with pytest.raises(CheckpointError, match="format version 1, not 3"):
         load_state(saved)

@@ -23,18 +23,26 @@ def verify_checksums(folder: Path) -> None:
     """Compare the files with their checksums.
 
     Raises:
-        ValueError: if a file has changed since it was written.
+        ValueError: if a file has changed since it was written, or was added.
         OSError: if one is missing.
     """
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    if not expected:
-        raise ValueError(f"{CHECKSUMS} lists no file")
+    # File managers leave hidden files.
+    there = {each.name for each in folder.iterdir() if each.is_file() and each.name[0] != "."}
+    unlisted = sorted(there - expected.keys() - {CHECKSUMS})
+    if unlisted:
+        raise ValueError(
+            f"{CHECKSUMS} does not list {', '.join(unlisted[:10])}, as it does every file that was "
+            "written. Remove these files, copy the folder again, or train again"
+        )
+    if not expected or any(Path(name).name != name for name in expected):
+        raise ValueError(f"{CHECKSUMS} lists no file, or files of other folders")
     changed = [name for name, checksum in expected.items() if _sha256(folder / name) != checksum]
     if changed:
         raise ValueError(
             f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
-            "checkpoint again, or train again"
+            "folder again, or train again"
         )
 
 

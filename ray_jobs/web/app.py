@@ -10,7 +10,6 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
@@ -18,6 +17,7 @@ from ncf.errors import UnsupportedError
 from ncf.inference.recommender import Recommender
 from ray_jobs.web import models
 from ray_jobs.web.answers import Answers
+from ray_jobs.web.door import WholeBody
 from ray_jobs.web.middleware import Waiting, WithHeaders
 from ray_jobs.web.models import MOST_MOVIES
 
@@ -57,8 +57,8 @@ def make_app(
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(UnsupportedError)(_unsupported)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
     app.add_middleware(Waiting, most=MOST_WAITING)
+    app.add_middleware(WholeBody, largest=LARGEST_BODY)  # what is still coming does not wait
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(WithHeaders)
     return app
@@ -66,13 +66,17 @@ def make_app(
 
 def _problems(*codes: int) -> _Answers:
     meanings = {
+        400: "The request is no HTTP, or names another host.",
         404: "The movie is unknown.",
+        408: "The request did not come to its end in time.",
+        413: "The body is too large.",
         422: "The request is invalid.",
         501: "This kind of model does not support the request.",
         503: "Too many requests are waiting for a response; try again after Retry-After.",
     }
     return {
-        code: {"model": models.Problem, "description": meanings[code]} for code in (*codes, 503)
+        code: {"model": models.Problem, "description": meanings[code]}
+        for code in (400, *codes, 408, 413, 503)
     }
 
 

@@ -21,6 +21,7 @@ from ray_jobs.errors import ServingError
 from ray_jobs.results.final_model import load_recommender
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import make_app
+from ray_jobs.web.door import MOST_CONNECTIONS, Door
 
 _TRIED_TO_LOAD: Final = 2
 _BACKLOG: Final = 2048
@@ -41,7 +42,14 @@ class Page:
         app = make_app(model, describe(stored, model), hosts)
         server = uvicorn.Server(
             # Requests contain what users search for and rate, so they are not logged.
-            uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+            uvicorn.Config(
+                app,
+                http=Door,
+                limit_concurrency=MOST_CONNECTIONS,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+            )
         )
         # The garbage collector need not look at the model and the libraries again.
         gc.collect()

@@ -15,10 +15,12 @@ MOST_RATINGS: Final = 1000
 """Maximum ratings in a request."""
 _MOST_REASONS: Final = 10
 
-MovieId = Annotated[int, Field(ge=0, lt=2**63, description="Id of the data set.")]
+# Strict: a text or a truth value is no number, as the schema says.
+MovieId = Annotated[int, Field(strict=True, ge=0, lt=2**63, description="Id of the data set.")]
 NumReasons = Annotated[
     int,
     Field(
+        strict=True,
         ge=0,
         le=_MOST_REASONS,
         description="Maximum number of ratings named that raised a prediction or score, and of "
@@ -138,10 +140,13 @@ class OwnRating(_Json):
 
     movie_id: MovieId
     rating: float = Field(
-        allow_inf_nan=False, description="Stars, from ratingMin to ratingMax of /api/model."
+        strict=True,
+        allow_inf_nan=False,
+        description="Stars, from ratingMin to ratingMax of /api/model.",
     )
     timestamp: int | None = Field(
         default=None,
+        strict=True,
         ge=0,
         lt=2**33,
         description="Time of the rating, in seconds since 1970 UTC, for all ratings or for none. "
@@ -180,7 +185,7 @@ class _Request(_Json):
 class RecommendationsRequest(_Request):
     """Ratings of a user to recommend movies to."""
 
-    n: int = Field(default=10, ge=1, le=MOST_MOVIES, description="How many movies.")
+    n: int = Field(default=10, strict=True, ge=1, le=MOST_MOVIES, description="How many movies.")
     order: OrderName = Field(
         default=DEFAULT_ORDERING.by,
         description="What the movies are ordered by. choice: how likely the user is to choose "
@@ -190,6 +195,7 @@ class RecommendationsRequest(_Request):
     )
     min_ratings: int = Field(
         default=DEFAULT_ORDERING.min_ratings,
+        strict=True,
         ge=0,
         lt=2**31,
         description="Training ratings of a movie that is recommended.",

@@ -159,6 +159,12 @@ def test_similar_movies_are_the_models(client: TestClient, model: Recommender) -
             r"ratings\.1\.timestamp: the time 5000000000 is 2128-06-11 in seconds",
         ),
         ({"ratings": [MINE[0] | {"timestamp": 964982703000}]}, "timestamp: .*less than"),
+        ({"ratings": [{"movieId": "1", "rating": 5}]}, r"movieId: .*valid integer"),
+        ({"ratings": [{"movieId": 1, "rating": "5"}]}, r"rating: .*valid number"),
+        ({"ratings": [{"movieId": True, "rating": 5}]}, r"movieId: .*valid integer"),
+        ({"ratings": [{"movieId": 1, "rating": True}]}, r"rating: .*valid number"),
+        ({"n": "3"}, "n: .*valid integer"),
+        ({"n": 2.5}, "n: .*integer"),
         ({"n": 101}, "n: .*less than or equal to 100"),
         ({"n": 0}, "n: .*greater than or equal to 1"),
         ({"reasons": 11}, "reasons: .*less than or equal to 10"),
@@ -327,7 +333,7 @@ def test_the_schema_lists_and_describes_everything(client: TestClient) -> None:
             assert parameter["schema"]["description"], parameter
     problem = {"$ref": "#/components/schemas/Problem"}
     answers = found["post /api/predictions"]["responses"]
-    assert set(answers) == {"200", "422", "501", "503"}
+    assert set(answers) == {"200", "400", "408", "413", "422", "501", "503"}
     assert answers["422"]["content"]["application/json"]["schema"] == problem
     assert "404" in found["get /api/movies/{movieId}/similar"]["responses"]
     assert "movieId" in schema["components"]["schemas"]["OwnRating"]["properties"]

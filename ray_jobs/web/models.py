@@ -16,7 +16,9 @@ MOST_RATINGS: Final = 1000
 _MOST_REASONS: Final = 10
 
 # Strict: a text or a truth value is no number, as the schema says.
-MovieId = Annotated[int, Field(strict=True, ge=0, lt=2**63, description="Id of the data set.")]
+LARGEST_ID: Final = 2**63 - 1024
+"""The largest number below 2**63 that programs without 64-bit integers can hold."""
+MovieId = Annotated[int, Field(strict=True, ge=0, le=LARGEST_ID, description="Id of the data set.")]
 NumReasons = Annotated[
     int,
     Field(

@@ -28,7 +28,7 @@ class SyntheticConfig(Section):
     """Number of users."""
     num_movies: Annotated[int, Field(ge=2, le=10_000_000)] = 500
     """Number of movies."""
-    num_ratings: Annotated[int, Field(ge=10, le=1_000_000_000)] = 20_000
+    num_ratings: Annotated[int, Field(ge=10, le=10**15)] = 20_000
     """Number of ratings, each of another (user, movie) pair."""
     noise: Annotated[float, Field(ge=0, le=100)] = 0.6
     """Standard deviation in stars of the noise added to each rating before rounding."""

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import ray
@@ -23,6 +24,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundation.errors import MovieRatingsError, StorageError
+from foundation.lock import RUN_LOCK_FILE, locked
 from foundation.storage import Storage
 from ingest.dataset import credentials_for
 from ingest.sources.selection import name_of, selected_class
@@ -74,14 +76,16 @@ class Finding:
 
 @contextlib.contextmanager
 def job(workspace: Workspace) -> Iterator[None]:
-    """Run all checks, then open the run's folder and connect to Ray.
+    """Run all checks, then open the run's folder and connect to Ray. No other process can write the
+    run meanwhile.
 
     Raises:
         MovieRatingsError: saying what must be changed, if it cannot.
+        LockedError: if another process writes the run.
     """
     _make(HERE, workspace)
-    workspace.open()
-    with ray_session(workspace.config):
+    with locked(workspace.run, RUN_LOCK_FILE, waits=True), ray_session(workspace.config):
+        workspace.open()
         if joins_cluster(workspace.config):
             _make(ON_CLUSTER, workspace)
         yield
@@ -150,6 +154,23 @@ def token(workspace: Workspace) -> str:
     if config.tmdb.enabled is False or selected_class(config.data).has_tmdb_records:
         return "not needed"
     return "none in the environment: features of TMDb are left out"
+
+
+def access(workspace: Workspace) -> str:
+    """Nobody else can use this user's Ray."""
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+    if mode == "disabled":
+        return Doubt(
+            "RAY_AUTH_MODE=disabled: whoever reaches the ports of this Ray can run programs on it; "
+            "leave it out, or set it to token"
+        )
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if file.is_file() and file.stat().st_mode & 0o077:
+        return Doubt(
+            f"other users of this machine can read {file}, with which they can run programs on "
+            f"this Ray: chmod 600 {file}"
+        )
+    return f"by the token in {file}" if file.is_file() else "by a token, if Ray asks for one"
 
 
 def _kind(credentials: Credentials) -> str:
@@ -335,6 +356,7 @@ HERE: Final[Mapping[str, Check]] = {
     "disk": disk,
     "memory": memory,
     "mlflow": lambda workspace: reach_mlflow(workspace.config),
+    "access": access,
 }
 _AFTER_DATA: Final = ("disk", "memory")
 """Checks that need the number of ratings."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from foundation.lock import RUN_LOCK_FILE, locked
 from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
@@ -153,19 +152,13 @@ class Stages:
 
 @contextmanager
 def stages_of(config: JobConfig, *, redo: Redo) -> Iterator[Stages]:
-    """The stages of a run, once its checks have passed, with a connection to Ray. No other process
-    can write the run meanwhile.
+    """The stages of a run, once its checks have passed, with a connection to Ray.
 
     Raises:
-        MovieRatingsError: if a check fails, or another process writes the run, saying what to
-            change.
+        MovieRatingsError: if a check fails, saying what to change.
     """
     workspace = Workspace(config, redo)
-    with (
-        locked(workspace.run, RUN_LOCK_FILE, waits=True),
-        preflight.job(workspace),
-        workers_of(workspace) as workers,
-    ):
+    with preflight.job(workspace), workers_of(workspace) as workers:
         yield Stages(workspace, workers)
 
 

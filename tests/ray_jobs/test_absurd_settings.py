@@ -29,7 +29,7 @@ def refused(*overrides: str) -> str:
         ("tmdb.max_age_days=nan", "greater than 0"),
         ("train.epochs=1000000000000", "epochs = 1000000000000, expected at most 1,000,000,000"),
         ("model.hidden_dims=[64, 99999999999]", "hidden_dims = 99999999999, expected at most"),
-        ("data.synthetic.num_ratings=10000000000", "less than or equal to 1000000000"),
+        (f"data.synthetic.num_ratings={10**16}", "less than or equal to 1000000000000000"),
         ("train.epochs=" + "9" * 5000, "train.epochs = '999"),
         ("train.epochs=" + "[" * 5000, "train.epochs = '[[["),
         ("tmdb.base_url=http://x.org/" + "x" * 5000, "is not encrypted"),

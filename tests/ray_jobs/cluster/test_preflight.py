@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -173,3 +174,30 @@ def test_a_job_is_refused_before_it_reads_anything(
 
     assert "needed for 1,000,000,000,000,000 ratings" in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "auth", "told"),
+    [
+        (0o600, "token", None),
+        (0o644, "token", "other users of this machine can read .*: chmod 600 "),
+        (0o600, "disabled", "whoever reaches the ports of this Ray can run programs"),
+        (None, "", None),
+    ],
+)
+def test_who_else_could_use_ray_is_told(
+    mode: int | None,
+    auth: str,
+    told: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "auth_token"
+    if mode is not None:
+        file.write_text("a" * 64)
+        file.chmod(mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    monkeypatch.setenv("RAY_AUTH_MODE", auth)
+    found = preflight.finding("access", preflight.access, workspace(tmp_path))
+    assert found.state == ("ok" if told is None else "doubt")
+    assert told is None or re.search(told, found.found)

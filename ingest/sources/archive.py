@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import zipfile
 import zlib
@@ -33,7 +34,14 @@ def extract(archive: Path, target: Path, names: Container[str]) -> None:
             for member in wanted:
                 _refuse_unreadable(archive, member)
             opened.extractall(target, wanted)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        UnicodeError,
+    ) as error:
         raise DatasetError(
             f"{archive} is not a complete zip archive: {error}. Download or create it again."
         ) from error

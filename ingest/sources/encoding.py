@@ -21,6 +21,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _CHUNK: Final = 1 << 20
+_NOT_ASCII: Final = bytes(range(128, 256))
 _NAMES: Final = {UTF_8: "UTF-8", WESTERN: "Windows-1252 (latin-1)"}
 
 
@@ -44,13 +45,27 @@ def encoding_of(path: Path) -> str:
     problem = _undecodable(path, found)
     if problem is None:
         return found
-    if found == UTF_8 and _undecodable(path, WESTERN) is None and b"\0" not in path.read_bytes():
-        return WESTERN
     line, byte = _place(path, problem)
-    raise DatasetError(
-        f"{path}, line {line}: byte 0x{byte:02x} is neither UTF-8 nor Windows-1252 (latin-1). Save "
-        "the file as UTF-8."
-    )
+    if found != UTF_8:
+        raise DatasetError(
+            f"{path}, line {line}: byte 0x{byte:02x} is not {name_of(found)}, which the file's "
+            "first bytes announce. Copy the file again, or save it as UTF-8."
+        )
+    content = path.read_bytes()
+    if b"\0" in content or _undecodable(path, WESTERN) is not None or _is_mostly_utf_8(content):
+        raise DatasetError(
+            f"{path}, line {line}: byte 0x{byte:02x} is neither UTF-8, as the rest of the file may "
+            "be, nor Windows-1252 (latin-1). Save the file as UTF-8."
+        )
+    return WESTERN
+
+
+def _is_mostly_utf_8(content: bytes) -> bool:
+    """Whether text with a few wrong bytes was meant to be UTF-8."""
+    text = content.decode("utf-8", errors="replace")
+    wrong = text.count("\ufffd")
+    right = len(text) - wrong - len(content.translate(None, _NOT_ASCII))
+    return right > wrong
 
 
 def name_of(encoding: str) -> str:

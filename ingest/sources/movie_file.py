@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.errors import DatasetError
-from ingest.sources.genres import split_genres
+from ingest.sources.genres import Notation, split_genres
 from ingest.sources.parsing import (
     WHOLE_NUMBER,
     Format,
@@ -68,13 +69,13 @@ def _read_movies(reading: Reading) -> list[_Movie]:
     layout = reading.layout
     file = reading.folder / layout.movies
     problems, seen = Problems(file), dict[int, int]()
-    movies, other_notation = [], 0
+    movies, notations = [], Counter[Notation]()
     for line, raw in _RAW_MOVIES[layout.name](file, problems):
         movie_id = _movie_id(raw.movie_id, line, seen, problems)
         if movie_id is None:
             continue
-        genres, is_usual = split_genres(raw.genres)
-        other_notation += not is_usual
+        genres, notation = split_genres(raw.genres)
+        notations[notation] += 1
         title = raw.title.strip()
         movies.append(_Movie(movie_id, title, title_year(title) or date_year(raw.released), genres))
     problems.refuse("Correct or remove each.")
@@ -82,11 +83,19 @@ def _read_movies(reading: Reading) -> list[_Movie]:
         raise DatasetError(f"{file} holds no movie; expected at least one line of data")
     reading.notice_encoding(file)
     reading.notice_open_end(layout.movies)
-    if other_notation:
+    if notations["other"]:
         reading.notice(
-            f"{layout.movies}: the genres of {other_notation:,} movies are not separated by |; "
+            f"{layout.movies}: the genres of {notations['other']:,} movies are not separated by |; "
             "commas, semicolons and slashes were taken as separators."
         )
+    if notations["unreadable"]:
+        reading.notice(
+            f"{layout.movies}: the genres of {notations['unreadable']:,} movies are in no notation "
+            "that can be read; they count as unknown."
+        )
+    untitled = sum(not movie.title for movie in movies)
+    if untitled:
+        reading.notice(f"{layout.movies}: {untitled:,} movies have no title.")
     return movies
 
 
@@ -119,7 +128,7 @@ class _RawMovie:
 
 def _movies_csv(file: Path, problems: Problems) -> Iterator[tuple[int, _RawMovie]]:
     names = ("movieId", "title", "genres")
-    for line, fields in read_records(file, Format(multiline=True), names, problems):
+    for line, fields in read_records(file, Format(), names, problems):
         yield line, _RawMovie(*fields)
 
 
@@ -130,7 +139,7 @@ def _movies_dat(file: Path, problems: Problems) -> Iterator[tuple[int, _RawMovie
 
 def _movies_100k(file: Path, problems: Problems) -> Iterator[tuple[int, _RawMovie]]:
     width = 5 + len(_GENRES_100K)
-    for line, text in enumerate(read_text(file).splitlines(), 1):
+    for line, text in enumerate(read_text(file).split("\n"), 1):
         fields = text.split("|")
         if not text.strip():
             continue

@@ -22,7 +22,7 @@ from ingest.sources.parsing import (
 from ingest.sources.reading import Reading, double_colon_lines
 from ingest.sources.tables import links_table, no_tags
 
-_CSV: Final = Format(multiline=True)
+_CSV: Final = Format()
 _TAG_TYPES: Final = {
     "userId": pa.int64(),
     "movieId": pa.int64(),
@@ -48,6 +48,8 @@ def read_links(movie_ids: list[int], reading: Reading) -> pa.Table:
         else:
             found[int(movie)] = (_imdb_id(imdb, line, problems), _tmdb_id(tmdb, line, problems))
     _notice_left_out(problems, file, reading)
+    if file.is_file():
+        reading.notice_open_end(file.name)
     imdb_ids, tmdb_ids = zip(*(found.get(movie, (None, None)) for movie in movie_ids), strict=True)
     return links_table(movie_ids, imdb_ids, tmdb_ids)
 
@@ -75,8 +77,11 @@ def read_tags(reading: Reading) -> pa.Table:
     """TAGS; an empty table if there is no file of tags."""
     csv, dat = reading.folder / "tags.csv", reading.folder / "tags.dat"
     if reading.layout.name == "csv" and csv.is_file():
+        reading.notice_open_end(csv.name)
         try:
-            return pa.table(read_columns(csv, _CSV, _TAG_TYPES).columns, schema=TAGS)
+            return pa.table(
+                read_columns(csv, _CSV, _TAG_TYPES, look_closely=False).columns, schema=TAGS
+            )
         except DatasetError:  # line by line, which takes longer
             problems = Problems(csv)
             return _tags(

@@ -7,6 +7,8 @@ line by line to find the number of the line.
 from __future__ import annotations
 
 import csv
+import mmap
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +18,16 @@ from typing import Final
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from foundation.errors import shortened
 from ingest.errors import DatasetError
 from ingest.sources.encoding import encoding_of, marked_encoding
 
-_WHOLE: Final = re.compile(r"[+-]?\d+", re.ASCII)
+_WHOLE: Final = re.compile(r"-?\d+", re.ASCII)
+_NUMBER: Final = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.ASCII | re.IGNORECASE
+)
+_BLANKS: Final = " \t\r\n"
+"""Around a number; Python strips more characters from a text than it ignores in a number."""
 _INT64: Final = range(-(2**63), 2**63)
 WHOLE_NUMBER: Final = "a whole number (64 bits)"
 _ADVICE: Final = "Correct or remove the line."
@@ -28,6 +36,7 @@ _SEPARATORS: Final = {"semicolons": ";", "tabs": "\t", "vertical bars": "|", "co
 
 MAX_SHOWN: Final = 10
 """Number of wrong lines that a message lists."""
+_BLOCK: Final = 1 << 24
 _MAX_DIGITS: Final = 40
 """More than any number of 64 bits has, leading zeros included."""
 _MAX_QUOTED: Final = 100
@@ -42,11 +51,14 @@ class Format:
     columns: tuple[str, ...] = ()
     """Column names in order, for files without a header line."""
     quoted: bool = True
-    multiline: bool = False
-    """Whether quoted texts may hold line breaks."""
     numeric: bool = False
     """Whether only columns with numbers are read: then the encoding hardly matters, and a large
     file need not be searched for it."""
+
+    @property
+    def unnamed(self) -> list[str]:
+        """Columns that must be empty: those between two delimiters that separate together."""
+        return [name for name in self.columns if name.startswith("_")]
 
     @property
     def has_header(self) -> bool:
@@ -123,32 +135,41 @@ def read_text(path: Path) -> str:
     """
     require_file(path)
     try:
-        with path.open(encoding=encoding_of(path), newline="") as stream:
+        with path.open(encoding=encoding_of(path)) as stream:  # every kind of line break as \\n
             return stream.read()
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_columns(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> pa.Table:
+def read_columns(
+    path: Path, form: Format, types: Mapping[str, pa.DataType], *, look_closely: bool = True
+) -> pa.Table:
     """The columns named in ``types``, in that order.
+
+    A file with quotes is read a second time, line by line, unless ``look_closely`` is false: Arrow
+    reads the lines after a quote that is not closed as a part of the quoted text.
 
     Raises:
         DatasetError: if the file, a column or a value is missing or a value is of another type.
     """
     require_file(path)
-    names = list(form.columns) or _header_with(path, form, list(types))
+    names, first_line = _names(path, form)
+    _require(path, form, names, list(types))
+    has_quotes = form.quoted and _holds(path, b'"')
+    # Arrow reads 0x10 as a number, and texts between the colons of 1::2 as nothing.
+    is_odd = form.unnamed and not _only_doubled(path, form.delimiter.encode())
+    if look_closely and (has_quotes or is_odd or _holds(path, b"0x", b"0X")):
+        _refuse_wrong_lines(path, form, types)
     try:
         return arrow_csv.read_csv(
             path,
             read_options=arrow_csv.ReadOptions(
-                column_names=names,
-                skip_rows=int(form.has_header),
-                encoding=_arrow_encoding(path, form),
+                column_names=names, skip_rows=first_line, encoding=_arrow_encoding(path, form)
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=form.delimiter,
                 quote_char='"' if form.quoted else False,
-                newlines_in_values=form.multiline,
+                newlines_in_values=has_quotes,
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=types, include_columns=list(types), null_values=[]
@@ -156,7 +177,36 @@ def read_columns(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> 
         )
     except (pa.ArrowInvalid, OSError, UnicodeError) as error:
         _refuse_wrong_lines(path, form, types)
-        raise DatasetError(f"cannot read {path}: {error}") from error
+        raise DatasetError(f"cannot read {path}: {shortened(str(error))}") from error
+
+
+def read_header(path: Path, form: Format) -> list[str]:
+    """The column names of a file.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    return _names(path, form)[0]
+
+
+def _only_doubled(path: Path, delimiter: bytes) -> bool:
+    """Whether a delimiter is in a file only twice in a row."""
+    single = double = 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            block += stream.readline()
+            single += block.count(delimiter)
+            double += block.count(2 * delimiter)
+    return single == 2 * double
+
+
+def _holds(path: Path, *texts: bytes) -> bool:
+    """Whether the bytes of a file hold one of these."""
+    with path.open("rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(text) >= 0 for text in texts)
 
 
 def _arrow_encoding(path: Path, form: Format) -> str:
@@ -176,7 +226,7 @@ def read_records(
             another number of fields.
     """
     header, lines = _lines(path, form)
-    _require(path, form, header, names)
+    _require(path, form, header, list(names))
     positions = [header.index(name) for name in names]
     for line, fields in lines:
         if len(fields) == len(header):
@@ -218,16 +268,9 @@ def parse_int(text: str, where: str, what: str) -> int:
 
 def is_int64(text: str) -> bool:
     """Whether a text is a whole number that fits into 64 bits."""
-    text = text.strip()
+    text = text.strip(_BLANKS)
     # Python refuses to convert thousands of digits, and takes long for fewer.
     return len(text) <= _MAX_DIGITS and bool(_WHOLE.fullmatch(text)) and int(text) in _INT64
-
-
-def _header_with(path: Path, form: Format, names: list[str]) -> list[str]:
-    """The column names of a file that must have ``names``."""
-    header, _ = _lines(path, form)
-    _require(path, form, header, names)
-    return header
 
 
 def _require(path: Path, form: Format, header: list[str], names: Sequence[str]) -> None:
@@ -242,16 +285,10 @@ def _require(path: Path, form: Format, header: list[str], names: Sequence[str]) 
             f"{path} is empty; expected a header line with {', '.join(missing)} and data below it"
         )
     if missing:
-        found = (
-            quoted(", ".join(header))
-            if len(header) > _MAX_QUOTED
-            else ", ".join(
-                name if len(name) <= _MAX_QUOTED else f"{name[:_MAX_QUOTED]}..." for name in header
-            )
-        )
+        advice = f"{_other_separator(header, form)}Rename the columns in that line."
         raise DatasetError(
             f"{path}, line 1: the columns {', '.join(missing)} are missing; found "
-            f"{found}. {_other_separator(header, form)}Rename the columns in that line."
+            f"{shortened(', '.join(header))}. {advice}"
         )
     repeated = [name for name in names if header.count(name) > 1]
     if repeated:
@@ -275,13 +312,21 @@ def _other_separator(header: list[str], form: Format) -> str:
     )
 
 
+def _names(path: Path, form: Format) -> tuple[list[str], int]:
+    """The column names, and the number of lines until and with those that name them."""
+    if not form.has_header:
+        return list(form.columns), 0
+    line, header = next(_numbered(path, form), (0, []))
+    return [name.strip() for name in header], line
+
+
 def _lines(path: Path, form: Format) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The column names, and an iterator of line numbers with fields; blank lines are skipped."""
+    names, _ = _names(path, form)
     numbered = _numbered(path, form)
-    if not form.has_header:
-        return list(form.columns), numbered
-    _, header = next(numbered, (0, []))
-    return [name.strip() for name in header], numbered
+    if form.has_header:
+        next(numbered, None)
+    return names, numbered
 
 
 def _numbered(path: Path, form: Format) -> Iterator[tuple[int, list[str]]]:
@@ -296,8 +341,11 @@ def _numbered(path: Path, form: Format) -> Iterator[tuple[int, list[str]]]:
                 stream,
                 delimiter=form.delimiter,
                 quoting=csv.QUOTE_MINIMAL if form.quoted else csv.QUOTE_NONE,
+                strict=True,
             )
             for fields in reader:
+                if reader.line_num > line + 1:
+                    _refuse_swallowed_lines(path, line + 1, fields, form)
                 line = reader.line_num
                 if fields:
                     yield line, fields
@@ -305,9 +353,24 @@ def _numbered(path: Path, form: Format) -> Iterator[tuple[int, list[str]]]:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     except csv.Error as error:
         raise DatasetError(
-            f"{path}: the line after line {line} cannot be read: {error}. Look there for a quote "
-            "that is not closed."
+            f"{path}, line {line + 1}: it cannot be read: {error}. Look there for a quote that is "
+            "not closed, or for text after one that is."
         ) from error
+
+
+def _refuse_swallowed_lines(path: Path, line: int, fields: list[str], form: Format) -> None:
+    """Refuse a quoted text that holds whole lines, as after a quote that somebody forgot to close.
+
+    Raises:
+        DatasetError: naming the line where it begins.
+    """
+    for field in fields:
+        inner = field.splitlines()[1:-1]
+        if any(text.count(form.delimiter) >= len(fields) - 1 > 0 for text in inner):
+            raise DatasetError(
+                f"{path}, line {line}: a quoted text that begins there holds {len(inner):,} lines "
+                "with fields of their own. Close the quote, or remove the line breaks."
+            )
 
 
 def _refuse_wrong_lines(path: Path, form: Format, types: Mapping[str, pa.DataType]) -> None:
@@ -318,6 +381,7 @@ def _refuse_wrong_lines(path: Path, form: Format, types: Mapping[str, pa.DataTyp
     """
     header, lines = _lines(path, form)
     checks = [(header.index(name), name, _checker(kind)) for name, kind in types.items()]
+    checks += [(header.index(name), "text between colons", _nothing) for name in form.unnamed]
     problems = Problems(path)
     for line, fields in lines:
         if len(fields) != len(header):
@@ -329,6 +393,10 @@ def _refuse_wrong_lines(path: Path, form: Format, types: Mapping[str, pa.DataTyp
                 problems.add(line, f"{name} is {quoted(fields[position])}, expected {expected}")
                 break
     problems.refuse(_ADVICE)
+
+
+def _nothing(text: str) -> str | None:
+    return "nothing" if text else None
 
 
 def _wrong_width(fields: list[str], header: list[str]) -> str:
@@ -343,11 +411,7 @@ def _checker(kind: pa.DataType) -> Callable[[str], str | None]:
         return None if is_int64(text) else WHOLE_NUMBER
 
     def number(text: str) -> str | None:
-        try:
-            float(text)
-        except ValueError:
-            return "a number"
-        return None
+        return None if _NUMBER.fullmatch(text.strip(_BLANKS)) else "a number"
 
     if pa.types.is_integer(kind):
         return whole

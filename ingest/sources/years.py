@@ -7,6 +7,11 @@ from typing import Final
 
 from foundation.times import is_film_year
 
+_END: Final = 500
+"""Characters at the end of a title that are searched."""
+_TRIED: Final = 5
+"""Years in brackets at the end of a title that are looked at."""
+
 # "(1995)", "(1975-1979)" and "(2007-)" of series, "(1995/II)" as IMDb tells films of a year apart.
 _YEAR: Final = re.compile(r"\(\s*(\d{4})\s*(?:[-–—/][^()]*)?\)")
 # What may follow it: "(V)", "(TV)", "(Video)" and other remarks in brackets.
@@ -19,9 +24,13 @@ def title_year(title: str) -> int | None:
     The last year in brackets counts, if nothing but remarks in brackets follows; of a span it is
     the first. Years in which there can be no film count as unknown.
     """
-    years = [found for found in _YEAR.finditer(title) if _AFTER.fullmatch(title, found.end())]
-    possible = [int(found[1]) for found in years if is_film_year(int(found[1]))]
-    return possible[-1] if possible else None
+    end = title[-_END:]
+    for found in list(_YEAR.finditer(end))[: -_TRIED - 1 : -1]:
+        if not _AFTER.fullmatch(end, found.end()):
+            return None
+        if is_film_year(int(found[1])):
+            return int(found[1])
+    return None
 
 
 def date_year(text: str) -> int | None:

@@ -16,7 +16,7 @@ from ncf.data.preprocessor import Integers
 from ncf.errors import UnknownIdError
 from ncf.inference.recommender import Recommender
 
-_FORM: Final = Format(multiline=True)
+_FORM: Final = Format()
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,44 @@ messages."""
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Final, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, get_args, get_origin
 
 from annotated_types import Le, Lt
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from foundation.errors import ConfigError, shortened, without_secrets
 from foundation.spelling import nearest
+
+
+def _usable_path(text: str) -> str:
+    """A path of this machine, or a URI.
+
+    Raises:
+        ValueError: if no file can have it.
+    """
+    if "://" in text or not text:
+        return text
+    try:
+        found = Path(text).expanduser()
+        os.fsencode(found)
+    except (RuntimeError, ValueError) as error:  # an unknown user's home; no UTF-8
+        raise ValueError(f"no file can have this path: {error}") from error
+    if not text.isprintable():
+        raise ValueError("no file can have this path: it holds characters that cannot be shown")
+    if len(str(found)) > _LONGEST_PATH or any(len(os.fsencode(p)) > 255 for p in found.parts):
+        raise ValueError("no file can have this path: it is too long")
+    return text
+
+
+UsablePath = Annotated[str, AfterValidator(_usable_path)]
+"""A path that a file can have, or a URI."""
+_LONGEST_PATH: Final = 4_000
 
 LARGEST: Final = 1_000_000_000
 """Largest whole number of a setting without a limit of its own."""
@@ -32,6 +58,20 @@ class Section(BaseModel):
     renamed_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """By key, values of earlier versions and their present names; refused likewise."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_values_are_no_numbers(cls, values: Any) -> Any:
+        """Refuse true for a number, which pydantic takes as 1."""
+        if isinstance(values, Mapping):
+            for name, field in cls.model_fields.items():
+                given = values.get(name)
+                parts = given if isinstance(given, list | tuple) else (given,)
+                kinds = set(_leaves(field.annotation))
+                is_number = bool(kinds & {int, float}) and bool not in kinds
+                if is_number and any(isinstance(part, bool) for part in parts):
+                    raise ValueError(f"{name} = {str(given).lower()}, expected a number")
+        return values
+
     @model_validator(mode="after")
     def _numbers_are_not_absurd(self) -> Self:
         """Refuse what no machine has; fields with a limit of their own are left to that."""
@@ -45,6 +85,17 @@ class Section(BaseModel):
         return self
 
 
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types that a field may hold, also in lists; True and False of a literal count as bool."""
+    if get_origin(annotation) is Literal:
+        yield from (type(value) for value in get_args(annotation))
+    elif args := get_args(annotation):
+        for part in args:
+            yield from _leaves(part)
+    else:
+        yield annotation
+
+
 def _whole_numbers(value: Any) -> Iterator[int]:
     if isinstance(value, tuple):
         for part in value:
@@ -52,6 +103,11 @@ def _whole_numbers(value: Any) -> Iterator[int]:
     elif isinstance(value, int) and not isinstance(value, bool):
         yield value
 
+
+_MAX_PROBLEMS: Final = 20
+"""Wrong settings that a message lists."""
+_MAX_LINE: Final = 1_000
+"""Characters that a message has for each: some list all valid keys."""
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -63,14 +119,18 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ConfigError: if it is missing or not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        # Windows' editor begins files with a byte order mark.
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         close = nearest(str(path), map(str, Path(path).parent.glob("*.toml")))
         hint = f". Did you mean {close}?" if close else ""
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}{hint}"
         ) from error
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also NULs in paths, and endless numbers
         raise ConfigError(f"{path} is not valid TOML: {shortened(str(error))}") from error
 
 
@@ -86,21 +146,40 @@ def read_configs(paths: Sequence[str | Path], model: type[BaseModel]) -> dict[st
         ConfigError: if a file is missing or not TOML, or files extend each other in a circle.
     """
     result: dict[str, Any] = {}
-    for path in paths:
-        result = _merged(result, _read_with_bases(Path(path), (), model), model, [])
+    read: dict[Path, dict[str, Any]] = {}
+    try:
+        for path in paths:
+            result = _merged(result, _read_with_bases(Path(path), (), model, read), model, [])
+    except RecursionError:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: tables are nested too deeply to be settings"
+        ) from None
     return result
 
 
-def _read_with_bases(path: Path, chain: tuple[Path, ...], model: type[BaseModel]) -> dict[str, Any]:
-    """A file merged into those it extends; ``chain`` are the files that extend it."""
-    if path.resolve() in chain:
+def _read_with_bases(
+    path: Path, chain: tuple[Path, ...], model: type[BaseModel], read: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
+    """A file merged into those it extends; ``chain`` are the files that extend it, ``read`` holds
+    what was read before."""
+    if path in read:
+        return read[path]
+    values = _read_unread(path, chain, model, read)
+    read[path] = values
+    return values
+
+
+def _read_unread(
+    path: Path, chain: tuple[Path, ...], model: type[BaseModel], read: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
+    if _resolved(path) in chain:
         circle = " extends ".join(str(p) for p in (*chain[chain.index(path.resolve()) :], path))
         raise ConfigError(f"configuration files extend each other in a circle: {circle}")
     values = read_toml(path)
     bases = base_files(values.pop("extends", []), path.parent, str(path))
     result: dict[str, Any] = {}
     for base in bases:
-        base_values = _read_with_bases(base, (*chain, path.resolve()), model)
+        base_values = _read_with_bases(base, (*chain, path.resolve()), model, read)
         result = _merged(result, base_values, model, [])
     return _merged(result, _with_absolute_bases(values, path), model, [])
 
@@ -114,13 +193,31 @@ def base_files(bases: Any, folder: Path, origin: str) -> list[Path]:
     names = [bases] if isinstance(bases, str) else bases
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            f"{origin}: extends = {bases!r}, expected the path of a file, relative to {folder}, "
+            f"{origin}: extends = {shortened(_repr(bases))}, expected the path of a file, relative "
+            f"to {folder}, "
             'such as extends = "../datasets/ml-latest-small.toml", or a list of paths'
         )
     for name in names:
-        if not (folder / name).is_file():
-            raise ConfigError(f"{origin} extends {name!r}, but there is no file {folder / name}")
+        if not _is_file(folder / name):
+            raise ConfigError(
+                f"{origin} extends {shortened(repr(name))}, but there is no such file in {folder}"
+            )
     return [folder / name for name in names]
+
+
+def _resolved(path: Path) -> Path:
+    """Also of what cannot be a path, which reading refuses with the reason."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError):
+        return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _with_absolute_bases(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -208,7 +305,10 @@ def problems(model: type[BaseModel], error: ValidationError) -> list[str]:
     """A line on each thing that is wrong with values for ``model``: the key, what was found, and
     the valid keys or values.
     """
-    return [_explain(model, detail) for detail in error.errors()]
+    details = error.errors()
+    lines = [shortened(_explain(model, detail), _MAX_LINE) for detail in details[:_MAX_PROBLEMS]]
+    more = len(details) - len(lines)
+    return [*lines, f"and {more:,} more"] if more else lines
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -227,7 +327,8 @@ def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
+        return parsed["value"] if len(parsed) == 1 else text
     except (ValueError, RecursionError):
         return text
 

@@ -51,6 +51,6 @@ def without_secrets(text: str) -> str:
 _MAX_QUOTED: Final = 200
 
 
-def shortened(text: str) -> str:
-    """At most 200 characters of a text that a message quotes."""
-    return text if len(text) <= _MAX_QUOTED else f"{text[: _MAX_QUOTED - 3]}..."
+def shortened(text: str, longest: int = _MAX_QUOTED) -> str:
+    """At most so many characters of a text that a message quotes."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

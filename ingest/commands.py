@@ -15,7 +15,7 @@ import pyarrow as pa
 from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE
 from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_stderr
-from foundation.errors import ConfigError, MovieRatingsError
+from foundation.errors import ConfigError, MovieRatingsError, shortened
 from foundation.spelling import nearest
 from foundation.storage import Storage
 from ingest import dataset
@@ -100,8 +100,9 @@ def load_settings(options: Options) -> IngestConfig:
         if section not in known:
             close = nearest(key, keys(IngestConfig))
             raise ConfigError(
-                f"--set {override!r}: the ingester has no section {section!r}. Valid: "
-                f"{', '.join(sorted(known))}" + (f". Did you mean {close!r}?" if close else "")
+                f"--set {shortened(repr(override))}: the ingester has no section "
+                f"{shortened(repr(section))}. Valid: {', '.join(sorted(known))}"
+                + (f". Did you mean {close!r}?" if close else "")
             )
     values = apply_overrides(
         read_configs(options.config_files, IngestConfig), options.overrides, keys(IngestConfig)
@@ -110,7 +111,9 @@ def load_settings(options: Options) -> IngestConfig:
     if options.storage:
         values["storage"] = options.storage
     if options.command == "synthetic":
-        values["data"] = {**values.get("data", {}), "source": SYNTHETIC}
+        data = values.get("data", {})
+        if isinstance(data, dict):  # else it is refused for that
+            values["data"] = data | {"source": SYNTHETIC}
     return build(IngestConfig, values, ", ".join(options.config_files) or "the command line")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from foundation.config import Section
+from foundation.config import Section, UsablePath
 from foundation.errors import shortened, without_secrets
 from ingest.registry import AUTO, SOURCES, meanings
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 else:
     # Names are checked, and listed in messages, as those of any other choice.
     SourceName = Literal[(AUTO, *SOURCES)]
+
+_LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST: Final = re.compile(rf"(?!.{{254}}){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
 
 _SOURCE: Final = f"Where the ratings come from. {meanings()}."
 
@@ -40,7 +44,7 @@ class DataConfig(Section):
     """Which ratings to train on."""
 
     source: Annotated[SourceName, Field(description=_SOURCE)] = AUTO
-    path: str = ""
+    path: UsablePath = ""
     """Local folder, or zip archive, with the files of the source; nothing is downloaded if it is
     set."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns", "days", "YYYYMMDD"] = "auto"
@@ -114,15 +118,25 @@ def _scheme_and_host(name: str, url: str) -> tuple[str, str]:
     Raises:
         ValueError: if it is not an http or https URL.
     """
+    found = shortened(without_secrets(repr(url)))
     try:
         parts = urlsplit(url)
-        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        host = parts.hostname or ""
+        is_valid = parts.scheme in ("http", "https") and parts.port != 0 and _is_host(host)
     except ValueError:
         is_valid = False
     if not is_valid:
-        found = shortened(without_secrets(repr(url)))
         raise ValueError(f"{name} = {found} is not a URL that begins with https:// or http://")
-    return parts.scheme, parts.hostname or ""
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{name} = {found} holds a user's name or password; leave them out")
+    return parts.scheme, host
+
+
+def _is_host(host: str) -> bool:
+    """Whether a machine can have this name or address."""
+    if ":" in host:
+        return ip_address(host).version == 6
+    return bool(_HOST.fullmatch(host.encode("idna").decode()))
 
 
 def _is_this_machine(host: str) -> bool:
@@ -137,6 +151,6 @@ def _is_this_machine(host: str) -> bool:
 class IngestConfig(Section):
     """What the ingester reads of a configuration."""
 
-    storage: str = "./artifacts"
+    storage: UsablePath = "./artifacts"
     data: DataConfig = DataConfig()
     tmdb: TmdbConfig = TmdbConfig()

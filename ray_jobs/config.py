@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from foundation.config import Section, apply_overrides, problems
+from foundation.config import Section, UsablePath, apply_overrides, problems
 from ingest.config import DataConfig, TmdbConfig
 from ncf.choice_config import ChoiceConfig
 from ncf.config import (
@@ -341,7 +341,10 @@ class TuneConfig(Section):
         metric = values.get("metric") if isinstance(values, Mapping) else None
         if not isinstance(metric, str) or not re.match(RANKING_METRIC, metric):
             return values
-        choice = dict(values.get("choice") or {}) | {"metric": metric}
+        given = values.get("choice") or {}
+        if not isinstance(given, Mapping):
+            return values  # refused for that
+        choice = dict(given) | {"metric": metric}
         return {key: value for key, value in values.items() if key != "metric"} | {"choice": choice}
 
     @field_validator("mlflow_uri")
@@ -543,7 +546,7 @@ class JobConfig(Section):
 
     renamed: ClassVar = {"folds": "cross_validate.folds"}
 
-    storage: str = "artifacts"
+    storage: UsablePath = "artifacts"
     """Root of all outputs: a folder, or a URI such as s3://bucket/folder."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "default"
     """Name of the run; its results are in storage/runs/<name>."""

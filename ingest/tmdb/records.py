@@ -12,11 +12,12 @@ can process.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeGuard, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -58,6 +59,12 @@ LIMITS: Final[Mapping[str, Limits]] = {
 _WHOLE: Final = ("budget", "revenue", "vote_count", "runtime")
 LEFT_OUT: Final = "left out: "
 """How ``error`` begins in an ok record."""
+MAX_NAMES: Final = 500
+"""Number of genres, directors and keywords that are kept of each; TMDb's longest list has 164."""
+_LONGEST_NAME: Final = 300
+_LANGUAGE: Final = re.compile("[a-z]{2,3}")
+_IMDB_ID: Final = re.compile("tt[0-9]{5,12}")
+_DATE: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MAX_NOTED: Final = 500
 """Characters of ``error`` about what was left out."""
 
@@ -111,7 +118,10 @@ def decode_movie(body: bytes, tmdb_id: int, fetched_at: datetime) -> TmdbRecord:
         return _record(_MOVIE.decode(body), tmdb_id, fetched_at, [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         left_out: list[str] = []
-        movie = msgspec.convert(_usable(body, left_out), _Movie)
+        try:
+            movie = msgspec.convert(_usable(body, left_out), _Movie)
+        except RecursionError:
+            raise NotARecordError("a body that is nested too deeply") from None
         return _record(movie, tmdb_id, fetched_at, left_out)
 
 
@@ -125,6 +135,8 @@ def _record(movie: _Movie, tmdb_id: int, fetched_at: datetime, left_out: list[st
         _number(name, getattr(movie, name), left_out) for name in LIMITS
     ]
     release_date = _date(movie.release_date, left_out)
+    language = _text("original_language", movie.original_language, _LANGUAGE, left_out)
+    imdb_id = _text("imdb_id", movie.imdb_id, _IMDB_ID, left_out)
     return TmdbRecord(
         tmdb_id,
         "ok",
@@ -136,13 +148,15 @@ def _record(movie: _Movie, tmdb_id: int, fetched_at: datetime, left_out: list[st
         vote_count,
         runtime,
         release_date,
-        movie.original_language or None,
-        movie.imdb_id or None,
-        tuple([genre.name for genre in movie.genres or () if genre.name]),
-        {m.id: m.name for m in credits_.crew or () if m.job == "Director" and m.name},
+        language,
+        imdb_id,
+        tuple([g.name for g in movie.genres or () if _is_name(g.name)][:MAX_NAMES]),
+        _directors(credits_.crew or ()),
         _top_billed(credits_.cast or []),
-        {k.id: k.name for k in movie.keywords.keywords or () if k.name} if movie.keywords else {},
-        {collection.id: collection.name} if collection and collection.name else {},
+        _first({k.id: k.name for k in movie.keywords.keywords or () if _is_name(k.name)})
+        if movie.keywords
+        else {},
+        {collection.id: collection.name} if collection and _is_name(collection.name) else {},
         fetched_at,
     )
 
@@ -326,11 +340,40 @@ def _number(name: str, value: float | None, left_out: list[str]) -> Any:
     return None
 
 
+def _text(
+    name: str, value: str | None, pattern: re.Pattern[str], left_out: list[str]
+) -> str | None:
+    if not value:
+        return None
+    if pattern.fullmatch(value):
+        return value
+    left_out.append(f"{name}: {_quoted(value)}")
+    return None
+
+
+def _is_name(name: str | None) -> TypeGuard[str]:
+    """Whether this is the name of somebody or something."""
+    return (
+        name is not None
+        and 0 < len(name) <= _LONGEST_NAME
+        and name.isprintable()
+        and not name.isspace()
+    )
+
+
+def _directors(crew: Iterable[_CrewMember]) -> dict[int, str]:
+    return _first({m.id: m.name for m in crew if m.job == "Director" and _is_name(m.name)})
+
+
+def _first(names: dict[int, str]) -> dict[int, str]:
+    return names if len(names) <= MAX_NAMES else dict(islice(names.items(), MAX_NAMES))
+
+
 def _date(text: str | None, left_out: list[str]) -> date | None:
     if not text:
         return None
     try:
-        found = date.fromisoformat(text)
+        found = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         found = None
     if found is None or not is_film_year(found.year):
@@ -347,7 +390,7 @@ def _top_billed(cast: list[_CastMember]) -> dict[int, str]:
         ordered = sorted(cast, key=lambda m: float("inf") if m.order is None else m.order)
     names: dict[int, str] = {}
     for member in ordered:
-        if member.name:
+        if _is_name(member.name):
             names[member.id] = member.name
             if len(names) == MAX_CAST:
                 break

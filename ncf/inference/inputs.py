@@ -6,7 +6,7 @@ Texts, fractions, booleans and missing values are refused rather than guessed at
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,13 @@ Integers = npt.NDArray[np.int64]
 _INT64: Final = np.iinfo(np.int64)
 
 
-def whole_numbers(values: npt.ArrayLike, what: str) -> Integers:
+def whole_numbers(values: object, what: str) -> Integers:
     """``values`` as int64, in the same shape.
 
     Raises:
         InputError: naming ``what`` and the first value that is no whole number of 64 bits.
     """
-    try:
-        found = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{what} must be one number or a flat list of numbers: {error}") from error
+    found = _array(values, what)
     if not found.size:
         return found.astype(np.int64)
     if found.dtype.kind == "i":
@@ -36,6 +33,7 @@ def whole_numbers(values: npt.ArrayLike, what: str) -> Integers:
     if found.dtype.kind == "u":
         wrong = found > np.uint64(_INT64.max)
     elif found.dtype.kind == "f":
+        found = found.astype(np.float64)
         fits = (found >= _INT64.min) & (found < 2.0**63)  # NaN does not
         wrong = ~(fits & (found == np.floor(found)))
     else:
@@ -45,13 +43,35 @@ def whole_numbers(values: npt.ArrayLike, what: str) -> Integers:
     return found.astype(np.int64)
 
 
+def flat_whole_numbers(values: object, what: str) -> Integers:
+    """``values``, one or a flat list, as int64 ``[N]``.
+
+    Raises:
+        InputError: as ``whole_numbers``, and if they are nested.
+    """
+    found = np.atleast_1d(whole_numbers(values, what))
+    if found.ndim != 1:
+        raise InputError(f"{what} must be a flat list; found one of the shape {found.shape}")
+    return found
+
+
+def _array(values: object, what: str) -> npt.NDArray[Any]:
+    try:
+        found = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged; tensors with gradients
+        raise InputError(f"{what} must be one number or a flat list of numbers: {error}") from error
+    if np.ma.is_masked(values):
+        raise InputError(f"{what} holds masked values, which are none; leave them out")
+    return found
+
+
 def one_whole_number(value: object, what: str, lowest: int = int(_INT64.min)) -> int:
     """``value`` as an int.
 
     Raises:
         InputError: if it is not a single whole number of at least ``lowest``.
     """
-    found = whole_numbers(np.asarray(value), what)
+    found = whole_numbers(value, what)
     if found.ndim:
         raise InputError(f"{what} must be one number; found {_shown(value)}")
     if found < lowest:
@@ -59,16 +79,13 @@ def one_whole_number(value: object, what: str, lowest: int = int(_INT64.min)) ->
     return int(found)
 
 
-def stars(values: npt.ArrayLike, lowest: float, highest: float) -> npt.NDArray[np.float32]:
+def stars(values: object, lowest: float, highest: float) -> npt.NDArray[np.float32]:
     """Ratings ``[N]`` as float32.
 
     Raises:
         InputError: naming the first that is no number from ``lowest`` to ``highest``.
     """
-    try:
-        found = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"ratings must be a flat list of numbers: {error}") from error
+    found = _array(values, "ratings")
     if found.size and found.dtype.kind not in "iuf":
         _refuse(values, found.dtype, "ratings", "numbers of stars")
     found = found.astype(np.float32)
@@ -82,7 +99,7 @@ def stars(values: npt.ArrayLike, lowest: float, highest: float) -> npt.NDArray[n
     return found
 
 
-def seconds(values: npt.ArrayLike, newest: int) -> Integers:
+def seconds(values: object, newest: int) -> Integers:
     """Times as int64 seconds since 1970 UTC, in the same shape; ``newest`` is that of the newest
     training rating.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.errors import UnsupportedError
+from ncf.errors import InputError, UnsupportedError
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.top_k import Adjust
 from ncf.models.history.ratings import Ratings
@@ -32,6 +33,20 @@ class Ordering:
     """Training ratings of a movie that is offered."""
     popularity: float = 1.0
     deviations: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is none.
+
+        Raises:
+            InputError: naming the field.
+        """
+        if self.by not in get_args(OrderName):
+            raise InputError(
+                f"by: found {self.by!r}, expected one of {', '.join(get_args(OrderName))}"
+            )
+        for name in ("min_ratings", "popularity", "deviations"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name}: found {getattr(self, name)!r}, expected 0 or more")
 
 
 DEFAULT_ORDERING = Ordering()

@@ -31,7 +31,7 @@ import torch
 from ncf.data.batches import Batch
 from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import UNKNOWN, Integers, MovieTable, Preprocessor
-from ncf.errors import InputError, UnknownIdError, UnsupportedError
+from ncf.errors import CheckpointError, InputError, UnknownIdError, UnsupportedError
 from ncf.evaluation.predictions import EVALUATION_CHUNK
 from ncf.evaluation.ranking import SeenMovies
 from ncf.inference import checkpoint, choice_checkpoint, inputs
@@ -113,7 +113,11 @@ def load(folder: str | Path) -> Recommender:
     """
     path = Path(folder)
     choices = None
-    if (path / CHOICE / choice_checkpoint.FILE).exists():
+    try:
+        has_choices = (path / CHOICE / choice_checkpoint.FILE).exists()
+    except (OSError, ValueError) as error:  # no path of a file
+        raise CheckpointError(f"cannot read the checkpoint {str(path)[:200]!r}: {error}") from error
+    if has_choices:
         choices = Choices(choice_checkpoint.load(path / CHOICE))
     if choices and not (path / checkpoint.FILE).exists():
         return Recommender(None, choices)
@@ -223,7 +227,8 @@ class Recommender:
         """
         user = inputs.one_whole_number(user, "user")
         n = inputs.one_whole_number(n, "n", lowest=1)
-        omitted = np.unique(inputs.whole_numbers(list(seen), "seen"))
+        seen = sorted(seen) if isinstance(seen, set | frozenset) else seen
+        omitted = np.unique(inputs.flat_whole_numbers(seen, "seen"))
         self._report_unknown(np.array([user]))
         index = int(self._users(np.array([user]))[0])
         rated = np.union1d(self._movies(omitted), self._seen(user, index))
@@ -382,7 +387,7 @@ class Recommender:
                 'are no reasons to show; model.head = "regression" has them'
             )
         user = inputs.one_whole_number(user, "user")
-        index = self._movies(np.atleast_1d(inputs.whole_numbers(movies, "movies")))
+        index = self._movies(inputs.flat_whole_numbers(movies, "movies"))
         self._report_unknown(np.array([user]))
         (row,) = self._users(np.array([user]))
         rows = _rows(preprocessor, np.full_like(index, row), index, np.array(self._now))
@@ -419,7 +424,7 @@ class Recommender:
                 'there is no choice model here to explain; train with task = "both"'
             )
         user = inputs.one_whole_number(user, "user")
-        index = self._movies(np.atleast_1d(inputs.whole_numbers(movies, "movies")))
+        index = self._movies(inputs.flat_whole_numbers(movies, "movies"))
         self._report_unknown(np.array([user]))
         known = self._known(user)
         found = self.choices.attributions(known, index)
@@ -440,7 +445,10 @@ class Recommender:
 
         Raises:
             UnknownIdError: if there is none, with similar titles, or if there are several.
+            InputError: if it is no text.
         """
+        if not isinstance(title, str):
+            raise InputError(f"title: found {type(title).__name__}, expected a text")
         return find_title(self._table, title)
 
     def title(self, movie: int) -> str:

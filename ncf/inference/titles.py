@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from foundation.errors import shortened
 from ncf.data.preprocessor import MovieTable
 from ncf.errors import UnknownIdError
 
 MAX_NAMED = 5
 """Maximum number of movies named in a message."""
+_LONGEST = 1_000
+"""Characters of a title that are compared."""
 
 
 def find_title(table: MovieTable, title: str) -> int:
@@ -18,7 +21,8 @@ def find_title(table: MovieTable, title: str) -> int:
     Raises:
         UnknownIdError: if there is none, with similar titles, or if there are several.
     """
-    wanted = title.strip().casefold()
+    shown = shortened(repr(title))
+    wanted = title.strip().casefold()[:_LONGEST]
     titles = [each.casefold() for each in table.titles]
     positions = _positions(titles, wanted)
     if len(positions) == 1:
@@ -28,9 +32,9 @@ def find_title(table: MovieTable, title: str) -> int:
     ]
     named = "; ".join(f"{table.titles[i]!r} ({table.ids[i]})" for i in close)
     if positions:
-        raise UnknownIdError(f"{len(positions)} movies have the title {title!r}: {named}")
+        raise UnknownIdError(f"{len(positions)} movies have the title {shown}: {named}")
     hint = f"Did you mean {named}?" if named else "No title comes close to it."
-    raise UnknownIdError(f"no movie has the title {title!r}. {hint}")
+    raise UnknownIdError(f"no movie has the title {shown}. {hint}")
 
 
 def _positions(titles: Sequence[str], wanted: str) -> list[int]:

@@ -9,9 +9,18 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from foundation.errors import shortened
 from foundation.times import problem as times_problem
 from ingest.errors import DatasetError
-from ingest.sources.parsing import Format, line_of, parse_int, read_columns, read_records, read_text
+from ingest.sources.parsing import (
+    Format,
+    line_of,
+    parse_int,
+    quoted,
+    read_columns,
+    read_header,
+    read_records,
+)
 from ncf.data.preprocessor import Integers
 from ncf.errors import UnknownIdError
 from ncf.inference.recommender import Recommender
@@ -96,7 +105,8 @@ def _lines(path: Path) -> tuple[str, list[_Line]]:
     header = _header(path)
     if not {"movieId", "title"} & set(header):
         raise DatasetError(
-            f"{path}, line 1: neither movieId nor title is among the columns {', '.join(header)}; "
+            f"{path}, line 1: neither movieId nor title is among the columns "
+            f"{shortened(', '.join(header))}; "
             "one of them must name the movies"
         )
     key = "movieId" if "movieId" in header else "title"
@@ -143,8 +153,7 @@ def read_pairs(path: Path, recommender: Recommender) -> pa.Table:
 def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise DatasetError(f"there is no file {path}")
-    first = read_text(path).partition("\n")[0]
-    return [name.strip().strip('"') for name in first.split(",")]
+    return read_header(path, _FORM)
 
 
 def _movie(recommender: Recommender, key: str, text: str, where: str) -> int:
@@ -163,4 +172,6 @@ def _stars(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise DatasetError(f"{where}: rating is {text!r}, expected a number of stars") from None
+        raise DatasetError(
+            f"{where}: rating is {quoted(text)}, expected a number of stars"
+        ) from None

@@ -36,6 +36,14 @@ def refused(*overrides: str) -> str:
         ("tmdb.base_url=ftp://me:hidden@x.org/", r"'ftp://***@x.org/' is not a URL"),
         ("x" * 5000, "is not of the form section.key=value"),
         ("name=" + "x" * 5000, "at most 100 characters"),
+        ("train.epochs=true", "epochs = true, expected a number"),
+        ("compare.seeds=[true]", "expected a number"),
+        ("train.epochs=3\nfoo=4", "train.epochs = '3\\nfoo=4'"),
+        ("tune.choice=5", "tune.choice = 5: Input should be a valid dictionary"),
+        ("data.path=~nosuchuser/x", "no file can have this path"),
+        ("data.path=" + "x" * 5000, "no file can have this path: it is too long"),
+        ("storage=a\0b", "characters that cannot be shown"),
+        ("storage=a\udcffb", "characters that cannot be shown"),
     ],
 )
 def test_absurd_settings_are_refused_shortly(setting: str, told: str) -> None:
@@ -57,3 +65,47 @@ def test_a_file_that_is_no_toml_is_told_so(content: str, tmp_path: Path) -> None
     file.write_text(content)
     with pytest.raises(ConfigError, match=r"a\.toml is not valid TOML"):
         load_config([str(file)], [])
+
+
+def test_a_metric_of_rankings_and_a_wrong_table_are_told_together() -> None:
+    assert "tune.choice = 5: Input should be a valid dictionary" in "".join(
+        refused_all("tune.metric=ndcg@10", "tune.choice=5")
+    )
+
+
+def refused_all(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config([], overrides)
+    return str(caught.value).splitlines()
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + b"[train]\nepochs = 7\n")
+    assert load_config([str(file)], []).train.epochs == 7
+
+
+def test_files_that_extend_the_same_ones_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "0.toml").write_text("[train]\nepochs = 7\n")
+    for number in range(1, 40):  # 2**39 reads otherwise
+        bases = [f"{number - 1}.toml"] * 2
+        (tmp_path / f"{number}.toml").write_text(f"extends = {bases}\n")
+    assert load_config([str(tmp_path / "39.toml")], []).train.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (f"extends = '{'x' * 5000}'", "extends 'xxx.* but there is no such file in"),
+        ("extends = 'a\\u0000b'", "but there is no such file"),
+        ("extends = [1, 2]", r"extends = \[1, 2\], expected the path"),
+        (".".join("a" * 3000) + " = 1", "nested too deeply|unknown key"),
+        ("".join(f"k{number} = 1\n" for number in range(5000)), "and 4,980 more"),
+    ],
+)
+def test_odd_files_are_refused_shortly(content: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "odd.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_config([str(file)], [])
+    assert len(str(caught.value)) < 25_000

@@ -61,6 +61,17 @@ def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
     assert abs(found[0] - found[1]) > 1e-3
 
 
+@pytest.mark.parametrize(
+    "header", ["userId,movieId,timestamp\r", '\r\r"userId","movieId","timestamp"\r']
+)
+def test_times_are_found_in_every_kind_of_file(header: str, tmp_path: Path) -> None:
+    workspace = kept(tmp_path, CLOSED)
+    assert predicting(tmp_path, f"{header}10,20,6\r10,20,9999999\r") == 0
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        found = [float(row["prediction"]) for row in csv.DictReader(stream)]
+    np.testing.assert_allclose(found, recommender(workspace).predict(10, 20, [6, 9_999_999]))
+
+
 def test_how_far_the_predictions_are_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

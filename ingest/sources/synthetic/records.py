@@ -116,7 +116,8 @@ class _Numbers:
             },
             "keywords": {
                 "keywords": [
-                    {"id": 10 * g + i % 5, "name": f"{GENRES[g].lower()} {i % 5}"} for g in genres
+                    {"id": 1 + 10 * g + i % 5, "name": f"{GENRES[g].lower()} {i % 5}"}
+                    for g in genres
                 ]
             },
         }

@@ -9,6 +9,7 @@ import pytest
 from foundation.schemas import TMDB
 from ingest.tmdb.records import (
     MAX_CAST,
+    MAX_NAMES,
     NotARecordError,
     TmdbRecord,
     decode_found,
@@ -115,6 +116,10 @@ def test_the_cast_is_cut_in_billing_order() -> None:
         ("release_date", 1999),
         ("original_language", 5),
         ("imdb_id", "tt\ud800"),
+        ("imdb_id", "../etc"),
+        ("original_language", "\x1b[31m"),
+        ("original_language", "x" * 1000),
+        ("release_date", "2020-W01-1"),
         ("genres", {"id": 1}),
         ("credits", [1]),
     ],
@@ -181,9 +186,19 @@ def test_numbers_that_are_none_become_null(number: str) -> None:
     assert (record.popularity, record.budget) == (None, FULL["budget"])
 
 
+def test_names_that_are_none_are_left_out_and_lists_have_a_limit() -> None:
+    names = ["Action", "  ", "a\0b", "", None, "x" * 1000]
+    crew = [{"id": n, "name": f"Director {n}", "job": "Director"} for n in range(1, 5_000)]
+    genres = [{"id": n + 1, "name": name} for n, name in enumerate(names)]
+    record = decode(FULL | {"genres": genres, "credits": {"crew": crew, "cast": []}})
+    assert record.genres == ("Action",)
+    assert list(record.directors) == list(range(1, 1 + MAX_NAMES))
+
+
+@pytest.mark.parametrize("depth", [10, 400, 700, 900, 1_500, 100_000])
 @pytest.mark.parametrize("field", ["extra", "genres", "credits", "popularity"])
-def test_deep_nesting_is_no_record_or_costs_the_field(field: str) -> None:
-    deep = "[" * 100_000 + "]" * 100_000
+def test_deep_nesting_is_no_record_or_costs_the_field(field: str, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
     body = json.dumps(FULL | {field: 0}).replace(f'"{field}": 0', f'"{field}": {deep}').encode()
     try:
         record = decode_movie(body, FULL["id"], NOW)

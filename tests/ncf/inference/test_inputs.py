@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from ncf.errors import InputError, UnknownIdError
+import ncf
+from ncf.errors import CheckpointError, InputError, UnknownIdError
 from ncf.inference import inputs
+from ncf.inference.ordering import Ordering
 from ncf.inference.recommender import Recommender
 from tests.ncf.inference.test_recommender import GAUSSIAN_PROCESS, drawn
 
@@ -146,3 +150,50 @@ def test_a_user_without_training_ratings_is_reported(
         model.predict([known, 10**9, 10**9], IDS[0])
     (record,) = caplog.records
     assert "1 of 2 users have no training rating, the first is 1000000000" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "odd", [[1, [2]], [[1, 2]], np.ma.masked_array([1, 2], mask=[False, True])]
+)
+def test_nested_and_masked_ids_are_refused(model: Recommender, odd: Any) -> None:
+    for ask in (
+        lambda: model.recommend(odd),
+        lambda: model.similar(odd),
+        lambda: model.explain(1, odd),
+        lambda: model.recommend(1, 5, seen=odd),
+        lambda: model.predict(odd, IDS[0]),
+        lambda: model.fold_in(odd, [5, 4]),
+    ):
+        with pytest.raises(InputError):
+            ask()
+
+
+def test_tensors_are_numbers_too(model: Recommender) -> None:
+    expected = model.predict([1, 2], IDS[:2])
+    np.testing.assert_array_equal(model.predict(torch.tensor([1, 2]), IDS[:2]), expected)
+    with pytest.raises(InputError, match="users"):
+        model.predict(torch.ones(2, requires_grad=True), IDS[:2])
+
+
+@pytest.mark.parametrize("title", [5, None, b"Heat"])
+def test_a_title_is_a_text(model: Recommender, title: Any) -> None:
+    with pytest.raises(InputError, match=r"title: found .*, expected a text"):
+        model.find(title)
+    with pytest.raises(UnknownIdError) as caught:
+        model.find("x" * 100_000)
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    "options", [{"by": "foo"}, {"min_ratings": -1}, {"popularity": math.nan}, {"deviations": -2.0}]
+)
+def test_an_ordering_that_is_none_is_refused(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(InputError, match=f"^{name}: found"):
+        Ordering(**options)
+
+
+@pytest.mark.parametrize("folder", ["x" * 5000, "a\0b", "nowhere"])
+def test_what_is_no_folder_of_a_checkpoint_is_refused(folder: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
+        ncf.load(folder)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from foundation.errors import shortened
 from ncf.config import SplitConfig, SplitFiles
 from ncf.data.splits import TEST, TRAIN, VALIDATION, Integers, Labels, refuse_empty
 from ncf.errors import DataError
@@ -122,26 +123,43 @@ def _positions(file: Path, rows: _Pairs) -> Integers:
 
 
 def _read(file: Path) -> pa.Table:
-    """User and movie of each rating: tabs and no header as in ml-100k, or CSV with a header."""
+    """User and movie of each rating, in a release's own notation: tabs as in ml-100k, two colons as
+    in ml-1m and ml-10m, each without a header, or CSV with one.
+
+    Raises:
+        DataError: if the file is in none, or names no users and movies.
+    """
     with file.open("rb") as stream:
-        has_tabs = b"\t" in stream.readline()
+        first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+    delimiter, names = _notation(first)
     try:
         return csv.read_csv(
             file,
             # With a single thread, errors name the row.
             read_options=csv.ReadOptions(
-                column_names=_COLUMNS if has_tabs else None, use_threads=False
+                column_names=names, skip_rows=int(delimiter == ","), use_threads=False
             ),
-            parse_options=csv.ParseOptions(delimiter="\t" if has_tabs else ","),
+            parse_options=csv.ParseOptions(delimiter=delimiter),
             convert_options=csv.ConvertOptions(
                 column_types=_TYPES, include_columns=list(_TYPES), null_values=[]
             ),
         )
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         raise DataError(
-            f"cannot read {file}: {error}. Expected lines of userId, movieId, rating and timestamp "
-            "with tabs between them, or a CSV file whose header names userId and movieId."
+            f"cannot read {file}: {shortened(str(error))}. Expected lines of userId, movieId, "
+            "rating and timestamp with tabs or :: between them, or a CSV file whose header names "
+            "userId and movieId."
         ) from error
+
+
+def _notation(first: bytes) -> tuple[str, list[str]]:
+    """Delimiter and column names of a file with this first line."""
+    if b"\t" in first:
+        return "\t", _COLUMNS
+    if b"::" in first:  # an empty column between each two
+        return ":", [name for column in _COLUMNS for name in (column, f"_{column}")][:-1]
+    text = first.decode("utf-8", errors="replace")
+    return ",", [name.strip().strip('"') for name in text.rstrip("\r\n").split(",")]
 
 
 def _keys(rows: _Pairs, listed: _Pairs) -> tuple[Integers, Integers]:

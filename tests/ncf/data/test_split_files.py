@@ -21,6 +21,10 @@ def tabs(*rows: int) -> str:
     return "".join(f"{ROWS[row][0]}\t{ROWS[row][1]}\t4\t881250949\n" for row in rows)
 
 
+def colons(*rows: int) -> str:
+    return tabs(*rows).replace("\t", "::")
+
+
 def csv(*rows: int, extra: str = "") -> str:
     lines = [f"{ROWS[row][0]},{ROWS[row][1]}{extra and ',3.5,0'}" for row in rows]
     return "\n".join([f"userId,movieId{extra}", *lines]) + "\n"
@@ -49,8 +53,11 @@ def labels_of(config: SplitConfig, folder: str) -> list[int]:
         {"train.csv": csv(5, 2, 0, 3), "test.csv": csv(4, 1)},
         {"train.csv": csv(5, 2, 0, 3, extra=",rating,timestamp"), "u.test": tabs(4, 1)},
         {"train1": tabs(5, 2), "train2": csv(0, 3), "test1": tabs(4), "test2": tabs(1)},
+        {"ra.train": colons(5, 2, 0, 3), "ra.test": colons(4, 1)},
+        {"train": csv(5, 2, 0, 3).replace(",movieId", ' , "movieId" '), "test": tabs(4, 1)},
+        {"train": "\ufeff" + csv(5, 2, 0, 3).replace("\n", "\r\n"), "test": tabs(4, 1)},
     ],
-    ids=["tabs", "pairs", "csv with ratings", "several files"],
+    ids=["tabs", "pairs", "csv with ratings", "several files", "colons", "blanks", "windows"],
 )
 def test_rows_are_where_the_files_list_them(tmp_path: Path, files: dict[str, str]) -> None:
     assert labels_of(*split(tmp_path, files)) == [TRAIN, TEST, TRAIN, TRAIN, TEST, TRAIN]

@@ -15,6 +15,7 @@ from foundation.times import DAY_S, SECONDS_1990, shown
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+_FIRST_DATE, _LAST_DATE = 19_700_000, 21_010_000
 _COUNTER_LIMIT: Final = 1900
 """Smaller numbers that are all of the timestamps there are count as an order, without dates."""
 
@@ -31,8 +32,12 @@ class Unit:
 
 def _dates(times: Integers) -> Integers:
     """Midnight UTC of dates such as 20050402; -1 for numbers that are no date."""
-    found, position = np.unique(times, return_inverse=True)
-    return np.array([_midnight(number) for number in found.tolist()], np.int64)[position]
+    seconds = np.full(len(times), -1)
+    possible = (times > _FIRST_DATE) & (times < _LAST_DATE)
+    found, position = np.unique(times[possible], return_inverse=True)
+    midnights = [_midnight(number) for number in found.tolist()]
+    seconds[possible] = np.array(midnights, np.int64)[position]
+    return seconds
 
 
 def _midnight(number: int) -> int:
@@ -93,8 +98,9 @@ def to_seconds(times: Integers, unit: str, now: int) -> Converted | Refused:
             f"timestamps are {times.min()} to {times.max()}: they are no dates, and are taken as "
             "the order of the ratings",
         )
-    fits = {name: _is_between_1990_and(latest, times, name) for name in UNITS}
-    for name, fit in fits.items():
+    fits = {}
+    for name in UNITS:
+        fits[name] = fit = _is_between_1990_and(latest, times, name)
         if fit.all():
             seconds = UNITS[name].to_seconds(times)
             return Converted(seconds, None if name == "s" else _notice(name, seconds))

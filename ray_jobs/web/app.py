@@ -60,8 +60,8 @@ def make_app(
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(UnsupportedError)(_unsupported)
     app.add_middleware(Waiting, most=MOST_WAITING)
-    app.add_middleware(WholeBody, largest=LARGEST_BODY)  # what is still coming does not wait
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_middleware(WholeBody, largest=LARGEST_BODY)  # what is still coming does not wait
     app.add_middleware(WithHeaders)
     return app
 

@@ -30,9 +30,10 @@ class Door(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._timer: asyncio.TimerHandle | None = None
-        self._awaits_head = True
-        self._received = 0
-        self._is_too_large = False
+        self._head = 0
+        """Bytes of the head that is being received, as far as they are parsed."""
+        self._kept = 0
+        """Bytes that the parser keeps, because no end of a line has come with them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection."""
@@ -46,19 +47,28 @@ class Door(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless the head gets too large."""
-        if self._awaits_head and self._timer is None:
-            self._start_timer()
+        if self._timer is None and not self._is_answering:
+            self._start_timer()  # the idle connection's has been stopped by these bytes
+        self._kept += len(data)
         super().data_received(data)
-        if self._awaits_head and not self.transport.is_closing():
-            # The parser keeps a header line until its end has come.
-            self._count(len(data))
-            if self._is_too_large:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if self._kept > LARGEST_HEAD:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """The first byte of a request has come."""
-        self._received = 0
+        self._head = self._kept = 0
+        if self._timer is None:
+            self._start_timer()
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the address has come.
+
+        Raises:
+            ValueError: as ``on_header``.
+        """
+        self._count(url)
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come.
@@ -66,40 +76,57 @@ class Door(HttpToolsProtocol):
         Raises:
             ValueError: if the head is too large; the parser then ends, and the connection too.
         """
-        self._count(len(name) + len(value))
-        if self._is_too_large:
-            raise ValueError("the head is too large")
+        self._count(name, value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head has come."""
         self._stop_timer()
-        self._awaits_head = False
+        self._kept = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has come."""
+        self._kept = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request has come."""
-        self._awaits_head, self._received = True, 0
+        self._kept = 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed."""
-        if self._is_too_large:
+        if self._head > LARGEST_HEAD:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
+            self._stop_timer()
             super().send_400_response(msg)
 
-    def _count(self, size: int) -> None:
-        self._received += size
-        self._is_too_large = self._received > LARGEST_HEAD
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request has come whose response has not been sent."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _count(self, *parts: bytes) -> None:
+        self._kept = 0
+        self._head += sum(map(len, parts))
+        if self._head > LARGEST_HEAD:
+            raise ValueError("the head is too large")
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self.seconds, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+        self._timer = self.loop.call_later(self.seconds, self._end)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _end(self) -> None:
+        if self._is_answering:
+            self._start_timer()  # the head of a further request may wait that long
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer and close the connection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -23,7 +24,7 @@ from ray_jobs.web.deployment import listening
 from ray_jobs.web.door import LARGEST_HEAD, Door, WholeBody
 from ray_jobs.web.middleware import Waiting
 
-LARGEST: Final = 1000
+LARGEST: Final = 1 << 18
 SECONDS: Final = 1.0
 
 
@@ -35,9 +36,17 @@ async def size(request: Request) -> JSONResponse:
     return JSONResponse({"bytes": len(await request.body())})
 
 
+async def slow(request: Request) -> JSONResponse:
+    """Answers after the time for a head is over."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 2 * SECONDS)
+    return JSONResponse({"bytes": 0})
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    app = Starlette(routes=[Route("/", size, methods=["GET", "POST"])])
+    routes = [Route("/", size, methods=["GET", "POST"]), Route("/slow", slow)]
+    app = Starlette(routes=routes)
     app.add_middleware(Waiting, most=MOST_WAITING)
     app.add_middleware(WholeBody, largest=LARGEST, seconds=SECONDS)
     config = uvicorn.Config(app, http=Quick, lifespan="off", log_config=None, access_log=False)
@@ -132,7 +141,43 @@ def test_a_large_body_is_refused_before_its_end(port: int) -> None:
         client.sendall(POST % 10**9 + b"x" * (LARGEST + 1))
         said = answer(client)
         assert said.startswith("HTTP/1.1 413 ")
-        assert "larger than 1,000 bytes" in said
+        assert "larger than 262,144 bytes" in said
+
+
+@pytest.mark.parametrize("size", [1, 30_000, 33_000, 100_000, LARGEST])
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_bodies_of_every_permitted_size_are_served(size: int, is_apart: bool, port: int) -> None:
+    with connected(port) as client:
+        for _ in range(2):
+            head, body = POST % size, b"x" * size
+            for part in (head, body) if is_apart else (head + body,):
+                client.sendall(part)
+            assert client.recv(1 << 16).endswith(b'{"bytes":%d}' % size)
+
+
+def test_a_head_below_the_limit_is_served_in_one_part_and_in_several(port: int) -> None:
+    headers = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(30))
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
+    for size in (len(head), 7_000, 500):
+        with connected(port) as client:
+            for start in range(0, len(head), size):
+                client.sendall(head[start : start + size])
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_slow_answer_is_not_cut_by_what_comes_meanwhile(port: int) -> None:
+    with connected(port) as client:
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_requests_at_once_are_served(port: int) -> None:
+    count = 300
+    with connected(port) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * (count - 1))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer(client).count("HTTP/1.1 200 ") == count
 
 
 def test_bodies_in_parts_and_several_requests_are_served(port: int) -> None:

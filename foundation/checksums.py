@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 CHECKSUMS: Final = "SHA256SUMS"
+_READ: Final = frozenset({".json", ".parquet", ".safetensors"})
+"""Endings of the files that a checkpoint or state consists of."""
 
 
 def write_checksums(folder: Path) -> None:
@@ -28,8 +30,8 @@ def verify_checksums(folder: Path) -> None:
     """
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    # File managers leave hidden files.
-    there = {each.name for each in folder.iterdir() if each.is_file() and each.name[0] != "."}
+    # Others may add a note, and file managers leave files of their own: no program reads these.
+    there = {each.name for each in folder.iterdir() if each.suffix in _READ}
     unlisted = sorted(there - expected.keys() - {CHECKSUMS})
     if unlisted:
         raise ValueError(

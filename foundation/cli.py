@@ -89,22 +89,29 @@ def _unforeseen(error: Exception) -> str:
             "memory, or lower what is trained: train.batch_size, model.embedding_dim, "
             "model.hidden_dims, tune.max_concurrent_trials, scaling.num_workers."
         )
-    text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="movie-ratings-", suffix=".log", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(_without_secrets(text))
     what = f"{type(error).__name__}: {_first_line(error)}"
+    text = _without_secrets("".join(traceback.format_exception(error)))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="movie-ratings-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:  # a full disk, perhaps
+        return f"this was not foreseen, and the program ends: {what}. Where it happened:\n{text}"
     return (
         f"this was not foreseen, and the program ends: {what}. Where it happened is in "
-        f"{file.name}; please report it with that file. What was finished before is kept, and the "
-        "same command goes on from there."
+        f"{file.name}; please report it with that file. The stages of a job that were finished "
+        "before are kept."
     )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Also what torch raises, whose class is that of many errors."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _first_line(error: Exception) -> str:

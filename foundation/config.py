@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -31,8 +32,8 @@ def _usable_path(text: str) -> str:
         os.fsencode(found)
     except (RuntimeError, ValueError) as error:  # an unknown user's home; no UTF-8
         raise ValueError(f"no file can have this path: {error}") from error
-    if not text.isprintable():
-        raise ValueError("no file can have this path: it holds characters that cannot be shown")
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("it holds control characters, as no path of this program may")
     if len(str(found)) > _LONGEST_PATH or any(len(os.fsencode(p)) > 255 for p in found.parts):
         raise ValueError("no file can have this path: it is too long")
     return text
@@ -76,7 +77,8 @@ class Section(BaseModel):
     def _numbers_are_not_absurd(self) -> Self:
         """Refuse what no machine has; fields with a limit of their own are left to that."""
         for name, field in type(self).model_fields.items():
-            if any(isinstance(limit, Le | Lt) for limit in field.metadata):
+            noted = (*field.metadata, *_limits(field.annotation))
+            if any(isinstance(limit, Le | Lt) for limit in noted):
                 continue
             for number in _whole_numbers(getattr(self, name)):
                 if abs(number) > LARGEST:
@@ -94,6 +96,15 @@ def _leaves(annotation: Any) -> Iterator[Any]:
             yield from _leaves(part)
     else:
         yield annotation
+
+
+def _limits(annotation: Any) -> Iterator[Any]:
+    """What is noted about the types inside of another one."""
+    for part in get_args(annotation):
+        if get_origin(part) is Annotated:
+            noted = part.__metadata__[0]
+            yield from getattr(noted, "metadata", (noted,))
+        yield from _limits(part)
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:

@@ -53,7 +53,7 @@ def locked(folder: Storage, file: str = LOCK_FILE, *, waits: bool = False) -> It
     """
     folder.make_folder()
     if folder.is_local and fcntl is not None:
-        with _locked_by_system(folder / file):
+        with _locked_by_system(folder / file, waits=waits):
             yield
     else:
         with _leased(folder / file, waits=waits):
@@ -72,7 +72,7 @@ def _refuse(file: Storage, owner: str) -> LockedError:
 
 
 @contextlib.contextmanager
-def _locked_by_system(file: Storage) -> Iterator[None]:
+def _locked_by_system(file: Storage, *, waits: bool) -> Iterator[None]:
     path = Path(file.path)
     try:
         stream = path.open("a+", encoding="utf-8")
@@ -87,6 +87,11 @@ def _locked_by_system(file: Storage) -> Iterator[None]:
         except BlockingIOError:
             stream.seek(0)
             raise _refuse(file, stream.read().strip()) from None
+        except OSError:  # a network file system without such locks
+            stream.close()
+            with _leased(file.parent / f"{file.name}.lease", waits=waits):
+                yield
+            return
         stream.truncate(0)
         stream.write(_owner())
         stream.flush()
@@ -112,7 +117,10 @@ def _leased(file: Storage, *, waits: bool) -> Iterator[None]:
 
     def keep_renewing() -> None:
         while not done.wait(LEASE_S / _RENEWALS):
-            renew()
+            try:
+                renew()
+            except StorageError as error:  # the next renewal may be in time
+                logger.warning(f"the lease on {file.parent} could not be renewed: {error}")
 
     thread = threading.Thread(target=keep_renewing, name="lease", daemon=True)
     thread.start()
@@ -121,7 +129,8 @@ def _leased(file: Storage, *, waits: bool) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        file.delete()
+        if file.exists() and file.read_json()["identity"] == identity:
+            file.delete()
 
 
 def _expires(file: Storage, identity: str) -> bool:

@@ -18,6 +18,8 @@ _YEARS_AHEAD: Final = 10
 DAY_S: Final = 86_400
 SECONDS_1990: Final = 631_152_000
 """1990-01-01: data sets of ratings begin later."""
+_SMALLEST: Final = 100_000_000
+"""1973-03-03: smaller numbers are days since 1970, dates such as 20050402, or minutes."""
 SECONDS_2100: Final = 4_102_444_800
 """2100-01-01: no prediction is for a later time."""
 
@@ -47,10 +49,10 @@ def problem(times: Integers, newest: int) -> tuple[int, str] | None:
 
     Args:
         times: seconds since 1970-01-01 UTC.
-        newest: time of the newest rating that is known. If it is after 1990, times before 1990 are
+        newest: time of the newest rating that is known. If it is after 1990, times before 1973 are
             refused: days since 1970 and dates such as 20050402 look so.
     """
-    lowest = SECONDS_1990 if newest >= SECONDS_1990 else 0
+    lowest = _SMALLEST if newest >= SECONDS_1990 else 0
     wrong = (times < lowest) | (times >= SECONDS_2100)
     if not wrong.any():
         return None

@@ -36,7 +36,7 @@ class SyntheticConfig(Section):
     """Number of ratings, each of another (user, movie) pair."""
     noise: Annotated[float, Field(ge=0, le=100)] = 0.6
     """Standard deviation in stars of the noise added to each rating before rounding."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the generator; the same seed gives the same data set."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from foundation.schemas import TAGS
 from ingest.errors import DatasetError
@@ -55,7 +56,7 @@ def read_links(movie_ids: list[int], reading: Reading) -> pa.Table:
 
 
 def _imdb_id(text: str, line: int, problems: Problems) -> str | None:
-    digits = text.strip().removeprefix("tt")
+    digits = text.strip().removeprefix("tt").removesuffix(".0")
     if digits.isascii() and digits.isdigit() and len(digits) <= _MAX_IMDB_DIGITS:
         return f"tt{digits:0>7}" if int(digits) else None
     if digits:
@@ -79,9 +80,9 @@ def read_tags(reading: Reading) -> pa.Table:
     if reading.layout.name == "csv" and csv.is_file():
         reading.notice_open_end(csv.name)
         try:
-            return pa.table(
-                read_columns(csv, _CSV, _TAG_TYPES, look_closely=False).columns, schema=TAGS
-            )
+            found = read_columns(csv, _CSV, _TAG_TYPES, look_closely=False)
+            _notice_line_breaks(found["tag"], reading)
+            return pa.table(found.columns, schema=TAGS)
         except DatasetError:  # line by line, which takes longer
             problems = Problems(csv)
             return _tags(
@@ -92,6 +93,13 @@ def read_tags(reading: Reading) -> pa.Table:
         lines = double_colon_lines(dat, 4, "::".join(_TAG_TYPES), problems)
         return _tags(dat, lines, problems, reading)
     return no_tags()
+
+
+def _notice_line_breaks(tags: pa.ChunkedArray, reading: Reading) -> None:
+    """Tell of tags over several lines, as a quote that is not closed makes them."""
+    broken = pc.sum(pc.match_substring(tags, "\n")).as_py()
+    if broken:
+        reading.notice(f"tags.csv: {broken:,} tags hold line breaks; is a quote not closed?")
 
 
 def _tags(file: Path, lines: Lines, problems: Problems, reading: Reading) -> pa.Table:

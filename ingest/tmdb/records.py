@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from itertools import chain, islice
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeGuard, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -150,13 +151,13 @@ def _record(movie: _Movie, tmdb_id: int, fetched_at: datetime, left_out: list[st
         release_date,
         language,
         imdb_id,
-        tuple([g.name for g in movie.genres or () if _is_name(g.name)][:MAX_NAMES]),
+        tuple([name for g in movie.genres or () if (name := _name(g.name))][:MAX_NAMES]),
         _directors(credits_.crew or ()),
         _top_billed(credits_.cast or []),
-        _first({k.id: k.name for k in movie.keywords.keywords or () if _is_name(k.name)})
+        _first({k.id: name for k in movie.keywords.keywords or () if (name := _name(k.name))})
         if movie.keywords
         else {},
-        {collection.id: collection.name} if collection and _is_name(collection.name) else {},
+        {collection.id: name} if collection and (name := _name(collection.name)) else {},
         fetched_at,
     )
 
@@ -351,18 +352,16 @@ def _text(
     return None
 
 
-def _is_name(name: str | None) -> TypeGuard[str]:
-    """Whether this is the name of somebody or something."""
-    return (
-        name is not None
-        and 0 < len(name) <= _LONGEST_NAME
-        and name.isprintable()
-        and not name.isspace()
-    )
+def _name(text: str | None) -> str | None:
+    """A name as it is, or without control characters and in one line; None if nothing is left."""
+    if not text or (text.isprintable() and len(text) <= _LONGEST_NAME and not text.isspace()):
+        return text or None
+    visible = "".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc")
+    return " ".join(visible.split())[:_LONGEST_NAME] or None
 
 
 def _directors(crew: Iterable[_CrewMember]) -> dict[int, str]:
-    return _first({m.id: m.name for m in crew if m.job == "Director" and _is_name(m.name)})
+    return _first({m.id: name for m in crew if m.job == "Director" and (name := _name(m.name))})
 
 
 def _first(names: dict[int, str]) -> dict[int, str]:
@@ -390,8 +389,8 @@ def _top_billed(cast: list[_CastMember]) -> dict[int, str]:
         ordered = sorted(cast, key=lambda m: float("inf") if m.order is None else m.order)
     names: dict[int, str] = {}
     for member in ordered:
-        if _is_name(member.name):
-            names[member.id] = member.name
+        if name := _name(member.name):
+            names[member.id] = name
             if len(names) == MAX_CAST:
                 break
     return names

@@ -129,15 +129,17 @@ def _read(file: Path) -> pa.Table:
     Raises:
         DataError: if the file is in none, or names no users and movies.
     """
-    with file.open("rb") as stream:
-        first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:  # all kinds of line breaks
+        lines = enumerate(stream, 1)
+        line, first = next(((number, text) for number, text in lines if text.strip()), (0, ""))
     delimiter, names = _notation(first)
+    num_header = line if delimiter == "," else 0
     try:
         return csv.read_csv(
             file,
             # With a single thread, errors name the row.
             read_options=csv.ReadOptions(
-                column_names=names, skip_rows=int(delimiter == ","), use_threads=False
+                column_names=names, skip_rows=num_header, use_threads=False
             ),
             parse_options=csv.ParseOptions(delimiter=delimiter),
             convert_options=csv.ConvertOptions(
@@ -152,14 +154,13 @@ def _read(file: Path) -> pa.Table:
         ) from error
 
 
-def _notation(first: bytes) -> tuple[str, list[str]]:
+def _notation(first: str) -> tuple[str, list[str]]:
     """Delimiter and column names of a file with this first line."""
-    if b"\t" in first:
+    if "\t" in first:
         return "\t", _COLUMNS
-    if b"::" in first:  # an empty column between each two
+    if "::" in first:  # an empty column between each two
         return ":", [name for column in _COLUMNS for name in (column, f"_{column}")][:-1]
-    text = first.decode("utf-8", errors="replace")
-    return ",", [name.strip().strip('"') for name in text.rstrip("\r\n").split(",")]
+    return ",", [name.strip().strip('"') for name in first.strip().split(",")]
 
 
 def _keys(rows: _Pairs, listed: _Pairs) -> tuple[Integers, Integers]:

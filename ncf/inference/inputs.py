@@ -6,6 +6,7 @@ Texts, fractions, booleans and missing values are refused rather than guessed at
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -43,6 +44,20 @@ def whole_numbers(values: object, what: str) -> Integers:
     return found.astype(np.int64)
 
 
+def _of_python_numbers(found: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array of objects with the type of their numbers, if they are all numbers."""
+    kinds = {type(value) for value in found.ravel()}
+    are_numbers = all(issubclass(kind, int | float | np.number) for kind in kinds)
+    return np.array(found.tolist()) if are_numbers and bool not in kinds else found
+
+
+def listed(values: object) -> object:
+    """Sets, views and iterators as lists; what else there is as it is."""
+    is_text = isinstance(values, str | bytes)
+    is_list = is_text or isinstance(values, np.ndarray)
+    return list(values) if isinstance(values, Iterable) and not is_list else values
+
+
 def flat_whole_numbers(values: object, what: str) -> Integers:
     """``values``, one or a flat list, as int64 ``[N]``.
 
@@ -60,6 +75,8 @@ def _array(values: object, what: str) -> npt.NDArray[Any]:
         found = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged; tensors with gradients
         raise InputError(f"{what} must be one number or a flat list of numbers: {error}") from error
+    if found.dtype == object and found.size:  # a column of mixed types, say
+        found = _of_python_numbers(found)
     if np.ma.is_masked(values):
         raise InputError(f"{what} holds masked values, which are none; leave them out")
     return found

@@ -227,8 +227,7 @@ class Recommender:
         """
         user = inputs.one_whole_number(user, "user")
         n = inputs.one_whole_number(n, "n", lowest=1)
-        seen = sorted(seen) if isinstance(seen, set | frozenset) else seen
-        omitted = np.unique(inputs.flat_whole_numbers(seen, "seen"))
+        omitted = np.unique(inputs.flat_whole_numbers(inputs.listed(seen), "seen"))
         self._report_unknown(np.array([user]))
         index = int(self._users(np.array([user]))[0])
         rated = np.union1d(self._movies(omitted), self._seen(user, index))

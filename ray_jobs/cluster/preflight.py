@@ -165,7 +165,7 @@ def access(workspace: Workspace) -> str:
             "leave it out, or set it to token"
         )
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    if file.is_file() and file.stat().st_mode & 0o077:
+    if file.is_file() and os.name == "posix" and file.stat().st_mode & 0o077:
         return Doubt(
             f"other users of this machine can read {file}, with which they can run programs on "
             f"this Ray: chmod 600 {file}"

@@ -107,7 +107,7 @@ class Workspace:
         An earlier record for the same key stays, since the stage then had little left to do.
         """
         record = self.paths.stage(name)
-        if not _done(record, key):
+        if self.force or not _done(record, key):
             record.write_json({"key": key, "seconds": round(seconds, 3)})
 
     def seconds(self, name: str) -> float | None:

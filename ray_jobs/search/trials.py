@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from foundation.storage import PART_SUFFIX, Storage
+from ray_jobs.results.undefined import Metric
 from ray_jobs.training.telemetry import SEARCH_METRICS, SearchMetric, search_metric
 
 State = Literal["running", "finished", "stopped", "failed"]
@@ -36,7 +37,7 @@ class TrialRecord:
     error."""
     error: str | None = None
     """Why it failed."""
-    epochs: tuple[dict[str, float], ...] = ()
+    epochs: tuple[dict[str, int | Metric], ...] = ()
     """Number and ``metric.key`` of every epoch that it reported."""
     best_epoch: int | None = None
     """The epoch that the result is from: the one with the lowest validation RMSE."""
@@ -59,8 +60,10 @@ class TrialRecord:
 
     @property
     def cost(self) -> float:
-        """The result on a scale on which lower is better; infinite if it failed."""
-        return math.inf if self.result is None else self.metric.cost(self.result)
+        """The result on a scale on which lower is better; infinite if it failed or is undefined."""
+        if self.result is None or math.isnan(self.result):
+            return math.inf
+        return self.metric.cost(self.result)
 
 
 class TrialRecords:

@@ -6,12 +6,13 @@ that are drawn from its training rows, so that no choice depends on the test row
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from foundation.lock import RUN_LOCK_FILE, locked
 from ray_jobs.config import JobConfig
-from ray_jobs.redo import Redo
 from ray_jobs.results.across_folds import (
     COLUMNS,
     AcrossFolds,
@@ -78,11 +79,15 @@ def cross_validate(workspace: Workspace) -> Summary:
     baselines of all folds are trained side by side.
     """
     config = workspace.config
-    with workers_of(workspace, len(config.cross_validate.folds)) as workers:
-        stages = {
-            fold: _planned(fold_config(config, fold), workspace.redo, workers)
-            for fold in config.cross_validate.folds
-        }
+    runs = {
+        fold: Workspace(fold_config(config, fold), workspace.redo)
+        for fold in config.cross_validate.folds
+    }
+    with ExitStack() as stack:
+        for run in runs.values():
+            stack.enter_context(locked(run.run, RUN_LOCK_FILE, waits=True))
+        workers = stack.enter_context(workers_of(workspace, len(runs)))
+        stages = {fold: _planned(run, workers) for fold, run in runs.items()}
         comparisons = run_together(
             {fold: each.planned_comparison.result for fold, each in stages.items()},
             partial(run_tasks, workers=workers, config=config),
@@ -102,9 +107,8 @@ def cross_validate(workspace: Workspace) -> Summary:
     return summary
 
 
-def _planned(config: JobConfig, redo: Redo, workers: Workers) -> Stages:
+def _planned(workspace: Workspace, workers: Workers) -> Stages:
     """The stages of a fold, up to its comparison."""
-    workspace = Workspace(config, redo)
     workspace.open()
     stages = Stages(workspace, workers)
     _ = stages.planned_comparison

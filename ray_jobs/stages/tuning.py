@@ -302,10 +302,10 @@ def open_records(
 
 def _records(searched: Searched, folder: Storage, *, force: bool = False) -> TrialRecords:
     identity = key_of(searched.trial_inputs)
-    records = TrialRecords(SearchPaths(folder).records(identity), searched.metric)
+    place = SearchPaths(folder).records(identity)
     if force:
-        records.delete()
-    return records
+        place.delete()  # before it is read: it may be damaged
+    return TrialRecords(place, searched.metric)
 
 
 def _run_missing_trials(

@@ -148,3 +148,24 @@ def test_numbers_that_json_has_not_are_null(storage: Storage) -> None:
         "b": [1.5, None, [2, None]],
         "c": {"d": "NaN"},
     }
+
+
+def test_where_the_system_has_no_locks_a_lease_is_used(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("foundation.lock.fcntl.flock", flock)
+    with locked(storage), pytest.raises(LockedError, match="is writing"), locked(storage):
+        pass
+    with locked(storage):
+        pass
+
+
+def test_a_lease_that_another_has_taken_is_not_deleted(tmp_path: Path) -> None:
+    remote = remote_in(tmp_path)
+    with locked(remote, RUN_LOCK_FILE):
+        other = {"owner": "process 1 on nowhere", "identity": "x", "until": time.time() + 60}
+        (remote / RUN_LOCK_FILE).write_json(other)
+    assert (remote / RUN_LOCK_FILE).read_json() == other

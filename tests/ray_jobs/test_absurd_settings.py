@@ -42,8 +42,8 @@ def refused(*overrides: str) -> str:
         ("tune.choice=5", "tune.choice = 5: Input should be a valid dictionary"),
         ("data.path=~nosuchuser/x", "no file can have this path"),
         ("data.path=" + "x" * 5000, "no file can have this path: it is too long"),
-        ("storage=a\0b", "characters that cannot be shown"),
-        ("storage=a\udcffb", "characters that cannot be shown"),
+        ("storage=a\0b", "it holds control characters"),
+        ("storage=a\nb", "it holds control characters"),
     ],
 )
 def test_absurd_settings_are_refused_shortly(setting: str, told: str) -> None:
@@ -109,3 +109,21 @@ def test_odd_files_are_refused_shortly(content: str, told: str, tmp_path: Path) 
     with pytest.raises(ConfigError, match=told) as caught:
         load_config([str(file)], [])
     assert len(str(caught.value)) < 25_000
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "compare.seeds=[4294967295]",
+        "train.seed=4294967295",
+        "data.synthetic.seed=20240101123",
+        "storage=/home/u/映画\u3000データ",
+        "storage=داده\u200cها",
+        "storage=Screenshot 9.41\u202fAM",
+        "storage=s3://bucket/folder",
+        "scaling.num_workers=1-8",
+        "tmdb.enabled=true",
+    ],
+)
+def test_what_is_large_or_unusual_but_possible_is_taken(setting: str) -> None:
+    load_config([], [setting])

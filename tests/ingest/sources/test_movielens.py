@@ -311,8 +311,9 @@ WITH_NOTE = "userId,movieId,rating,timestamp,note\n"
         (['1,1,4,964982703,"nice', "1,3,3,964982704,", "7,1,2,964982705,"], "line 2: .*quote"),
         (
             ['1,1,4,964982703,"nice', "1,3,3,964982704,", "7,1,2,964982705,", 'x"'],
-            "line 2: a quoted text that begins there holds 2 lines with fields of their own",
+            "line 2: a quoted text that begins there holds 3 line breaks, and lines with fields",
         ),
+        (['1,1,4,964982703,"nice', '1,3,3,964982704,nice"'], "line 2: a quoted text that begins"),
         (['1,1,4,964982703,"a"b'], "line 2: .* for text after one that is"),
         (["0x10,1,4,964982703,"], "line 2: userId is '0x10'"),
         (["1,1,4,0x39845E50,"], "line 2: timestamp is '0x39845E50'"),
@@ -338,9 +339,12 @@ def test_quoted_texts_with_line_breaks_are_read(own: Callable[..., Path]) -> Non
 
 
 def test_an_open_quote_among_the_movies_is_refused(own: Callable[..., Path]) -> None:
-    rows = '1,"Toy Story (1995),Adventure\n3,Jumanji (1995),Adventure\n'
-    with pytest.raises(DatasetError, match=r"movies\.csv, line 2: .*quote"):
-        read(own(movies_csv="movieId,title,genres\n" + rows))
+    for rows in (
+        '1,"Toy Story (1995),Adventure\n3,Jumanji (1995),Adventure\n',
+        '1,"Toy Story (1995),Comedy\n2,Heat (1995)",Action\n',
+    ):
+        with pytest.raises(DatasetError, match=r"movies\.csv, line 2: .*quote"):
+            read(own(movies_csv="movieId,title,genres\n" + rows))
 
 
 def test_text_between_the_colons_is_refused(tmp_path: Path) -> None:

@@ -186,12 +186,12 @@ def test_numbers_that_are_none_become_null(number: str) -> None:
     assert (record.popularity, record.budget) == (None, FULL["budget"])
 
 
-def test_names_that_are_none_are_left_out_and_lists_have_a_limit() -> None:
-    names = ["Action", "  ", "a\0b", "", None, "x" * 1000]
+def test_names_are_cleaned_and_lists_have_a_limit() -> None:
+    names = ["Action", "  ", "a\0b", "", None, "x" * 1000, "New\u00a0York", "علی\u200cرضا"]
     crew = [{"id": n, "name": f"Director {n}", "job": "Director"} for n in range(1, 5_000)]
     genres = [{"id": n + 1, "name": name} for n, name in enumerate(names)]
     record = decode(FULL | {"genres": genres, "credits": {"crew": crew, "cast": []}})
-    assert record.genres == ("Action",)
+    assert record.genres == ("Action", "ab", "x" * 300, "New York", "علی‌رضا")
     assert list(record.directors) == list(range(1, 1 + MAX_NAMES))
 
 

@@ -55,9 +55,19 @@ def labels_of(config: SplitConfig, folder: str) -> list[int]:
         {"train1": tabs(5, 2), "train2": csv(0, 3), "test1": tabs(4), "test2": tabs(1)},
         {"ra.train": colons(5, 2, 0, 3), "ra.test": colons(4, 1)},
         {"train": csv(5, 2, 0, 3).replace(",movieId", ' , "movieId" '), "test": tabs(4, 1)},
+        {"train": "\n" + csv(5, 2, 0, 3).replace("\n", "\r"), "test": tabs(4, 1)},
         {"train": "\ufeff" + csv(5, 2, 0, 3).replace("\n", "\r\n"), "test": tabs(4, 1)},
     ],
-    ids=["tabs", "pairs", "csv with ratings", "several files", "colons", "blanks", "windows"],
+    ids=[
+        "tabs",
+        "pairs",
+        "csv with ratings",
+        "several files",
+        "colons",
+        "blanks",
+        "windows",
+        "mac",
+    ],
 )
 def test_rows_are_where_the_files_list_them(tmp_path: Path, files: dict[str, str]) -> None:
     assert labels_of(*split(tmp_path, files)) == [TRAIN, TEST, TRAIN, TRAIN, TEST, TRAIN]

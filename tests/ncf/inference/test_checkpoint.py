@@ -201,12 +201,13 @@ def test_a_model_that_fits_no_memory_is_refused_by_its_shapes(saved: Path) -> No
 
 
 def test_a_file_that_is_not_listed_is_refused_and_named(saved: Path) -> None:
-    (saved / ".DS_Store").write_bytes(b"of a file manager")
+    for name in (".DS_Store", "Thumbs.db", "README.md"):
+        (saved / name).write_bytes(b"of others")
     checkpoint.load(saved)
-    (saved / "extra.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"SHA256SUMS does not list extra\.bin"):
+    (saved / "history.parquet").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"SHA256SUMS does not list history\.parquet"):
         checkpoint.load(saved)
-    (saved / "extra.bin").unlink()
+    (saved / "history.parquet").unlink()
     listed = saved / "SHA256SUMS"
     lines = listed.read_text().splitlines(keepends=True)
     listed.write_text("".join(line for line in lines if "safetensors" not in line))

@@ -31,6 +31,7 @@ NEWEST = 964982703
         ([1, 2.0], [1, 2]),
         ([], []),
         (pd.Series([1, 2]), [1, 2]),
+        (np.array([1, 2.0], dtype=object), [1, 2]),
         (-(2**63), -(2**63)),
         (np.uint64(2**63 - 1), 2**63 - 1),
     ],
@@ -197,3 +198,10 @@ def test_an_ordering_that_is_none_is_refused(options: dict[str, Any]) -> None:
 def test_what_is_no_folder_of_a_checkpoint_is_refused(folder: str) -> None:
     with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
         ncf.load(folder)
+
+
+def test_seen_movies_may_be_any_collection(model: Recommender) -> None:
+    expected = model.recommend(1, 5, seen=IDS[:2]).movies.tolist()
+    collections: list[Any] = [set(IDS[:2]), dict.fromkeys(IDS[:2]).keys(), np.array(IDS[:2])]
+    for seen in collections:
+        assert model.recommend(1, 5, seen=seen).movies.tolist() == expected

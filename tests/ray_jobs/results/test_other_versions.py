@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from foundation.errors import StorageError
 from foundation.storage import Storage
 from ray_jobs.config import JobConfig
+from ray_jobs.redo import Redo
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage
 from ray_jobs.results.stored_results import StoredResults
 from ray_jobs.search.trials import TrialRecords
+from ray_jobs.training.telemetry import SEARCH_METRICS
 from tests.ray_jobs.made import METRICS
 
 
@@ -74,3 +77,25 @@ def test_a_result_of_another_version_counts_as_absent(content: str, tmp_path: Pa
     (tmp_path / "mean.json").write_text(content)
     stored = StoredResults(ModelResult, Storage.at(tmp_path), Storage.at(tmp_path))
     assert stored.find("mean", "k") is None
+
+
+def test_a_trial_record_comes_back_with_its_types_and_undefined_metrics(tmp_path: Path) -> None:
+    metric = SEARCH_METRICS["r2"]
+    records = TrialRecords(Storage.at(tmp_path), metric)
+    for number, value in ((1, 0.25), (2, math.nan)):
+        records.start(number, f"t{number}", {"x": number})
+        records.end(f"t{number}", state="finished", epochs=({"epoch": number, metric.key: value},))
+    again = TrialRecords(Storage.at(tmp_path), metric)
+    assert str(again.ended()) == str(records.ended())  # NaN differs from itself
+    assert type(again[1].epochs[0]["epoch"]) is int
+    assert (again[1].cost, again[2].cost) == (-0.25, math.inf)
+
+
+def test_with_force_damaged_records_are_replaced(tmp_path: Path) -> None:
+    redo = Redo(all_stages=True)
+    workspace = Workspace(JobConfig(storage=str(tmp_path)), redo)
+    record = Path(workspace.paths.stage("ingest").path)
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    workspace.took("ingest", "key", 1.0)
+    assert workspace.seconds("ingest") == 1.0

@@ -37,7 +37,7 @@ INTERRUPTED: Final = 130
 _PACKAGE: Final = "movielens-ray-tune"
 _WIDTH: Final = 80
 _MAX_QUOTED: Final = 200
-"""Characters of an unforeseen exception's message that are shown."""
+"""Characters of an unexpected exception's message that are shown."""
 _SECRET: Final = re.compile("TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 """In names of environment variables whose values must not be shown."""
 _SHORTEST_SECRET: Final = 6
@@ -76,12 +76,12 @@ def main(
     except click.Abort:
         return INTERRUPTED
     except Exception as error:
-        sys.stderr.write(f"error: {_unforeseen(error)}\n")
+        sys.stderr.write(f"error: {_unexpected(error)}\n")
         return FAILED
     return code if isinstance(code, int) else DONE
 
 
-def _unforeseen(error: Exception) -> str:
+def _unexpected(error: Exception) -> str:
     """A paragraph on an exception that nothing has handled; its traceback goes into a file."""
     if _is_out_of_memory(error):
         return (
@@ -97,11 +97,10 @@ def _unforeseen(error: Exception) -> str:
         ) as file:
             file.write(text)
     except OSError:  # a full disk, perhaps
-        return f"this was not foreseen, and the program ends: {what}. Where it happened:\n{text}"
+        return f"unexpected {what}\n{text}"
     return (
-        f"this was not foreseen, and the program ends: {what}. Where it happened is in "
-        f"{file.name}; please report it with that file. The stages of a job that were finished "
-        "before are kept."
+        f"unexpected {what}. This is a mistake of the program: please report it with the traceback "
+        f"in {file.name}. Stages of a job that were finished before are kept."
     )
 
 

@@ -135,7 +135,7 @@ def read_text(path: Path) -> str:
     """
     require_file(path)
     try:
-        with path.open(encoding=encoding_of(path)) as stream:  # every kind of line break as \\n
+        with path.open(encoding=encoding_of(path)) as stream:  # every line break as \n
             return stream.read()
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
@@ -154,18 +154,18 @@ def read_columns(
         DatasetError: if the file, a column or a value is missing or a value is of another type.
     """
     require_file(path)
-    names, first_line = _names(path, form)
+    names, header_lines = _names(path, form)
     _require(path, form, names, list(types))
-    has_quotes = form.quoted and _holds(path, first_line, b'"')
+    has_quotes = form.quoted and _holds(path, header_lines, b'"')
     # Arrow reads 0x10 as a number, and texts between the colons of 1::2 as nothing.
     is_odd = form.unnamed and not _only_doubled(path, form.delimiter.encode())
-    if look_closely and (has_quotes or is_odd or _holds(path, first_line, b"0x", b"0X")):
+    if look_closely and (has_quotes or is_odd or _holds(path, header_lines, b"0x", b"0X")):
         _refuse_wrong_lines(path, form, types)
     try:
         return arrow_csv.read_csv(
             path,
             read_options=arrow_csv.ReadOptions(
-                column_names=names, skip_rows=first_line, encoding=_arrow_encoding(path, form)
+                column_names=names, skip_rows=header_lines, encoding=_arrow_encoding(path, form)
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=form.delimiter,

@@ -1,4 +1,4 @@
-"""How a program ends at what nobody has foreseen."""
+"""How a program ends at an unexpected exception."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ending(error: Exception) -> click.Command:
 
 def logged(text: str) -> str:
     """Content of the file that a message names."""
-    found = re.search(r"Where it happened is in (\S+);", text)
+    found = re.search(r"with the traceback in (\S+\.log)\.", text)
     assert found
     file = Path(found[1])
     content = file.read_text()
@@ -32,14 +32,14 @@ def logged(text: str) -> str:
     return content
 
 
-def test_an_unforeseen_exception_ends_with_a_paragraph_and_a_log_file(
+def test_an_unexpected_exception_ends_with_a_paragraph_and_a_log_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(ending(KeyError("a name")), []) == cli.FAILED
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
-    assert "ends: KeyError: 'a name'. " in said
-    assert "Traceback" not in said
+    assert "unexpected KeyError: 'a name'. " in said
+    assert "Traceback (most" not in said
     content = logged(said)
     assert content.startswith("Traceback")
     assert "raise error\nKeyError: 'a name'\n" in content

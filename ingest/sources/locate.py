@@ -16,7 +16,7 @@ FILES: Final = frozenset(
     {"links.csv", "tags.csv", "tags.dat", "users.dat"}
     | {name for layout in LAYOUTS for name in (layout.ratings, layout.movies)}
 )
-"""Names of the files that are read, or tell one layout from another."""
+"""Names of the files that are read, or distinguish one layout from another."""
 
 
 def release_of(folder: Path) -> str | None:

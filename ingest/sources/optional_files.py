@@ -96,7 +96,7 @@ def read_tags(reading: Reading) -> pa.Table:
 
 
 def _notice_line_breaks(tags: pa.ChunkedArray, reading: Reading) -> None:
-    """Tell of tags over several lines, as a quote that is not closed makes them."""
+    """Add a notice about tags over several lines, which a quote that is not closed causes."""
     broken = pc.sum(pc.match_substring(tags, "\n")).as_py()
     if broken:
         reading.notice(f"tags.csv: {broken:,} tags hold line breaks; is a quote not closed?")

@@ -27,7 +27,7 @@ class Reading:
         self.notices.append(text)
 
     def notice_open_end(self, name: str) -> None:
-        """Tell of a file whose last line has no end, as that of a file that was cut."""
+        """Add a notice about a file whose last line has no end, as if the file were cut."""
         with (self.folder / name).open("rb") as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(-min(stream.tell(), 4), os.SEEK_END)
@@ -39,7 +39,7 @@ class Reading:
             )
 
     def notice_encoding(self, file: Path) -> None:
-        """Tell in which encoding a file was read, unless it is the usual one."""
+        """Add a notice about the encoding in which a file was read, unless it is the usual one."""
         encoding = encoding_of(file)
         if encoding != UTF_8 or (self.layout.is_latin_1 and not file.read_bytes().isascii()):
             self.notice(f"{file.name}: read as {encoding_name(encoding)}.")

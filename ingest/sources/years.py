@@ -12,7 +12,7 @@ _END: Final = 500
 _TRIED: Final = 5
 """Years in brackets at the end of a title that are looked at."""
 
-# "(1995)", "(1975-1979)" and "(2007-)" of series, "(1995/II)" as IMDb tells films of a year apart.
+# "(1995)", "(1975-1979)" and "(2007-)" of series, "(1995/II)" as in IMDb.
 _YEAR: Final = re.compile(r"\(\s*(\d{4})\s*(?:[-–—/][^()]*)?\)")
 # What may follow it: "(V)", "(TV)", "(Video)" and other remarks in brackets.
 _AFTER: Final = re.compile(r"(?:\s*(?:\([^()]*\)|\[[^\[\]]*\]))*\s*")

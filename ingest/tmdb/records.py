@@ -256,7 +256,7 @@ _ORDER: Final = attrgetter("order")
 
 
 def _usable(body: bytes, left_out: list[str]) -> dict[str, Any]:
-    """The fields of an odd answer that are of the documented types; appends the names of others.
+    """The fields of an answer that are of the documented types; appends the names of others.
 
     Raises:
         NotARecordError: if the body is no JSON object with an id.

@@ -43,7 +43,7 @@ _RAY_ENVIRONMENT: Final = {
 _LOCAL_ENVIRONMENT: Final = {
     # This machine is not preempted: one process fewer for each training run.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Ray reports usage statistics unless told not to, which is for the user to decide.
+    # Ray reports usage statistics by default, which is for the user to decide.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

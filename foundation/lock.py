@@ -42,7 +42,7 @@ def locked(folder: Storage, file: str = LOCK_FILE, *, waits: bool = False) -> It
     """Hold the folder's lock during the block.
 
     Args:
-        folder: what nobody else may write.
+        folder: what is written.
         file: its lock.
         waits: for a lease that is not renewed any more, as that of a process that was killed, until
             it expires.

@@ -45,7 +45,7 @@ def shown(seconds: int) -> str:
 
 
 def problem(times: Integers, newest: int) -> tuple[int, str] | None:
-    """The first of ``times: [N]`` at which nobody can rate, and why; None if all are possible.
+    """The first of ``times: [N]`` that is impossible, and why; None if all are possible.
 
     Args:
         times: seconds since 1970-01-01 UTC.

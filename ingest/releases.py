@@ -39,7 +39,7 @@ LAYOUTS: Final = (CSV, DOUBLE_COLON, DOUBLE_COLON_1M, TABS)
 _STAND_IN: Final = 0.01
 """Data with a smaller share of a release's ratings are a stand-in for it, not a damaged copy."""
 _NEARLY_ALL: Final = 0.99
-"""Data with a larger share are a release that somebody has changed."""
+"""Data with a larger share are a changed copy of it."""
 
 
 class Size(NamedTuple):
@@ -123,7 +123,7 @@ def is_damaged(name: str, size: Size) -> bool:
     """Whether data that are named after a release seem to be it, with a part missing.
 
     A small stand-in for the release, as for a test, is not damaged, and neither is a release of
-    which somebody has left out a few ratings.
+    which a few ratings are left out.
     """
     published = RELEASES[name].size
     same_users = size.num_users == published.num_users

@@ -363,7 +363,7 @@ def _numbered(path: Path, form: Format) -> Iterator[tuple[int, list[str]]]:
 
 
 def _refuse_swallowed_lines(path: Path, line: int, fields: list[str], form: Format) -> None:
-    """Refuse a quoted text that holds whole lines, as after a quote that somebody forgot to close.
+    """Refuse a quoted text that holds whole lines, as a quote that is not closed causes.
 
     Raises:
         DatasetError: naming the line where it begins.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from foundation.config import base_files, build, merge, read_configs
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, shortened
 from ray_jobs.config import ComparedConfig, JobConfig
 
 COMMON: Final = ("data", "tmdb", "split")
@@ -59,8 +59,8 @@ def _completed(
     where = f"compare.configurations.{name}"
     if not isinstance(table, Mapping):
         raise ConfigError(
-            f"{where} = {table!r}, expected a table with extends, or sections, or both: "
-            f'"{name}" = {{ extends = "FILE.toml", train.epochs = 4 }}'
+            f"{where} = {shortened(repr(table))}, expected a table with extends, or sections, or "
+            f'both: "{name}" = {{ extends = "FILE.toml", train.epochs = 4 }}'
         )
     own = {key: value for key, value in table.items() if key != "extends"}
     for section in own.keys() - set(OWN):

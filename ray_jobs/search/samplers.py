@@ -11,7 +11,7 @@ from typing import Final
 
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, shortened
 
 
 def sampler(name: str, seed: int) -> BaseSampler:
@@ -31,7 +31,9 @@ def check_sampler(name: str) -> None:
         ConfigError: which names the samplers.
     """
     if name not in SAMPLERS:
-        raise ConfigError(f"tune.sampler = {name!r} is none of {', '.join(map(repr, SAMPLERS))}")
+        raise ConfigError(
+            f"tune.sampler = {shortened(repr(name))} is none of {', '.join(map(repr, SAMPLERS))}"
+        )
 
 
 SAMPLERS: Final[Mapping[str, Callable[[int], BaseSampler]]] = {

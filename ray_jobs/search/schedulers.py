@@ -20,7 +20,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, shortened
 from ray_jobs.training.telemetry import SearchMetric
 
 EPOCH: Final = "epoch"
@@ -70,7 +70,8 @@ def check_scheduler(name: str) -> None:
     """
     if name not in SCHEDULERS:
         raise ConfigError(
-            f"tune.scheduler = {name!r} is none of {', '.join(map(repr, SCHEDULERS))}"
+            f"tune.scheduler = {shortened(repr(name))} is none of "
+            f"{', '.join(map(repr, SCHEDULERS))}"
         )
 
 

@@ -43,7 +43,7 @@ class Limits(NamedTuple):
     lowest: float
     highest: float
     zero_is_unknown: bool = False
-    """Whether TMDb writes 0 for a value that nobody has entered."""
+    """Whether TMDb writes 0 for an unknown value."""
 
 
 LIMITS: Final[Mapping[str, Limits]] = {

@@ -34,7 +34,7 @@ _ROWS_AT_A_TIME: Final = 2_000
 """Rows that a merge holds in memory at once, and rows in a row group of the table."""
 
 _EVER: Final = 365.0 * 1000
-"""Days that nobody waits for a record to become too old."""
+"""Longest age in days; `inf` counts as this."""
 
 _KEY_COLUMNS: Final = ["movie_id", "tmdb_id", "status", "error", "fetched_at"]
 

@@ -121,7 +121,7 @@ def seconds(values: object, newest: int) -> Integers:
     training rating.
 
     Raises:
-        InputError: naming the first that is no whole number, or at which nobody can rate.
+        InputError: naming the first that is no whole number, or an impossible time.
     """
     found = whole_numbers(values, "times")
     problem = possible_times.problem(found.ravel(), newest)

@@ -161,7 +161,7 @@ def access(workspace: Workspace) -> str:
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     if mode == "disabled":
         return Doubt(
-            "RAY_AUTH_MODE=disabled: whoever reaches the ports of this Ray can run programs on it; "
+            "RAY_AUTH_MODE=disabled: every program that can connect to this Ray can run code; "
             "leave it out, or set it to token"
         )
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()

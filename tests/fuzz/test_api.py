@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from ray_jobs.web.about import describe
 from ray_jobs.web.app import make_app
 from tests.ray_jobs.made import CLOSED, kept, recommender
 
-_WORKSPACE = kept(Path(tempfile.mkdtemp()), CLOSED)
+# The parameters of the test are made of the schema when it is collected, before any fixture.
+_FOLDER = Path(tempfile.mkdtemp())
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+_WORKSPACE = kept(_FOLDER, CLOSED)
 _MODEL = recommender(_WORKSPACE)
 schema = schemathesis.openapi.from_asgi(
     "/openapi.json", make_app(_MODEL, describe(_WORKSPACE.run / "checkpoint", _MODEL))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +17,9 @@ from tests.fuzz.mutation import Damage, damaged, damages
 from tests.ray_jobs.made import CLOSED, IDS, kept
 
 
-@cache
-def stored() -> Path:
-    return Path(kept(Path(tempfile.mkdtemp()), CLOSED).paths.checkpoint.path)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(kept(tmp_path_factory.mktemp("stored"), CLOSED).paths.checkpoint.path)
 
 
 FILES = ("SHA256SUMS", "checkpoint.json", "fitted.json", "history.parquet", "model.safetensors",
@@ -27,10 +27,10 @@ FILES = ("SHA256SUMS", "checkpoint.json", "fitted.json", "history.parquet", "mod
 
 
 @given(name=st.sampled_from(FILES), changes=damages())
-def test_a_damaged_file(name: str, changes: list[Damage]) -> None:
-    expected = ncf.load(stored()).predict(10, IDS)
+def test_a_damaged_file(stored: Path, name: str, changes: list[Damage]) -> None:
+    expected = ncf.load(stored).predict(10, IDS)
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(stored(), Path(folder) / "checkpoint")
+        copy = shutil.copytree(stored, Path(folder) / "checkpoint")
         (copy / name).write_bytes(damaged((copy / name).read_bytes(), changes))
         refusal = ""
         try:

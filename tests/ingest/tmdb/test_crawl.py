@@ -358,7 +358,7 @@ def test_progress_is_logged(logged: list[str]) -> None:
 def test_a_record_that_fits_into_no_table_has_failed_alone(
     fake_tmdb: Any, dataset: Any, crawler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as of a kind that nobody has seen yet."""
+    """An error that decoding did not detect."""
 
     def decode(body: bytes, tmdb_id: int, fetched_at: Any) -> Any:
         record = decode_movie(body, tmdb_id, fetched_at)

@@ -181,7 +181,7 @@ def test_a_job_is_refused_before_it_reads_anything(
     [
         (0o600, "token", None),
         (0o644, "token", "other users of this machine can read .*: chmod 600 "),
-        (0o600, "disabled", "whoever reaches the ports of this Ray can run programs"),
+        (0o600, "disabled", "every program that can connect to this Ray can run code"),
         (None, "", None),
     ],
 )

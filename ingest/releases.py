@@ -1,5 +1,8 @@
 """The MovieLens releases: their file layouts, sizes and checksums. To add one, add an entry.
 
+Each SHA-256 was compared between several independent public records of the archive, which name the
+MD5 that GroupLens publishes beside it.
+
 Source: https://grouplens.org/datasets/movielens/ and each release's README.
 """
 
@@ -58,9 +61,11 @@ class Release:
 
     layout: Layout
     size: Size
-    md5: str | None = None
-    """MD5 of the archive, from ``<release>.zip.md5``; None for a release that is replaced from time
-    to time, whose MD5 is downloaded."""
+    sha256: str | None = None
+    """SHA-256 of the archive; None for a release that is replaced from time to time, which is
+    checked against the MD5 that GroupLens publishes beside it."""
+    max_megabytes: int = 1_000
+    """No archive of this release is larger; a longer download is given up."""
     earlier: tuple[Size, ...] = ()
     """Sizes of earlier releases of that name."""
 
@@ -73,6 +78,7 @@ RELEASES: Final[dict[str, Release]] = {
     "ml-latest-small": Release(
         CSV,
         Size(100_836, 610, 9_742),
+        max_megabytes=10,
         earlier=(Size(100_004, 671, 9_125), Size(105_339, 668, 10_329)),
     ),
     "ml-latest": Release(
@@ -85,16 +91,42 @@ RELEASES: Final[dict[str, Release]] = {
             Size(22_884_377, 247_753, 34_208),
         ),
     ),
-    "ml-32m": Release(CSV, Size(32_000_204, 200_948, 87_585), "d472be332d4daa821edc399621853b57"),
-    "ml-25m": Release(CSV, Size(25_000_095, 162_541, 62_423), "6b51fb2759a8657d3bfcbfc42b592ada"),
-    "ml-20m": Release(CSV, Size(20_000_263, 138_493, 27_278), "cd245b17a1ae2cc31bb14903e1204af3"),
+    "ml-32m": Release(
+        CSV,
+        Size(32_000_204, 200_948, 87_585),
+        "e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee",
+        max_megabytes=239,
+    ),
+    "ml-25m": Release(
+        CSV,
+        Size(25_000_095, 162_541, 62_423),
+        "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa",
+        max_megabytes=262,
+    ),
+    "ml-20m": Release(
+        CSV,
+        Size(20_000_263, 138_493, 27_278),
+        "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3",
+        max_megabytes=199,
+    ),
     "ml-10m": Release(
-        DOUBLE_COLON, Size(10_000_054, 69_878, 10_681), "ce571fd55effeba0271552578f2648bd"
+        DOUBLE_COLON,
+        Size(10_000_054, 69_878, 10_681),
+        "813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862",
+        max_megabytes=66,
     ),
     "ml-1m": Release(
-        DOUBLE_COLON_1M, Size(1_000_209, 6_040, 3_883), "c4d9eecfca2ab87c1945afe126590906"
+        DOUBLE_COLON_1M,
+        Size(1_000_209, 6_040, 3_883),
+        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+        max_megabytes=6,
     ),
-    "ml-100k": Release(TABS, Size(100_000, 943, 1_682), "0e33842e24a9c977be4e0107933c0723"),
+    "ml-100k": Release(
+        TABS,
+        Size(100_000, 943, 1_682),
+        "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+        max_megabytes=5,
+    ),
 }
 """Every release, by name. ``ml-latest`` and ``ml-latest-small`` are those of July 2023 and
 September 2018, and earlier ones."""

@@ -152,8 +152,14 @@ class Dimension(Section):
     @model_validator(mode="after")
     def _either_choices_or_range(self) -> Self:
         is_range = self.low is not None and self.high is not None
-        if bool(self.choices) == is_range:
+        is_partly_range = self.low is not None or self.high is not None
+        if bool(self.choices) == is_range or (self.choices and is_partly_range):
             raise ValueError("give either choices = [...] or both low and high")
+        if self.choices and (self.log or self.integer):
+            raise ValueError("log and integer are for a range from low to high, not for choices")
+        ends = [end for end in (self.low, self.high) if end is not None]
+        if self.integer and any(end != int(end) for end in ends):
+            raise ValueError(f"integer = true needs whole numbers, found {self.low} to {self.high}")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low} must be below high = {self.high}")
         if self.log and self.low is not None and self.low <= 0:
@@ -344,6 +350,11 @@ class TuneConfig(Section):
         given = values.get("choice") or {}
         if not isinstance(given, Mapping):
             return values  # refused for that
+        if given.get("metric", metric) != metric:
+            raise ValueError(
+                f"tune.metric = {metric!r} and tune.choice.metric = {given['metric']!r} contradict "
+                "each other: both are the metric of rankings; give one"
+            )
         choice = dict(given) | {"metric": metric}
         return {key: value for key, value in values.items() if key != "metric"} | {"choice": choice}
 

@@ -1,6 +1,8 @@
-"""Download a MovieLens release, resume an interrupted download, and verify its MD5.
+"""Download a MovieLens release, resume an interrupted download, and verify its checksum.
 
-An unfinished download is ``<release>.zip.partial``; it is renamed once its MD5 has been verified.
+An unfinished download is ``<release>.zip.partial``; it is renamed once its checksum has been
+verified: the SHA-256 held in `ingest.releases`, or, for a release that is replaced from time to
+time, the MD5 published beside it.
 Without a network the download fails within seconds.
 """
 
@@ -17,7 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal, NamedTuple
 
 from foundation.errors import ConfigError
 from ingest.errors import DownloadError
@@ -32,50 +34,72 @@ _CHUNK: Final = 1 << 20
 _NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)  # URLError is an OSError
 
 
+class Checksum(NamedTuple):
+    """What an archive is compared with."""
+
+    algorithm: Literal["md5", "sha256"]
+    digest: str
+    """In lower-case hexadecimal digits."""
+
+    def __str__(self) -> str:
+        return f"the {'MD5' if self.algorithm == 'md5' else 'SHA-256'} {self.digest}"
+
+    def of(self, path: Path) -> Checksum:
+        """That of a file, by the same algorithm."""
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, self.algorithm).hexdigest()
+        return Checksum(self.algorithm, digest)
+
+
 def download(release: str, base_url: str, folder: Path) -> Path:
     """The archive of ``release``, from ``folder`` if it is there already, else downloaded.
 
     Raises:
-        DownloadError: if it cannot be downloaded, or its MD5 is not the published one.
+        DownloadError: if it cannot be downloaded, is too large, or has another checksum.
         ConfigError: if the URL is not an http or https URL.
     """
     archive = folder / f"{release}.zip"
     url = f"{base_url.rstrip('/')}/{archive.name}"
     _check_url(url)
-    known = RELEASES[release].md5
-    if archive.is_file() and known is not None and _md5(archive) == known:
+    held = RELEASES[release].sha256
+    expected = Checksum("sha256", held) if held else None
+    if archive.is_file() and expected is not None and expected.of(archive) == expected:
         return archive
     try:
         _check_reachable(url)
-        expected = known or _published_md5(url)
+        expected = expected or Checksum("md5", _published_md5(url))
     except DownloadError:
         if not archive.is_file():
             raise
         # It has this name only because its checksum was verified.
         logger.info("no network: %s is used as it was downloaded before", archive)
         return archive
-    if archive.is_file() and _md5(archive) == expected:
+    if archive.is_file() and expected.of(archive) == expected:
         return archive
     logger.info("downloading %s", url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = archive.with_name(f"{archive.name}.partial")
-        resumed = _fetch(url, partial)
-        if _md5(partial) != expected and resumed:
-            # The release may have changed since the download began.
-            partial.unlink()
-            _fetch(url, partial)
-        found = _md5(partial)
-        if found != expected:
-            partial.unlink()
-            raise DownloadError(
-                f"{url} has the MD5 {found}, GroupLens publishes {expected}; the download was "
-                f"deleted. {_advice(release)}"
-            )
+        _fetch_verified(url, partial, expected, RELEASES[release].max_megabytes * 10**6)
         partial.replace(archive)
     except _NETWORK_ERRORS as error:
         raise _failed(url, error) from error
     return archive
+
+
+def _fetch_verified(url: str, partial: Path, expected: Checksum, max_bytes: int) -> None:
+    resumed = _fetch(url, partial, max_bytes)
+    if resumed and expected.of(partial) != expected:
+        # The release may have changed since the download began.
+        partial.unlink()
+        _fetch(url, partial, max_bytes)
+    found = expected.of(partial)
+    if found != expected:
+        partial.unlink()
+        raise DownloadError(
+            f"{url} has {found}, but {expected} was expected; the download was deleted. "
+            f"{_advice(partial.name.removesuffix('.zip.partial'))}"
+        )
 
 
 def _advice(release: str) -> str:
@@ -146,8 +170,12 @@ def _published_md5(url: str) -> str:
     return match.group().lower()
 
 
-def _fetch(url: str, partial: Path) -> bool:
-    """Download into ``partial``, continuing at its end; whether it existed before."""
+def _fetch(url: str, partial: Path, max_bytes: int) -> bool:
+    """Download into ``partial``, continuing at its end; whether it existed before.
+
+    Raises:
+        DownloadError: if there are more bytes than ``max_bytes``; they are deleted.
+    """
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -160,13 +188,20 @@ def _fetch(url: str, partial: Path) -> bool:
     with answer:
         # A server without support for ranges sends everything, with status 200.
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        room = max_bytes - (start if resumed else 0)
         with partial.open("ab" if resumed else "wb") as stream:
-            _copy(answer, stream)
+            fits = (answer.length or 0) <= room and _copy(answer, stream, room)
+    if not fits:
+        partial.unlink()
+        raise DownloadError(
+            f"{url} has more than {max_bytes / 10**6:g} MB, which no archive of this release has; "
+            f"the download was deleted. {_advice(partial.name.removesuffix('.zip.partial'))}"
+        )
     return start > 0
 
 
-def _copy(answer: http.client.HTTPResponse, stream: BinaryIO) -> None:
-    """Copy the body.
+def _copy(answer: http.client.HTTPResponse, stream: BinaryIO, room: int) -> bool:
+    """Copy the body, unless it has more than ``room`` bytes; whether it was copied.
 
     Raises:
         OSError: if the body is shorter than announced.
@@ -174,16 +209,14 @@ def _copy(answer: http.client.HTTPResponse, stream: BinaryIO) -> None:
     length = answer.length
     copied, logged_at = 0, time.monotonic()
     while chunk := answer.read(_CHUNK):
-        stream.write(chunk)
         copied += len(chunk)
+        if copied > room:
+            return False
+        stream.write(chunk)
         if time.monotonic() - logged_at >= LOG_INTERVAL_S:
             logged_at = time.monotonic()
             total = f" of {length >> 20}" if length else ""
             logger.info("  %d MiB%s", copied >> 20, total)
     if length is not None and copied < length:
         raise OSError(f"the connection broke after {copied:,} of {length:,} bytes")
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
+    return True

@@ -169,7 +169,15 @@ def rating_files(folder: Path) -> list[Path]:
     Raises:
         DatasetError: if there are none, or a combined file is missing.
     """
-    combined = {int(file.stem.rpartition("_")[2]): file for file in _numbered(folder)}
+    combined = dict[int, Path]()
+    for file in _numbered(folder):
+        number = int(file.stem.rpartition("_")[2])
+        if number in combined:
+            raise DatasetError(
+                f"{folder} holds both {combined[number].name} and {file.name}, which have the same "
+                "number: remove the one that is not part of the data."
+            )
+        combined[number] = file
     if combined:
         for number in range(1, max(combined)):
             if number not in combined:
@@ -192,7 +200,7 @@ def rating_files(folder: Path) -> list[Path]:
 
 def _numbered(folder: Path) -> Iterator[Path]:
     """Files of the combined layout."""
-    for file in folder.glob("combined_data_*.txt"):
+    for file in sorted(folder.glob("combined_data_*.txt")):
         if re.fullmatch(r"combined_data_\d+", file.stem, re.ASCII):
             yield file
 

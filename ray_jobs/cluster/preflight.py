@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ _SECONDS_BETWEEN_LOOKS: Final = 2.0
 
 _SAME_EVERYWHERE: Final = ("ray", "torch", "numpy", "pyarrow")
 """Packages whose objects travel between driver and workers."""
+
+_PORTS: Final = {6379: "GCS", 8265: "dashboard and jobs", 10001: "Ray Client"}
+"""Where a Ray that `ray start --head` started listens."""
 
 Check = Callable[[Workspace], str]
 
@@ -171,6 +175,45 @@ def access(workspace: Workspace) -> str:
             f"this Ray: chmod 600 {file}"
         )
     return f"by the token in {file}" if file.is_file() else "by a token, if Ray asks for one"
+
+
+def ports(workspace: Workspace) -> str:
+    """Other machines cannot connect to Ray's ports here, or need a token."""
+    address = _outward_address()
+    if address is None:
+        return "this machine has no address that others could connect to"
+    answering = [
+        f"{port} ({what})" for port, what in _PORTS.items() if _accepts_connections(address, port)
+    ]
+    if not answering:
+        return f"none of Ray's usual ports accepts connections at {address}"
+    found = f"{', '.join(answering)} accept connections from other machines at {address}"
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        return f"{found}, which Ray refuses without the token"
+    return Doubt(
+        f"{found}, and RAY_AUTH_MODE=token is not set: unless a firewall is between, every program "
+        "there can run code here. Set it where Ray is started (and `ray get-auth-token "
+        "--generate`), or start Ray with --node-ip-address=127.0.0.1"
+    )
+
+
+def _outward_address() -> str | None:
+    """The address by which this machine is known to others; None without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # chooses a route; nothing is sent
+        except OSError:
+            return None
+        address = str(probe.getsockname()[0])
+    return None if address.startswith("127.") else address
+
+
+def _accepts_connections(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _kind(credentials: Credentials) -> str:
@@ -357,6 +400,7 @@ HERE: Final[Mapping[str, Check]] = {
     "memory": memory,
     "mlflow": lambda workspace: reach_mlflow(workspace.config),
     "access": access,
+    "ports": ports,
 }
 _AFTER_DATA: Final = ("disk", "memory")
 """Checks that need the number of ratings."""

@@ -106,6 +106,13 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
     assert scaling.world_size == max(1, largest)
 
 
+def test_two_metrics_of_rankings_contradict_each_other() -> None:
+    both = ["tune.metric=ndcg@10", "tune.choice.metric=recall@20"]
+    with pytest.raises(ConfigError, match=r"tune.choice.metric = 'recall@20' contradict each"):
+        load_config([], both)
+    assert load_config([], both[:1]).tune.choice.metric == "ndcg@10"
+
+
 @pytest.mark.parametrize(
     ("dimension", "told"),
     [
@@ -113,6 +120,12 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
         ("'train.epochs' = {low = -3, high = 5, integer = true}", "greater than or equal to 1"),
         ("'model.dropout' = {low = 0.1}", "either choices"),
         ("'model.dropout' = {low = 0.5, high = 0.1}", "must be below"),
+        (
+            "'model.dropout' = {choices = [0.1], low = 0.2}",
+            "either choices .* or both low and high",
+        ),
+        ("'model.dropout' = {choices = [0.1, 0.2], log = true}", "log and integer are for a range"),
+        ("'model.dropout' = {low = 0.1, high = 0.4, integer = true}", "needs whole numbers"),
         ("'model.dropout' = {low = 0.0, high = 0.1, log = true}", "needs low above 0"),
         ("'split.seed' = {choices = [1, 2]}", "split"),
         ("'train.lr' = {low = 1.0, high = 2.0}", "tune.space names 'train.lr': unknown key"),

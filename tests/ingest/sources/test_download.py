@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def test_a_partial_download_of_something_else_is_restarted(
 def test_a_wrong_checksum_is_refused(mirror: Any, tmp_path: Path) -> None:
     server, url = mirror
     server.md5 = "0" * 32
-    with pytest.raises(DownloadError, match=f"has the MD5 {MD5}, GroupLens publishes 0{{32}}"):
+    with pytest.raises(DownloadError, match=f"has the MD5 {MD5}, but the MD5 0{{32}} was"):
         fetch(url, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -139,8 +141,46 @@ def test_without_a_checksum_nothing_is_downloaded(
 def test_releases_that_never_change_are_checked_against_a_fixed_checksum(
     mirror: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(DownloadError, match=str(RELEASES["ml-25m"].md5)):
+    with pytest.raises(DownloadError, match=f"but the SHA-256 {RELEASES['ml-25m'].sha256}"):
         download.download("ml-25m", mirror[1], tmp_path)
+
+
+def test_a_release_that_never_changes_is_used_again_without_network(
+    mirror: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = replace(RELEASES["ml-1m"], sha256=hashlib.sha256(ARCHIVE).hexdigest())
+    monkeypatch.setitem(RELEASES, "ml-1m", known)
+    download.download("ml-1m", mirror[1], tmp_path)
+    again = download.download("ml-1m", "http://127.0.0.1:1", tmp_path)
+    assert again.read_bytes() == ARCHIVE
+
+
+@pytest.mark.parametrize("announces_its_length", [True, False])
+@pytest.mark.parametrize("already", [0, 300_000])
+def test_a_download_has_at_most_the_size_of_its_release(
+    serve_in_thread: Any, tmp_path: Path, announces_its_length: bool, already: int
+) -> None:
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(status=206 if "Range" in request.headers else 200)
+        if announces_its_length:
+            response.content_length = 10**12
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 * 10**6:
+                await response.write(b"x" * 2**20)
+                sent += 2**20
+        return response
+
+    url = serve_in_thread(endless)
+    if already:
+        (tmp_path / "ml-100k.zip.partial").write_bytes(b"x" * already)
+    with pytest.raises(DownloadError, match="has more than 5 MB, which no archive of this release"):
+        download.download("ml-100k", url, tmp_path)
+    assert sent < 50 * 10**6
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_server_is_told_at_once(tmp_path: Path) -> None:

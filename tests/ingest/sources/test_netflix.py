@@ -288,3 +288,10 @@ def test_blocks_do_not_hold_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum(sizes) == 50_000
     assert max(sizes) < 1_000
     assert reader.rated == {1}
+
+
+def test_two_files_of_one_number(make: Any) -> None:
+    with pytest.raises(
+        DatasetError, match=r"both combined_data_01.txt and combined_data_1.txt, which have the sam"
+    ):
+        make({"combined_data_01.txt": FIRST})

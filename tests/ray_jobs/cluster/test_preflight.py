@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 import socket
@@ -201,3 +202,38 @@ def test_who_else_could_use_ray_is_told(
     found = preflight.finding("access", preflight.access, workspace(tmp_path))
     assert found.state == ("ok" if told is None else "doubt")
     assert told is None or re.search(told, found.found)
+
+
+@pytest.mark.parametrize(
+    ("is_open", "auth", "state", "told"),
+    [
+        (False, "", "ok", "none of Ray's usual ports accepts connections at"),
+        (True, "token", "ok", "accept connections .*, which Ray refuses without the token"),
+        (True, "", "doubt", "every program there can run code here"),
+    ],
+)
+def test_ports_that_other_machines_can_connect_to_are_named(
+    is_open: bool,
+    auth: str,
+    state: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", auth)
+    # The address of a machine with a network, as tests run on machines without one too.
+    monkeypatch.setattr(preflight, "_outward_address", lambda: "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not is_open:
+            server.close()
+        monkeypatch.setattr(preflight, "_PORTS", {port: "dashboard and jobs"})
+        found = preflight.finding("ports", preflight.ports, workspace(tmp_path))
+    assert found.state == state
+    assert re.search(told, found.found)
+    assert (f"{port} (dashboard and jobs)" in found.found) == is_open
+
+
+def test_a_machine_is_known_by_an_address_that_is_not_its_own_loop() -> None:
+    address = preflight._outward_address()
+    assert address is None or not ipaddress.ip_address(address).is_loopback

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -118,7 +119,12 @@ def _routes(answers: Answers) -> APIRouter:
     async def model() -> models.ModelInfo:
         return answers.about
 
-    @routes.get("/movies", summary="Movies by title", responses=_problems(422))
+    @routes.get(
+        "/movies",
+        summary="Movies by title",
+        responses=_problems(422),
+        dependencies=[Depends(_each_once)],
+    )
     async def movies(
         query: Annotated[
             str,
@@ -137,6 +143,7 @@ def _routes(answers: Answers) -> APIRouter:
         "/movies/{movieId}/similar",
         summary="Movies similar to one",
         responses=_problems(404, 422, 501),
+        dependencies=[Depends(_each_once)],
     )
     async def similar(
         movie_id: Annotated[
@@ -155,6 +162,18 @@ def _routes(answers: Answers) -> APIRouter:
         return answers.predicted(request)
 
     return routes
+
+
+async def _each_once(request: Request) -> None:
+    """Refuse a query whose parameters are given more than once; FastAPI would take the last.
+
+    Raises:
+        HTTPException: naming the parameter.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
+        if count > 1:
+            raise HTTPException(422, f"{name[:200]}: found {count} values, expected one")
 
 
 def _json(answer: models.Recommendations) -> Response:

@@ -196,6 +196,9 @@ def test_other_wrong_requests(client: TestClient) -> None:
     assert told("GET", "/api/movies/x/similar")[1].startswith("movieId: Input should be a valid")
     assert told("GET", "/api/movies")[1] == "query: Field required"
     assert told("GET", "/api/movies?query=a&limit=101")[0] == 422
+    twice = "limit: found 2 values, expected one"
+    assert told("GET", "/api/movies?query=a&limit=5&limit=x") == (422, twice)
+    assert told("GET", "/api/movies/1/similar?limit=5&limit=5") == (422, twice)
     asked_for = {"ratings": MINE, "movies": [1, 777]}
     code, detail = told("POST", "/api/predictions", json=asked_for)
     assert (code, detail[:8]) == (422, "movies: ")

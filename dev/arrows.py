@@ -47,7 +47,9 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("data",),
         ("models",),
         ("evaluation",),
-        ("training", "baselines", "inference"),
+        ("training", "baselines"),
+        ("blending",),
+        ("inference",),
         ("__init__",),
     ),
     "ray_jobs": (

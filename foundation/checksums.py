@@ -15,8 +15,8 @@ _READ: Final = frozenset({".json", ".parquet", ".safetensors"})
 
 
 def write_checksums(folder: Path) -> None:
-    """Write a line for each file, in the format of ``sha256sum --check``."""
-    files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
+    """Write a line for each file directly in it, in the format of ``sha256sum --check``."""
+    files = sorted(each for each in folder.iterdir() if each.is_file() and each.name != CHECKSUMS)
     lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
     (folder / CHECKSUMS).write_text(lines, encoding="utf-8")
 

@@ -18,11 +18,13 @@ from ncf.registry import BASELINES, BRANCHES, LOSSES
 NameList = Literal["directors", "cast", "keywords"]
 if TYPE_CHECKING:
     BaselineName = str
+    BlendMemberName = str
     LossName = str
     ModelInput = str
 else:
     # Names are checked, and listed in messages, as those of any other choice.
     BaselineName = Literal[tuple(BASELINES)]
+    BlendMemberName = Literal[tuple(name for name, entry in BASELINES.items() if entry.load)]
     LossName = Literal[tuple(LOSSES)]
     ModelInput = Literal[tuple(BRANCHES)]
 HistoryEncoderName = Literal[

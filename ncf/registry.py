@@ -69,6 +69,9 @@ class BaselineEntry:
     ``ncf.baselines.LARGEST``."""
     package: str | None = None
     """An optional package that it needs; without it, the baseline is omitted."""
+    load: str | None = None
+    """``module:name`` of the function that reads what its ``save`` wrote, for one that can be a
+    member of a blend."""
 
 
 BASELINES: Final[dict[str, BaselineEntry]] = {
@@ -78,9 +81,19 @@ BASELINES: Final[dict[str, BaselineEntry]] = {
     "matrix-factorization": BaselineEntry(
         "ncf.baselines.matrix_factorization:MATRIX_FACTORIZATION"
     ),
-    "boosting": BaselineEntry("ncf.baselines.boosting:BOOSTING", package="lightgbm"),
+    "bayesian-factorization": BaselineEntry(
+        "ncf.baselines.bayesian_factorization:BAYESIAN_FACTORIZATION",
+        load="ncf.baselines.bayesian_factorization:load_bayesian_factorization",
+    ),
+    "boosting": BaselineEntry(
+        "ncf.baselines.boosting:BOOSTING",
+        package="lightgbm",
+        load="ncf.baselines.boosting:load_boosted_trees",
+    ),
     "boosting-with-times": BaselineEntry(
-        "ncf.baselines.boosting:BOOSTING_WITH_TIMES", package="lightgbm"
+        "ncf.baselines.boosting:BOOSTING_WITH_TIMES",
+        package="lightgbm",
+        load="ncf.baselines.boosting:load_boosted_trees",
     ),
 }
 """Values of ``compare.baselines``, the simplest first."""

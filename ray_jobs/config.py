@@ -15,6 +15,7 @@ from ingest.config import DataConfig, TmdbConfig
 from ncf.choice_config import ChoiceConfig
 from ncf.config import (
     BaselineName,
+    BlendMemberName,
     ExperimentConfig,
     FeaturesConfig,
     LossName,
@@ -433,6 +434,12 @@ class CompareConfig(Section):
     score_test: bool = True
     """Score on the test rows. ``false`` is for choosing settings: it reads no test row, removes
     test errors that the same run had before, and reports errors on the validation rows."""
+    blends: dict[ModelName, Annotated[tuple[str, ...], Field(min_length=2)]] = Field(
+        default_factory=dict
+    )
+    """Blends of models and baselines of this comparison, each with the names of its members as in
+    the table of errors: ``"blend" = ["Gaussian process", "LightGBM"]``. Weights are non-negative
+    least squares on the validation rows, of each seed alone."""
     ensembles: bool = False
     """Score the mean prediction of each model's seeds too, and compare it with the baseline."""
     against: tuple[str, ...] = ()
@@ -498,6 +505,30 @@ class CrossValidateConfig(Section):
     folds: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and
     ``split.seed`` hold for all of them."""
+
+
+class BlendConfig(Section):
+    """Baselines that the final rating model is blended with, in one checkpoint.
+
+    Their settings, the best epoch of the network and the weights of all members are chosen on the
+    validation rows; with ``final.refit_on_validation`` all members are then fitted again."""
+
+    members: tuple[BlendMemberName, ...] = ()
+    """Beside the network; none by default. ``boosting-with-times`` uses a user's ratings near in
+    time, before and after: fair for filling in unknown ratings, as on a random split, but not for
+    the future."""
+    trials: Annotated[int, Field(ge=1)] = 24
+    """Settings tried of each."""
+
+    @field_validator("members")
+    @classmethod
+    def _members_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a member twice: {', '.join(value)}")
+        return value
+
+
+NO_BLEND: Final = BlendConfig()
 
 
 class FinalConfig(Section):
@@ -577,6 +608,7 @@ class JobConfig(Section):
     tune: TuneConfig = TuneConfig()
     compare: CompareConfig = CompareConfig()
     cross_validate: CrossValidateConfig = CrossValidateConfig()
+    blend: BlendConfig = NO_BLEND
     final: FinalConfig = FinalConfig()
     recommend: RecommendConfig = RecommendConfig()
     serve: ServeConfig = ServeConfig()
@@ -599,6 +631,21 @@ class JobConfig(Section):
             raise ValueError(
                 "tune.num_trials > 0 chooses on validation rows, but split.validation is 0: "
                 "set tune.num_trials = 0 or give split.validation a share"
+            )
+        if self.blend.members and not self.split.validation:
+            raise ValueError(
+                "blend.members are weighted on validation rows, but split.validation is 0: leave "
+                "them out or give split.validation a share"
+            )
+        if self.blend.members and self.time_decay.apply_to == "target":
+            raise ValueError(
+                'blend.members predict stars, but with time_decay.apply_to = "target" the network '
+                "predicts decayed ratings: leave one of them out"
+            )
+        if self.compare.blends and not self.split.validation:
+            raise ValueError(
+                "compare.blends are weighted on validation rows, but split.validation is 0: leave "
+                "them out or give split.validation a share"
             )
         if not self.compare.score_test and not self.split.validation:
             raise ValueError(

@@ -6,6 +6,7 @@
     bias                  global mean; damped user and movie biases
     neighbours            item-based nearest neighbours
     matrix_factorization  biased matrix factorisation
+    bayesian_factorization  the same, as the mean over draws of a Gibbs sampler
     boosting              LightGBM, on the features of
       statistics          users, movies and pairs
       sessions            ratings near in time

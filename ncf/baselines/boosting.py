@@ -5,12 +5,15 @@ One variant uses users, movies and their ratings, the other also the times of ra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
@@ -21,6 +24,7 @@ from ncf.baselines.statistics import History, statistics
 from ncf.baselines.tables import FeatureTable, out_of_fold
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import UNKNOWN, Floats, Preprocessor
+from ncf.errors import CheckpointError
 
 SPACE: Final[Mapping[str, BaseDistribution]] = {
     "leaves": IntDistribution(8, 128, log=True),
@@ -36,6 +40,10 @@ _TRIAL_RATE: Final = 0.1
 
 _HIDDEN_USER_SHARE: Final = 0.1
 """Share of training rows with a hidden user, if validation rows have unknown users."""
+
+_TREES: Final = "trees.txt"
+_SETTINGS: Final = "settings.json"
+_RATINGS: Final = "ratings.parquet"
 
 _MAX_ROUNDS: Final = 3000
 _PATIENCE: Final = 50
@@ -86,9 +94,56 @@ class BoostedTrees(Baseline):
         table = features(self.history, rows, self.settings.with_times)
         return torch.from_numpy(_predict(self.booster, table))
 
+    def fold_in(self, rows: Batch) -> BoostedTrees:
+        """The same trees for one new user with the ratings ``rows``: no tree is grown."""
+        return replace(self, history=self.history.fold_in(rows))
+
+    def contributions(self, rows: Batch) -> FeatureTable:
+        """``[B, F + 1]`` what each feature adds to the predictions, and their mean: SHAP values.
+
+        Lundberg et al., From local explanations to global understanding with explainable AI for
+        trees, 2020.
+        """
+        table = features(self.history, rows, self.settings.with_times)
+        values = self.booster.predict(table.values, pred_contrib=True)
+        return FeatureTable((*table.names, "mean of the trees"), np.asarray(values, np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Write the trees as LightGBM's text, the settings, and the ratings for the features."""
+        settings = {"name": self.name, "detail": self.detail, **asdict(self.settings)}
+        (folder / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        self.booster.save_model(folder / _TREES)
+        pq.write_table(self.history.rows.to_arrow(), folder / _RATINGS, compression="zstd")
+
+
+def load_boosted_trees(folder: Path, preprocessor: Preprocessor) -> BoostedTrees:
+    """Read what ``BoostedTrees.save`` wrote.
+
+    Raises:
+        CheckpointError: if LightGBM is not installed.
+        ValueError: if a file is none that was written so.
+    """
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise CheckpointError(
+            "the model has boosted trees, which need LightGBM: pip install lightgbm"
+        ) from error
+    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    name, detail = settings.pop("name"), settings.pop("detail")
+    rows = Batch.from_arrow(pq.read_table(folder / _RATINGS))
+    try:
+        booster = lightgbm.Booster(model_file=folder / _TREES)
+    except lightgbm.basic.LightGBMError as error:
+        raise ValueError(f"{_TREES} holds no trees: {error}") from error
+    return BoostedTrees(
+        name, detail, BoostingSettings(**settings), History(rows, preprocessor), booster
+    )
+
 
 def features(history: History, rows: Batch, with_times: bool) -> FeatureTable:
     """All features of ``rows``, whose own ratings are not used."""
+    rows = history.described(rows)
     table = statistics(history, rows)
     return table.beside(sessions(history, rows)) if with_times else table
 

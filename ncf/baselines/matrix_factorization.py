@@ -129,6 +129,10 @@ class Groups:
         starts = np.concatenate([[0], np.cumsum(np.bincount(members, minlength=size))])
         return cls(np.argsort(members, kind="stable"), starts)
 
+    def rows_of(self, group: int) -> Integers:
+        """The rows of one group."""
+        return self.order[self.starts[group] : self.starts[group + 1]]
+
     def blocks(self, width: int) -> Iterator[tuple[Integers, Integers, Floats]]:
         """Groups with rows ``[g]``, their rows ``[g, L]`` and 1 for a row, 0 for padding.
 

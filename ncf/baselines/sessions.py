@@ -17,7 +17,7 @@ import numpy as np
 
 from ncf.baselines.base import movies_of, users_of
 from ncf.baselines.matrix_factorization import Groups
-from ncf.baselines.statistics import History, standardised
+from ncf.baselines.statistics import History
 from ncf.baselines.tables import FeatureTable
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
@@ -62,31 +62,26 @@ class UserRatings:
 
 def sessions(history: History, rows: Batch) -> FeatureTable:
     """Features of the rows from their users' ratings near in time."""
-    users, movies = users_of(rows), movies_of(rows)
-    times = rows.times.numpy().astype(np.float64)
-    directions = _directions(history.preprocessor)
-    history_times = history.rows.times.numpy().astype(np.float64)
-    in_time = np.lexsort((history_times, history.users))
-    starts = np.searchsorted(history.users[in_time], np.arange(history.preprocessor.num_users + 2))
-    by_user = Groups.of(users, history.preprocessor.num_users + 1)
-    no_rows = in_time[:0]
-    no_ratings = UserRatings(
-        history_times[no_rows], history.residuals[no_rows], directions[no_rows]
-    )
-    names = user_features(no_ratings, times[:0], directions[:0]).names
+    movies, times = movies_of(rows), rows.times.numpy().astype(np.float64)
+    none = ratings_of_user(history, UNKNOWN)
+    names = user_features(none, times[:0], history.directions[:0]).names
     values = np.empty((len(rows), len(names)), dtype=np.float32)
-    for user in range(history.preprocessor.num_users + 1):
-        of_user = no_rows if user == UNKNOWN else in_time[starts[user] : starts[user + 1]]
-        ratings = UserRatings(
-            history_times[of_user],
-            history.residuals[of_user],
-            directions[history.movies[of_user]],
-        )
-        for part in _parts(
-            by_user.order[by_user.starts[user] : by_user.starts[user + 1]], len(of_user)
-        ):
-            values[part] = user_features(ratings, times[part], directions[movies[part]]).values
+    by_user = Groups.of(users_of(rows), history.num_indices)
+    for user in np.flatnonzero(np.diff(by_user.starts)):
+        ratings = ratings_of_user(history, int(user))
+        for part in _parts(by_user.rows_of(int(user)), len(ratings.times)):
+            directions = history.directions[movies[part]]
+            values[part] = user_features(ratings, times[part], directions).values
     return FeatureTable(names, values).beside(_calendar(history.preprocessor, movies, times))
+
+
+def ratings_of_user(history: History, user: int) -> UserRatings:
+    """The ratings of one user in order of time; none of unknown users."""
+    rows = history.in_time.rows_of(user)
+    if user == UNKNOWN:
+        rows = rows[:0]
+    directions = history.directions[history.movies[rows]]
+    return UserRatings(history.times[rows], history.residuals[rows], directions)
 
 
 def user_features(ratings: UserRatings, times: Floats, content: Floats) -> FeatureTable:
@@ -151,13 +146,6 @@ def _calendar(preprocessor: Preprocessor, movies: Integers, times: Floats) -> Fe
             released = preprocessor.movies.numeric[:, at] * column.scale + column.mean
             columns.append(("movie age", years - released[movies]))
     return FeatureTable.of(columns)
-
-
-def _directions(preprocessor: Preprocessor) -> Floats:
-    """``[M, C]`` content of every movie, scaled to length 1."""
-    content = standardised(preprocessor)
-    length = np.linalg.norm(content, axis=1, keepdims=True)
-    return np.divide(content, length, out=np.zeros_like(content), where=length > 0)
 
 
 def _damped_mean(weights: Floats, values: Floats) -> Floats:

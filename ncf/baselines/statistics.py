@@ -6,11 +6,12 @@ it does not use; see ``ncf.baselines.tables``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
+import torch
 
 from ncf.baselines.base import movies_of, ratings_of, users_of
 from ncf.baselines.bias import Biases, damped_bias, shrunk_mean
@@ -28,6 +29,8 @@ from ncf.data.preprocessor import UNKNOWN, Floats, Integers, Preprocessor
 _DAMPING: Final = 5.0
 """Number of residuals of 0 that shrink every mean."""
 
+_FACTORS: Final = FactorSettings(16, 0.2, sweeps=5)
+
 _TASTE_PENALTY: Final = 20.0
 """Ridge penalty of a user's weights for content."""
 
@@ -43,6 +46,24 @@ class History:
     """The ratings."""
     preprocessor: Preprocessor
     """Provides the number of users and the movies' content."""
+    others: History | None = None
+    """For the ratings of one new user: those of the other users, from which everything follows that
+    is known of movies."""
+
+    def fold_in(self, rows: Batch) -> History:
+        """The history of one new user, who has index 1 in it; ``rows`` are all of that user."""
+        rows = replace(rows, users=torch.ones_like(rows.users))
+        return History(rows, replace(self.preprocessor, user_ids=np.zeros(1, np.int64)), self)
+
+    def described(self, rows: Batch) -> Batch:
+        """The rows with the user indices of this history: of one new user, they are all of that
+        user."""
+        return rows if self.others is None else replace(rows, users=torch.ones_like(rows.users))
+
+    @property
+    def num_indices(self) -> int:
+        """User indices, 0 included."""
+        return self.preprocessor.num_users + 1
 
     @cached_property
     def users(self) -> Integers:
@@ -62,7 +83,12 @@ class History:
     @cached_property
     def biases(self) -> Biases:
         """Damped biases."""
-        return damped_bias(self.rows, self.preprocessor, _DAMPING, _DAMPING)
+        if self.others is None:
+            return damped_bias(self.rows, self.preprocessor, _DAMPING, _DAMPING)
+        known = self.others.biases
+        residual = self.ratings - known.mean - known.movie_bias[self.movies]
+        user_bias = shrunk_mean(self.users, residual, self.num_indices, _DAMPING)
+        return replace(known, user_bias=user_bias)
 
     @cached_property
     def residuals(self) -> Floats:
@@ -72,7 +98,86 @@ class History:
     @cached_property
     def factors(self) -> MatrixFactorization:
         """A small matrix factorisation."""
-        return matrix_factorization(self.rows, self.preprocessor, FactorSettings(16, 0.2, sweeps=5))
+        if self.others is None:
+            return matrix_factorization(self.rows, self.preprocessor, _FACTORS)
+        # As one more update of the users, with the movies' factors as they are.
+        known = self.others.factors
+        groups = Groups.of(self.users, self.num_indices)
+        inputs = known.movie_factors[self.movies]
+        return replace(
+            known, user_factors=ridge_each(groups, inputs, self.residuals, _FACTORS.penalty)
+        )
+
+    @cached_property
+    def popularity(self) -> Floats:
+        """``[M]`` logarithm of 1 + ratings."""
+        if self.others is not None:
+            return self.others.popularity
+        return np.log1p(np.bincount(self.movies, minlength=len(self.preprocessor.movies)))
+
+    @cached_property
+    def content(self) -> FeatureTable:
+        """``[M, C]`` content of every movie."""
+        return self.others.content if self.others else content(self.preprocessor)
+
+    @cached_property
+    def standardised(self) -> Floats:
+        """``[M, C]`` content without missing values."""
+        return self.others.standardised if self.others else standardised(self.preprocessor)
+
+    @cached_property
+    def directions(self) -> Floats:
+        """``[M, C]`` content of every movie, scaled to length 1."""
+        if self.others is not None:
+            return self.others.directions
+        length = np.linalg.norm(self.standardised, axis=1, keepdims=True)
+        none = np.zeros_like(self.standardised)
+        return np.divide(self.standardised, length, out=none, where=length > 0)
+
+    @cached_property
+    def times(self) -> Floats:
+        """``[H]`` seconds since 1970 UTC."""
+        return self.rows.times.numpy().astype(np.float64)
+
+    @cached_property
+    def in_time(self) -> Groups:
+        """The ratings of every user, in order of time."""
+        counts = np.bincount(self.users, minlength=self.num_indices)
+        return Groups(
+            np.lexsort((self.times, self.users)), np.concatenate([[0], np.cumsum(counts)])
+        )
+
+    @cached_property
+    def of_movies(self) -> FeatureTable:
+        """``[M, F]`` features of every movie."""
+        return self.others.of_movies if self.others else _movie_features(self)
+
+    @cached_property
+    def of_users(self) -> FeatureTable:
+        """``[U + 1, F]`` features of every user."""
+        return _user_features(self)
+
+    @cached_property
+    def genre_tastes(self) -> Floats:
+        """``[U + 1, G]`` damped mean residual of every user in every genre."""
+        genres = self.preprocessor.movies.genres
+        tastes = np.zeros((self.num_indices, genres.shape[1]))
+        for genre in range(genres.shape[1]):
+            has = genres[self.movies, genre]
+            tastes[:, genre] = shrunk_mean(
+                self.users[has], self.residuals[has], self.num_indices, _DAMPING
+            )
+        tastes[UNKNOWN] = 0.0
+        return tastes
+
+    @cached_property
+    def content_tastes(self) -> Floats:
+        """``[U + 1, C]``: ridge regression of each user's residuals on the movies' content."""
+        groups = Groups.of(self.users, self.num_indices)
+        inputs = self.standardised[self.movies]
+        tastes = ridge_each(groups, inputs, self.residuals, 0.0, _TASTE_PENALTY)
+        tastes[UNKNOWN] = 0.0
+        return tastes
 
 
 def content(preprocessor: Preprocessor) -> FeatureTable:
@@ -94,75 +199,64 @@ def content(preprocessor: Preprocessor) -> FeatureTable:
 def statistics(history: History, rows: Batch) -> FeatureTable:
     """Features of the rows' users, movies and pairs."""
     users, movies = users_of(rows), movies_of(rows)
-    preprocessor = history.preprocessor
-    contents = content(preprocessor)
     return (
-        _user_features(history, users)
-        .beside(_movie_features(history, movies))
+        _look_up(history.of_users, users, unknown=UNKNOWN)
+        .beside(_look_up(history.of_movies, movies))
         .beside(_pair_features(history, users, movies))
-        .beside(FeatureTable(contents.names, contents.values[movies]))
+        .beside(_look_up(history.content, movies))
     )
 
 
-def _user_features(history: History, users: Integers) -> FeatureTable:
-    size = history.preprocessor.num_users + 1
-    summary = _summary(history.users, history.ratings, size)
-    popularity = np.log1p(np.bincount(history.movies, minlength=len(history.preprocessor.movies)))
-    popularity_mean = _mean(history.users, popularity[history.movies], size)
-    quality = _mean(history.users, history.biases.movie_bias[history.movies], size)
-    halves = _mean(history.users, (history.ratings % 1 != 0).astype(np.float64), size)
+def _user_features(history: History) -> FeatureTable:
+    """Of every user."""
+    size, users = history.num_indices, history.users
+    popularity = _mean(users, history.popularity[history.movies], size)
+    quality = _mean(users, history.biases.movie_bias[history.movies], size)
+    halves = _mean(users, (history.ratings % 1 != 0).astype(np.float64), size)
     is_top = (history.ratings >= history.preprocessor.rating_max).astype(np.float64)
-    top = _mean(history.users, is_top, size)
-    columns = [
-        ("user bias", history.biases.user_bias),
-        *((f"user {name}", column) for name, column in summary),
-        ("user popularity", popularity_mean),
-        ("user movie bias", quality),
-        ("user half stars", halves),
-        ("user top", top),
-    ]
-    return _look_up(columns, users, unknown=UNKNOWN)
-
-
-def _movie_features(history: History, movies: Integers) -> FeatureTable:
-    size = len(history.preprocessor.movies)
-    summary = _summary(history.movies, history.ratings, size)
-    activity = np.log1p(np.bincount(history.users, minlength=history.preprocessor.num_users + 1))
-    columns = [
-        ("movie bias", history.biases.movie_bias),
-        *((f"movie {name}", column) for name, column in summary),
-        ("movie raters activity", _mean(history.movies, activity[history.users], size)),
-        (
-            "movie raters bias",
-            _mean(history.movies, history.biases.user_bias[history.users], size),
-        ),
-    ]
-    return _look_up(columns, movies)
-
-
-def _pair_features(history: History, users: Integers, movies: Integers) -> FeatureTable:
-    p, q = history.factors.user_factors[users], history.factors.movie_factors[movies]
     return FeatureTable.of(
         [
-            ("bias prediction", history.biases.stars(users, movies)),
-            ("factorization", np.einsum("bk,bk->b", p, q)),
-            ("genre taste", _genre_taste(history, users, movies)),
-            ("content taste", _content_taste(history, users, movies)),
+            ("user bias", history.biases.user_bias),
+            *((f"user {name}", of) for name, of in _summary(users, history.ratings, size)),
+            ("user popularity", popularity),
+            ("user movie bias", quality),
+            ("user half stars", halves),
+            ("user top", _mean(users, is_top, size)),
         ]
     )
 
 
-def _genre_taste(history: History, users: Integers, movies: Integers) -> Floats:
-    """``[B]``: mean over the movie's genres of the user's damped mean residual in each."""
-    genres = history.preprocessor.movies.genres.astype(np.float64)
-    size = history.preprocessor.num_users + 1
-    affinity = np.zeros((size, genres.shape[1]))
-    for genre in range(genres.shape[1]):
-        has = genres[history.movies, genre] > 0
-        affinity[:, genre] = shrunk_mean(history.users[has], history.residuals[has], size, _DAMPING)
-    affinity[UNKNOWN] = 0.0
-    number = np.maximum(genres[movies].sum(axis=1), 1.0)
-    return np.einsum("bg,bg->b", affinity[users], genres[movies]) / number
+def _movie_features(history: History) -> FeatureTable:
+    """Of every movie."""
+    size, movies = len(history.preprocessor.movies), history.movies
+    activity = np.log1p(np.bincount(history.users, minlength=history.num_indices))
+    bias = history.biases.user_bias[history.users]
+    return FeatureTable.of(
+        [
+            ("movie bias", history.biases.movie_bias),
+            *((f"movie {name}", of) for name, of in _summary(movies, history.ratings, size)),
+            ("movie raters activity", _mean(movies, activity[history.users], size)),
+            ("movie raters bias", _mean(movies, bias, size)),
+        ]
+    )
+
+
+def _pair_features(history: History, users: Integers, movies: Integers) -> FeatureTable:
+    p, q = history.factors.user_factors[users], history.factors.movie_factors[movies]
+    genres = history.preprocessor.movies.genres[movies].astype(np.float64)
+    num_genres = np.maximum(genres.sum(axis=1), 1.0)
+    tastes, inputs = history.content_tastes[users], history.standardised[movies]
+    return FeatureTable.of(
+        [
+            ("bias prediction", history.biases.stars(users, movies)),
+            ("factorization", np.einsum("bk,bk->b", p, q)),
+            (
+                "genre taste",
+                np.einsum("bg,bg->b", history.genre_tastes[users], genres) / num_genres,
+            ),
+            ("content taste", np.einsum("bc,bc->b", tastes, inputs)),
+        ]
+    )
 
 
 def standardised(preprocessor: Preprocessor) -> Floats:
@@ -171,15 +265,6 @@ def standardised(preprocessor: Preprocessor) -> Floats:
     without_decade = content(preprocessor).values[:, :-1]
     decades = table.decade[:, None] == np.arange(1, len(preprocessor.decades) + 1)
     return np.column_stack([without_decade, decades.astype(np.float64)])
-
-
-def _content_taste(history: History, users: Integers, movies: Integers) -> Floats:
-    """``[B]``: ridge regression of each user's residuals on the content of the movies."""
-    inputs = standardised(history.preprocessor)
-    groups = Groups.of(history.users, history.preprocessor.num_users + 1)
-    taste = ridge_each(groups, inputs[history.movies], history.residuals, 0.0, _TASTE_PENALTY)
-    taste[UNKNOWN] = 0.0
-    return np.einsum("bc,bc->b", taste[users], inputs[movies])
 
 
 def _summary(groups: Integers, values: Floats, size: int) -> list[tuple[str, Floats]]:
@@ -197,11 +282,8 @@ def _mean(groups: Integers, values: Floats, size: int) -> Floats:
     return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
 
 
-def _look_up(
-    columns: list[tuple[str, Floats]], index: Integers, unknown: int | None = None
-) -> FeatureTable:
-    """Look up columns ``[size]`` at ``index: [B]``; NaN at the index ``unknown``."""
-    table = FeatureTable.of(columns)
+def _look_up(table: FeatureTable, index: Integers, unknown: int | None = None) -> FeatureTable:
+    """Rows ``index: [B]`` of a table; NaN at the index ``unknown``."""
     values = table.values[index]
     if unknown is not None:
         values[index == unknown] = np.nan

@@ -96,6 +96,12 @@ class Batch(Rows):
             times=column(table, "timestamp", np.int64),
         )
 
+    def to_arrow(self) -> pa.Table:
+        """The table of ``from_arrow``."""
+        names = ("user_index", "movie_index", "rating", "weight", "timestamp")
+        columns = (each.cpu().numpy() for each in vars(self).values())
+        return pa.table(dict(zip(names, columns, strict=True)))
+
     def in_memory(self) -> Batch:
         """All rows."""
         return self

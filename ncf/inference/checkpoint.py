@@ -8,7 +8,9 @@
     users.parquet          its users
     movies.parquet         its movie table
     history.parquet        the rating history, for a model that is conditioned on one
-    SHA256SUMS             checksums of all these, in the format of ``sha256sum --check``
+    uncertainty.json       what was learned of the size of errors, with validation rows
+    blend/                 baselines that the network is blended with, if there are any
+    SHA256SUMS             checksums of all these files, in the format of ``sha256sum --check``
 
 The checksums detect damaged and edited files. They are no signature, so they do not tell who made
 the checkpoint. Reading a checkpoint never runs code from it.
@@ -28,9 +30,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from foundation.checksums import verify_checksums, write_checksums
+from ncf.blending.blend import Blend
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
 from ncf.errors import CheckpointError, DataError
+from ncf.evaluation.uncertainty import Uncertainty
 from ncf.inference.shapes import check_shapes
 from ncf.models.conditioned import ConditionedModel
 from ncf.models.history.ratings import History
@@ -40,6 +44,9 @@ from ncf.models.weights import Weights
 FORMAT_VERSION: Final = 3
 FILE: Final = "checkpoint.json"
 HISTORY: Final = "history.parquet"
+UNCERTAINTY: Final = "uncertainty.json"
+BLEND: Final = "blend"
+"""Folder of the blend in that of the checkpoint; ``Blend.save`` writes it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,10 @@ class Checkpoint:
     """All that was fitted to the training rows besides the weights."""
     record: dict[str, Any]
     """The record of the training: epoch, seed, metrics."""
+    blend: Blend | None = None
+    """What the network is blended with, if anything is."""
+    uncertainty: Uncertainty | None = None
+    """What was learned of the size of errors on validation rows, if there were any."""
 
 
 def save(
@@ -86,6 +97,16 @@ def save(
     partial.rename(folder)
 
 
+def extend(folder: Path, blend: Blend | None, uncertainty: Uncertainty | None) -> None:
+    """Add to what ``save`` has written, in a folder that no other process reads yet."""
+    if blend is not None:
+        blend.save(folder / BLEND)
+    if uncertainty is not None:
+        content = json.dumps(uncertainty.to_json(), indent=2)
+        (folder / UNCERTAINTY).write_text(content, encoding="utf-8")
+    write_checksums(folder)
+
+
 def load(folder: Path) -> Checkpoint:
     """Read what ``save`` wrote.
 
@@ -109,7 +130,15 @@ def load(folder: Path) -> Checkpoint:
         if model.uses_history:
             table = pq.read_table(folder / HISTORY)
             model.set_history(History.from_arrow(table, preprocessor.num_users))
-        return Checkpoint(model.eval(), experiment, preprocessor, content["record"])
+        blend = None
+        if Blend.is_in(folder / BLEND):
+            blend = Blend.load(folder / BLEND, preprocessor)
+        uncertainty = None
+        if (folder / UNCERTAINTY).exists():
+            found = json.loads((folder / UNCERTAINTY).read_text(encoding="utf-8"))
+            uncertainty = Uncertainty.from_json(found)
+        model.eval()
+        return Checkpoint(model, experiment, preprocessor, content["record"], blend, uncertainty)
     except (
         OSError,
         ValueError,

@@ -4,6 +4,7 @@
 
     model = ncf.load("artifacts/runs/NAME/checkpoint")
     model.predict(users=[1, 2], movies=[318, 318])     # stars
+    model.predict_intervals(users=[1], movies=[318])   # the same with 90 % intervals
     model.recommend(user=42, n=10)                     # what the user is likely to choose
     model.similar(movie=1)                             # the most similar movies
     model.fold_in(movies=[1, 318], ratings=[5, 4])     # a model for a new user
@@ -28,20 +29,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.data.batches import Batch
 from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import UNKNOWN, Integers, MovieTable, Preprocessor
 from ncf.errors import CheckpointError, InputError, UnknownIdError, UnsupportedError
-from ncf.evaluation.predictions import EVALUATION_CHUNK
 from ncf.evaluation.ranking import SeenMovies
 from ncf.inference import checkpoint, choice_checkpoint, inputs
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.choices import Choices
+from ncf.inference.explanations import Explanation, explanations
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering, OrderName, adjustment
 from ncf.inference.similarity import similarities
+from ncf.inference.spread import intervals_of
+from ncf.inference.stars import combined, member_stars, predicted_stars, rows_to_predict
 from ncf.inference.titles import MAX_NAMED, find_title
 from ncf.inference.top_k import top_movies
-from ncf.models.history.ratings import Ratings
 from ncf.models.targets import Objective
 
 logger = logging.getLogger(__name__)
@@ -64,23 +65,17 @@ class Recommendations:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """A prediction as a sum."""
+class PredictedIntervals:
+    """Predicted ratings with what is known of their errors."""
 
-    movie: int
-    """Id."""
-    prediction: float
-    """In the training target's unit and not clipped: the sum of ``base`` and ``added``."""
-    base: dict[str, float]
-    """Terms of the network (with the mean rating), of the biases of user and movie, and of the
-    matrix factorisation, as far as the model has them."""
-    rated: Integers
-    """``[L]`` ids of the movies in the user's history; none without the Gaussian process."""
-    ratings: npt.NDArray[np.float32]
-    """``[L]`` their ratings in the training target's unit."""
-    added: npt.NDArray[np.float32]
-    """``[L]`` attributions: the rating's covariance with the movie times its weight. A weight
-    depends on all ratings, so this is not the difference that leaving a rating out would make."""
+    stars: npt.NDArray[np.float32]
+    """``[B]`` as of ``predict``."""
+    sd: npt.NDArray[np.float32]
+    """``[B]`` standard deviations of the ratings, in stars."""
+    low: npt.NDArray[np.float32]
+    """``[B]`` lower ends of the intervals."""
+    high: npt.NDArray[np.float32]
+    """``[B]`` upper ends."""
 
 
 @dataclass(frozen=True)
@@ -192,19 +187,46 @@ class Recommender:
         self, ids: Integers, wanted: Integers, seconds: Integers | None = None
     ) -> npt.NDArray[np.float32]:
         """As ``predict`` for arrays ``[B]``, without a warning about unknown users."""
-        preprocessor = self.checkpoint.preprocessor
         seconds = np.array(self._now) if seconds is None else seconds
-        rows = _rows(preprocessor, self._users(ids), self._movies(wanted), seconds)
-        experiment = self.checkpoint.experiment
-        objective = Objective(experiment.train, experiment.time_decay, preprocessor)
-        result = np.empty(len(rows), np.float32)
-        model = self.checkpoint.model
-        with torch.inference_mode():
-            for start in range(0, len(rows), EVALUATION_CHUNK):
-                part = rows[start : start + EVALUATION_CHUNK]
-                outputs = model.expected_ratings(part.users, part.movies, part.times)
-                result[start : start + len(part)] = objective.stars(outputs, part).numpy()
-        return result
+        users, movies = self._users(ids), self._movies(wanted)
+        rows = rows_to_predict(self.checkpoint.preprocessor, users, movies, seconds)
+        return predicted_stars(self.checkpoint, rows).numpy()
+
+    def predict_intervals(
+        self,
+        users: npt.ArrayLike,
+        movies: npt.ArrayLike,
+        times: npt.ArrayLike | None = None,
+        level: float = 0.9,
+    ) -> PredictedIntervals:
+        """As ``predict``, with standard deviations, and intervals that hold the share ``level`` of
+        ratings: 0.5, 0.8, 0.9 or 0.95.
+
+        Raises:
+            UnknownIdError: if a movie is not in the catalogue.
+            InputError: if an argument is not what it must be.
+            UnsupportedError: if the model was trained without validation rows.
+        """
+        ids, wanted, seconds = _broadcast(
+            inputs.whole_numbers(users, "users"),
+            inputs.whole_numbers(movies, "movies"),
+            self._times(times),
+        )
+        self._report_unknown(ids)
+        return self.interval_rows(ids, wanted, seconds, level)
+
+    def interval_rows(
+        self, ids: Integers, wanted: Integers, seconds: Integers | None = None, level: float = 0.9
+    ) -> PredictedIntervals:
+        """As ``predict_intervals`` for arrays ``[B]``, without a warning about unknown users."""
+        seconds = np.array(self._now) if seconds is None else seconds
+        users, movies = self._users(ids), self._movies(wanted)
+        rows = rows_to_predict(self.checkpoint.preprocessor, users, movies, seconds)
+        of_members = member_stars(self.checkpoint, rows)
+        stars = combined(self.checkpoint, of_members).numpy()
+        found = intervals_of(self.checkpoint, rows, of_members, stars.astype(np.float64), level)
+        ends = (each.astype(np.float32) for each in (found.sd, found.low, found.high))
+        return PredictedIntervals(stars, *ends)
 
     def recommend(
         self,
@@ -365,12 +387,13 @@ class Recommender:
                 'model (task = "both"); or ask for the recommendations for an unknown user, which '
                 "depend on the movies alone."
             )
-        rows = _rows(self.preprocessor, np.zeros_like(index), index, seconds)
+        rows = rows_to_predict(self.preprocessor, np.zeros_like(index), index, seconds)
         rows = replace(rows, ratings=torch.from_numpy(stars.copy()))
         experiment = self.checkpoint.experiment
         objective = Objective(experiment.train, experiment.time_decay, self.preprocessor)
         folded_in = self.checkpoint.model.fold_in(objective.training_rows(rows)).eval()
-        return replace(self.checkpoint, model=folded_in)
+        blend = self.checkpoint.blend
+        return replace(self.checkpoint, model=folded_in, blend=blend and blend.fold_in(rows))
 
     def explain(self, user: int, movies: npt.ArrayLike) -> list[Explanation]:
         """The terms whose sums are the predictions for ``movies``, ids ``[B]``; exact.
@@ -379,8 +402,8 @@ class Recommender:
             UnknownIdError: if a movie is not in the catalogue.
             UnsupportedError: if predictions are no sums, which is so with the ordinal head.
         """
-        model, preprocessor = self.checkpoint.model, self.checkpoint.preprocessor
-        if not model.is_additive:
+        preprocessor = self.checkpoint.preprocessor
+        if not self.checkpoint.model.is_additive:
             raise UnsupportedError(
                 "the predictions of a model with the ordinal head are no sums of parts, so there "
                 'are no reasons to show; model.head = "regression" has them'
@@ -389,27 +412,8 @@ class Recommender:
         index = self._movies(inputs.flat_whole_numbers(movies, "movies"))
         self._report_unknown(np.array([user]))
         (row,) = self._users(np.array([user]))
-        rows = _rows(preprocessor, np.full_like(index, row), index, np.array(self._now))
-        with torch.inference_mode():
-            terms = model.terms(rows.users, rows.movies, rows.times)
-            rated, ratings = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
-            added = torch.zeros(len(rows), 0)
-            if model.has_attributions:
-                history = model.required_history()
-                of_user = history.rows_of(int(row))
-                rated, ratings = history.movies[of_user], history.targets[of_user]
-                added = model.attributions(int(row), Ratings.of(rows.movies, rows.times))
-        return [
-            Explanation(
-                movie=int(self._table.ids[position]),
-                prediction=float(sum(p[i] for p in terms.values()) + added[i].sum()),
-                base={name: float(part[i]) for name, part in terms.items()},
-                rated=self._table.ids[rated.numpy()],
-                ratings=ratings.numpy(),
-                added=added[i].numpy(),
-            )
-            for i, position in enumerate(index)
-        ]
+        rows = rows_to_predict(preprocessor, np.full_like(index, row), index, np.array(self._now))
+        return explanations(self.checkpoint, rows)
 
     def explain_choices(self, user: int, movies: npt.ArrayLike) -> list[ChoiceExplanation]:
         """Why a user may choose ``movies``, ids ``[B]``: the scores of EASE as sums; exact.
@@ -575,15 +579,3 @@ def _broadcast(*arrays: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     if found[0].ndim != 1:
         raise InputError(f"expected flat lists; found the shape {found[0].shape}")
     return list(found)
-
-
-def _rows(preprocessor: Preprocessor, users: Integers, movies: Integers, times: Integers) -> Batch:
-    """Rows to predict, with ratings of 0: indices ``[B]``, and times ``[B]`` or one for all."""
-    seconds = np.broadcast_to(times, users.shape).copy()
-    return Batch(
-        users=torch.from_numpy(users.astype(np.int32)),
-        movies=torch.from_numpy(movies.astype(np.int32)),
-        ratings=torch.zeros(len(users)),
-        weights=torch.from_numpy(preprocessor.decay_weight(seconds)),
-        times=torch.from_numpy(seconds),
-    )

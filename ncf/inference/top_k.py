@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import torch
 from ncf.evaluation.ranking import RANKED, RELEVANT_STARS, RankingScores, SeenMovies
 from ncf.inference.all_pairs import all_pairs
 from ncf.inference.checkpoint import Checkpoint
+from ncf.inference.stars import rows_to_predict
 
 _PAIRS_AT_ONCE = 262_144
 """Pairs of a user and a movie in one forward pass; bounds memory at any catalogue size."""
@@ -21,6 +22,9 @@ _PAIRS_TO_SCORE: Final = 50_000_000
 """Maximum pairs of a user and a movie that are predicted to score rankings: all pairs of ml-1m, and
 those of some hundred users of larger releases, which is enough for two digits."""
 
+
+_BLENDED: Final = 200
+"""Movies of each user that a blend orders, the best by its network."""
 
 Adjust = Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """Of a user's index and predictions ``[M]``, what movies are ordered by, ``[M]``; minus infinity
@@ -65,7 +69,7 @@ def score_rankings(
         popularity = checkpoint.preprocessor.movies.train_counts.astype(np.float32)
         by_count = np.full((len(users), RANKED), -1, dtype=np.int64)
         for row, user in enumerate(users):
-            best = _best(popularity, seen.by(int(user)), min(RANKED, len(popularity)))
+            best = _best(popularity, seen.by(int(user)), RANKED)
             by_count[row, : len(best)] = best
         by_model = top_movies(checkpoint, users, seen, RANKED).movies
         result["model"] = asdict(RankingScores.of(by_model, users, relevant))
@@ -84,28 +88,65 @@ def top_movies(
     """The ``top_n`` movies with the highest predicted rating among those a user has not rated.
 
     ``users: [B]`` are user indices; of movies with equal predictions, the first in the table wins.
-    Movies without training ratings are candidates too, by their content. ``today`` is the time of
-    the predictions in seconds since 1970 UTC, for a model that ``uses_time``; by default the
-    decay's reference date. ``adjust`` changes what movies are ordered by.
+    Movies without training ratings are candidates too, by their content. A blend orders the 200
+    that its network puts first, as its other members take too long for all pairs. ``today`` is the
+    time of the predictions in seconds since 1970 UTC, for a model that ``uses_time``; by default
+    the decay's reference date. ``adjust`` changes what movies are ordered by.
     """
     num_movies = len(checkpoint.preprocessor.movies)
     top_n = min(top_n, num_movies)
     movies = np.full((len(users), top_n), -1, dtype=np.int64)
     stars = np.full((len(users), top_n), np.nan, dtype=np.float32)
     users_at_once = max(1, _PAIRS_AT_ONCE // num_movies)
+    moment = checkpoint.preprocessor.decay_reference if today is None else today
+    order = adjust or _as_they_are
+    candidates = top_n if checkpoint.blend is None else _BLENDED
     with torch.inference_mode():
-        reference = checkpoint.preprocessor.decay_reference
-        pairs = all_pairs(checkpoint.model, num_movies, reference if today is None else today)
+        pairs = all_pairs(checkpoint.model, num_movies, moment)
         for start in range(0, len(users), users_at_once):
             block = users[start : start + users_at_once]
             # Not clipped, as this would make all predictions above five stars equal.
             scores = pairs.scores(torch.from_numpy(block.astype(np.int64))).contiguous().numpy()
-            for row, user in enumerate(block):
-                order = scores[row] if adjust is None else adjust(int(user), scores[row])
-                best = _best(order, seen.by(int(user)), top_n)
-                movies[start + row, : len(best)] = best
-                stars[start + row, : len(best)] = scores[row, best]
+            best = [
+                _best(order(int(user), scores[row]), seen.by(int(user)), max(top_n, candidates))
+                for row, user in enumerate(block)
+            ]
+            if checkpoint.blend is not None:
+                scores = _blended(checkpoint, block, best, scores, moment)
+                best = [
+                    _best(order(int(user), scores[row]), seen.by(int(user)), top_n)
+                    for row, user in enumerate(block)
+                ]
+            for row, found in enumerate(each[:top_n] for each in best):
+                movies[start + row, : len(found)] = found
+                stars[start + row, : len(found)] = scores[row, found]
     return Ranking(movies, clipped(checkpoint, stars))
+
+
+def _as_they_are(_user: int, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return scores
+
+
+def _blended(
+    checkpoint: Checkpoint,
+    users: npt.NDArray[np.int64],
+    best: Sequence[npt.NDArray[np.int64]],
+    scores: npt.NDArray[np.float32],
+    today: int,
+) -> npt.NDArray[np.float32]:
+    """``[B, M]`` predictions of the blend for the ``best`` movies of each user by its network,
+    whose ``scores: [B, M]`` are; minus infinity for all others.
+    """
+    assert checkpoint.blend is not None
+    row = np.repeat(np.arange(len(users)), [len(each) for each in best])
+    movies = np.concatenate(best)
+    rows = rows_to_predict(checkpoint.preprocessor, users[row], movies, np.array(today))
+    network = torch.from_numpy(scores[row, movies])
+    result = np.full_like(scores, -np.inf)
+    blend = checkpoint.blend
+    # Not clipped, as the network's.
+    result[row, movies] = blend.combine(blend.each(network, rows)).numpy()
+    return result
 
 
 def clipped(checkpoint: Checkpoint, stars: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -123,6 +164,7 @@ def _best(
     unseen = scores.copy()
     unseen[seen] = -np.inf
     # All that reach the lowest of these scores, so that the order of the table decides ties.
+    top_n = min(top_n, len(unseen))
     last = np.partition(unseen, -top_n)[-top_n]
     candidates = np.flatnonzero((unseen >= last) & np.isfinite(unseen))
     return candidates[np.argsort(-unseen[candidates], kind="stable")[:top_n]]

@@ -17,12 +17,8 @@ from ncf.data.dataset import PreparedDataset
 from ncf.data.preprocessor import UNKNOWN
 from ncf.data.splits import SPLITS
 from ncf.errors import UnknownIdError
-from ncf.inference.recommender import (
-    ChoiceExplanation,
-    Explanation,
-    Recommendations,
-    Recommender,
-)
+from ncf.inference.explanations import Explanation
+from ncf.inference.recommender import ChoiceExplanation, Recommendations, Recommender
 from ray_jobs.config import RecommendConfig
 from ray_jobs.results.final_model import load_recommender, ordering_of, rated_movies
 from ray_jobs.results.run import Workspace

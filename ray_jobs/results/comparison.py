@@ -21,8 +21,9 @@ from ray_jobs.results.undefined import Metrics
 
 METRICS = ("rmse", "mae", "r2")
 
-Kind = Literal["baseline", "model", "ensemble"]
-"""An ensemble is the mean prediction of a model's seeds."""
+Kind = Literal["baseline", "model", "ensemble", "blend"]
+"""An ensemble is the mean prediction of a model's seeds, a blend a weighted sum of several models'.
+"""
 Split = Literal["test", "validation"]
 
 
@@ -43,10 +44,14 @@ class ModelResult:
     predictions: tuple[str, ...] = ()
     """Files in the run's folder ``predictions``, one a seed: predictions for the test rows."""
 
+    validation_predictions: tuple[str, ...] = ()
+    """Files there with predictions for the validation rows, of models and baselines that are
+    members of a blend: one a seed, or one of a baseline."""
+
     @property
     def files(self) -> tuple[str, ...]:
-        """``predictions``."""
-        return self.predictions
+        """``predictions`` and ``validation_predictions``."""
+        return (*self.predictions, *self.validation_predictions)
 
     def figure(
         self, metric: str, scale: str, *, validation: bool = False
@@ -113,7 +118,7 @@ def pairs(
 ) -> list[tuple[str, str]]:
     """Names of those whose errors are compared.
 
-    All others with each one of ``against``; without any, models and their ensembles with
+    All others with each one of ``against``; without any, models, blends and ensembles with
     ``baseline``, and models with each other. In that case ensembles are not compared with models or
     with each other. That one errs less than its own seeds do on average is certain for the RMSE and
     needs no test; and what other seeds would have given, which matters between models, is not known
@@ -127,7 +132,7 @@ def pairs(
             if entry.name not in against[: number + 1]
         ]
     models = [entry.name for entry in entries if entry.kind == "model"]
-    ensembles = [entry.name for entry in entries if entry.kind == "ensemble"]
+    ensembles = [entry.name for entry in entries if entry.kind in ("ensemble", "blend")]
     return [*((name, baseline) for name in (*models, *ensembles)), *combinations(models, 2)]
 
 

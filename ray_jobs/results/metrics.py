@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from foundation.storage import Storage
 from ncf.config import SplitConfig
 from ncf.evaluation.ranking import RankingScores
+from ncf.evaluation.uncertainty import UncertaintyScores
 from ray_jobs.results.undefined import Metric, Metrics
 
 
@@ -29,6 +30,20 @@ class SplitMetrics(ErrorMetrics):
 
     decayed: ErrorMetrics
     """Of predictions and ratings multiplied by the row's time-decay weight."""
+
+
+@dataclass(frozen=True)
+class MemberMetrics:
+    """One member of a blend, by itself."""
+
+    name: str
+    """``network``, or the name of a baseline."""
+    weight: float
+    """In the blend."""
+    validation: SplitMetrics
+    """Of the member that was fitted without the validation rows."""
+    test: SplitMetrics
+    """Of the member in the final model."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,8 @@ class RunMetrics:
     streamed: tuple[str, ...]
     """Splits whose rows were not held in memory."""
     validation: SplitMetrics | None
-    """Of the model that was trained without the validation rows; None if there are none."""
+    """Of the model that was trained without the validation rows, and of a blend by weights that
+    were fitted to other validation rows; None if there are none."""
     test: SplitMetrics
     """Of the final model."""
     epochs: tuple[Metrics, ...]
@@ -94,6 +110,10 @@ class RunMetrics:
     """Of the driver's machine and the cluster; empty for a run of an earlier release."""
     raw: DataOrigin
     ranking: RankingMetrics
+    members: tuple[MemberMetrics, ...] = ()
+    """Of a blend, by themselves; ``validation`` and ``test`` are the blend's."""
+    uncertainty: UncertaintyScores | None = None
+    """Of standard deviations and intervals on the test rows; None without validation rows."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunMetrics:

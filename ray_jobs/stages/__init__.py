@@ -2,11 +2,13 @@
 and below."""
 
 __all__ = [
+    "blending",
     "choice_comparison",
     "choice_inputs",
     "choice_search",
     "choice_training",
     "compared_baselines",
+    "compared_blends",
     "compared_choice_baselines",
     "compared_choice_models",
     "compared_models",

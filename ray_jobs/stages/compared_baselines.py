@@ -10,10 +10,11 @@ from typing import Any
 from foundation.storage import Storage
 from ncf.baselines import Baseline, BaselineSpec, FittedBaseline, fit_baseline
 from ncf.data.batches import Batch
+from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.predictions import Predictions
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.stages.compared_models import ComparedData, rows_of
-from ray_jobs.training.tasks import CallTask, predictions_file
+from ray_jobs.training.tasks import CallTask, predictions_file, save_predictions
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class BaselineInputs:
     seeds: tuple[int, ...]
     trials: int
     score_test: bool
+    is_blended: bool = False
+    """Whether predictions for the validation rows are written too."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,26 @@ def baseline_result(
         if rows.validation
         else (),
         predictions=tuple(
-            write_predictions(name, _predict(baseline, data), data, folder)
+            write_predictions(name, _clipped(baseline, data.test, data.final), data, folder)
             for name, baseline in zip(
                 _of_seeds(spec.name, inputs.seeds, len(scored)), scored, strict=True
             )
         ),
+        validation_predictions=_of_validation(fitted, inputs, rows, folder),
     )
+
+
+def _of_validation(
+    fitted: FittedBaseline[Any], inputs: BaselineInputs, rows: BaselineRows, folder: Storage
+) -> tuple[str, ...]:
+    """The file with predictions for the validation rows, for a member of a blend."""
+    if not inputs.is_blended or rows.validation is None:
+        return ()
+    selection = inputs.data.selection
+    predictions = _clipped(fitted.baseline, rows.validation, selection)
+    file = predictions_file(f"{fitted.baseline.name}, validation")
+    save_predictions(predictions, selection, "validation", folder / file)
+    return (file,)
 
 
 def _scored(
@@ -94,18 +111,17 @@ def _of_seeds(name: str, seeds: Sequence[int], count: int) -> Sequence[str]:
     return [name] if count == 1 else [f"{name} seed {seed}" for seed in seeds[:count]]
 
 
-def _predict(baseline: Baseline, data: ComparedData) -> Predictions:
+def _clipped(baseline: Baseline, rows: Batch, prepared: PreparedDataset) -> Predictions:
     """Predictions as the scores take them: clipped as the models' are."""
-    low, high = data.final.preprocessor.rating_min, data.final.preprocessor.rating_max
-    stars = baseline.predict(data.test).clamp(low, high).float()
-    return Predictions(stars.numpy(), (stars * data.test.weights).numpy())
+    low, high = prepared.preprocessor.rating_min, prepared.preprocessor.rating_max
+    stars = baseline.predict(rows).clamp(low, high).float()
+    return Predictions(stars.numpy(), (stars * rows.weights).numpy())
 
 
 def write_predictions(
     name: str, predictions: Predictions, data: ComparedData, folder: Storage
 ) -> str:
     """Write predictions for the test rows; returns the file's name."""
-    rows = data.final.table("test", ["row"])["row"].to_numpy()
     file = predictions_file(name)
-    (folder / file).write_table(predictions.to_arrow(rows))
+    save_predictions(predictions, data.final, "test", folder / file)
     return file

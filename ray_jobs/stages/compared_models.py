@@ -150,6 +150,11 @@ def check_rows(name: str, data: ComparedData, common: ComparedData, *, with_test
                 )
 
 
+def members_of_blends(compare: CompareConfig) -> frozenset[str]:
+    """Names of the models and baselines that are members of a blend."""
+    return frozenset(name for members in compare.blends.values() for name in members)
+
+
 # -- Training --------------------------------------------------------------------------------------
 
 
@@ -178,7 +183,14 @@ def train_models(
     for model in models:
         names[model.name] = []
         for seed in compare.seeds:
-            task = _selection(model, seed, metric, predictions, score_test=score)
+            task = _selection(
+                model,
+                seed,
+                metric,
+                predictions,
+                score_test=score,
+                with_validation=model.name in members_of_blends(compare),
+            )
             last = _refit(task, model.data.final) if refit else task
             tasks.append(task)
             refits += [last] if refit else []
@@ -193,7 +205,13 @@ def train_models(
 
 
 def _selection(
-    model: ComparedModel, seed: int, metric: str, predictions: Storage, *, score_test: bool
+    model: ComparedModel,
+    seed: int,
+    metric: str,
+    predictions: Storage,
+    *,
+    score_test: bool,
+    with_validation: bool,
 ) -> TrainingTask:
     """The training that chooses the best epoch."""
     name = f"{model.label} seed {seed}"
@@ -203,6 +221,9 @@ def _selection(
         with_parameters(model.experiment, {"train.seed": seed}),
         score_test=score_test,
         predictions=predictions / predictions_file(name),
+        validation_predictions=predictions / predictions_file(f"{name}, validation")
+        if with_validation
+        else None,
         metric=metric,
     )
 
@@ -214,6 +235,7 @@ def _refit(task: TrainingTask, final: PreparedDataset) -> TrainingTask:
         name=f"{task.name}, refit",
         prepared=final,
         score_test=True,
+        validation_predictions=None,
         stop_at_best_of=task.name,
     )
 
@@ -232,6 +254,9 @@ def result_of(model: ComparedModel, results: Sequence[TrainingResult]) -> ModelR
         best_epochs=tuple(r.best_epoch for r in results),
         curves=tuple(tuple(r.epochs) for r in results),
         predictions=tuple(r.predictions for r in results if r.predictions),
+        validation_predictions=tuple(
+            r.validation_predictions for r in results if r.validation_predictions
+        ),
     )
 
 

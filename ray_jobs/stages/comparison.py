@@ -42,12 +42,14 @@ from ray_jobs.stages.compared_baselines import (
     baseline_task,
     write_predictions,
 )
+from ray_jobs.stages.compared_blends import ComparedBlends
 from ray_jobs.stages.compared_models import (
     ComparedData,
     ComparedModel,
     configurations_to_compare,
     has_weights_of,
     losses_to_compare,
+    members_of_blends,
     result_of,
     rows_of,
     train_models,
@@ -91,14 +93,22 @@ class CompareInputs:
     def model_key(self, model: ComparedModel) -> str:
         """Fingerprint of everything that the result of one model depends on."""
         compare, scored = self.compare, self.data.final
-        key = [model, scored, compare.seeds, compare.score_test, self.num_workers, self.metric]
-        return key_of(key)
+        is_blended = model.name in members_of_blends(compare)
+        return key_of(
+            [model, scored, compare.seeds, compare.score_test, self.num_workers, self.metric]
+            + ([is_blended] if is_blended else [])
+        )
 
     def baseline(self, spec: BaselineSpec[Any]) -> BaselineInputs:
         """Everything that the result of one baseline depends on."""
         compare = self.compare
         return BaselineInputs(
-            spec.name, self.data, compare.seeds, compare.trials_per_baseline, compare.score_test
+            spec.name,
+            self.data,
+            compare.seeds,
+            compare.trials_per_baseline,
+            compare.score_test,
+            spec.name in members_of_blends(compare),
         )
 
 
@@ -182,12 +192,21 @@ def _check_names(inputs: CompareInputs) -> None:
     names = [model.name for model in inputs.models]
     ensembles = [_ensemble_name(name, len(inputs.compare.seeds)) for name in names]
     known = [*(spec.name for spec in inputs.specs), *names]
+    for blend, members in inputs.compare.blends.items():
+        for member in members:
+            if member not in known:
+                raise ConfigError(
+                    f"compare.blends.{blend} names {member!r}, expected models and baselines of "
+                    f"this comparison: {'; '.join(known)}"
+                )
+    known += inputs.compare.blends
     known += ensembles if _has_ensembles(inputs.compare) else []
     for name, count in Counter(known).items():
         if count > 1:
             raise ConfigError(
-                f"compare.configurations.{name} has the name of a baseline or of a mean of seeds. "
-                "Rename it"
+                f"{count} models of the comparison have the name {name!r}: rename the one in "
+                "compare.configurations or compare.blends, and give it no name of a baseline or of "
+                "a mean of seeds"
             )
     for name in inputs.compare.against:
         if name not in known:
@@ -218,7 +237,8 @@ def _compare(
     delete_all_but(stored.keep_only({} if force else _keys(inputs)), paths.predictions)
     models, baselines = _models_and_baselines(inputs, stored, run)
     ensembles = _ensembles(models, inputs, paths.predictions)
-    entries = (*baselines, *models, *ensembles)
+    blends = ComparedBlends(inputs.data, inputs.compare.blends, paths.predictions)
+    entries = (*baselines, *models, *ensembles, *blends.results([*baselines, *models]))
     paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
 
 

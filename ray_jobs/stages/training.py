@@ -20,15 +20,17 @@ from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
 from ncf.inference import checkpoint
 from ncf.inference.top_k import score_rankings
+from ray_jobs.config import NO_BLEND, BlendConfig
 from ray_jobs.results.final_model import load_model, rated_movies
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
 from ray_jobs.results.undefined import shown
+from ray_jobs.stages.blending import ValidationPredictions, complete, member_tasks, scores
 from ray_jobs.stages.provenance import provenance
 from ray_jobs.stages.tuning import BestTrial
-from ray_jobs.training.run_tasks import Train, train_tasks
+from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
 from ray_jobs.training.tasks import TrainingResult, TrainingTask
 from ray_jobs.training.workers import Workers
 
@@ -72,6 +74,8 @@ class TrainInputs:
     num_workers: int
     metric: str = "rmse"
     """Name of the metric that chooses the best epoch."""
+    blend: BlendConfig = NO_BLEND
+    """What the network is blended with."""
     checkpoint_version: int = checkpoint.FORMAT_VERSION
     length_of_rankings: int = RANKED
     relevant_stars: float = RELEVANT_STARS
@@ -111,9 +115,10 @@ def train(
         tuned_parameters=best_trial.parameters,
         num_workers=config.scaling.world_size,
         metric=config.tune.metric,
+        blend=config.blend,
     )
-    trained = partial(train_tasks, workers=workers, config=config)
-    work = partial(_train, paths=paths, trained=trained, force=workspace.force)
+    run = partial(run_tasks, workers=workers, config=config)
+    work = partial(_train, paths=paths, run=run, force=workspace.force)
     workspace.update(Stage("train", inputs, (paths.metrics, paths.checkpoint), work))
     model = FinalModel(paths.checkpoint, RunMetrics.read(paths.metrics), final_data)
     test = model.metrics.test
@@ -126,7 +131,7 @@ def train(
 def _train(
     inputs: TrainInputs,
     paths: RunPaths,
-    trained: Train,
+    run: Run,
     *,
     force: bool,
 ) -> None:
@@ -135,23 +140,38 @@ def _train(
     Args:
         inputs: what the model depends on.
         paths: where it goes.
-        trained: trains tasks.
+        run: does tasks.
         force: do not continue an interrupted training.
     """
     key = key_of(inputs)
     folder = paths.ray("train")
-    tasks = _tasks(inputs, unfinished_work(folder, key, force=force))
-    by_name = {result.name: result for result in trained(tasks)}
+    work = unfinished_work(folder, key, force=force)
+    tasks, members = _tasks(inputs, work), work / "members"
+    calls = member_tasks(inputs.blend, inputs.selection, inputs.final, members)
+    by_name = {result.name: result for result in train_beside(calls, run)(tasks)}
     results = [by_name[task.name] for task in tasks]
     selection, final = _models(tasks[0]), _models(tasks[-1])
     (selection / "best").copy_to(paths.best_checkpoint)
     (selection / "last").copy_to(paths.last_checkpoint)
     # The refit ends at the best epoch of the selection.
     (final / ("last" if inputs.refit else "best")).copy_to(paths.checkpoint)
+    completed = _completed(inputs, paths, members)
     folder.delete()  # the models have been copied
     logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
     ranking = _ranking(paths.checkpoint, inputs)
-    paths.metrics.write_json(_metrics(inputs, key, results, ranking).to_json())
+    metrics = _metrics(inputs, key, results, ranking) | completed
+    paths.metrics.write_json(RunMetrics.from_json(metrics).to_json())
+
+
+def _completed(inputs: TrainInputs, paths: RunPaths, members: Storage) -> dict[str, Any]:
+    """Add the blend and the uncertainty to the final model; their part of the metrics."""
+    if not inputs.selection.manifest.counts["validation"]:
+        return {}
+    names = inputs.blend.members
+    network = load_model(paths.best_checkpoint)
+    known = ValidationPredictions.read(network, inputs.selection, names, members)
+    complete(paths.checkpoint, known, names, members)
+    return scores(paths.checkpoint, inputs.final, known)
 
 
 def _tasks(inputs: TrainInputs, where: Storage) -> list[TrainingTask]:
@@ -197,9 +217,9 @@ def _ranking(model: Storage, inputs: TrainInputs) -> dict[str, Any]:
 
 def _metrics(
     inputs: TrainInputs, key: str, results: Sequence[TrainingResult], ranking: dict[str, Any]
-) -> RunMetrics:
+) -> dict[str, Any]:
     selection, final = results[0], results[-1]
-    values = {
+    return {
         "dataset": inputs.raw.name,
         "synthetic": inputs.raw.synthetic,
         "split": inputs.split,
@@ -218,4 +238,3 @@ def _metrics(
         **provenance(inputs.raw),
         "ranking": ranking,
     }
-    return RunMetrics.from_json(values)

@@ -69,6 +69,8 @@ class TrainingTask(Task):
     """Whether the best epoch's weights are scored on the test rows, once, at the end."""
     predictions: Storage | None = None
     """File for predictions for the test rows, if they are scored."""
+    validation_predictions: Storage | None = None
+    """File for predictions of the best epoch's weights for the validation rows."""
     models: Storage | None = None
     """Folder in which the best and the last weights are stored when training ends, also if it ends
     before its last epoch."""
@@ -192,6 +194,8 @@ class TrainingResult(TaskResult):
     """Metrics of the best epoch's weights on the test rows, if it is scored."""
     predictions: str | None = None
     """Name of the file with predictions for the test rows, if they are saved."""
+    validation_predictions: str | None = None
+    """Name of the file with those for the validation rows likewise."""
     choice: ChoiceConfig | None = None
     """Of a choice model: its settings with the ridge, epoch and power that were best."""
 
@@ -206,9 +210,11 @@ def rankings_file(seed: int, member: str) -> str:
     return f"seed-{seed}-{member}.parquet"
 
 
-def save_predictions(predictions: Predictions, prepared: PreparedDataset, file: Storage) -> None:
-    """Save predictions for the test rows of ``prepared``."""
-    rows = prepared.table("test", ["row"])["row"].to_numpy()
+def save_predictions(
+    predictions: Predictions, prepared: PreparedDataset, split: str, file: Storage
+) -> None:
+    """Save predictions for the rows of a split of ``prepared``."""
+    rows = prepared.table(split, ["row"])["row"].to_numpy()
     file.write_table(predictions.to_arrow(rows))
 
 

@@ -12,6 +12,7 @@ import torch
 
 from foundation.errors import StorageError
 from foundation.storage import Storage
+from ncf.data.batches import RatingSource
 from ncf.data.placement import Placement
 from ncf.data.sampling import Shard
 from ncf.evaluation.metrics import METRICS
@@ -91,6 +92,9 @@ def _task_result(
         seconds=seconds,
         rows=placement,
         predictions=task.predictions.name if task.score_test and task.predictions else None,
+        validation_predictions=task.validation_predictions.name
+        if best and task.validation_predictions
+        else None,
     )
 
 
@@ -109,7 +113,7 @@ def _training(task: TrainingTask, rows: SplitCache, placement: Placement, shard:
         model,
         train_rows,
         validation_rows,
-        Objective(experiment.train, experiment.time_decay, preprocessor),
+        _objective(task),
         shard=shard,
         metric=METRICS[task.metric],
         resume=read_state(task.state, load_state) if task.state else None,
@@ -179,18 +183,36 @@ def _score_test(
     shard: Shard,
 ) -> dict[str, Any] | None:
     """Metrics of the best epoch's weights on the test rows, if the task asks for them."""
+    training.model.network.load_state_dict(training.result.best)
+    validation_rows = rows.of("validation", placement)
+    if task.validation_predictions and validation_rows is not None:
+        _save(task, "validation", training, validation_rows, shard, task.validation_predictions)
     if not task.score_test:
         return None
-    model, experiment = training.model, task.experiment
-    objective = Objective(experiment.train, experiment.time_decay, task.prepared.preprocessor)
-    model.network.load_state_dict(training.result.best)
     test_rows = rows.required("test", placement)
-    scores = evaluate(model, test_rows, objective, shard).as_dict()
+    scores = evaluate(training.model, test_rows, _objective(task), shard).as_dict()
     if task.predictions:
-        predictions = predict(model, test_rows, objective, shard)
-        if shard.rank == 0:
-            save_predictions(predictions, task.prepared, task.predictions)
+        _save(task, "test", training, test_rows, shard, task.predictions)
     return scores
+
+
+def _save(
+    task: TrainingTask,
+    split: str,
+    training: Training,
+    rows: RatingSource,
+    shard: Shard,
+    file: Storage,
+) -> None:
+    """Save predictions for the rows of a split."""
+    predictions = predict(training.model, rows, _objective(task), shard)
+    if shard.rank == 0:
+        save_predictions(predictions, task.prepared, split, file)
+
+
+def _objective(task: TrainingTask) -> Objective:
+    experiment = task.experiment
+    return Objective(experiment.train, experiment.time_decay, task.prepared.preprocessor)
 
 
 def epoch_metrics(

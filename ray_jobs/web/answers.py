@@ -10,8 +10,9 @@ from fastapi import HTTPException
 
 from foundation.times import problem as times_problem
 from ncf.errors import UnknownIdError, UnsupportedError
+from ncf.inference.explanations import Explanation
 from ncf.inference.ordering import Ordering
-from ncf.inference.recommender import Explanation, Recommender
+from ncf.inference.recommender import Recommender
 from ray_jobs.web import models
 from ray_jobs.web.new_users import Found, NewUser, NewUsers, Wanted, today
 from ray_jobs.web.reasons import why, why_chosen

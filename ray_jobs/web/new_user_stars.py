@@ -14,7 +14,7 @@ from ncf.data.batches import Batch
 from ncf.data.interactions import Interactions
 from ncf.data.preprocessor import Integers
 from ncf.inference.checkpoint import Checkpoint
-from ncf.inference.recommender import Explanation
+from ncf.inference.explanations import Explanation
 from ncf.models.conditioned import all_in_memory
 from ncf.models.history.ratings import History, Ratings
 from ncf.models.targets import Objective

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import Integers
-from ncf.inference.recommender import ChoiceExplanation, Explanation, Recommender
+from ncf.inference.explanations import Explanation
+from ncf.inference.recommender import ChoiceExplanation, Recommender
 from ray_jobs.web.new_user_stars import NewUserStars
 
 Floats = npt.NDArray[np.float32]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ncf.data.preprocessor import MovieTable
-from ncf.inference.recommender import ChoiceExplanation, Explanation
+from ncf.inference.explanations import Explanation
+from ncf.inference.recommender import ChoiceExplanation
 from ray_jobs.web import models
 
 

@@ -1,0 +1,109 @@
+"""Predicted ratings as sums: of the network's terms, the user's ratings, and a blend's features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ncf.blending.blend import Blend, Explained
+from ncf.data.batches import Batch
+from ncf.data.preprocessor import Floats, Integers
+from ncf.inference.checkpoint import Checkpoint
+from ncf.models.history.ratings import Ratings
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction as a sum."""
+
+    movie: int
+    """Id."""
+    prediction: float
+    """In the training target's unit and not clipped: the sum of ``base``, ``added`` and
+    ``features``."""
+    base: dict[str, float]
+    """Terms of the network (with the mean rating), of the biases of user and movie, and of the
+    matrix factorisation, as far as the model has them. Those of a blend are multiplied by the
+    network's weight."""
+    rated: Integers
+    """``[L]`` ids of the movies in the user's history; none without the Gaussian process."""
+    ratings: npt.NDArray[np.float32]
+    """``[L]`` their ratings in the training target's unit."""
+    added: npt.NDArray[np.float32]
+    """``[L]`` attributions: the rating's covariance with the movie times its weight. A weight
+    depends on all ratings, so this is not the difference that leaving a rating out would make."""
+    features: dict[str, float] = field(default_factory=dict)
+    """Of a blend: what each feature of its trees adds (SHAP values), times the trees' weight."""
+
+
+def explanations(checkpoint: Checkpoint, rows: Batch) -> list[Explanation]:
+    """The terms whose sums are the predictions for ``rows``, all of one user."""
+    model, table = checkpoint.model, checkpoint.preprocessor.movies
+    with torch.inference_mode():
+        terms = model.terms(rows.users, rows.movies, rows.times)
+        rated, ratings = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+        added = torch.zeros(len(rows), 0)
+        if model.has_attributions and len(rows):
+            history, user = model.required_history(), int(rows.users[0])
+            of_user = history.rows_of(user)
+            rated, ratings = history.movies[of_user], history.targets[of_user]
+            added = model.attributions(user, Ratings.of(rows.movies, rows.times))
+    found = [
+        Explanation(
+            movie=int(table.ids[position]),
+            prediction=float(sum(p[i] for p in terms.values()) + added[i].sum()),
+            base={name: float(part[i]) for name, part in terms.items()},
+            rated=table.ids[rated.numpy()],
+            ratings=ratings.numpy(),
+            added=added[i].numpy(),
+        )
+        for i, position in enumerate(rows.movies.tolist())
+    ]
+    return found if checkpoint.blend is None else _of_blend(checkpoint.blend, found, rows)
+
+
+def _of_blend(blend: Blend, of_network: list[Explanation], rows: Batch) -> list[Explanation]:
+    """The blend's predictions as sums of its members' terms, each times the member's weight."""
+    network, *weights = blend.weights.of_members
+    constant = blend.weights.center * (1 - sum(blend.weights.of_members))
+    outside = [network * (_clip(blend, each.prediction) - each.prediction) for each in of_network]
+    base = [
+        {name: network * term for name, term in each.base.items()}
+        | {"center of the blend": constant}
+        for each in of_network
+    ]
+    features: list[dict[str, float]] = [{} for _ in of_network]
+    for (_, member), weight in zip(blend.members, weights, strict=True):
+        stars: Floats = member.predict(rows).numpy()
+        contributions = member.contributions(rows) if isinstance(member, Explained) else None
+        for i, predicted in enumerate(stars):
+            outside[i] += weight * (_clip(blend, predicted) - predicted)
+            if contributions is None:
+                base[i][member.name] = weight * float(predicted)
+                continue
+            *of_features, mean = weight * contributions.values[i].astype(np.float64)
+            base[i][f"mean of {member.name}"] = float(mean)
+            for name, term in zip(contributions.names, of_features, strict=False):
+                features[i][name] = features[i].get(name, 0.0) + float(term)
+    return [
+        Explanation(
+            movie=each.movie,
+            prediction=sum(base[i].values())
+            + sum(features[i].values())
+            + float(network * each.added.sum())
+            + outside[i],
+            base=base[i] | ({"clipping of members": outside[i]} if outside[i] else {}),
+            rated=each.rated,
+            ratings=each.ratings,
+            added=(network * each.added).astype(np.float32),
+            features=features[i],
+        )
+        for i, each in enumerate(of_network)
+    ]
+
+
+def _clip(blend: Blend, stars: float) -> float:
+    return float(np.clip(stars, blend.lowest, blend.highest))

@@ -1,0 +1,245 @@
+"""Complete the final rating model: the members of its blend, their weights, and its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from foundation.checksums import write_checksums
+from foundation.storage import Storage
+from ncf.baselines import available, fit_baseline
+from ncf.blending.blend import Blend, Member, load_member
+from ncf.blending.weights import Weights
+from ncf.data.batches import Batch
+from ncf.data.dataset import PreparedDataset
+from ncf.data.preprocessor import Floats
+from ncf.evaluation.predictions import Predictions
+from ncf.evaluation.uncertainty import LEVELS, Uncertainty, UncertaintyScores
+from ncf.inference import checkpoint
+from ncf.inference.checkpoint import Checkpoint
+from ncf.inference.spread import features_of, intervals_of
+from ncf.inference.stars import combined, member_stars, network_stars
+from ncf.registry import BASELINES
+from ray_jobs.config import BlendConfig
+from ray_jobs.errors import TrainingError
+from ray_jobs.results.final_model import load_model
+from ray_jobs.training.scratch import scratch_folder
+from ray_jobs.training.tasks import CallTask
+
+NETWORK: Final = "network"
+"""Name of the network among the members."""
+_MOST_ROWS: Final = 20_000
+"""Rows of a split by which uncertainty is learned, and scored; more would change no digit shown."""
+
+
+@dataclass(frozen=True)
+class MemberInputs:
+    """What a member learns from."""
+
+    name: str
+    """In ``ncf.registry.BASELINES``."""
+    selection: PreparedDataset
+    """Its settings are chosen on these validation rows."""
+    final: PreparedDataset
+    """It is fitted again on these training rows; the same data, or with the validation rows."""
+    trials: int
+
+
+def member_tasks(
+    blend: BlendConfig, selection: PreparedDataset, final: PreparedDataset, folder: Storage
+) -> list[CallTask]:
+    """A task for each member of the blend, which leaves it in ``folder``, in one of its name."""
+    tasks = []
+    for name in blend.members:
+        inputs = MemberInputs(name, selection, final, blend.trials)
+        work = partial(fit_member, inputs, folder)
+        tasks.append(CallTask(f"member {name}", selection, work))
+    return tasks
+
+
+def fit_member(inputs: MemberInputs, folder: Storage) -> None:
+    """Fit one member, and write it into ``folder / name``, and beside that what it predicted for
+    the validation rows when it had not learned from them.
+
+    Raises:
+        TrainingError: if it cannot be fitted here.
+    """
+    predictions = _predictions(folder, inputs.name)
+    if predictions.exists():  # by a job that was interrupted later
+        return
+    train, validation = _rows(inputs.selection, "train"), _rows(inputs.selection, "validation")
+    notes = list[str]()
+    specs = available(BASELINES, len(train), (inputs.name,), notes.append)
+    if not specs:
+        raise TrainingError(f"blend.members cannot have {inputs.name}: {' '.join(notes)}")
+    fitted = fit_baseline(specs[0], train, validation, inputs.selection.preprocessor, inputs.trials)
+    stars = fitted.baseline.predict(validation).numpy()
+    member: Any = fitted.baseline
+    if inputs.final is not inputs.selection:
+        (member,) = fitted.refit(_rows(inputs.final, "train"), inputs.final.preprocessor)
+    with scratch_folder() as scratch:
+        place = scratch / inputs.name
+        place.mkdir()
+        member.save(place)
+        write_checksums(place)
+        Storage.at(place).copy_to(folder / inputs.name)
+    predictions.write_table(pa.table({"stars": stars}))
+
+
+def _predictions(folder: Storage, name: str) -> Storage:
+    """File of a member's predictions for the validation rows."""
+    return folder / f"{name}-validation.parquet"
+
+
+@dataclass(frozen=True)
+class ValidationPredictions:
+    """Predictions for the validation rows by what was trained without them."""
+
+    network: Checkpoint
+    rows: Batch
+    """``[N]``."""
+    of_members: torch.Tensor
+    """``[K, N]`` clipped stars, of the network first."""
+
+    @classmethod
+    def read(
+        cls, network: Checkpoint, data: PreparedDataset, members: Sequence[str], folder: Storage
+    ) -> ValidationPredictions:
+        """Those of the network, and of the members that ``member_tasks`` left in ``folder``."""
+        rows, preprocessor = _rows(data, "validation"), data.preprocessor
+        tables = (_predictions(folder, name).read_table() for name in members)
+        others = (torch.from_numpy(table["stars"].to_numpy().copy()) for table in tables)
+        stars = torch.stack([network_stars(network, rows).double(), *others])
+        clipped = stars.clamp(preprocessor.rating_min, preprocessor.rating_max)
+        return cls(network, rows, clipped)
+
+    @property
+    def ratings(self) -> Floats:
+        """``[N]`` stars."""
+        return self.rows.ratings.numpy().astype(np.float64)
+
+    @property
+    def is_blend(self) -> bool:
+        """Whether there are members beside the network."""
+        return len(self.of_members) > 1
+
+    def weights(self) -> Weights:
+        """Of the members."""
+        return Weights.fit(self.of_members.numpy(), self.ratings)
+
+    def stars(self) -> Floats:
+        """``[N]`` predictions of the network, or of the blend: each by weights that were fitted to
+        other rows."""
+        if not self.is_blend:
+            return self.of_members[0].double().numpy()
+        preprocessor = self.network.preprocessor
+        found = Weights.cross_fitted(self.of_members.numpy(), self.ratings)
+        return np.clip(found, preprocessor.rating_min, preprocessor.rating_max)
+
+    def uncertainty(self) -> Uncertainty:
+        """Learned from the errors."""
+        some = _some(len(self.rows))
+        features = features_of(self.network, self.rows[some], self.of_members[:, some])
+        errors = (self.ratings - self.stars())[some.numpy()]
+        return Uncertainty.fit(features, errors)
+
+
+def complete(
+    model: Storage, validation: ValidationPredictions, members: Sequence[str], folder: Storage
+) -> None:
+    """Add the blend and the uncertainty to the checkpoint of the final network in ``model``.
+
+    ``folder`` is that of ``member_tasks``.
+    """
+    with scratch_folder() as scratch:
+        copy = scratch / "model"
+        model.copy_to(Storage.at(copy))
+        blend, preprocessor = None, checkpoint.load(copy).preprocessor
+        if members:
+            fitted = list[tuple[str, Member]]()
+            for name in members:
+                (folder / name).copy_to(Storage.at(scratch / name))
+                fitted.append((name, load_member(scratch, name, preprocessor)))
+            ends = preprocessor.rating_min, preprocessor.rating_max
+            blend = Blend(validation.weights(), tuple(fitted), *ends)
+        checkpoint.extend(copy, blend, validation.uncertainty())
+        Storage.at(copy).copy_to(model)
+
+
+def scores(
+    model: Storage, data: PreparedDataset, validation: ValidationPredictions
+) -> dict[str, Any]:
+    """Errors of the completed ``model`` on the test rows, as it is served: those keys of
+    ``RunMetrics`` that are not the network's own.
+    """
+    served, rows = load_model(model), _rows(data, "test")
+    of_members = member_stars(served, rows)
+    stars = combined(served, of_members).numpy().astype(np.float64)
+    found = {"uncertainty": _uncertainty(served, rows, of_members, stars, validation)}
+    if served.blend is None:
+        return found
+    members = [
+        {
+            "name": name,
+            "weight": weight,
+            "validation": _scores(on_validation, validation.rows),
+            "test": _scores(on_test, rows),
+        }
+        for name, weight, on_validation, on_test in zip(
+            [NETWORK, *(name for name, _ in served.blend.members)],
+            served.blend.weights.of_members,
+            validation.of_members.numpy(),
+            of_members.numpy(),
+            strict=True,
+        )
+    ]
+    return found | {
+        "members": members,
+        "validation": _scores(validation.stars(), validation.rows),
+        "test": _scores(stars, rows),
+    }
+
+
+def _uncertainty(
+    served: Checkpoint,
+    rows: Batch,
+    of_members: torch.Tensor,
+    stars: Floats,
+    validation: ValidationPredictions,
+) -> UncertaintyScores:
+    some = _some(len(rows))
+    intervals = {
+        level: intervals_of(served, rows[some], of_members[:, some], stars[some.numpy()], level)
+        for level in LEVELS
+    }
+    return UncertaintyScores.of(
+        intervals,
+        stars[some.numpy()],
+        rows.ratings[some].double().numpy(),
+        constant_sd=_scores(validation.stars(), validation.rows)["rmse"],
+    )
+
+
+def _some(number: int) -> torch.Tensor:
+    """``_MOST_ROWS`` random positions in order, or all."""
+    if number <= _MOST_ROWS:
+        return torch.arange(number)
+    drawn = np.random.default_rng(0).choice(number, _MOST_ROWS, replace=False)
+    return torch.from_numpy(np.sort(drawn))
+
+
+def _scores(stars: Floats, rows: Batch) -> dict[str, Any]:
+    found = torch.from_numpy(np.asarray(stars, np.float32))
+    return Predictions(found.numpy(), (found * rows.weights).numpy()).score(rows).as_dict()
+
+
+def _rows(data: PreparedDataset, split: str) -> Batch:
+    rows = data.rows(split)
+    assert rows is not None
+    return rows

@@ -254,3 +254,22 @@ def test_no_rows_have_no_features_but_all_columns(world: Any, dated: Batch) -> N
     assert none.names == some.names
     assert none.values.shape == (0, len(some.names))
     assert len(set(some.names)) == len(some.names)
+
+
+def test_a_folded_in_training_user_has_the_features_of_the_training_user(
+    world: Any, dated: Batch
+) -> None:
+    history = History(dated, world.preprocessor)
+    for user in (1, 4, 9):
+        mine = dated[dated.users == user]
+        asked = replace(mine, movies=(mine.movies + 1) % len(world.preprocessor.movies))
+        known = features(history, asked, with_times=True)
+        found = features(history.fold_in(mine), asked, with_times=True)
+        assert found.names == known.names
+        same = [name != "factorization" for name in known.names]  # one update of the user more
+        np.testing.assert_allclose(found.values[:, same], known.values[:, same], rtol=1e-5)
+        factors = column(found, "factorization"), column(known, "factorization")
+        np.testing.assert_allclose(*factors, atol=0.1)
+        hidden = replace(asked, users=torch.zeros_like(asked.users))
+        again = features(history.fold_in(mine), hidden, with_times=True)
+        np.testing.assert_array_equal(again.values, found.values)

@@ -33,6 +33,9 @@ _SECONDS_BETWEEN_LINES: Final = 5.0
 def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
     """Write the rows of ``pairs`` to ``out``, a CSV too, with the column ``prediction`` (stars).
 
+    If the model knows them, the columns ``sd``, ``low`` and ``high`` follow: standard deviations of
+    the ratings, and intervals that hold 90 % of them.
+
     Raises:
         NoModelError: if the run has no checkpoint.
         DatasetError: if ``pairs`` cannot be used.
@@ -45,7 +48,9 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
     predictions = _predictions(recommender, table)
     users = table["userId"].to_numpy()
     with out.writing() as stream:
-        csv.write_csv(table.append_column("prediction", pa.array(predictions)), stream)
+        for name, values in predictions.items():
+            table = table.append_column(name, pa.array(values))
+        csv.write_csv(table, stream)
     unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
     logger.info(f"{len(table):,} predictions: {out}")
     if unknown:
@@ -55,20 +60,26 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
         )
 
 
-def _predictions(recommender: Recommender, table: pa.Table) -> np.ndarray:
-    """``[N]`` stars, block by block, with a line every few seconds on how far it is."""
-    predictions = np.empty(len(table), np.float32)
+def _predictions(recommender: Recommender, table: pa.Table) -> dict[str, np.ndarray]:
+    """Columns ``[N]`` in stars, block by block, with a line every few seconds on how far it is."""
+    has_intervals = recommender.checkpoint.uncertainty is not None
+    names = ("prediction", "sd", "low", "high") if has_intervals else ("prediction",)
+    columns = np.empty((len(names), len(table)), np.float32)
     logged = time.monotonic()
     for start in range(0, len(table), _BLOCK):
         rows = table.slice(start, _BLOCK)
         users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
         times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
-        predictions[start:end] = recommender.predict_rows(users, movies, times)
+        if has_intervals:
+            found = recommender.interval_rows(users, movies, times)
+            columns[:, start:end] = found.stars, found.sd, found.low, found.high
+        else:
+            columns[0, start:end] = recommender.predict_rows(users, movies, times)
         if end < len(table) and time.monotonic() - logged >= _SECONDS_BETWEEN_LINES:
             logger.info(f"   {end:,} of {len(table):,} rows predicted")
             logged = time.monotonic()
-    return predictions
+    return dict(zip(names, columns, strict=True))
 
 
 def _refuse_unwritable(out: Storage) -> None:

@@ -12,9 +12,9 @@ from foundation.times import problem as times_problem
 from ncf.errors import UnknownIdError, UnsupportedError
 from ncf.inference.explanations import Explanation
 from ncf.inference.ordering import Ordering
-from ncf.inference.recommender import Recommender
+from ncf.inference.recommender import PredictedIntervals, Recommender
 from ray_jobs.web import models
-from ray_jobs.web.new_users import Found, NewUser, NewUsers, Wanted, today
+from ray_jobs.web.new_users import Found, NewUser, NewUsers, Wanted, intervals_for, today
 from ray_jobs.web.reasons import why, why_chosen
 from ray_jobs.web.search import TitleSearch
 from ray_jobs.web.together import Together
@@ -94,14 +94,18 @@ class Answers:
         except UnknownIdError as error:
             raise HTTPException(422, f"movies: {error}") from error
         sums = _sums(folded_in, movies, request.reasons)
+        intervals = _intervals(folded_in, movies, request.interval)
         rows = (
             models.Predicted(
                 movie_id=movie,
                 title=folded_in.title(movie),
                 stars=predicted,
+                interval=interval,
                 reasons=each and why(each, request.reasons, self._movies),
             )
-            for movie, predicted, each in zip(movies.tolist(), stars.tolist(), sums, strict=True)
+            for movie, predicted, interval, each in zip(
+                movies.tolist(), stars.tolist(), intervals, sums, strict=True
+            )
         )
         return models.Predictions(predictions=tuple(rows))
 
@@ -114,10 +118,11 @@ class Answers:
                 '"ease" or "experts" has them'
             )
         user = self._new_user(request.ratings)
-        wanted = Wanted(user, request.n, request.min_ratings, bool(request.reasons))
-        return self._rows(await self._by_choice.ask(wanted), request.reasons)
+        has_reasons, level = bool(request.reasons), request.interval
+        wanted = Wanted(user, request.n, request.min_ratings, has_reasons, level)
+        return self._rows(await self._by_choice.ask(wanted), request.reasons, level)
 
-    def _rows(self, found: Found, reasons: int) -> list[models.Recommended]:
+    def _rows(self, found: Found, reasons: int, level: float | None) -> list[models.Recommended]:
         nothing = [None] * len(found.movies)
         stars = nothing if found.stars is None else found.stars.tolist()
         return [
@@ -126,13 +131,15 @@ class Answers:
                 title=self._movies.titles[position],
                 score=score,
                 stars=predicted,
+                interval=interval,
                 reasons=of_stars and why(of_stars, reasons, self._movies),
                 choice_reasons=of_choice and why_chosen(of_choice, reasons, self._movies),
             )
-            for position, score, predicted, of_stars, of_choice in zip(
+            for position, score, predicted, interval, of_stars, of_choice in zip(
                 found.movies.tolist(),
                 found.scores.tolist(),
                 stars,
+                _each(found.intervals, level) or nothing,
                 found.why_stars or nothing,
                 found.why_chosen or nothing,
                 strict=True,
@@ -148,20 +155,23 @@ class Answers:
         best = folded_in.recommend(0, request.n, rated, ordering)
         assert best.stars is not None
         sums = _sums(folded_in, best.movies, request.reasons)
+        intervals = _intervals(folded_in, best.movies, request.interval)
         return [
             models.Recommended(
                 movie_id=movie,
                 title=title,
                 score=score,
                 stars=predicted,
+                interval=interval,
                 reasons=each and why(each, request.reasons, self._movies),
                 choice_reasons=None,
             )
-            for movie, title, score, predicted, each in zip(
+            for movie, title, score, predicted, interval, each in zip(
                 best.movies.tolist(),
                 best.titles,
                 best.scores.tolist(),
                 best.stars.tolist(),
+                intervals,
                 sums,
                 strict=True,
             )
@@ -200,3 +210,21 @@ class Answers:
 def _sums(folded_in: Recommender, movies: np.ndarray, reasons: int) -> Sequence[Explanation | None]:
     """The explanation of each prediction, if any are wanted."""
     return folded_in.explain(0, movies) if reasons and len(movies) else [None] * len(movies)
+
+
+def _intervals(
+    folded_in: Recommender, movies: np.ndarray, level: float | None
+) -> Sequence[models.Interval | None]:
+    """Of each prediction, if they are wanted and known."""
+    found = intervals_for(folded_in, movies, level) if level else None
+    return _each(found, level) or [None] * len(movies)
+
+
+def _each(found: PredictedIntervals | None, level: float | None) -> list[models.Interval | None]:
+    if found is None or level is None:
+        return []
+    ends = zip(found.low.tolist(), found.high.tolist(), found.sd.tolist(), strict=True)
+    return [
+        models.Interval(level=level, low=low, high=high, standard_deviation=sd)
+        for low, high, sd in ends
+    ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from ncf.evaluation.uncertainty import LEVELS
 from ncf.inference.ordering import DEFAULT_ORDERING, OrderName
 
 MOST_MOVIES: Final = 100
@@ -137,6 +138,19 @@ class LikeMovies(_Json):
     similar: tuple[LikeMovie, ...]
 
 
+def _known_level(level: float) -> float:
+    if level not in LEVELS:
+        raise ValueError(f"found {level!r}, expected one of {', '.join(map(str, LEVELS))}")
+    return level
+
+
+Level = Annotated[
+    float,
+    Field(strict=True, json_schema_extra={"enum": list(LEVELS)}),
+    AfterValidator(_known_level),
+]
+
+
 class OwnRating(_Json):
     """A rating by the requesting user."""
 
@@ -161,6 +175,11 @@ class _Request(_Json):
         min_length=1, max_length=MOST_RATINGS, description="Each movie once."
     )
     reasons: NumReasons = 0
+    interval: Level | None = Field(
+        default=None,
+        description="Also return intervals that hold this share of ratings, if the model was "
+        "trained with validation rows.",
+    )
 
     @model_validator(mode="after")
     def _each_movie_once(self) -> Self:
@@ -215,7 +234,10 @@ class PredictionsRequest(_Request):
 class Part(_Json):
     """A term of a prediction that does not belong to a single rating."""
 
-    name: str = Field(description="network (with the mean rating), biases, or factors.")
+    name: str = Field(
+        description="network (with the mean rating), biases, or factors; of a blend, its members "
+        "and features too."
+    )
     adds: float = Field(description="Stars.")
 
 
@@ -242,10 +264,14 @@ Lowered = Annotated[
 
 
 class Why(_Json):
-    """A prediction as a sum: base, raised, lowered and others add up to it."""
+    """A prediction as a sum: base, features, raised, lowered and others add up to it."""
 
     prediction: float = Field(description="Not clipped to the range of ratings.")
     base: tuple[Part, ...]
+    features: tuple[Part, ...] = Field(
+        description="Of a blend: the features of its trees that add or take most, and the sum of "
+        "the others."
+    )
     raised: Raised
     lowered: Lowered
     others: OtherParts
@@ -264,10 +290,20 @@ class WhyChosen(_Json):
     others: OtherParts
 
 
+class Interval(_Json):
+    """What is known of the error of a predicted rating."""
+
+    level: float = Field(description="The share of ratings that such intervals hold.")
+    low: float = Field(description="Lower end, in stars.")
+    high: float = Field(description="Upper end, in stars.")
+    standard_deviation: float = Field(description="Of the rating, in stars.")
+
+
 class Predicted(Movie):
     """A movie with its predicted rating."""
 
     stars: float = Field(description="Predicted rating, within the range of ratings.")
+    interval: Interval | None = Field(description="Its interval, if requested and known.")
     reasons: Why | None = Field(description="The explanation, if requested.")
 
 
@@ -282,6 +318,7 @@ class Recommended(Movie):
         description="Predicted rating, within the range of ratings; null unless predictsStars of "
         "/api/model."
     )
+    interval: Interval | None = Field(description="Its interval, if requested and known.")
     reasons: Why | None = Field(
         description="The explanation of the predicted rating, if requested and known."
     )

@@ -78,7 +78,8 @@ class NewUserStars:
         """
         network = rating_model.model.network
         return (
-            network.gaussian_process is not None
+            rating_model.blend is None
+            and network.gaussian_process is not None
             and network.history_inputs is None
             and network.gmf is None
             and (network.biases is None or network.biases.user is None)

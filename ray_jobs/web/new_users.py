@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import Integers
 from ncf.inference.explanations import Explanation
-from ncf.inference.recommender import ChoiceExplanation, Recommender
+from ncf.inference.recommender import ChoiceExplanation, PredictedIntervals, Recommender
 from ray_jobs.web.new_user_stars import NewUserStars
 
 Floats = npt.NDArray[np.float32]
@@ -45,6 +45,8 @@ class Wanted:
     """Training ratings of a movie that is offered."""
     has_reasons: bool
     """Whether to explain each movie."""
+    level: float | None = None
+    """Of the intervals of predicted ratings, if they are wanted."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Found:
     """``[N]`` reasons for the choice, if they are wanted and known."""
     why_stars: Sequence[Explanation] | None
     """``[N]`` reasons for the stars, if they are wanted and known."""
+    intervals: PredictedIntervals | None
+    """``[N]`` of the stars, if they are wanted and known."""
 
 
 class NewUsers:
@@ -102,17 +106,26 @@ class NewUsers:
             together = self._stars.sums(known, asked, best.movies)
         for row, each in enumerate(wanted):
             movies = best.movies[row][best.movies[row] >= 0]
-            stars = why_stars = why_chosen = None
+            stars = why_stars = why_chosen = intervals = None
             if together:
                 stars = together.stars[row, : len(movies)]
                 if each.has_reasons and together.are_sums:
                     why_stars = together.explanations(row, movies, self._table.ids)
+                if each.level:
+                    folded_in = self._fold_in(each.user)
+                    intervals = intervals_for(folded_in, self._table.ids[movies], each.level)
             elif self._recommender.rating_model:
-                stars = self._fold_in(each.user).predict(0, self._table.ids[movies])
+                ids, folded_in = self._table.ids[movies], self._fold_in(each.user)
+                stars = folded_in.predict(0, ids)
+                if each.has_reasons and explains_stars(folded_in):
+                    why_stars = folded_in.explain(0, ids)
+                if each.level:
+                    intervals = intervals_for(folded_in, ids, each.level)
             if each.has_reasons and self._recommender.choices.checkpoint.ease and len(movies):
                 own = self._choosing(known.of_users(row, row + 1))
                 why_chosen = own.explain_choices(0, self._table.ids[movies])
-            yield Found(movies, best.scores[row, : len(movies)], stars, why_chosen, why_stars)
+            scores = best.scores[row, : len(movies)]
+            yield Found(movies, scores, stars, why_chosen, why_stars, intervals)
 
     def _known(self, users: Sequence[NewUser]) -> Interactions:
         rows = np.repeat(np.arange(len(users)), [len(user.movies) for user in users])
@@ -129,6 +142,23 @@ class NewUsers:
 
     def _fold_in(self, user: NewUser) -> Recommender:
         return self._recommender.fold_in(self._table.ids[user.movies], user.ratings, user.times)
+
+
+def explains_stars(recommender: Recommender) -> bool:
+    """Whether predicted ratings are sums with a term for each rating of the user."""
+    if recommender.rating_model is None:
+        return False
+    model = recommender.rating_model.model
+    return model.has_attributions and model.is_additive
+
+
+def intervals_for(
+    folded_in: Recommender, movies: Integers, level: float
+) -> PredictedIntervals | None:
+    """Of ``movies: [N]``, ids, for a new user; None if the model knows none."""
+    if folded_in.rating_model is None or folded_in.rating_model.uncertainty is None:
+        return None
+    return folded_in.predict_intervals(0, movies, level=level)
 
 
 def today(recommender: Recommender) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ import torch
 
 from ingest.manifest import TMDB_ATTRIBUTION
 from ingest.sources.movielens import MOVIELENS_CITATION
+from ncf.baselines.bayesian_factorization import BayesianSettings, bayesian_factorization
+from ncf.blending.blend import Blend
+from ncf.blending.weights import Weights
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import MovieTable, Preprocessor
+from ncf.evaluation.uncertainty import Uncertainty
 from ncf.inference import checkpoint
 from ncf.inference.recommender import Recommender, load
+from ncf.inference.spread import features_of
+from ncf.inference.stars import member_stars
 from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
 from ncf.models.weights import snapshot
@@ -118,6 +125,22 @@ def kept(folder: Path, config: ModelConfig, preprocessor: Preprocessor = FITTED)
     workspace = Workspace(JobConfig(storage=str(folder), name="made", recommend=every_movie))
     path = Path((workspace.run / "checkpoint").path)
     checkpoint.save(path, snapshot(network), experiment, preprocessor, {}, model.history)
+    return workspace
+
+
+def complete(workspace: Workspace, *, blended: bool = True) -> Workspace:
+    """The same run, with a blend and intervals in its checkpoint."""
+    folder = Path((workspace.run / "checkpoint").path)
+    made = checkpoint.load(folder)
+    factors = bayesian_factorization(
+        ROWS, made.preprocessor, BayesianSettings(rank=1, warm_up=1, draws=2)
+    )
+    ends = made.preprocessor.rating_min, made.preprocessor.rating_max
+    blend = Blend(Weights(3.0, (0.6, 0.5)), (("bayesian-factorization", factors),), *ends)
+    made = replace(made, blend=blend if blended else None)
+    features = features_of(made, ROWS, member_stars(made, ROWS))
+    uncertainty = Uncertainty.fit(features, np.array([0.5, -0.8, 0.1, -0.2]))
+    checkpoint.extend(folder, made.blend, uncertainty)
     return workspace
 
 

@@ -106,6 +106,23 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
     assert scaling.world_size == max(1, largest)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["blend.members=['boosting']", "split.validation=0"], "blend.members are weighted on val"),
+        (["blend.members=['boosting']", "time_decay.apply_to=target"], "blend.members predict sta"),
+        (["blend.members=['boosting', 'boosting']"], "names a member twice: boosting, boosting"),
+        (["blend.members=['global-mean']"], "'boosting' or 'boosting-with-times'"),
+        (["compare.blends={b = ['x']}"], "compare.blends.b"),
+        (["compare.blends={b = ['x', 'y']}", "split.validation=0"], "compare.blends are weighted"),
+    ],
+)
+def test_blends_that_cannot_be_are_refused(settings: list[str], told: str) -> None:
+    quiet = ["tune.num_trials=0", "tune.choice.num_trials=0"]
+    with pytest.raises(ConfigError, match=told):
+        load_config([], [*quiet, *settings])
+
+
 def test_two_metrics_of_rankings_contradict_each_other() -> None:
     both = ["tune.metric=ndcg@10", "tune.choice.metric=recall@20"]
     with pytest.raises(ConfigError, match=r"tune.choice.metric = 'recall@20' contradict each"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from foundation.errors import ConfigError
 from foundation.storage import Storage
@@ -104,6 +105,66 @@ def test_configurations_are_compared_with_data_of_their_own(storage: Path) -> No
     assert_the_report_names_them(of_all, found)
     # Two data sets each: with and without validation rows among the training rows.
     assert len(list((storage / "prepared").iterdir())) == 6
+
+
+def test_blends_are_weighted_on_the_validation_rows(storage: Path) -> None:
+    """Recomputed with NumPy and SciPy from the members' stored predictions."""
+    members = ("plain", "damped bias", "LightGBM")
+    of_all = stages(
+        storage,
+        "plain",
+        run="blended",
+        baselines=["damped-bias", "boosting"],
+        blends={"all of them": list(members)},
+    )
+
+    found = of_all.comparison
+
+    blend, single = named(found, "all of them"), [named(found, name) for name in members]
+    assert (blend.kind, found.entries[-1]) == ("blend", blend)
+    known = of_all.prepared.table("validation", ["rating"])["rating"].to_numpy().astype(float)
+    test = of_all.prepared.table("test", ["rating"])["rating"].to_numpy().astype(float)
+    folder = of_all.workspace.paths.predictions
+    low, high = known.min(), known.max()
+    weights = []
+    for seed in (0, 1):
+        files = [each.validation_predictions for each in single]
+        stars = np.stack(
+            [
+                (folder / of[min(seed, len(of) - 1)]).read_table()["stars"].to_numpy().astype(float)
+                for of in files
+            ]
+        )
+        mean = known.mean()
+        weights.append(nnls(stars.T - mean, known - mean)[0])
+        on_test = [predictions(of_all, each) for each in single]
+        of_seed = np.stack([each[min(seed, len(each) - 1)] for each in on_test])
+        expected = np.clip(mean + weights[-1] @ (of_seed - mean), low, high)
+        np.testing.assert_allclose(predictions(of_all, blend)[seed], expected, rtol=1e-5)
+        rmse = float(np.sqrt(np.mean((expected - test) ** 2)))
+        assert blend.test[seed]["rmse"] == pytest.approx(rmse, abs=1e-6)
+        # Each validation row is predicted with weights of other rows, so a little worse.
+        fitted = np.clip(mean + weights[-1] @ (stars - mean), low, high)
+        least = float(np.sqrt(np.mean((fitted - known) ** 2)))
+        assert least < blend.validation[seed]["rmse"] < least + 0.05
+    shares = zip(np.mean(weights, axis=0), members, strict=True)
+    assert blend.detail == "; ".join(f"{weight:.3f} x {name}" for weight, name in shares)
+    references = {(d.first, d.second) for d in found.assessment.differences}
+    assert ("all of them", "damped bias") in references
+
+
+@pytest.mark.parametrize(
+    ("blends", "told"),
+    [
+        ({"b": ["plain", "item kNN"]}, r"blends.b names 'item kNN', expected .*damped bias; plain"),
+        ({"plain": ["plain", "damped bias"]}, "2 models of the comparison have the name 'plain'"),
+    ],
+)
+def test_blends_of_what_is_not_compared_are_refused(
+    storage: Path, blends: dict[str, list[str]], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        _ = stages(storage, "plain", run="wrong", blends=blends).comparison
 
 
 def assert_weights_are_those_of_the_comparison(of_all: Stages, found: Comparison) -> None:
@@ -238,7 +299,7 @@ def test_only_what_is_missing_is_trained(storage: Path) -> None:
 
 def test_names_that_are_taken_or_unknown_are_refused(storage: Path) -> None:
     taken = Workspace(job(storage, compare={"configurations": {"damped bias": {}}}))
-    with pytest.raises(ConfigError, match=r"configurations\.damped bias has the name of a base"):
+    with pytest.raises(ConfigError, match=r"2 models .* have the name 'damped bias': rename"):
         _ = stages_without_workers(taken).comparison
     with pytest.raises(ConfigError, match=r"against names 'bias', expected .*: global mean; damp"):
         _ = stages(storage, "plain", against=["bias"]).comparison

@@ -57,6 +57,7 @@ SETTINGS: dict[str, Any] = {
         "refit_on_validation": True,
         "resamples": 100,
         "trials_per_baseline": 3,
+        "blends": {"blend": ["NCF, mse", "damped bias", "LightGBM"]},
     },
 }
 
@@ -98,7 +99,7 @@ def test_no_choice_and_no_model_depends_on_the_test_ratings(
         assert trials["config.train.learning_rate"].nunique() == 2
         pd.testing.assert_frame_equal(trials_of(after, loss), trials, check_exact=True)
         assert chosen_by(after, loss) == chosen_by(before, loss)
-    assert len(expected.entries) == len(ALL) + len(LOSSES)
+    assert len(expected.entries) == len(ALL) + len(LOSSES) + 1  # the blend
     for one, other in zip(found.entries, expected.entries, strict=True):
         assert one.test != other.test
         assert outcome(one) == outcome(other)

@@ -19,7 +19,7 @@ from ncf.config import (
 )
 from ncf.data.dataset import Manifest, PreparedDataset
 from ncf.data.prepare import PreparationConfig
-from ray_jobs.config import CompareConfig, JobConfig, RecommendConfig
+from ray_jobs.config import BlendConfig, CompareConfig, JobConfig, RecommendConfig
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.stage import key_of
 from ray_jobs.stages.compared_models import ComparedData, ComparedModel
@@ -77,6 +77,8 @@ TRAIN_CHANGES: list[dict[str, Any]] = [
     {"checkpoint_version": -1},
     {"length_of_rankings": 20},
     {"relevant_stars": 3.0},
+    {"blend": BlendConfig(members=("boosting",))},
+    {"blend": BlendConfig(trials=3)},
 ]
 COMPARE_CHANGES: list[dict[str, Any]] = [
     {"data": replace(BOTH, selection=OTHER)},
@@ -87,6 +89,7 @@ COMPARE_CHANGES: list[dict[str, Any]] = [
     {"models": (replace(MODELS[0], data=replace(BOTH, selection=OTHER)), MODELS[1])},
     {"compare": CompareConfig(resamples=500)},
     {"compare": CompareConfig(score_test=False)},
+    {"compare": CompareConfig(blends={"both": ("NCF, mse", "NCF, l1")})},
     {"compare": CompareConfig(against=("NCF, mse",))},
     {"num_workers": 2},
 ]

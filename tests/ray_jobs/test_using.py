@@ -22,7 +22,7 @@ from ray_jobs.queries.recommendation import Query, show_one
 from ray_jobs.redo import Redo
 from ray_jobs.results.run import Workspace
 from tests.ncf.prepared import write_prepared
-from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, kept, recommender
+from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, complete, kept, recommender
 
 
 def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
@@ -49,6 +49,19 @@ def test_pairs_are_predicted_in_their_order_and_ray_is_not_started(
     np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, rtol=1e-6)
     assert "note: 1 rows have a user without a training rating" in capsys.readouterr().out
     assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("blended", [True, False])
+def test_intervals_are_written_beside_the_predictions(blended: bool, tmp_path: Path) -> None:
+    workspace = complete(kept(tmp_path, CLOSED), blended=blended)
+    assert predicting(tmp_path, "userId,movieId\n10,20\n999,1\n20,6\n") == 0
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    expected = recommender(workspace).predict_intervals([10, 999, 20], [20, 1, 6], level=0.9)
+    assert list(rows[0]) == ["userId", "movieId", "prediction", "sd", "low", "high"]
+    for column, values in zip(rows[0], (None, None, *vars(expected).values()), strict=True):
+        if values is not None:
+            np.testing.assert_allclose([float(row[column]) for row in rows], values, rtol=1e-6)
 
 
 def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ function post(path, body) {
   return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
+const LEVEL = 0.9;
 const stars = (value) => `${value.toFixed(2)} stars`;
+const interval = ({ level, low, high }) =>
+  `${Math.round(level * 100)} %: ${low.toFixed(1)} to ${high.toFixed(1)}`;
 const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 
 // -- rating ---------------------------------------------------------------------------------------
@@ -212,7 +215,8 @@ async function recommend() {
     const ratings = [...own.values()].map(({ movieId, rating }) => ({ movieId, rating }));
     const order = byId("order").value;
     const explains = order === "choice" ? model.givesReasons : model.explainsStars;
-    const request = { ratings, n: 10, order, reasons: explains ? REASONS : 0 };
+    const reasons = explains ? REASONS : 0;
+    const request = { ratings, n: 10, order, reasons, interval: LEVEL };
     const { recommendations } = await post("api/recommendations", request);
     byId("best").replaceChildren(...recommendations.map(bestRow));
     const rated = own.size === 1 ? "1 rating" : `${own.size} ratings`;
@@ -231,6 +235,10 @@ function bestRow(movie) {
   if (movie.stars !== null) {
     numbers.push(make("span", { className: "number", textContent: stars(movie.stars) }));
   }
+  if (movie.interval) {
+    const title = "Of such ratings, this share is in the interval.";
+    numbers.push(make("span", { className: "interval", textContent: interval(movie.interval), title }));
+  }
   const row = make("li", {}, movieLine(movie, ...numbers, likeButton(movie)));
   const tables = [];
   if (movie.choiceReasons) tables.push(choiceReasons(movie.choiceReasons));
@@ -247,7 +255,7 @@ function choiceReasons(why) {
 }
 
 function starReasons(why) {
-  const base = why.base.map((part) => [part.adds, BASE[part.name]]);
+  const base = [...why.base, ...why.features].map((part) => [part.adds, BASE[part.name] ?? part.name]);
   return sum("Why these stars", base, why, why.prediction, "together, in stars", 2);
 }
 

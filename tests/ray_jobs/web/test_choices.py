@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +17,24 @@ from fastapi.testclient import TestClient
 
 from ncf.config import ModelConfig
 from ncf.inference.choice_checkpoint import Member
+from ncf.inference.explanations import Explanation
 from ncf.inference.ordering import Ordering
 from ncf.inference.recommender import Recommender
 from ray_jobs.results.run import Workspace
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import make_app
 from ray_jobs.web.new_user_stars import NewUserStars
-from tests.ray_jobs.made import CLOSED, METRICS, NEWEST, PLAIN, kept, recommender
+from ray_jobs.web.reasons import why
+from tests.ray_jobs.made import (
+    CLOSED,
+    FITTED,
+    METRICS,
+    NEWEST,
+    PLAIN,
+    complete,
+    kept,
+    recommender,
+)
 from tests.ray_jobs.web.made_choices import CHOICE_METRICS, NUM_MOVIES, TIMED, kept_choices
 
 RATED: Final = {11: 5.0, 201: 0.5, 61: 3.0, 331: 4.5}
@@ -98,24 +110,83 @@ def test_reasons_add_up_to_the_score_and_to_the_stars(both: Workspace) -> None:
     movies = [row["movieId"] for row in found]
     chosen, predicted = theirs.explain_choices(0, movies), theirs.explain(0, movies)
     for row, choice, prediction in zip(found, chosen, predicted, strict=True):
-        why = row["choiceReasons"]
-        named = [*why["raised"], *why["lowered"], why["others"]]
-        total = why["context"] + sum(part["adds"] for part in named)
-        assert why["score"] == pytest.approx(total, abs=1e-5)
-        assert why["score"] == pytest.approx(choice.score, abs=1e-5)
+        of_choice = row["choiceReasons"]
+        named = [*of_choice["raised"], *of_choice["lowered"], of_choice["others"]]
+        total = of_choice["context"] + sum(part["adds"] for part in named)
+        assert of_choice["score"] == pytest.approx(total, abs=1e-5)
+        assert of_choice["score"] == pytest.approx(choice.score, abs=1e-5)
         added = dict(zip(choice.rated.tolist(), choice.added.tolist(), strict=True))
-        for part, most in ((why["raised"], max), (why["lowered"], min)):
+        for part, most in ((of_choice["raised"], max), (of_choice["lowered"], min)):
             for one in part:
                 assert one["adds"] == pytest.approx(most(added.values()), abs=1e-5)
                 assert one["adds"] == pytest.approx(added[one["movieId"]], abs=1e-5)
                 assert one["rating"] == RATED[one["movieId"]]
-        assert why["others"]["count"] == len(RATED) - len(why["raised"]) - len(why["lowered"])
+        num_named = len(of_choice["raised"]) + len(of_choice["lowered"])
+        assert of_choice["others"]["count"] == len(RATED) - num_named
         stars = row["reasons"]
         parts = [*stars["base"], *stars["raised"], *stars["lowered"], stars["others"]]
         total = sum(part["adds"] for part in parts)
         assert stars["prediction"] == pytest.approx(total, abs=1e-5)
         assert stars["prediction"] == pytest.approx(prediction.prediction, abs=ROUNDING)
         assert row["stars"] == pytest.approx(np.clip(stars["prediction"], 0.5, 5), abs=ROUNDING)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["network", "blend"])
+def completed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
+    """With intervals, and with or without a blend."""
+    folder = tmp_path_factory.mktemp("completed")
+    return complete(kept_choices(folder, TIMED), blended=request.param)
+
+
+@pytest.mark.parametrize("order", ["choice", "stars"])
+def test_stars_come_with_their_intervals_and_reasons(order: str, completed: Workspace) -> None:
+    found = best_of(client_of(completed), n=6, order=order, interval=0.8, reasons=2, minRatings=0)
+    theirs = folded_in(completed)
+    movies = [row["movieId"] for row in found]
+    expected = theirs.predict_intervals(0, movies, level=0.8)
+    np.testing.assert_allclose([row["stars"] for row in found], expected.stars, atol=ROUNDING)
+    for at, row in enumerate(found):
+        interval = row["interval"]
+        ends = (interval["low"], interval["high"], interval["standardDeviation"])
+        of_row = (expected.low[at], expected.high[at], expected.sd[at])
+        assert ends == pytest.approx(of_row, abs=ROUNDING)
+        assert interval["level"] == 0.8
+        sums, (known,) = row["reasons"], theirs.explain(0, row["movieId"])
+        parts = [*sums["base"], *sums["features"], *sums["raised"], *sums["lowered"]]
+        total = sum(part["adds"] for part in parts) + sums["others"]["adds"]
+        assert sums["prediction"] == pytest.approx(total, abs=1e-5)
+        assert sums["prediction"] == pytest.approx(known.prediction, abs=ROUNDING)
+
+
+def test_intervals_are_given_where_they_are_asked_for_and_known(
+    completed: Workspace, both: Workspace
+) -> None:
+    asked = {"ratings": MINE, "movies": [401, 11]}
+    client, theirs = client_of(completed), folded_in(completed)
+    expected = theirs.predict_intervals(0, [401, 11], level=0.5)
+    found = client.post("/api/predictions", json={**asked, "interval": 0.5}).json()["predictions"]
+    assert [row["interval"]["low"] for row in found] == pytest.approx(expected.low.tolist())
+    without = client.post("/api/predictions", json=asked).json()["predictions"]
+    assert [row["interval"] for row in without] == [None, None]
+    unknown = client_of(both).post("/api/predictions", json={**asked, "interval": 0.5})
+    assert [row["interval"] for row in unknown.json()["predictions"]] == [None, None]
+    for level in (0.7, "0.9", True):
+        answer = client.post("/api/predictions", json={**asked, "interval": level})
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith("interval: ")
+
+
+def test_features_of_trees_are_named_by_how_much_they_add() -> None:
+    features = {"a": 0.1, "b": -0.5, "c": 0.3, "d": -0.02, "e": 0.01}
+    none = np.zeros(0, np.float32)
+    known = Explanation(1, 3.0, {"network": 3.11}, none.astype(np.int64), none, none, features)
+    table = FITTED.movies
+    shown = why(known, 1, table).features
+    assert [part.name for part in shown] == ["b", "c", "other features"]
+    assert [part.adds for part in shown] == pytest.approx([-0.5, 0.3, 0.09])
+    assert why(replace(known, features={}), 1, table).features == ()
 
 
 @pytest.mark.parametrize("order", ["stars", "stars+popularity", "lower_bound"])

@@ -445,15 +445,20 @@ class CompareConfig(Section):
     against: tuple[str, ...] = ()
     """Names of models or baselines, as in the table of errors, that all others are compared with.
     By default models are compared with each other and with the best baseline."""
+    differences: tuple[tuple[str, str], ...] = ()
+    """The only differences that are tested, each the first one's error minus the second one's:
+    ``[["blend", "LightGBM"]]``. The fewer, the less their intervals are widened for their number.
+    By default those that ``against`` says."""
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
     """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
-    ``neighbours`` (item-based), ``matrix-factorization`` (matrix factorisation), ``boosting``
-    (LightGBM on statistics of users and movies), ``boosting-with-times`` (and of ratings near in
-    time)."""
+    ``neighbours`` (item-based), ``matrix-factorization`` (matrix factorisation),
+    ``bayesian-factorization`` (its mean over draws of a Gibbs sampler), ``boosting`` (LightGBM on
+    statistics of users and movies), ``boosting-with-times`` (and of ratings near in time)."""
     trials_per_baseline: Annotated[int, Field(ge=1)] = 24
     """Settings tried of ``matrix-factorization`` and of each ``boosting``, by Optuna as the models'
     are. For a fair comparison set as many as a model had; this is not checked. For the others a
-    grid of 32 or 36 is tried, which takes less time."""
+    grid of 32 or 36 is tried, which takes less time, and four ranks of
+    ``bayesian-factorization``."""
     choice: ChoiceCompareConfig = ChoiceCompareConfig()
     """Of choice models; seeds and what is scored are those of rating models."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
@@ -502,9 +507,20 @@ class CompareConfig(Section):
 class CrossValidateConfig(Section):
     """Several splits of the same ratings, for ``movie-ratings cross-validate``."""
 
+    split_seeds: tuple[Seed, ...] = ()
+    """Seeds of ``split``, each of which is a split, as ``movie-ratings compare --splits 5`` sets
+    them; instead of ``folds``."""
     folds: dict[FoldName, SplitFiles] = Field(default_factory=dict)
     """A name for each fold, and the files that list its ratings; ``split.validation`` and
     ``split.seed`` hold for all of them."""
+
+    @model_validator(mode="after")
+    def _either_seeds_or_folds(self) -> Self:
+        if self.split_seeds and self.folds:
+            raise ValueError("split_seeds and folds are two ways to name splits: give one of them")
+        if len(set(self.split_seeds)) < len(self.split_seeds):
+            raise ValueError(f"split_seeds = {list(self.split_seeds)} has a seed twice")
+        return self
 
 
 class BlendConfig(Section):

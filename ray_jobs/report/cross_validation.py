@@ -7,7 +7,11 @@ import logging
 from rich.table import Table
 
 from foundation.console import show
+from foundation.errors import ConfigError
+from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig
+from ray_jobs.configurations import require_test_errors
+from ray_jobs.redo import Redo
 from ray_jobs.report.document import DataTable, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
 from ray_jobs.report.writing import write
@@ -15,9 +19,29 @@ from ray_jobs.results import undefined
 from ray_jobs.results.across_folds import AcrossFolds, in_all
 from ray_jobs.results.comparison import METRICS, differences_table, shown
 from ray_jobs.results.paths import RunPaths
-from ray_jobs.stages.cross_validation import FoldErrors, Summary
+from ray_jobs.results.run import Workspace
+from ray_jobs.stages.cross_validation import FoldErrors, Summary, cross_validate, folds_of
 
 logger = logging.getLogger(__name__)
+
+
+def run_cross_validation(config: JobConfig, redo: Redo) -> None:
+    """Compare the models on every fold, and summarise.
+
+    Raises:
+        ConfigError: if no fold is configured, or test rows are not to be scored.
+    """
+    if not folds_of(config):
+        raise ConfigError(
+            "cross_validate.folds names no fold. Give each one's files, as "
+            "configs/datasets/ml-100k.toml does: "
+            '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\'; or seeds of '
+            "random splits: --set cross_validate.split_seeds=[1,2,3,4,5]"
+        )
+    require_test_errors(config, "its folds are published test rows")
+    workspace = Workspace(config, redo)
+    with preflight.job(workspace):
+        write_folds_report(cross_validate(workspace), config, workspace.paths)
 
 
 def write_folds_report(summary: Summary, config: JobConfig, paths: RunPaths) -> None:
@@ -29,7 +53,9 @@ def write_folds_report(summary: Summary, config: JobConfig, paths: RunPaths) -> 
         sections=(_errors_section(summary), _differences_section(summary)),
     )
     write(report, paths)
-    show(_console(fold_table(tuple(summary.folds), summary.errors, METRICS[0])))
+    folds = tuple(summary.folds)
+    show(_console("Test errors of each fold", fold_table(folds, summary.errors, METRICS[0])))
+    show(_console("Differences of each fold", over_folds_table(folds, summary.pooled)))
     if summary.pooled.differences:
         show(differences_table(summary.pooled.differences))
     for warning in summary.warnings:
@@ -46,6 +72,17 @@ def fold_table(folds: tuple[str, ...], errors: tuple[FoldErrors, ...], metric: s
         rows.append((model.model, *figures, shown(*undefined.mean_and_spread(values))))
     name = metric.upper().replace("R2", "R²")
     return DataTable(f"{name} of each fold", (name, *folds, "mean"), tuple(rows))
+
+
+def over_folds_table(folds: tuple[str, ...], pooled: AcrossFolds) -> DataTable:
+    """Differences of the RMSE: a row for each pair, a column for each fold, mean and interval."""
+    rows = []
+    for pair in pooled.over_folds:
+        interval = "" if pair.low is None else f"{pair.low:+.4f} to {pair.high:+.4f}"
+        values = (f"{value:+.4f}" for value in (*pair.values, pair.mean))
+        rows.append((f"{pair.first} − {pair.second}", *values, interval))
+    header = ("first − second", *folds, "mean", "95 % interval")
+    return DataTable("Differences of the RMSE, fold by fold", header, tuple(rows))
 
 
 def _errors_section(summary: Summary) -> ReportSection:
@@ -72,6 +109,7 @@ def _differences_section(summary: Summary) -> ReportSection:
         else ""
     )
     entries = in_all(list(summary.folds.values()))
+    folds = tuple(summary.folds)
     return ReportSection(
         "Significance of differences over all folds",
         (
@@ -86,6 +124,12 @@ def _differences_section(summary: Summary) -> ReportSection:
                 "between training sets is not included, because folds share most of their rows. "
                 f"{_compared_with(pooled)}"
             ),
+            over_folds_table(folds, pooled),
+            Text(
+                "These intervals are of the mean over random splits, so they include that "
+                "variation, by the corrected t test of Nadeau and Bengio; they hold for each "
+                "difference alone."
+            ),
         ),
     )
 
@@ -99,8 +143,8 @@ def _compared_with(pooled: AcrossFolds) -> str:
     )
 
 
-def _console(table: DataTable) -> Table:
-    result = Table(title="Test errors of each fold")
+def _console(title: str, table: DataTable) -> Table:
+    result = Table(title=title)
     for number, column in enumerate(table.header):
         result.add_column(column, justify="right" if number else "left")
     for row in table.rows:

@@ -6,14 +6,16 @@ bootstrap draws a user with all of the user's rows of all folds, because these a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
-from typing import Final
+from statistics import mean, stdev
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.stats import t as student_t
 
 from foundation.storage import Storage
 from ncf.evaluation.significance import Difference, UserErrors, differences
@@ -46,6 +48,36 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class FoldDifference:
+    """The RMSE of one model minus that of another, on every fold."""
+
+    first: str
+    second: str
+    values: tuple[float, ...]
+    """One a fold, each of means over seeds."""
+    mean: float
+    low: float | None
+    """Lower end of the 95 % interval of the mean over random splits; None for one fold."""
+    high: float | None
+    """Upper end of it."""
+
+    @classmethod
+    def of(cls, first: str, second: str, values: Sequence[float], test_share: float) -> Self:
+        """The interval of Nadeau and Bengio, Inference for the Generalization Error, 2003, section
+        5.1: that of Student with a variance that is larger, because splits share training rows.
+
+        ``test_share`` is the number of test rows over that of training rows.
+        """
+        number, center = len(values), mean(values)
+        low = high = None
+        if number > 1:
+            spread = stdev(values) * math.sqrt(1 / number + test_share)
+            half = float(student_t.ppf(0.975, number - 1)) * spread
+            low, high = center - half, center + half
+        return cls(first, second, tuple(values), center, low, high)
+
+
+@dataclass(frozen=True)
 class AcrossFolds:
     """Models compared over the test rows of all folds together."""
 
@@ -62,6 +94,8 @@ class AcrossFolds:
     """RMSE and MAE of each pair; none if there is only one user."""
     against: tuple[str, ...] = ()
     """Names that all others are compared with, as in the comparison of each fold."""
+    over_folds: tuple[FoldDifference, ...] = ()
+    """Differences of the RMSE of each pair, fold by fold."""
 
 
 def scale_of(comparisons: Sequence[Comparison]) -> str:
@@ -91,6 +125,7 @@ def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
     baseline = _best_baseline(comparisons, entries, scale)
     names_in_all = [entry.name for entry in entries]
     against = tuple(name for name in comparisons[0].against if name in names_in_all)
+    compared = pairs(entries, baseline, against, comparisons[0].named_differences)
     users = [fold.integers("user_id") for fold in folds]
     rows = np.concatenate([fold.integers("row") for fold in folds])
     known = np.unique(np.concatenate(users))
@@ -102,13 +137,24 @@ def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
         num_repeated=len(rows) - len(np.unique(rows)),
         num_users=len(known),
         # As in a comparison: the question is which method is better, not which of its models.
-        differences=differences(
-            sums, pairs(entries, baseline, against), num_resamples=num_resamples, vary_seeds=True
-        )
+        differences=differences(sums, compared, num_resamples=num_resamples, vary_seeds=True)
         if sums
         else (),
         against=against,
+        over_folds=tuple(_over_folds(comparisons, pair, scale) for pair in compared),
     )
+
+
+def _over_folds(
+    comparisons: Sequence[Comparison], pair: tuple[str, str], scale: str
+) -> FoldDifference:
+    values = []
+    for comparison in comparisons:
+        rmse = {e.name: e.figure("rmse", scale)[0] for e in comparison.entries if e.name in pair}
+        values.append(rmse[pair[0]] - rmse[pair[1]])
+    num_train = sum(comparison.num_train for comparison in comparisons)
+    num_test = sum(comparison.num_test for comparison in comparisons)
+    return FoldDifference.of(*pair, values, num_test / max(num_train, 1))
 
 
 def _best_baseline(

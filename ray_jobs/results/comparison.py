@@ -95,6 +95,10 @@ class Comparison:
     """The rows that the errors are of; ``validation`` in a comparison for choosing settings."""
     num_validation: int = 0
     """Validation rows."""
+    named_differences: tuple[tuple[str, str], ...] = ()
+    """The only pairs whose differences are tested; none if ``against`` decides."""
+    num_train: int = 0
+    """Training rows of what is scored."""
 
     @property
     def num_scored(self) -> int:
@@ -114,16 +118,22 @@ class Comparison:
 
 
 def pairs(
-    entries: Sequence[ModelResult], baseline: str, against: Sequence[str] = ()
+    entries: Sequence[ModelResult],
+    baseline: str,
+    against: Sequence[str] = (),
+    named: Sequence[tuple[str, str]] = (),
 ) -> list[tuple[str, str]]:
     """Names of those whose errors are compared.
 
-    All others with each one of ``against``; without any, models, blends and ensembles with
-    ``baseline``, and models with each other. In that case ensembles are not compared with models or
-    with each other. That one errs less than its own seeds do on average is certain for the RMSE and
-    needs no test; and what other seeds would have given, which matters between models, is not known
-    of an ensemble, as there is only one.
+    Those that are ``named``, if any are. Else all others with each one of ``against``; without any,
+    models, blends and ensembles with ``baseline``, and models with each other. In that case blends
+    and ensembles are not compared with models or with each other. That an ensemble errs less than
+    its own seeds do on average is certain for the RMSE and needs no test; and what other seeds
+    would have given, which matters between models, is not known of an ensemble, as there is only
+    one.
     """
+    if named:
+        return list(named)
     if against:
         return [
             (entry.name, reference)

@@ -208,12 +208,16 @@ def _check_names(inputs: CompareInputs) -> None:
                 "compare.configurations or compare.blends, and give it no name of a baseline or of "
                 "a mean of seeds"
             )
-    for name in inputs.compare.against:
-        if name not in known:
-            raise ConfigError(
-                f"compare.against names {name!r}, expected names of this comparison: "
-                f"{'; '.join(known)}"
-            )
+    for setting, named in (
+        ("against", inputs.compare.against),
+        ("differences", [name for pair in inputs.compare.differences for name in pair]),
+    ):
+        for name in named:
+            if name not in known:
+                raise ConfigError(
+                    f"compare.{setting} names {name!r}, expected names of this comparison: "
+                    f"{'; '.join(known)}"
+                )
 
 
 def _compare(
@@ -331,6 +335,8 @@ def _assessed(
         against=compare.against,
         scored="test" if compare.score_test else "validation",
         num_validation=counts["validation"],
+        named_differences=compare.differences,
+        num_train=inputs.data.final.manifest.counts["train"],
     )
 
 
@@ -350,7 +356,7 @@ def _assessment(
     return assess(
         _test_rows(inputs),
         ((entry.name, predicted(entry, inputs.scale, folder)) for entry in entries),
-        pairs(entries, baseline, compare.against),
+        pairs(entries, baseline, compare.against, compare.differences),
         single if compare.configurations else [model, baseline],
         compare.resamples,
     )

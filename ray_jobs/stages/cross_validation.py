@@ -60,16 +60,30 @@ def of_folds(comparisons: dict[str, Comparison]) -> tuple[FoldErrors, ...]:
     )
 
 
+def folds_of(config: JobConfig) -> tuple[str, ...]:
+    """The names of the folds: those of ``cross_validate.folds``, or one for each split seed."""
+    seeds = config.cross_validate.split_seeds
+    return tuple(config.cross_validate.folds) or tuple(f"seed-{seed}" for seed in seeds)
+
+
 def fold_config(config: JobConfig, fold: str) -> JobConfig:
     """The configuration of one fold's run."""
-    split = {
+    if config.cross_validate.split_seeds:
+        seed = int(fold.removeprefix("seed-"))
+        split = config.split.model_copy(update={"seed": seed}).model_dump()
+    else:
+        split = _of_files(config, fold)
+    values = config.model_dump() | {"name": f"{config.name}.{fold}", "split": split}
+    return JobConfig.model_validate(values)
+
+
+def _of_files(config: JobConfig, fold: str) -> dict[str, Any]:
+    return {
         "kind": "files",
         "files": config.cross_validate.folds[fold],
         "validation": config.split.validation,
         "seed": config.split.seed,
     }
-    values = config.model_dump() | {"name": f"{config.name}.{fold}", "split": split}
-    return JobConfig.model_validate(values)
 
 
 def cross_validate(workspace: Workspace) -> Summary:
@@ -79,10 +93,7 @@ def cross_validate(workspace: Workspace) -> Summary:
     baselines of all folds are trained side by side.
     """
     config = workspace.config
-    runs = {
-        fold: Workspace(fold_config(config, fold), workspace.redo)
-        for fold in config.cross_validate.folds
-    }
+    runs = {fold: Workspace(fold_config(config, fold), workspace.redo) for fold in folds_of(config)}
     with ExitStack() as stack:
         for run in runs.values():
             stack.enter_context(locked(run.run, RUN_LOCK_FILE, waits=True))

@@ -122,7 +122,10 @@ def _type(field: Schema, definitions: Schema) -> str:
     if field["type"] == "null":
         return "left out"
     if field["type"] == "array":
-        least = "one or more" if field.get("minItems") else "list"
+        if "prefixItems" in field:
+            return f"{len(field['prefixItems'])} of: {_type(field['prefixItems'][0], definitions)}"
+        number = field.get("minItems", 0)
+        least = {0: "list", 1: "one or more"}.get(number, f"{number} or more")
         return f"{least} of: {_type(field['items'], definitions)}"
     if field["type"] == "boolean":
         return "`true`, `false`"

@@ -18,6 +18,8 @@ from ncf.blending.weights import Weights
 from ncf.data.dataset import PreparedDataset
 from ncf.inference.recommender import Recommender
 from ray_jobs.errors import TrainingError
+from ray_jobs.report.document import Report
+from ray_jobs.report.sections.model import model_section
 from ray_jobs.results.metrics import RunMetrics
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages import blending
@@ -133,3 +135,16 @@ def test_a_member_without_its_package_is_refused(
     inputs = MemberInputs("boosting", stages.prepared, stages.final_data, 1)
     with pytest.raises(TrainingError, match=r"cannot have boosting: .*pip install lightgbm"):
         fit_member(inputs, Storage.at(tmp_path))
+
+
+def test_the_report_shows_members_and_intervals(stages: Stages) -> None:
+    model = stages.final_model
+    section = model_section(model, stages.best_trial, stages.workspace.config)
+    text = Report("A run", (), (), (section,)).markdown("plots")
+    for member in model.metrics.members:
+        errors = f"{member.validation.rmse:.4f} | {member.test.rmse:.4f}"
+        assert f"| {member.name} | {member.weight:.3f} | {errors} |" in text
+    scores = model.metrics.uncertainty
+    assert scores
+    assert f"| 90% | {scores.coverage['0.9']:.1%} | {scores.width['0.9']:.2f} |" in text
+    assert f"{scores.nll:.4f} with the predicted standard deviations" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -144,6 +145,77 @@ def test_fixed_configurations_are_compared_on_every_fold(
     text = (storage / "runs" / "folds" / "report.md").read_text()
     assert "All others are compared with small." in text
     assert f"| no year | {found['models'][2]['rmse'][0]:.4f} |" in text
+
+
+def test_random_splits_are_folds_too(
+    tmp_path: Path, ratings: np.ndarray, run_joined: Callable[..., Done]
+) -> None:
+    storage = tmp_path / "out"
+    done = run_joined(
+        "ray_jobs.compare",
+        (
+            *SETTINGS,
+            f"data.path={tmp_path}",
+            f"storage={storage}",
+            "split.seed=7",
+            "compare.baselines=['damped-bias']",
+            "compare.differences=[['NCF, mse', 'damped bias']]",
+        ),
+        "--splits",
+        "2",
+    )
+
+    assert done.code == 0, done.out + done.err
+    found = json.loads((storage / "runs" / "folds" / "folds.json").read_text())
+    assert found["folds"] == ["seed-7", "seed-8"]
+    seeds = []
+    tested = []
+    for fold in found["folds"]:
+        run = storage / "runs" / f"folds.{fold}"
+        seeds.append(tomllib.loads((run / "config.toml").read_text())["split"]["seed"])
+        entries = json.loads((run / "comparison.json").read_text())["entries"]
+        kept = pq.read_table(run / "predictions" / entries[-1]["predictions"][0])
+        tested.append(set(kept["row"].to_pylist()))
+    assert seeds == [7, 8]
+    assert [len(rows) for rows in tested] == [120, 120]
+    assert tested[0] != tested[1]
+    (over_folds,) = found["pooled"]["over_folds"]
+    _, bias, model = found["models"]
+    expected = [a - b for a, b in zip(model["rmse"], bias["rmse"], strict=True)]
+    assert over_folds["values"] == pytest.approx(expected)
+    assert len(found["pooled"]["differences"]) == 2  # RMSE and MAE of the one pair
+    text = (storage / "runs" / "folds" / "report.md").read_text()
+    assert "Differences of the RMSE, fold by fold" in text
+    assert f"{over_folds['low']:+.4f} to {over_folds['high']:+.4f}" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "told"),
+    [
+        (
+            ("split.kind=per-user-time",),
+            ("--splits", "3"),
+            "--splits draws random splits, but spli",
+        ),
+        ((), ("--splits", "1"), "1 is not in the range"),
+        (("cross_validate.split_seeds=[1, 1]",), (), "has a seed twice"),
+        (
+            (
+                "cross_validate.split_seeds=[1]",
+                "cross_validate.folds={a={train=['x'], test=['y']}}",
+            ),
+            (),
+            "split_seeds and folds are two ways to name splits",
+        ),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(
+    settings: tuple[str, ...], options: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    done = run_module("ray_jobs.compare", (f"storage={tmp_path}", *settings), *options)
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
 
 
 def errors_of(storage: Path, name: str, ratings: np.ndarray) -> np.ndarray:

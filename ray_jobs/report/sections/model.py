@@ -49,7 +49,60 @@ def model_section(model: FinalModel, best_trial: BestTrial, config: JobConfig) -
     table = DataTable(
         "Errors of the final model in stars", ("rows", "count", "RMSE", "MAE", "R²"), tuple(rows)
     )
-    return ReportSection("The final model", (Text(chosen_by), Text(how), table))
+    blocks = (Text(chosen_by), Text(how), table, *_members(model), *_uncertainty(model))
+    return ReportSection("The final model", blocks)
+
+
+def _members(model: FinalModel) -> tuple[Text | DataTable, ...]:
+    """The members of a blend, each by itself."""
+    members = model.metrics.members
+    if not members:
+        return ()
+    rows = tuple(
+        (
+            member.name,
+            f"{member.weight:.3f}",
+            *(undefined.shown(m.rmse) for m in (member.validation, member.test)),
+        )
+        for member in members
+    )
+    return (
+        Text(
+            "It is a blend: its prediction is the mean rating plus the weighted sum of what its "
+            "members add to it. Weights are non-negative least squares on the validation rows; the "
+            "blend's validation errors are by weights that were fitted to other validation rows."
+        ),
+        DataTable(
+            "Members of the blend, each by itself",
+            ("member", "weight", "validation RMSE", "test RMSE"),
+            rows,
+        ),
+    )
+
+
+def _uncertainty(model: FinalModel) -> tuple[Text | DataTable, ...]:
+    """How good standard deviations and intervals are."""
+    scores = model.metrics.uncertainty
+    if scores is None:
+        return ()
+    rows = tuple(
+        (f"{float(level):.0%}", f"{share:.1%}", f"{scores.width[level]:.2f}")
+        for level, share in scores.coverage.items()
+    )
+    return (
+        Text(
+            f"On {scores.num_ratings:,} test rows the mean negative log likelihood of ratings is "
+            f"{scores.nll:.4f} with the predicted standard deviations and "
+            f"{scores.constant_nll:.4f} with one for all rows, and the mean continuous ranked "
+            f"probability score {scores.crps:.4f} and {scores.constant_crps:.4f} stars; less is "
+            "better. Both were learned on validation rows."
+        ),
+        DataTable(
+            "Intervals of predicted ratings",
+            ("interval", "of the test ratings inside", "mean width in stars"),
+            rows,
+        ),
+    )
 
 
 def rankings_section(model: FinalModel) -> ReportSection:

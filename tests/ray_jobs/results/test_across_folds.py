@@ -13,7 +13,7 @@ from foundation.storage import Storage
 from ncf.evaluation.assessment import Assessment
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.significance import UserErrors, differences
-from ray_jobs.results.across_folds import Fold, missing, pool, scale_of
+from ray_jobs.results.across_folds import Fold, FoldDifference, missing, pool, scale_of
 from ray_jobs.results.comparison import Comparison, Kind, ModelResult
 from ray_jobs.stages.cross_validation import Summary, of_folds
 
@@ -218,3 +218,28 @@ def test_a_model_that_some_folds_lack_is_named_with_these_folds(make: Maker) -> 
     assert summary.warnings == ("trees is left out: it is missing in u1, u3",)
     assert summary.to_json()["missing"] == {"trees": ("u1", "u3")}
     assert missing({"u2": comparisons["u2"]}) == {}
+
+
+def test_the_interval_over_splits_is_wider_than_that_of_independent_ones() -> None:
+    """By hand: mean -2, variance 1, and Student's quantile for 2 degrees of freedom 4.3027."""
+    found = FoldDifference.of("a", "b", [-3.0, -2.0, -1.0], test_share=0.25)
+    half = 4.30265273 * np.sqrt(1 / 3 + 0.25)
+    assert (found.mean, found.values) == (-2.0, (-3.0, -2.0, -1.0))
+    assert found.low == pytest.approx(-2 - half)
+    assert found.high == pytest.approx(-2 + half)
+    one = FoldDifference.of("a", "b", [-3.0], test_share=0.25)
+    assert (one.mean, one.low, one.high) == (-3.0, None, None)
+
+
+def test_differences_over_folds_are_those_of_the_folds(make: Maker) -> None:
+    folds = [
+        make([1, 2, 3, 4], {"mean": [[1.0] * 4], "model": [[0.5] * 4, [0.7] * 4]}),
+        make([1, 2, 3, 4], {"mean": [[2.0] * 4], "model": [[1.0] * 4, [1.0] * 4]}),
+    ]
+    folds = [replace(f, comparison=replace(f.comparison, num_train=16)) for f in folds]
+    (found,) = pool(folds, 100).over_folds
+    assert (found.first, found.second) == ("model", "mean")
+    assert found.values == pytest.approx((0.6 - 1.0, 1.0 - 2.0))
+    share = sum(f.comparison.num_test for f in folds) / 32
+    expected = FoldDifference.of("model", "mean", found.values, share)
+    assert (found.mean, found.low, found.high) == (expected.mean, expected.low, expected.high)

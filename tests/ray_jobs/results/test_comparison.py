@@ -62,6 +62,15 @@ def test_all_others_are_compared_with_each_reference_once() -> None:
     ]
 
 
+def test_named_pairs_are_the_only_ones() -> None:
+    assert pairs(ENTRIES, "mean", ["l1"], [("mse", "l1")]) == [("mse", "l1")]
+
+
+def test_blends_are_compared_with_the_baseline_alone() -> None:
+    found = pairs((*ENTRIES[:3], entry("both", "blend")), "mean")
+    assert found == [("mse", "mean"), ("both", "mean")]
+
+
 def test_figures_are_those_of_the_scored_rows() -> None:
     """Means 1.5 and 3.5; standard deviations by hand, the square root of a half."""
     test, validation = (tuple({"rmse": v} for v in values) for values in ((3.0, 4.0), (1.0, 2.0)))

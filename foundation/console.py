@@ -6,6 +6,7 @@ what they log.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,11 @@ _logger = logging.getLogger(__name__)
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints errors to stderr, in red, and everything else to stdout."""
+    """Prints errors to stderr, in red, and everything else to stdout, or to stderr too."""
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
+        super().__init__()
+        self._console = _err if to_stderr else _out
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; unlike other handlers, raise what the stream raises."""
@@ -36,15 +41,19 @@ class ConsoleHandler(logging.Handler):
             print_error(self.format(record))
         else:
             indent = "   " if record.name.partition(".")[0] in _INDENTED else ""
-            say(indent + self.format(record))
+            self._console.print(_timed(indent + self.format(record)))
 
 
-def log_to_console() -> None:
-    """Show what the project's modules log from level INFO up. May be called again."""
+def log_to_console(*, to_stderr: bool = False) -> None:
+    """Show what the project's modules log from level INFO up. May be called again.
+
+    A command whose answer is printed to stdout logs ``to_stderr``.
+    """
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
-            logger.addHandler(ConsoleHandler())
+        for handler in [h for h in logger.handlers if isinstance(h, ConsoleHandler)]:
+            logger.removeHandler(handler)
+        logger.addHandler(ConsoleHandler(to_stderr=to_stderr))
         logger.setLevel(logging.INFO)
         # Libraries may add a handler to the root logger, which would print every line again.
         logger.propagate = False
@@ -75,7 +84,11 @@ def has_colours() -> bool:
 
 def say(line: str = "") -> None:
     """Print a line as a record of level INFO is printed."""
-    _out.print(f"{time.monotonic() - _started:7.1f}s  {line}")
+    _out.print(_timed(line))
+
+
+def _timed(line: str) -> str:
+    return f"{time.monotonic() - _started:7.1f}s  {line}"
 
 
 def print_error(message: str) -> None:
@@ -86,6 +99,11 @@ def print_error(message: str) -> None:
 def show(renderable: object) -> None:
     """Print a table or text as it is."""
     _out.print(renderable)
+
+
+def show_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    _out.out(json.dumps(value, indent=2, ensure_ascii=False), highlight=False)
 
 
 @contextmanager

@@ -1,4 +1,9 @@
-"""Recommend unseen movies to every user, one user or a new user; find movies like one movie."""
+"""Recommend unseen movies to every user, one user or a new user; find movies like one movie.
+
+For one user, a new user or a movie, the final model of the run is used as it is: nothing is
+prepared, downloaded or trained, and Ray is not started. ``--train`` brings the run up to date
+before.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from foundation.cli import PositiveInt, main
-from foundation.console import say
+from foundation.console import log_to_console, say
 from foundation.errors import ConfigError
 from ray_jobs.cli import job
 from ray_jobs.redo import Redo
@@ -70,6 +75,18 @@ OPTIONS: Final = (
         help="print the movies that are most similar to one",
     ),
     click.Option(
+        ["--train"],
+        is_flag=True,
+        help="with --user, --new-user or --movie: first run the stages up to the final model that "
+        "are not up to date; without it, the model is used as it is",
+    ),
+    click.Option(
+        ["--json", "as_json"],
+        is_flag=True,
+        help="with --user, --new-user or --movie: print JSON to stdout, with --reasons all terms "
+        "of every explanation",
+    ),
+    click.Option(
         ["--reasons"],
         type=PositiveInt(),
         is_flag=False,
@@ -90,29 +107,53 @@ def command(
     user: int | None,
     new_user: Path | None,
     movie: str | None,
+    train: bool,
+    as_json: bool,
     reasons: int | None,
 ) -> None:
-    """Run the stages up to this one, and print or write recommendations.
+    """Write the recommendations of all users as a stage, or print those of one.
 
     Raises:
-        ConfigError: if ``--reasons`` is given without a user.
+        ConfigError: if ``--reasons`` is given without a user, or an option of stages without
+            stages.
         DatasetError: if the file of ``--new-user`` cannot be used. What can be checked without a
             model is checked first.
     """
     if reasons and (user, new_user) == (None, None):
         raise ConfigError("--reasons needs --user or --new-user: whose recommendations to explain")
+    is_query = (user, new_user, movie) != (None, None, None)
+    _check_options(redo, is_query=is_query, train=train, as_json=as_json)
+    if not is_query:
+        from ray_jobs.stages.graph import stages_of
+
+        with stages_of(config, redo=redo) as stages:
+            say(f"recommendations of all users: {stages.recommendations}")
+        return
+    log_to_console(to_stderr=True)
     from ray_jobs.queries.recommendation import Query, show_one
+    from ray_jobs.results.run import Workspace
     from ray_jobs.results.user_csv import check_ratings
-    from ray_jobs.stages.graph import stages_of
 
     if new_user is not None:
         check_ratings(new_user)
-    with stages_of(config, redo=redo) as stages:
-        if (user, new_user, movie) == (None, None, None):
-            say(f"recommendations of all users: {stages.recommendations}")
-        else:
-            prepared = stages.final_models[-1].prepared
-            show_one(stages.workspace, prepared, Query(user, new_user, movie, reasons))
+    if train:
+        from ray_jobs.stages.graph import stages_of
+
+        with stages_of(config, redo=redo) as stages:
+            _ = stages.final_models
+    show_one(Workspace(config), Query(user, new_user, movie, reasons, as_json))
+
+
+def _check_options(redo: Redo, *, is_query: bool, train: bool, as_json: bool) -> None:
+    if train and not is_query:
+        raise ConfigError("--train is for --user, --new-user or --movie; --all trains anyway")
+    if as_json and not is_query:
+        raise ConfigError("--json is for --user, --new-user or --movie; --all writes Parquet files")
+    if is_query and not train and redo != Redo():
+        raise ConfigError(
+            "--force and --retry-failed are about stages, which --user, --new-user and --movie do "
+            "not run: add --train"
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
     users.parquet          its users
     movies.parquet         its movie table
     history.parquet        the rating history, for a model that is conditioned on one
+    rated.parquet          who rated what in all splits, for a model that is used alone
     uncertainty.json       what was learned of the size of errors, with validation rows
     blend/                 baselines that the network is blended with, if there are any
     SHA256SUMS             checksums of all these files, in the format of ``sha256sum --check``
@@ -25,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -34,6 +37,7 @@ from ncf.blending.blend import Blend
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
 from ncf.errors import CheckpointError, DataError
+from ncf.evaluation.ranking import SeenMovies
 from ncf.evaluation.uncertainty import Uncertainty
 from ncf.inference.shapes import check_shapes
 from ncf.models.conditioned import ConditionedModel
@@ -44,6 +48,7 @@ from ncf.models.weights import Weights
 FORMAT_VERSION: Final = 3
 FILE: Final = "checkpoint.json"
 HISTORY: Final = "history.parquet"
+RATED: Final = "rated.parquet"
 UNCERTAINTY: Final = "uncertainty.json"
 BLEND: Final = "blend"
 """Folder of the blend in that of the checkpoint; ``Blend.save`` writes it."""
@@ -65,6 +70,9 @@ class Checkpoint:
     """What the network is blended with, if anything is."""
     uncertainty: Uncertainty | None = None
     """What was learned of the size of errors on validation rows, if there were any."""
+    rated: SeenMovies | None = None
+    """What users have rated, in test rows too, so that it is not recommended; None if the choice
+    model beside it knows."""
 
 
 def save(
@@ -97,8 +105,17 @@ def save(
     partial.rename(folder)
 
 
-def extend(folder: Path, blend: Blend | None, uncertainty: Uncertainty | None) -> None:
+def extend(
+    folder: Path,
+    blend: Blend | None,
+    uncertainty: Uncertainty | None,
+    rated: SeenMovies | None = None,
+) -> None:
     """Add to what ``save`` has written, in a folder that no other process reads yet."""
+    if rated is not None:
+        users = np.repeat(np.arange(len(rated.starts) - 1, dtype=np.int32), np.diff(rated.starts))
+        table = pa.table({"user_index": users, "movie_index": rated.movies})
+        pq.write_table(table, folder / RATED, compression="zstd")
     if blend is not None:
         blend.save(folder / BLEND)
     if uncertainty is not None:
@@ -137,8 +154,13 @@ def load(folder: Path) -> Checkpoint:
         if (folder / UNCERTAINTY).exists():
             found = json.loads((folder / UNCERTAINTY).read_text(encoding="utf-8"))
             uncertainty = Uncertainty.from_json(found)
+        rated = None
+        if (folder / RATED).exists():
+            users, movies = (c.to_numpy() for c in pq.read_table(folder / RATED).columns)
+            rated = SeenMovies.of(users, movies, preprocessor.num_users)
         model.eval()
-        return Checkpoint(model, experiment, preprocessor, content["record"], blend, uncertainty)
+        record = content["record"]
+        return Checkpoint(model, experiment, preprocessor, record, blend, uncertainty, rated)
     except (
         OSError,
         ValueError,

@@ -238,9 +238,9 @@ class Recommender:
         """The ``n`` best movies that the user has not rated, by default those that the user is most
         likely to choose next, with the predicted ratings.
 
-        ``seen`` has the ids of further movies to omit. A choice model knows all that users have
-        rated. Without one, a checkpoint has users' training ratings only if the model is
-        conditioned on them (``model.history``); else pass all movies that the user has rated.
+        ``seen`` has the ids of further movies to omit. The final model of a run knows all that
+        users have rated; other checkpoints without a choice model know their training ratings, and
+        these only if they are conditioned on them (``model.history``).
 
         Raises:
             UnknownIdError: if a movie in ``seen`` is not in the catalogue.
@@ -527,6 +527,8 @@ class Recommender:
         history = self.rating_model.model.history if self.rating_model else None
         if history is not None:
             rated.append(history.movies[history.rows_of(index)].numpy().astype(np.int64))
+        if self.rating_model and self.rating_model.rated and not self.is_folded_in:
+            rated.append(self.rating_model.rated.by(index).astype(np.int64))
         if self.own is not None:
             rated.append(self.own.movies.astype(np.int64))
         elif self.choices and not self.is_folded_in:

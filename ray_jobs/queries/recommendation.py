@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from foundation.console import show
-from ncf.data.dataset import PreparedDataset
+from foundation.console import show, show_json
 from ncf.data.preprocessor import UNKNOWN
-from ncf.data.splits import SPLITS
 from ncf.errors import UnknownIdError
 from ncf.inference.explanations import Explanation
 from ncf.inference.recommender import ChoiceExplanation, Recommendations, Recommender
 from ray_jobs.config import RecommendConfig
-from ray_jobs.results.final_model import load_recommender, ordering_of, rated_movies
+from ray_jobs.results.final_model import final_model, load_recommender, ordering_of
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.user_csv import read_ratings
 
@@ -45,74 +43,148 @@ class Query:
     """A title."""
     num_reasons: int | None = None
     """Ratings to name for and against each recommendation; None explains nothing."""
+    as_json: bool = False
+    """Print JSON instead of tables; its reasons name all ratings."""
 
 
-def show_one(workspace: Workspace, prepared: PreparedDataset, query: Query) -> None:
-    """Print the answer about one user, a new user, or one movie.
+def show_one(workspace: Workspace, query: Query) -> None:
+    """Print the answer about one user, a new user, or one movie, by the final model as it is.
 
     Raises:
+        NoModelError: if the run has none.
         UnknownIdError: if the user has no training rating, or no movie has the title.
         UnsupportedError: if this kind of model has no answer.
         DatasetError: if the file with a new user's ratings cannot be used.
     """
-    recommender = load_recommender(workspace.paths.checkpoint)
+    recommender = load_recommender(final_model(workspace))
     settings = workspace.config.recommend
     if query.movie is not None:
-        _show_similar(recommender, query.movie, settings.top_n)
+        _show_similar(recommender, query.movie, settings.top_n, as_json=query.as_json)
     elif query.new_user is not None:
         own = read_ratings(query.new_user, recommender)
         # A model may condition on the newest of them alone, so that it cannot name all as seen.
-        title = f"For the ratings in {query.new_user}"
         folded = recommender.fold_in(own.movies, own.ratings, own.times)
-        _show_best(folded, 0, own.movies, title, query.num_reasons, settings)
+        best = folded.recommend(0, settings.top_n, own.movies.tolist(), ordering_of(settings))
+        _show_best(
+            _Answer(folded, 0, best, f"For the ratings in {query.new_user}"), query, settings
+        )
     elif query.user is not None:
-        seen = recommender.preprocessor.movies.ids[_seen_by(prepared, query.user)]
+        _refuse_unknown(recommender, query.user)
         title = f"For user {query.user}, of movies not rated yet"
-        _show_best(recommender, query.user, seen, title, query.num_reasons, settings)
+        best = recommender.recommend(query.user, settings.top_n, ordering=ordering_of(settings))
+        _show_best(_Answer(recommender, query.user, best, title), query, settings)
 
 
-def _show_similar(recommender: Recommender, title: str, top_n: int) -> None:
+@dataclass(frozen=True)
+class _Answer:
+    """What is recommended to a user by a model that knows the user."""
+
+    recommender: Recommender
+    user: int
+    best: Recommendations
+    title: str
+
+    def reasons(self, *, by_choice: bool) -> Sequence[Explanation | ChoiceExplanation]:
+        """Of each recommended movie."""
+        if by_choice:
+            return self.recommender.explain_choices(self.user, self.best.movies)
+        return self.recommender.explain(self.user, self.best.movies)
+
+
+def _show_similar(recommender: Recommender, title: str, top_n: int, *, as_json: bool) -> None:
     movie = recommender.find(title)
     similar = recommender.similar(movie, top_n)
+    if as_json:
+        show_json(
+            {
+                "movieId": movie,
+                "title": recommender.title(movie),
+                "similar": [
+                    {"movieId": other, "title": name, "similarity": round(score, 6)}
+                    for other, name, score in zip(
+                        similar.movies.tolist(),
+                        similar.titles,
+                        similar.scores.tolist(),
+                        strict=True,
+                    )
+                ],
+            }
+        )
+        return
     show(_movies(similar, f"Like {recommender.title(movie)}", "similarity", similar.scores))
 
 
-def _show_best(
-    recommender: Recommender,
-    user: int,
-    seen: np.ndarray,
-    title: str,
-    num_reasons: int | None,
-    settings: RecommendConfig,
-) -> None:
-    ordering = ordering_of(settings)
-    best = recommender.recommend(user, settings.top_n, seen.tolist(), ordering)
-    is_by_choice = recommender.order_of(ordering) == "choice"
-    what, values = ("score", best.scores) if best.stars is None else ("predicted", best.stars)
-    show(_movies(best, title, what, values))
+def _show_best(answer: _Answer, query: Query, settings: RecommendConfig) -> None:
+    recommender, best = answer.recommender, answer.best
+    is_by_choice = recommender.order_of(ordering_of(settings)) == "choice"
     if len(best.movies) < settings.top_n and settings.min_ratings:
         logger.info(
             f"note: of the movies not rated yet only {len(best.movies)} have at least "
             f"{settings.min_ratings} training ratings; --set recommend.min_ratings=0 offers all"
         )
-    if num_reasons and is_by_choice:
-        for table in _choice_reasons(recommender, user, best, num_reasons):
+    if query.as_json:
+        _show_best_as_json(answer, query, by_choice=is_by_choice)
+        return
+    what, values = ("score", best.scores) if best.stars is None else ("predicted", best.stars)
+    show(_movies(best, answer.title, what, values))
+    if not query.num_reasons:
+        return
+    if is_by_choice:
+        for table in _choice_reasons(recommender, answer.user, best, query.num_reasons):
             show(table)
-    elif num_reasons:
-        for table in _reasons(recommender, recommender.explain(user, best.movies), num_reasons):
+    else:
+        reasons = recommender.explain(answer.user, best.movies)
+        for table in _reasons(recommender, reasons, query.num_reasons):
             show(table)
 
 
-def _seen_by(prepared: PreparedDataset, user_id: int) -> np.ndarray:
-    """Movie indices that a training user has rated in any split."""
-    known = prepared.preprocessor.user_ids
-    index = prepared.preprocessor.user_index(np.array([user_id]))[0]
-    if index == UNKNOWN:
+def _show_best_as_json(answer: _Answer, query: Query, *, by_choice: bool) -> None:
+    best = answer.best
+    rows: list[dict[str, Any]] = [
+        {"rank": rank, "movieId": movie, "title": title, "score": score}
+        for rank, (movie, title, score) in enumerate(
+            zip(best.movies.tolist(), best.titles, best.scores.tolist(), strict=True), start=1
+        )
+    ]
+    if best.stars is not None:
+        for row, stars in zip(rows, best.stars.tolist(), strict=True):
+            row["stars"] = stars
+    if query.num_reasons:
+        for row, why in zip(rows, answer.reasons(by_choice=by_choice), strict=True):
+            row["reasons"] = _as_json(answer.recommender, why)
+    order = "choice" if by_choice else "stars"
+    show_json({"user": query.user, "order": order, "recommendations": rows})
+
+
+def _as_json(recommender: Recommender, why: Explanation | ChoiceExplanation) -> dict[str, Any]:
+    """All terms of an explanation."""
+    if isinstance(why, Explanation):
+        head: dict[str, Any] = {"prediction": why.prediction, "base": why.base}
+        head |= {"features": why.features} if why.features else {}
+    else:
+        head = {"score": why.score, "context": why.context}
+    order = np.argsort(-why.added, kind="stable").tolist()
+    return head | {
+        "ratings": [
+            {
+                "movieId": int(why.rated[i]),
+                "title": recommender.title(int(why.rated[i])),
+                "rating": float(why.ratings[i]),
+                "adds": float(why.added[i]),
+            }
+            for i in order
+        ]
+    }
+
+
+def _refuse_unknown(recommender: Recommender, user: int) -> None:
+    """Refuse a user without training ratings."""
+    known = recommender.preprocessor.user_ids
+    if recommender.preprocessor.user_index(np.array([user]))[0] == UNKNOWN:
         raise UnknownIdError(
-            f"user {user_id} has no training rating. The model knows {len(known):,} users, with "
+            f"user {user} has no training rating. The model knows {len(known):,} users, with "
             f"ids from {known[0]} to {known[-1]}."
         )
-    return rated_movies(prepared, SPLITS).by(int(index))
 
 
 def _movies(best: Recommendations, title: str, what: str, values: np.ndarray) -> Table:
@@ -154,9 +226,20 @@ def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int)
         table.add_column("because of")
         table.add_column("rated", justify="right")
         for name, part in why.base.items():
-            table.add_row(f"{part:+.3f}", _BASE[name], "")
+            table.add_row(f"{part:+.3f}", _BASE.get(name, name), "")
+        for name, part in _largest(why.features, at_most):
+            table.add_row(f"{part:+.3f}", name, "")
         _add_ratings(table, recommender, why, at_most)
         yield table
+
+
+def _largest(features: Mapping[str, float], at_most: int) -> Iterator[tuple[str, float]]:
+    """The features of a blend that add or take most, and the sum of the others."""
+    named = sorted(features, key=lambda name: -abs(features[name]))[: 2 * at_most]
+    yield from ((name, features[name]) for name in named)
+    if rest := len(features) - len(named):
+        others = sum(part for name, part in features.items() if name not in named)
+        yield f"{rest} other features of the trees", others
 
 
 def _add_ratings(

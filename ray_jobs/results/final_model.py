@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +18,12 @@ from ncf.inference.ordering import Ordering
 from ncf.inference.recommender import Recommender
 from ray_jobs.config import RecommendConfig
 from ray_jobs.errors import NoModelError
+from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 
 T = TypeVar("T")
+
+_MAX_NAMED: Final = 10
 
 
 def final_model(workspace: Workspace) -> Storage:
@@ -32,10 +35,19 @@ def final_model(workspace: Workspace) -> Storage:
     stored = workspace.paths.checkpoint
     if not stored.exists():
         raise NoModelError(
-            f"there is no trained model in {stored}. Make it with python -m ray_jobs.train and the "
-            "same options."
+            f"there is no trained model in {stored}. Train it with movie-ratings train and the "
+            f"same options{_others(workspace)}."
         )
     return stored
+
+
+def _others(workspace: Workspace) -> str:
+    """The runs that have a model, for an error."""
+    runs = (workspace.storage / "runs").list_folders()
+    names = sorted(run.name for run in runs if RunPaths(run).checkpoint.exists())[:_MAX_NAMED]
+    if not names:
+        return ""
+    return f", or use the model of another run with --set name=...: {', '.join(names)}"
 
 
 def load_model(stored: Storage) -> checkpoint.Checkpoint:

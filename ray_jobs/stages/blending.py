@@ -20,6 +20,7 @@ from ncf.data.batches import Batch
 from ncf.data.dataset import PreparedDataset
 from ncf.data.preprocessor import Floats
 from ncf.evaluation.predictions import Predictions
+from ncf.evaluation.ranking import SeenMovies
 from ncf.evaluation.uncertainty import LEVELS, Uncertainty, UncertaintyScores
 from ncf.inference import checkpoint
 from ncf.inference.checkpoint import Checkpoint
@@ -151,24 +152,28 @@ class ValidationPredictions:
 
 
 def complete(
-    model: Storage, validation: ValidationPredictions, members: Sequence[str], folder: Storage
+    model: Storage,
+    validation: ValidationPredictions | None,
+    members: Sequence[str],
+    folder: Storage,
+    rated: SeenMovies | None,
 ) -> None:
-    """Add the blend and the uncertainty to the checkpoint of the final network in ``model``.
-
-    ``folder`` is that of ``member_tasks``.
+    """Add the blend, the uncertainty and what users have ``rated`` to the checkpoint of the final
+    network in ``model``. ``folder`` is that of ``member_tasks``.
     """
     with scratch_folder() as scratch:
         copy = scratch / "model"
         model.copy_to(Storage.at(copy))
         blend, preprocessor = None, checkpoint.load(copy).preprocessor
-        if members:
+        if validation and members:
             fitted = list[tuple[str, Member]]()
             for name in members:
                 (folder / name).copy_to(Storage.at(scratch / name))
                 fitted.append((name, load_member(scratch, name, preprocessor)))
             ends = preprocessor.rating_min, preprocessor.rating_max
             blend = Blend(validation.weights(), tuple(fitted), *ends)
-        checkpoint.extend(copy, blend, validation.uncertainty())
+        uncertainty = validation.uncertainty() if validation else None
+        checkpoint.extend(copy, blend, uncertainty, rated)
         Storage.at(copy).copy_to(model)
 
 

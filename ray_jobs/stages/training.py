@@ -17,6 +17,7 @@ from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.config import ExperimentConfig, SplitConfig
 from ncf.data.dataset import PreparedDataset
+from ncf.data.splits import SPLITS
 from ncf.evaluation.ranking import RANKED, RELEVANT_STARS
 from ncf.inference import checkpoint
 from ncf.inference.top_k import score_rankings
@@ -76,6 +77,8 @@ class TrainInputs:
     """Name of the metric that chooses the best epoch."""
     blend: BlendConfig = NO_BLEND
     """What the network is blended with."""
+    keeps_rated: bool = False
+    """Whether the checkpoint has what users have rated, as there is no choice model beside it."""
     checkpoint_version: int = checkpoint.FORMAT_VERSION
     length_of_rankings: int = RANKED
     relevant_stars: float = RELEVANT_STARS
@@ -116,6 +119,7 @@ def train(
         num_workers=config.scaling.world_size,
         metric=config.tune.metric,
         blend=config.blend,
+        keeps_rated=not config.wants_choices,
     )
     run = partial(run_tasks, workers=workers, config=config)
     work = partial(_train, paths=paths, run=run, force=workspace.force)
@@ -164,14 +168,14 @@ def _train(
 
 
 def _completed(inputs: TrainInputs, paths: RunPaths, members: Storage) -> dict[str, Any]:
-    """Add the blend and the uncertainty to the final model; their part of the metrics."""
-    if not inputs.selection.manifest.counts["validation"]:
-        return {}
-    names = inputs.blend.members
-    network = load_model(paths.best_checkpoint)
-    known = ValidationPredictions.read(network, inputs.selection, names, members)
-    complete(paths.checkpoint, known, names, members)
-    return scores(paths.checkpoint, inputs.final, known)
+    """Add to the final model what is not learned by training it; their part of the metrics."""
+    names, known = inputs.blend.members, None
+    if inputs.selection.manifest.counts["validation"]:
+        network = load_model(paths.best_checkpoint)
+        known = ValidationPredictions.read(network, inputs.selection, names, members)
+    rated = rated_movies(inputs.final, SPLITS) if inputs.keeps_rated else None
+    complete(paths.checkpoint, known, names, members, rated)
+    return scores(paths.checkpoint, inputs.final, known) if known else {}
 
 
 def _tasks(inputs: TrainInputs, where: Storage) -> list[TrainingTask]:

@@ -18,6 +18,7 @@ from ncf.blending.weights import Weights
 from ncf.config import ExperimentConfig, HistoryConfig, ModelConfig
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import MovieTable, Preprocessor
+from ncf.evaluation.ranking import SeenMovies
 from ncf.evaluation.uncertainty import Uncertainty
 from ncf.inference import checkpoint
 from ncf.inference.recommender import Recommender, load
@@ -129,7 +130,7 @@ def kept(folder: Path, config: ModelConfig, preprocessor: Preprocessor = FITTED)
 
 
 def complete(workspace: Workspace, *, blended: bool = True) -> Workspace:
-    """The same run, with a blend and intervals in its checkpoint."""
+    """The same run, with a blend, intervals and what users have rated in its checkpoint."""
     folder = Path((workspace.run / "checkpoint").path)
     made = checkpoint.load(folder)
     factors = bayesian_factorization(
@@ -140,7 +141,8 @@ def complete(workspace: Workspace, *, blended: bool = True) -> Workspace:
     made = replace(made, blend=blend if blended else None)
     features = features_of(made, ROWS, member_stars(made, ROWS))
     uncertainty = Uncertainty.fit(features, np.array([0.5, -0.8, 0.1, -0.2]))
-    checkpoint.extend(folder, made.blend, uncertainty)
+    rated = SeenMovies.of(ROWS.users.numpy(), ROWS.movies.numpy(), made.preprocessor.num_users)
+    checkpoint.extend(folder, made.blend, uncertainty, rated)
     return workspace
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +23,13 @@ from ray_jobs.queries import prediction
 from ray_jobs.queries.recommendation import Query, show_one
 from ray_jobs.redo import Redo
 from ray_jobs.results.run import Workspace
-from tests.ncf.prepared import write_prepared
-from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, ROWS, TITLES, complete, kept, recommender
+from tests.ray_jobs.made import CLOSED, FITTED, PLAIN, TITLES, complete, kept, recommender
 
 
-def predicting(folder: Path, pairs: str, out: str = "predictions.csv") -> int:
+def predicting(folder: Path, pairs: str, out: str = "predictions.csv", name: str = "made") -> int:
     (folder / "pairs.csv").write_text(pairs)
     files = [str(folder / "pairs.csv"), "--out", str(folder / out)]
-    settings = ["--set", f"storage={folder}", "--set", "name=made"]
+    settings = ["--set", f"storage={folder}", "--set", f"name={name}"]
     return main(predict.command, [*settings, *files])
 
 
@@ -158,20 +159,98 @@ def test_without_a_model_the_command_that_makes_it_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predicting(tmp_path, "userId,movieId\n10,1\n") == 1
-    assert "Make it with python -m ray_jobs.train" in capsys.readouterr().err
+    assert "Train it with movie-ratings train and the same options." in capsys.readouterr().err
+    kept(tmp_path, CLOSED)
+    assert predicting(tmp_path, "userId,movieId\n10,1\n", name="absent") == 1
+    assert "or use the model of another run with --set name=...: made." in capsys.readouterr().err
 
 
-def recommending(workspace: Workspace, folder: Path, query: Query) -> None:
-    splits = {"train": ROWS, "validation": ROWS[:0], "test": ROWS[:0]}
-    prepared = write_prepared(folder / "prepared", splits, FITTED)
-    show_one(workspace, prepared, query)
+def recommending(folder: Path, *arguments: str) -> int:
+    settings = ("storage=" + str(folder), "name=made", "recommend.min_ratings=0")
+    options = [part for setting in settings for part in ("--set", setting)]
+    return main(recommend.command, [*options, *arguments])
+
+
+@pytest.mark.parametrize("query", [("--user", "10"), ("--movie", "Heat"), ("--new-user", "FILE")])
+def test_a_query_uses_the_model_as_it_is(
+    query: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The settings would download MovieLens and train; nothing of that is done or written."""
+    mine = tmp_path / "mine.csv"
+    mine.write_text("movieId,rating\n1,5\n")
+    kept(tmp_path, CLOSED)
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    arguments = [str(mine) if part == "FILE" else part for part in query]
+    assert recommending(tmp_path, "--set", "data.source=ml-25m", *arguments) == 0
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+    assert not ray.is_initialized()
+    printed = capsys.readouterr()
+    assert any(title in printed.out for title in TITLES)
+    assert "s  " not in printed.out.splitlines()[0]  # no line of progress
+    shutil.rmtree(tmp_path / "runs")
+    assert recommending(tmp_path, *arguments) == 1
+    assert "there is no trained model in" in capsys.readouterr().err
+
+
+def test_answers_are_json_if_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = complete(kept(tmp_path, CLOSED), blended=False)
+    assert recommending(tmp_path, "--user", "10", "--json", "--reasons") == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = recommender(workspace).recommend(10, ordering=Ordering(min_ratings=0))
+    assert (found["user"], found["order"]) == (10, "stars")
+    rows = found["recommendations"]
+    assert [row["movieId"] for row in rows] == expected.movies.tolist()
+    assert [row["title"] for row in rows] == list(expected.titles)
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert expected.stars is not None
+    assert [row["stars"] for row in rows] == pytest.approx(expected.stars.tolist())
+    for row, why in zip(rows, recommender(workspace).explain(10, expected.movies), strict=True):
+        reasons = row["reasons"]
+        assert reasons["prediction"] == pytest.approx(why.prediction)
+        assert reasons["base"] == pytest.approx(why.base)
+        total = sum(part["adds"] for part in reasons["ratings"])
+        assert total == pytest.approx(float(why.added.sum()), abs=1e-6)
+        assert {part["movieId"] for part in reasons["ratings"]} == {1, 6}
+    assert recommending(tmp_path, "--movie", "Heat", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    similar = recommender(workspace).similar(6)
+    assert (found["movieId"], found["title"]) == (6, "Heat (1995)")
+    assert [row["movieId"] for row in found["similar"]] == similar.movies.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--user", "10", "--force"), "--force and --retry-failed are about stages"),
+        (("--movie", "Heat", "--retry-failed"), "not run: add --train"),
+        (("--train",), "--train is for --user, --new-user or --movie"),
+        (("--all", "--json"), "--json is for --user, --new-user or --movie"),
+    ],
+)
+def test_options_that_mean_nothing_here_are_refused(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept(tmp_path, CLOSED)
+    assert recommending(tmp_path, *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_reasons_of_a_blend_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = complete(kept(tmp_path, CLOSED))
+    assert recommending(tmp_path, "--user", "10", "--reasons", "1") == 0
+    out = capsys.readouterr().out
+    best = recommender(workspace).recommend(10, ordering=Ordering(min_ratings=0))
+    for why in recommender(workspace).explain(10, best.movies):
+        assert f"{recommender(workspace).title(why.movie)}: {why.prediction:.2f}" in out
+        assert f"{why.base['Bayesian matrix factorisation']:+.3f}" in out
+    assert "center of the blend" in out
 
 
 def test_like_movies_are_shown_but_not_the_movie_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
-    recommending(workspace, tmp_path, Query(movie="toy story"))
+    show_one(workspace, Query(movie="toy story"))
     head, _, rows = capsys.readouterr().out.partition("┡")
     assert "Like Toy Story (1995)" in head
     assert TITLES[0] not in rows
@@ -193,7 +272,7 @@ def test_somebody_new_gets_what_the_ratings_say_with_reasons(
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
     (tmp_path / "mine.csv").write_text(ratings)
-    recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
+    show_one(workspace, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
     out = capsys.readouterr().out
     theirs = recommender(workspace).fold_in([1, 20], [5.0, 0.5])
     best = theirs.recommend(0, ordering=Ordering(min_ratings=0))
@@ -210,7 +289,7 @@ def test_only_the_strongest_ratings_are_named_and_the_rest_summed_up(
     workspace = kept(tmp_path, CLOSED)
     ratings = "movieId,rating\n1,5\n6,4.5\n20,5\n30,5\n"
     (tmp_path / "mine.csv").write_text(ratings)
-    recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
+    show_one(workspace, Query(new_user=tmp_path / "mine.csv", num_reasons=1))
     out = capsys.readouterr().out
     theirs = recommender(workspace).fold_in([1, 6, 20, 30], [5.0, 4.5, 5.0, 5.0])
     (why,) = theirs.explain(0, [40])
@@ -244,7 +323,7 @@ def test_wrong_ratings_are_refused_with_their_line(
 
     @job("recommend", "Recommend.")
     def command(config: JobConfig, redo: Redo) -> None:
-        recommending(workspace, tmp_path, Query(new_user=tmp_path / "mine.csv"))
+        show_one(workspace, Query(new_user=tmp_path / "mine.csv"))
 
     assert main(command, []) == 1
     assert told in capsys.readouterr().err
@@ -253,7 +332,7 @@ def test_wrong_ratings_are_refused_with_their_line(
 def test_a_training_users_recommendations_leave_out_what_was_rated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recommending(kept(tmp_path, PLAIN), tmp_path, Query(user=10, num_reasons=3))
+    show_one(complete(kept(tmp_path, PLAIN), blended=False), Query(user=10, num_reasons=3))
     out = capsys.readouterr().out
     assert "only for a model with the Gaussian process" in out
     assert TITLES[0] not in out
@@ -266,7 +345,7 @@ def test_movies_with_few_ratings_are_left_out_with_a_note(
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
     workspace = Workspace(workspace.config.model_copy(update={"recommend": RecommendConfig()}))
-    recommending(workspace, tmp_path, Query(user=10))
+    show_one(workspace, Query(user=10))
     assert (
         "note: of the movies not rated yet only 0 have at least 3 training ratings; --set "
         "recommend.min_ratings=0 offers all" in capsys.readouterr().out

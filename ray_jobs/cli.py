@@ -64,7 +64,7 @@ def job(
     def decorate(function: Callable[..., None]) -> Command:
         def callback(config_files: Sequence[str], overrides: Sequence[str], **others: Any) -> int:
             if runs_stages:
-                others["redo"] = Redo(others.pop("force"), others.pop("retry_failed"))
+                others["redo"] = Redo(*map(others.pop, ("force", "retry_failed", "replace")))
 
             def work() -> None:
                 function(load_config(config_files, overrides), **others)
@@ -91,6 +91,11 @@ def _redo_options() -> list[click.Option]:
         ),
         click.Option(
             ["--retry-failed"], is_flag=True, help="make the failed trials of searches again"
+        ),
+        click.Option(
+            ["--replace"],
+            is_flag=True,
+            help="replace results of another data set that the run of this name has",
         ),
     ]
 

@@ -151,8 +151,8 @@ def _check_options(redo: Redo, *, is_query: bool, train: bool, as_json: bool) ->
         raise ConfigError("--json is for --user, --new-user or --movie; --all writes Parquet files")
     if is_query and not train and redo != Redo():
         raise ConfigError(
-            "--force and --retry-failed are about stages, which --user, --new-user and --movie do "
-            "not run: add --train"
+            "--force, --retry-failed and --replace are about stages, which --user, --new-user and "
+            "--movie do not run: add --train"
         )
 
 

@@ -13,3 +13,5 @@ class Redo:
     """``--force``."""
     failed_trials: bool = False
     """``--retry-failed``."""
+    other_data: bool = False
+    """``--replace``: results of another data set, which are otherwise kept."""

@@ -12,7 +12,10 @@ from pathlib import Path
 import tomli_w
 
 from foundation.console import heading
+from foundation.errors import ConfigError
 from foundation.storage import Storage
+from ingest.registry import AUTO
+from ingest.sources.selection import name_of
 from ray_jobs.config import JobConfig
 from ray_jobs.redo import Redo
 from ray_jobs.results.paths import RECOMMENDATIONS, RunPaths
@@ -80,11 +83,32 @@ class Workspace:
 
         Raises:
             StorageError: if the place is not writable.
+            ConfigError: as ``refuse_other_data``.
         """
+        if self.config.data.source != AUTO:  # else it is known once the network was asked
+            self.refuse_other_data(name_of(self.config.data))
         self.run.make_folder()
         logger.info(f"outputs: {self.storage}")
         values = self.config.model_dump(mode="json", exclude_none=True)
         self.paths.config.write_text(tomli_w.dumps(values))
+
+    def refuse_other_data(self, name: str) -> None:
+        """Refuse to replace results of a data set that has not this name, unless told to.
+
+        Raises:
+            ConfigError: naming both.
+        """
+        if self.redo.other_data:
+            return
+        for metrics in (self.paths.metrics, self.paths.choice_metrics):
+            values = metrics.read_json() if metrics.exists() else {}
+            found = values.get("dataset", name) if isinstance(values, dict) else name
+            if found != name:
+                raise ConfigError(
+                    f"the run {self.config.name!r} has results of {found}, which this job would "
+                    f"replace by those of {name}. Choose another name (--set name=...), name the "
+                    "data of the run (--set data.path=... or data.source=...), or add --replace"
+                )
 
     def update(self, stage: Stage[Inputs]) -> None:
         """Run a stage unless it was run for the same inputs and all its outputs exist.

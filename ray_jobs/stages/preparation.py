@@ -36,7 +36,11 @@ def _(value: PreparationConfig) -> Any:
 
 
 def ingest(workspace: Workspace) -> RawData:
-    """Data source and TMDb -> raw tables; only what is missing or outdated is fetched."""
+    """Data source and TMDb -> raw tables; only what is missing or outdated is fetched.
+
+    Raises:
+        MovieRatingsError: if the data cannot be read, or the run has results of other data.
+    """
     config, started = workspace.config, time.monotonic()
     with heading("ingest"):
         raw = ingest_stage.ingest(
@@ -47,6 +51,7 @@ def ingest(workspace: Workspace) -> RawData:
         )
         for notice in raw.notices:
             logger.info(f"   NOTE: {notice}")
+    workspace.refuse_other_data(raw.name)
     workspace.took("ingest", raw.fingerprint, time.monotonic() - started)
     return raw
 

@@ -221,7 +221,7 @@ def test_answers_are_json_if_wanted(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--user", "10", "--force"), "--force and --retry-failed are about stages"),
+        (("--user", "10", "--force"), "--force, --retry-failed and --replace are about stages"),
         (("--movie", "Heat", "--retry-failed"), "not run: add --train"),
         (("--train",), "--train is for --user, --new-user or --movie"),
         (("--all", "--json"), "--json is for --user, --new-user or --movie"),

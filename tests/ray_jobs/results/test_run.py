@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from foundation.errors import StorageError
+from foundation.errors import ConfigError, StorageError
+from ingest.config import DataConfig
 from ray_jobs.config import JobConfig
 from ray_jobs.redo import Redo
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, fingerprint
+from ray_jobs.stages.preparation import ingest
 
 
 @pytest.fixture
@@ -99,3 +101,24 @@ def test_the_time_of_a_stage_is_that_of_the_work_for_its_key(tmp_path: Path) -> 
     assert workspace.seconds("ingest") == 12.0
     workspace.took("ingest", "b", 3.0)
     assert workspace.seconds("ingest") == 3.0
+
+
+SYNTHETIC = DataConfig(source="synthetic")
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "choice_metrics.json"])
+def test_results_of_another_data_set_are_not_replaced(file: str, tmp_path: Path) -> None:
+    config = JobConfig(storage=str(tmp_path), name="mine", data=SYNTHETIC)
+    workspace = Workspace(config)
+    workspace.run.make_folder()
+    (workspace.run / file).write_json({"dataset": "ml-latest-small"})
+    told = "the run 'mine' has results of ml-latest-small, which this .* by those of synthetic"
+    with pytest.raises(ConfigError, match=told):
+        workspace.open()
+    assert not workspace.paths.config.exists()
+    with pytest.raises(ConfigError, match=told):  # where only the network told what there is
+        ingest(Workspace(JobConfig(storage=str(tmp_path), name="mine", data=SYNTHETIC)))
+    Workspace(config, Redo(other_data=True)).open()
+    (workspace.run / file).write_json({"dataset": "synthetic"})
+    workspace.open()
+    assert workspace.paths.config.exists()

@@ -4,7 +4,7 @@ Only ``ncf.data.prepare`` imports Ray; everything else runs, and is tested, with
 use a trained model::
 
     import ncf
-    model = ncf.load("artifacts/runs/NAME/checkpoint")
+    model = ncf.load("artifacts/runs/NAME")
     model.predict(users=[1, 2], movies=[318, 318]), model.recommend(user=42, n=10)
 """
 

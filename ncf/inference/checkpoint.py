@@ -54,7 +54,7 @@ BLEND: Final = "blend"
 """Folder of the blend in that of the checkpoint; ``Blend.save`` writes it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """A model with all that is needed to use it."""
 
@@ -73,6 +73,20 @@ class Checkpoint:
     rated: SeenMovies | None = None
     """What users have rated, in test rows too, so that it is not recommended; None if the choice
     model beside it knows."""
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """The kind of model, in one line."""
+        config = self.model.config
+        parts = [f"network of {', '.join(config.inputs)}"]
+        parts += [f"with {encoder}" for encoder in config.history.encoders]
+        if self.blend is not None:
+            parts += [f"blended with {name}" for name, _ in self.blend.members]
+        parts += ["with intervals"] if self.uncertainty else []
+        return "; ".join(parts)
 
 
 def save(

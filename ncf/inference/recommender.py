@@ -2,7 +2,7 @@
 
 ::
 
-    model = ncf.load("artifacts/runs/NAME/checkpoint")
+    model = ncf.load("artifacts/runs/NAME")
     model.predict(users=[1, 2], movies=[318, 318])     # stars
     model.predict_intervals(users=[1], movies=[318])   # the same with 90 % intervals
     model.recommend(user=42, n=10)                     # what the user is likely to choose
@@ -19,6 +19,7 @@ raises ``UnknownIdError``.
 
 from __future__ import annotations
 
+import html
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.choices import Choices
 from ncf.inference.explanations import Explanation, explanations
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering, OrderName, adjustment
+from ncf.inference.results import PredictedIntervals, Recommendations
 from ncf.inference.similarity import similarities
 from ncf.inference.spread import intervals_of
 from ncf.inference.stars import combined, member_stars, predicted_stars, rows_to_predict
@@ -46,36 +48,6 @@ from ncf.inference.top_k import top_movies
 from ncf.models.targets import Objective
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """Movies, best first."""
-
-    movies: Integers
-    """``[N]`` ids."""
-    titles: tuple[str, ...]
-    """``[N]`` as released."""
-    scores: npt.NDArray[np.float32]
-    """``[N]`` what they are ordered by: of ``recommend`` the logarithm of a probability up to a
-    constant of the user, or the predicted rating; of ``similar`` the similarity, at most 1."""
-    stars: npt.NDArray[np.float32] | None = None
-    """``[N]`` predicted ratings (stars, or decayed if the training target was) of recommended
-    movies; None without a rating model."""
-
-
-@dataclass(frozen=True)
-class PredictedIntervals:
-    """Predicted ratings with what is known of their errors."""
-
-    stars: npt.NDArray[np.float32]
-    """``[B]`` as of ``predict``."""
-    sd: npt.NDArray[np.float32]
-    """``[B]`` standard deviations of the ratings, in stars."""
-    low: npt.NDArray[np.float32]
-    """``[B]`` lower ends of the intervals."""
-    high: npt.NDArray[np.float32]
-    """``[B]`` upper ends."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +68,8 @@ class ChoiceExplanation:
     """``[L]`` attributions: what each rating adds to the score."""
 
 
+FINAL: Final = "checkpoint"
+"""Folder of the final model in that of a run."""
 CHOICE: Final = "choice"
 """Folder of the choice model in that of the rating model."""
 
@@ -103,10 +77,12 @@ CHOICE: Final = "choice"
 def load(folder: str | Path) -> Recommender:
     """Load the models in a checkpoint's folder: the rating model, the choice model, or both.
 
+    ``folder`` may be that of a run, ``runs/NAME``, too; then it is the run's final model.
+
     Raises:
         CheckpointError: if a file is missing, damaged or of another version.
     """
-    path = Path(folder)
+    path = _folder_of(Path(folder))
     choices = None
     try:
         has_choices = (path / CHOICE / choice_checkpoint.FILE).exists()
@@ -119,7 +95,16 @@ def load(folder: str | Path) -> Recommender:
     return Recommender(checkpoint.load(path), choices)
 
 
-@dataclass(frozen=True)
+def _folder_of(path: Path) -> Path:
+    """The folder of the checkpoint: that of the final model, for the folder of a run."""
+    try:
+        is_checkpoint = (path / checkpoint.FILE).exists() or (path / CHOICE).exists()
+        return path if is_checkpoint or not (path / FINAL).is_dir() else path / FINAL
+    except (OSError, ValueError):  # no path of a file, which is refused when it is read
+        return path
+
+
+@dataclass(frozen=True, repr=False)
 class Recommender:
     """A trained model, which takes and returns the ids of the data set."""
 
@@ -135,6 +120,25 @@ class Recommender:
     newest training rating."""
     own: Interactions | None = None
     """The ratings that were passed to ``fold_in``."""
+
+    def __repr__(self) -> str:
+        """What it consists of, in a few lines."""
+        preprocessor = self.preprocessor
+        lines = [
+            f"{len(self._table):,} movies, {preprocessor.num_users:,} users, ratings from "
+            f"{preprocessor.rating_min:g} to {preprocessor.rating_max:g}"
+        ]
+        if self.rating_model is not None:
+            lines.append(f"rating model: {self.rating_model.summary}")
+        if self.choices is not None:
+            lines.append(f"choice model: {self.choices.checkpoint.config.member}")
+        if self.is_folded_in:
+            lines.append("for a new user, by the ratings passed to fold_in")
+        return "\n  ".join(["<Recommender", *lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -16,7 +16,8 @@ from foundation.console import show, show_json
 from ncf.data.preprocessor import UNKNOWN
 from ncf.errors import UnknownIdError
 from ncf.inference.explanations import Explanation
-from ncf.inference.recommender import ChoiceExplanation, Recommendations, Recommender
+from ncf.inference.recommender import ChoiceExplanation, Recommender
+from ncf.inference.results import Recommendations
 from ray_jobs.config import RecommendConfig
 from ray_jobs.results.final_model import final_model, load_recommender, ordering_of
 from ray_jobs.results.run import Workspace

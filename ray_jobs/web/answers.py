@@ -12,7 +12,8 @@ from foundation.times import problem as times_problem
 from ncf.errors import UnknownIdError, UnsupportedError
 from ncf.inference.explanations import Explanation
 from ncf.inference.ordering import Ordering
-from ncf.inference.recommender import PredictedIntervals, Recommender
+from ncf.inference.recommender import Recommender
+from ncf.inference.results import PredictedIntervals
 from ray_jobs.web import models
 from ray_jobs.web.new_users import Found, NewUser, NewUsers, Wanted, intervals_for, today
 from ray_jobs.web.reasons import why, why_chosen

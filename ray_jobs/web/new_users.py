@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ncf.data.interactions import NEW_USER, Interactions
 from ncf.data.preprocessor import Integers
 from ncf.inference.explanations import Explanation
-from ncf.inference.recommender import ChoiceExplanation, PredictedIntervals, Recommender
+from ncf.inference.recommender import ChoiceExplanation, Recommender
+from ncf.inference.results import PredictedIntervals
 from ray_jobs.web.new_user_stars import NewUserStars
 
 Floats = npt.NDArray[np.float32]

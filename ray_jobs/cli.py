@@ -13,7 +13,7 @@ from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Command, conf
 from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
-from ray_jobs.config import JobConfig
+from ray_jobs.config import JobConfig, TuneConfig
 from ray_jobs.configurations import with_configurations
 from ray_jobs.redo import Redo
 
@@ -109,11 +109,16 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
     values = apply_overrides(read_configs(paths, JobConfig), overrides, keys(JobConfig))
     origin = ", ".join(paths) or "the command line"
     config = build(JobConfig, with_configurations(values, origin, overrides), origin)
-    from ray_jobs.search.samplers import check_sampler
-    from ray_jobs.search.schedulers import check_scheduler
+    # Not those by default: importing Ray Tune and Optuna takes seconds, which queries do not need.
+    default = TuneConfig()
+    if config.tune.scheduler != default.scheduler:
+        from ray_jobs.search.schedulers import check_scheduler
 
-    check_scheduler(config.tune.scheduler)
-    check_sampler(config.tune.sampler)
+        check_scheduler(config.tune.scheduler)
+    if config.tune.sampler != default.sampler:
+        from ray_jobs.search.samplers import check_sampler
+
+        check_sampler(config.tune.sampler)
     return config
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.optimize import nnls
 
 from ncf.data.preprocessor import Floats
 
@@ -32,6 +31,9 @@ class Weights:
         The rows must be other ones than those that the members learned from. Lawson and Hanson,
         Solving Least Squares Problems, 1974, chapter 23.
         """
+        # Imported here because it takes half a second, and only training needs it.
+        from scipy.optimize import nnls
+
         center = float(ratings.mean())
         found, _ = nnls(predictions.T - center, ratings - center)
         return cls(center, tuple(float(weight) for weight in found))

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.stats import norm
 
 from ncf.data.preprocessor import Floats
 
@@ -77,6 +75,9 @@ class Uncertainty:
             value = np.mean(logs + squares / 2) + penalty @ coefficients[:-1] / 2
             slope = inputs.T @ (1 - squares) / len(errors)
             return float(value), slope + np.append(penalty, 0.0)
+
+        # Imported here because it takes half a second, and only training needs it.
+        from scipy.optimize import minimize
 
         start = np.zeros(inputs.shape[1])
         start[-1] = np.log(max(float(np.sqrt(np.mean(errors**2))), _SMALLEST_SD))
@@ -177,6 +178,8 @@ class UncertaintyScores:
         constant_sd: float,
     ) -> Self:
         """Score the ``intervals`` by level around ``stars: [N]`` for true ``ratings: [N]``."""
+        from scipy.stats import norm
+
         sd = next(iter(intervals.values())).sd
         constant = np.full(len(ratings), constant_sd)
         return cls(
@@ -199,6 +202,8 @@ def crps(ratings: Floats, means: Floats, sd: Floats) -> Floats:
     Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, 2007,
     equation 21.
     """
+    from scipy.stats import norm
+
     z = (ratings - means) / sd
     score: Floats = sd * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
     return score

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from ncf.config import ModelConfig
@@ -12,6 +14,24 @@ from ncf.models.ncf import NCF
 
 _ROWS_AT_ONCE = 8192
 """History rows in one forward pass."""
+_MOST_USERS_ALONE = 8
+"""Users who are solved for one by one; with more, all users are, in large batches."""
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Weights of the ratings of those users for whom they were solved for."""
+
+    weights: torch.Tensor
+    """``[N]``"""
+    is_known: torch.Tensor
+    """``[U + 1]`` by user index."""
+
+    @classmethod
+    def none(cls, history: History) -> _Solution:
+        """Of nobody."""
+        users = torch.zeros(len(history.starts) - 1, dtype=torch.bool, device=history.starts.device)
+        return cls(torch.zeros_like(history.targets), users)
 
 
 class ConditionedModel:
@@ -26,7 +46,7 @@ class ConditionedModel:
         ``network``."""
         self.network = network
         self._history = history
-        self._solution: torch.Tensor | None = None
+        self._solution: _Solution | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -127,7 +147,7 @@ class ConditionedModel:
         assert self.network.gaussian_process is not None
         history = self.required_history()
         return self.network.gaussian_process.posterior(
-            users, rows, history.ratings(), self._solved(), history.starts
+            users, rows, history.ratings(), self._solved(users), history.starts
         )
 
     def attributions(self, user: int, rows: Ratings) -> torch.Tensor:
@@ -143,7 +163,7 @@ class ConditionedModel:
             Ratings(rows.movies[None], rows.days[None]),
             Ratings(ratings.movies[None, of_user], ratings.days[None, of_user]),
         )[0]
-        return covariance * self._solved()[of_user]
+        return covariance * self._solved(torch.tensor([user]))[of_user]
 
     def deviations(self, user: int, rows: Ratings) -> torch.Tensor:
         """Posterior standard deviations of the Gaussian process, ``rows: [Q]`` -> ``[Q]``.
@@ -172,14 +192,30 @@ class ConditionedModel:
             return None
         return self.network.history_inputs.from_history(users, rows, self.required_history())
 
-    def _solved(self) -> torch.Tensor:
-        """``[N]`` weights of all ratings in the posterior, solved for once."""
+    def _solved(self, users: torch.Tensor) -> torch.Tensor:
+        """``[N]`` weights of the ratings in the posterior; right for those of ``users`` at least.
+
+        For few users, as in a query, only theirs are solved for.
+        """
+        history = self.required_history()
         if self._solution is None:
-            self._solution = self._solve(self.required_history())
-        return self._solution
+            self._solution = _Solution.none(history)
+        solution = self._solution
+        wanted = torch.unique(users.long().to(solution.is_known.device))
+        unknown = wanted[~solution.is_known[wanted]]
+        if len(unknown) > _MOST_USERS_ALONE or self.network.history_inputs is not None:
+            solution.weights.copy_(self._solve(history))
+            solution.is_known.fill_(True)
+        else:
+            for user in unknown.tolist():
+                rows = history.rows_of(user)
+                solution.weights[rows] = self._solve(history.of_user(user))
+                solution.is_known[user] = True
+        return solution.weights
 
     @torch.no_grad()
     def _solve(self, history: History) -> torch.Tensor:
+        """``[N]`` weights of all ratings of ``history``."""
         assert self.network.gaussian_process is not None
         residuals = history.targets - self._history_base(history)
         return self.network.gaussian_process.solve(history.ratings(), residuals, history.starts)

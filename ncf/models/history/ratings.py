@@ -153,6 +153,13 @@ class History:
         """Which rows are those of a user index."""
         return slice(int(self.starts[user]), int(self.starts[user + 1]))
 
+    def of_user(self, user: int) -> History:
+        """The rows of one user index alone; other indices have none."""
+        rows = self.rows_of(user)
+        starts = torch.zeros_like(self.starts)
+        starts[user + 1 :] = rows.stop - rows.start
+        return History(starts, self.movies[rows], self.targets[rows], self.times[rows])
+
     def to_arrow(self) -> pa.Table:
         """The rows as a table, for ``from_arrow``; its column ``rating`` has the targets."""
         columns = {

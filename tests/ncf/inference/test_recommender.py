@@ -353,3 +353,22 @@ def test_an_unknown_title_is_refused_with_similar_ones(
 ) -> None:
     with pytest.raises(UnknownIdError, match=message):
         titled.find(title)
+
+
+def test_for_few_users_only_their_own_ratings_are_solved_for(world: Any) -> None:
+    of_all, of_one = drawn(world, GAUSSIAN_PROCESS).model, drawn(world, GAUSSIAN_PROCESS).model
+    rows = world.test[(world.test.users > 0) & (world.test.users <= 20)]
+    mine = rows[rows.users == 3]
+    with torch.no_grad():
+        everyone = of_all.expected_ratings(rows.users, rows.movies, rows.times)
+        alone = of_one.expected_ratings(mine.users, mine.movies, mine.times)
+        assert of_one._solution is not None
+        assert of_one._solution.is_known.nonzero().flatten().tolist() == [3]
+        torch.testing.assert_close(alone, everyone[rows.users == 3], rtol=1e-5, atol=1e-5)
+        some = rows[(rows.users == 3) | (rows.users == 5)]
+        both = of_one.expected_ratings(some.users, some.movies, some.times)
+        assert of_one._solution.is_known.nonzero().flatten().tolist() == [3, 5]
+        expected = everyone[(rows.users == 3) | (rows.users == 5)]
+        torch.testing.assert_close(both, expected, rtol=1e-5, atol=1e-5)
+        of_one.eval()
+        assert of_one._solution is None

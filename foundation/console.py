@@ -33,7 +33,7 @@ class ConsoleHandler(logging.Handler):
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         super().__init__()
-        self._console = _err if to_stderr else _out
+        self.console = _err if to_stderr else _out
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; unlike other handlers, raise what the stream raises."""
@@ -41,7 +41,7 @@ class ConsoleHandler(logging.Handler):
             print_error(self.format(record))
         else:
             indent = "   " if record.name.partition(".")[0] in _INDENTED else ""
-            self._console.print(_timed(indent + self.format(record)))
+            self.console.print(_timed(indent + self.format(record)))
 
 
 def log_to_console(*, to_stderr: bool = False) -> None:
@@ -84,7 +84,8 @@ def has_colours() -> bool:
 
 def say(line: str = "") -> None:
     """Print a line as a record of level INFO is printed."""
-    _out.print(_timed(line))
+    handlers = [h for h in logging.getLogger(LOGGERS[1]).handlers if isinstance(h, ConsoleHandler)]
+    (handlers[0].console if handlers else _out).print(_timed(line))
 
 
 def _timed(line: str) -> str:

@@ -476,6 +476,20 @@ class CompareConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _pairs_and_blends_have_different_members(self) -> Self:
+        for first, second in self.differences:
+            if first == second:
+                raise ValueError(f"differences names {first!r} twice in a pair")
+        for name, members in self.blends.items():
+            if len(set(members)) < len(members):
+                raise ValueError(f"blends.{name} names a member twice: {'; '.join(members)}")
+        if self.differences and self.against:
+            raise ValueError(
+                "differences and against are two ways to name what is compared: give one of them"
+            )
+        return self
+
     @property
     def of_ratings(self) -> Self:
         """The part that a comparison of rating models depends on."""
@@ -658,6 +672,21 @@ class JobConfig(Section):
                 'blend.members predict stars, but with time_decay.apply_to = "target" the network '
                 "predicts decayed ratings: leave one of them out"
             )
+        if self.blend.members and self.task == "choice":
+            raise ValueError(
+                'blend.members are of the rating model, but task = "choice" trains none: leave one '
+                "of them out"
+            )
+        if self.blend.members and "target" in self._searched("time_decay.apply_to"):
+            raise ValueError(
+                "blend.members predict stars, but tune.space may choose time_decay.apply_to = "
+                '"target", with which the network predicts decayed ratings: leave one of them out'
+            )
+        if self.cross_validate.split_seeds and self.split.kind != "random":
+            raise ValueError(
+                "cross_validate.split_seeds draws random splits, but split.kind = "
+                f'"{self.split.kind}" gives the same one with every seed: leave one of them out'
+            )
         if self.compare.blends and not self.split.validation:
             raise ValueError(
                 "compare.blends are weighted on validation rows, but split.validation is 0: leave "
@@ -681,6 +710,14 @@ class JobConfig(Section):
         self._refuse_two_tables_for_a_setting()
         self._refuse_impossible_choice_searches()
         return self
+
+    def _searched(self, setting: str) -> list[Any]:
+        """The values that the search may choose for a setting, by itself or in a table."""
+        values = list[Any]()
+        for key, dimension in self.tune.space.items():
+            values += dimension.examples() if key == setting else ()
+            values += [table[setting] for table in dimension.tables if setting in table]
+        return values
 
     def _refuse_impossible_choice_searches(self) -> None:
         search = self.tune.choice

@@ -9,6 +9,7 @@ Difficulty of Evaluating Baselines, 2019, found it hard to surpass.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,8 @@ RANKS: Final = (4, 8, 16, 32)
 
 _PRIOR_ROWS: Final = 2.0
 """Strength of the prior mean 0 of the factors, in rows: beta 0 of the paper."""
+_LARGEST: Final = 500_000_000
+"""Bytes of all draws that are kept, which are part of a checkpoint."""
 _DRAWS: Final = "draws.safetensors"
 _SETTINGS: Final = "settings.json"
 
@@ -51,7 +54,8 @@ class BayesianSettings:
     draws: int = 128
     """Draws after that."""
     keep_every: int = 2
-    """Of so many draws one is kept, as draws that follow each other are alike."""
+    """Of so many draws one is kept, as draws that follow each other are alike; fewer, if all would
+    be too large."""
     seed: int = 0
     """Seed of the draws."""
 
@@ -146,15 +150,17 @@ def bayesian_factorization(
         (preprocessor.num_users + 1, len(preprocessor.movies)),
         settings,
     )
+    size = (preprocessor.num_users + 1 + len(preprocessor.movies)) * (settings.rank + 1) * 4
+    keep_every = max(settings.keep_every, math.ceil(settings.draws * size / _LARGEST))
     kept = []
     for number in range(settings.warm_up + settings.draws):
         sampler.draw()
-        if number >= settings.warm_up and (number - settings.warm_up) % settings.keep_every == 0:
+        if number >= settings.warm_up and (number - settings.warm_up) % keep_every == 0:
             kept.append(sampler.state())
     draws = Draws(*(np.stack(each) for each in zip(*kept, strict=True)))
     detail = (
         f"rank {settings.rank}, mean of {len(kept)} draws of a Gibbs sampler, every "
-        f"{settings.keep_every}. after {settings.warm_up}"
+        f"{keep_every}. after {settings.warm_up}"
     )
     return BayesianFactorization("Bayesian matrix factorisation", detail, settings, mean, draws)
 

@@ -105,8 +105,11 @@ class BoostedTrees(Baseline):
         trees, 2020.
         """
         table = features(self.history, rows, self.settings.with_times)
+        names = (*table.names, "mean of the trees")
+        if not len(table.values):  # LightGBM refuses empty tables
+            return FeatureTable(names, np.zeros((0, len(names)), np.float32))
         values = self.booster.predict(table.values, pred_contrib=True)
-        return FeatureTable((*table.names, "mean of the trees"), np.asarray(values, np.float32))
+        return FeatureTable(names, np.asarray(values, np.float32))
 
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text, the settings, and the ratings for the features."""

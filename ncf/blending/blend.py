@@ -101,11 +101,6 @@ class Blend:
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 
-    @staticmethod
-    def is_in(folder: Path) -> bool:
-        """Whether ``save`` has written a blend there."""
-        return (folder / FILE).exists()
-
     @classmethod
     def load(cls, folder: Path, preprocessor: Preprocessor) -> Blend:
         """Read what ``save`` wrote.

@@ -8,6 +8,7 @@ Distribution-Free Predictive Inference for Regression, 2018, section 5.2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -217,7 +218,6 @@ def _sd(inputs: Floats, coefficients: Floats) -> Floats:
 def _enclosing(standardised: Floats, level: float) -> tuple[float, float]:
     """The quantiles that leave half of ``1 - level`` on each side, a little wider for few rows."""
     number = len(standardised)
-    outside = (1 - level) / 2
-    share = min(1.0, np.ceil((number + 1) * (1 - outside)) / number)
-    low = -np.quantile(-standardised, share, method="higher")
-    return float(low), float(np.quantile(standardised, share, method="higher"))
+    rank = min(number, math.ceil((number + 1) * (1 + level) / 2))
+    ordered = np.sort(standardised)
+    return float(ordered[number - rank]), float(ordered[rank - 1])

@@ -1,17 +1,20 @@
 """Using a trained model, without Ray: checkpoints, predictions, recommendations, similar movies and
-explanations. May import ``ncf.evaluation`` and below; ``ncf.training`` and ``ncf.baselines``
-are its siblings and are not imported."""
+explanations. May import ``ncf.blending`` and below; ``ncf.training`` is not imported."""
 
 __all__ = [
     "all_pairs",
     "checkpoint",
     "choice_checkpoint",
     "choices",
+    "explanations",
     "inputs",
     "ordering",
     "recommender",
+    "results",
     "shapes",
     "similarity",
+    "spread",
+    "stars",
     "titles",
     "top_k",
 ]

@@ -8,7 +8,7 @@
     users.parquet          its users
     movies.parquet         its movie table
     history.parquet        the rating history, for a model that is conditioned on one
-    rated.parquet          who rated what in all splits, for a model that is used alone
+    rated.parquet          who rated what in all splits, of the final model of a run
     uncertainty.json       what was learned of the size of errors, with validation rows
     blend/                 baselines that the network is blended with, if there are any
     SHA256SUMS             checksums of all these files, in the format of ``sha256sum --check``
@@ -19,6 +19,7 @@ the checkpoint. Reading a checkpoint never runs code from it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from foundation.checksums import verify_checksums, write_checksums
+from foundation.checksums import CHECKSUMS, verify_checksums, write_checksums
 from ncf.blending.blend import Blend
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
@@ -71,8 +72,8 @@ class Checkpoint:
     uncertainty: Uncertainty | None = None
     """What was learned of the size of errors on validation rows, if there were any."""
     rated: SeenMovies | None = None
-    """What users have rated, in test rows too, so that it is not recommended; None if the choice
-    model beside it knows."""
+    """What users have rated, in test rows too, so that it is not recommended; None but of the final
+    model of a run."""
 
     def __repr__(self) -> str:
         return f"<Checkpoint: {self.summary}>"
@@ -132,10 +133,17 @@ def extend(
         pq.write_table(table, folder / RATED, compression="zstd")
     if blend is not None:
         blend.save(folder / BLEND)
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content["blend"] = _checksum_of_blend(folder)
+        (folder / FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
     if uncertainty is not None:
         content = json.dumps(uncertainty.to_json(), indent=2)
         (folder / UNCERTAINTY).write_text(content, encoding="utf-8")
     write_checksums(folder)
+
+
+def _checksum_of_blend(folder: Path) -> str:
+    return hashlib.sha256((folder / BLEND / CHECKSUMS).read_bytes()).hexdigest()
 
 
 def load(folder: Path) -> Checkpoint:
@@ -162,7 +170,9 @@ def load(folder: Path) -> Checkpoint:
             table = pq.read_table(folder / HISTORY)
             model.set_history(History.from_arrow(table, preprocessor.num_users))
         blend = None
-        if Blend.is_in(folder / BLEND):
+        if "blend" in content:
+            if _checksum_of_blend(folder) != content["blend"]:
+                raise ValueError(f"{BLEND}/ is that of another checkpoint. Copy the folder again")
             blend = Blend.load(folder / BLEND, preprocessor)
         uncertainty = None
         if (folder / UNCERTAINTY).exists():

@@ -41,7 +41,7 @@ from ncf.inference.explanations import Explanation, explanations
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering, OrderName, adjustment
 from ncf.inference.results import PredictedIntervals, Recommendations
 from ncf.inference.similarity import similarities
-from ncf.inference.spread import intervals_of
+from ncf.inference.spread import interval_features, intervals_of
 from ncf.inference.stars import combined, member_stars, predicted_stars, rows_to_predict
 from ncf.inference.titles import MAX_NAMED, find_title
 from ncf.inference.top_k import top_movies
@@ -228,7 +228,8 @@ class Recommender:
         rows = rows_to_predict(self.checkpoint.preprocessor, users, movies, seconds)
         of_members = member_stars(self.checkpoint, rows)
         stars = combined(self.checkpoint, of_members).numpy()
-        found = intervals_of(self.checkpoint, rows, of_members, stars.astype(np.float64), level)
+        known = interval_features(self.checkpoint, rows, of_members)
+        found = intervals_of(self.checkpoint, known, stars.astype(np.float64), level)
         ends = (each.astype(np.float32) for each in (found.sd, found.low, found.high))
         return PredictedIntervals(stars, *ends)
 
@@ -531,7 +532,7 @@ class Recommender:
         history = self.rating_model.model.history if self.rating_model else None
         if history is not None:
             rated.append(history.movies[history.rows_of(index)].numpy().astype(np.int64))
-        if self.rating_model and self.rating_model.rated and not self.is_folded_in:
+        if self.rating_model and self.rating_model.rated and index != UNKNOWN:
             rated.append(self.rating_model.rated.by(index).astype(np.int64))
         if self.own is not None:
             rated.append(self.own.movies.astype(np.int64))

@@ -10,10 +10,10 @@ from ncf.data.preprocessor import Floats
 from ncf.errors import InputError, UnsupportedError
 from ncf.evaluation.uncertainty import LEVELS, Features, Intervals
 from ncf.inference.checkpoint import Checkpoint
-from ncf.models.history.ratings import Ratings
+from ncf.models.history.ratings import Ratings, by_user
 
 
-def features_of(checkpoint: Checkpoint, rows: Batch, of_members: torch.Tensor) -> Features:
+def interval_features(checkpoint: Checkpoint, rows: Batch, of_members: torch.Tensor) -> Features:
     """Features of rows by which the size of errors differs.
 
     Args:
@@ -37,9 +37,9 @@ def features_of(checkpoint: Checkpoint, rows: Batch, of_members: torch.Tensor) -
 
 
 def intervals_of(
-    checkpoint: Checkpoint, rows: Batch, of_members: torch.Tensor, stars: Floats, level: float
+    checkpoint: Checkpoint, features: Features, stars: Floats, level: float
 ) -> Intervals:
-    """Intervals around the predictions ``stars: [N]``.
+    """Intervals around the predictions ``stars: [N]``, from the ``interval_features`` of the rows.
 
     Raises:
         UnsupportedError: if the checkpoint has none, because there were no validation rows.
@@ -53,7 +53,6 @@ def intervals_of(
     if level not in LEVELS:
         raise InputError(f"level: found {level!r}, expected one of {', '.join(map(str, LEVELS))}")
     preprocessor = checkpoint.preprocessor
-    features = features_of(checkpoint, rows, of_members)
     ends = preprocessor.rating_min, preprocessor.rating_max
     return checkpoint.uncertainty.intervals(stars, features, level, *ends)
 
@@ -62,9 +61,8 @@ def _deviations(checkpoint: Checkpoint, rows: Batch) -> Floats:
     """``[N]`` posterior standard deviations of the Gaussian process, user by user."""
     result = np.zeros(len(rows))
     order = torch.argsort(rows.users, stable=True)
-    users, counts = torch.unique_consecutive(rows.users[order], return_counts=True)
     with torch.inference_mode():
-        for user, of_user in zip(users.tolist(), order.split(counts.tolist()), strict=True):
+        for user, of_user in by_user(rows.users[order].long(), order):
             asked = Ratings.of(rows.movies[of_user].long(), rows.times[of_user])
             result[of_user.numpy()] = checkpoint.model.deviations(user, asked).numpy()
     return result

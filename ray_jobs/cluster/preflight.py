@@ -13,9 +13,12 @@ import os
 import platform
 import shutil
 import socket
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,13 +27,15 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from foundation.errors import MovieRatingsError, StorageError
+from foundation.errors import ConfigError, MovieRatingsError, StorageError
 from foundation.lock import RUN_LOCK_FILE, locked
 from foundation.storage import Storage
 from ingest.dataset import credentials_for
 from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
+from ncf.baselines import available
 from ncf.data.placement import BYTES_OF_SHARED_ROW, BYTES_OF_TRAINING_ROW, free_on_machine
+from ncf.registry import BASELINES
 from ray_jobs.cluster.ray_internals import draining_nodes
 from ray_jobs.cluster.resources import GIB, GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
@@ -57,7 +62,8 @@ _SECONDS_BETWEEN_LOOKS: Final = 2.0
 _SAME_EVERYWHERE: Final = ("ray", "torch", "numpy", "pyarrow")
 """Packages whose objects travel between driver and workers."""
 
-_PORTS: Final = {6379: "GCS", 8265: "dashboard and jobs", 10001: "Ray Client"}
+_DASHBOARD: Final = 8265
+_PORTS: Final = {6379: "GCS", _DASHBOARD: "dashboard and jobs", 10001: "Ray Client"}
 """Where a Ray that `ray start --head` started listens."""
 
 Check = Callable[[Workspace], str]
@@ -188,13 +194,26 @@ def ports(workspace: Workspace) -> str:
     if not answering:
         return f"none of Ray's usual ports accepts connections at {address}"
     found = f"{', '.join(answering)} accept connections from other machines at {address}"
-    if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
-        return f"{found}, which Ray refuses without the token"
+    if _asks_for_token(address):
+        return f"{found}, and Ray asks for a token"
     return Doubt(
-        f"{found}, and RAY_AUTH_MODE=token is not set: unless a firewall is between, every program "
-        "there can run code here. Set it where Ray is started (and `ray get-auth-token "
-        "--generate`), or start Ray with --node-ip-address=127.0.0.1"
+        f"{found}, and Ray does not ask for a token there: unless a firewall is between, every "
+        "program there can run code here. Start Ray with RAY_AUTH_MODE=token (`ray get-auth-token "
+        "--generate` makes one), or with --node-ip-address=127.0.0.1"
     )
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether the dashboard refuses a request without a token, as all of Ray then does."""
+    url = f"http://{address}:{_DASHBOARD}/api/version"
+    try:
+        urllib.request.urlopen(url, timeout=2.0).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    except OSError:
+        pass  # no dashboard: it is not known
+    return False
 
 
 def _outward_address() -> str | None:
@@ -247,6 +266,18 @@ def disk(workspace: Workspace) -> str:
     if free < needed:
         raise StorageError(f"{message}. Free some, or name another place with --set storage=...")
     return message
+
+
+def blend(workspace: Workspace) -> str:
+    """The members of the blend can be fitted."""
+    config, notes = workspace.config, list[str]()
+    if not config.blend.members:
+        return "none"
+    rows = num_ratings(config)
+    available(BASELINES, rows, config.blend.members, notes.append)
+    if notes:
+        raise ConfigError(f"blend.members: {' '.join(notes)} Leave them out of blend.members")
+    return ", ".join(config.blend.members)
 
 
 def memory(workspace: Workspace) -> str:
@@ -398,11 +429,12 @@ HERE: Final[Mapping[str, Check]] = {
     "storage": storage,
     "disk": disk,
     "memory": memory,
+    "blend": blend,
     "mlflow": lambda workspace: reach_mlflow(workspace.config),
     "access": access,
     "ports": ports,
 }
-_AFTER_DATA: Final = ("disk", "memory")
+_AFTER_DATA: Final = ("disk", "memory", "blend")
 """Checks that need the number of ratings."""
 
 ON_CLUSTER: Final[Mapping[str, Check]] = {"resources": resources, "nodes": nodes}

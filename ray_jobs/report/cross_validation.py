@@ -38,7 +38,14 @@ def run_cross_validation(config: JobConfig, redo: Redo) -> None:
             '--set \'cross_validate.folds={a={train=["a.train"], test=["a.test"]}}\'; or seeds of '
             "random splits: --set cross_validate.split_seeds=[1,2,3,4,5]"
         )
-    require_test_errors(config, "its folds are published test rows")
+    require_test_errors(config, "the models of several splits are compared on their test rows")
+    if not config.wants_ratings:
+        raise ConfigError(
+            'rating models are compared on several splits, but task = "choice" has none; set '
+            'task = "rating", or compare choice models on one split after the other'
+        )
+    if config.wants_choices:
+        logger.info('note: rating models alone are compared here, as with task = "rating"')
     workspace = Workspace(config, redo)
     with preflight.job(workspace):
         write_folds_report(cross_validate(workspace), config, workspace.paths)
@@ -126,8 +133,8 @@ def _differences_section(summary: Summary) -> ReportSection:
             ),
             over_folds_table(folds, pooled),
             Text(
-                "These intervals are of the mean over random splits, so they include that "
-                "variation, by the corrected t test of Nadeau and Bengio; they hold for each "
+                "These intervals are of the mean over folds, by the corrected t test of Nadeau and "
+                "Bengio for random splits, which includes that variation; they hold for each "
                 "difference alone."
             ),
         ),
@@ -135,6 +142,8 @@ def _differences_section(summary: Summary) -> ReportSection:
 
 
 def _compared_with(pooled: AcrossFolds) -> str:
+    if pooled.named_differences:
+        return "The differences are those that the configuration names."
     if pooled.against:
         return f"All others are compared with {' and with '.join(pooled.against)}."
     return (

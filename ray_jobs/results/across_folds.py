@@ -94,6 +94,8 @@ class AcrossFolds:
     """RMSE and MAE of each pair; none if there is only one user."""
     against: tuple[str, ...] = ()
     """Names that all others are compared with, as in the comparison of each fold."""
+    named_differences: tuple[tuple[str, str], ...] = ()
+    """The only pairs that are compared, if any are named."""
     over_folds: tuple[FoldDifference, ...] = ()
     """Differences of the RMSE of each pair, fold by fold."""
 
@@ -141,6 +143,7 @@ def pool(folds: Sequence[Fold], num_resamples: int) -> AcrossFolds:
         if sums
         else (),
         against=against,
+        named_differences=comparisons[0].named_differences,
         over_folds=tuple(_over_folds(comparisons, pair, scale) for pair in compared),
     )
 

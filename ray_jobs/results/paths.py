@@ -54,6 +54,11 @@ class RunPaths:
         return self.folder.name
 
     @property
+    def data(self) -> Storage:
+        """The name of the data set that the results are of."""
+        return self.folder / "dataset.json"
+
+    @property
     def config(self) -> Storage:
         """The whole configuration."""
         return self.folder / "config.toml"

@@ -85,10 +85,25 @@ class Workspace:
             StorageError: if the place is not writable.
             ConfigError: as ``refuse_other_data``.
         """
-        if self.config.data.source != AUTO:  # else it is known once the network was asked
-            self.refuse_other_data(name_of(self.config.data))
+        data = self.config.data
+        if data.source != AUTO or data.path:  # else it is known once the network was asked
+            self.refuse_other_data(name_of(data))
         self.run.make_folder()
         logger.info(f"outputs: {self.storage}")
+        if not self.paths.config.exists():
+            self._write_config()
+
+    def use_data(self, name: str) -> None:
+        """Record that the run is of the data set of this name, and its configuration.
+
+        Raises:
+            ConfigError: as ``refuse_other_data``.
+        """
+        self.refuse_other_data(name)
+        self.paths.data.write_json({"dataset": name})
+        self._write_config()
+
+    def _write_config(self) -> None:
         values = self.config.model_dump(mode="json", exclude_none=True)
         self.paths.config.write_text(tomli_w.dumps(values))
 
@@ -100,7 +115,7 @@ class Workspace:
         """
         if self.redo.other_data:
             return
-        for metrics in (self.paths.metrics, self.paths.choice_metrics):
+        for metrics in (self.paths.data, self.paths.metrics, self.paths.choice_metrics):
             values = metrics.read_json() if metrics.exists() else {}
             found = values.get("dataset", name) if isinstance(values, dict) else name
             if found != name:

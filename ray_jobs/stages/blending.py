@@ -24,7 +24,7 @@ from ncf.evaluation.ranking import SeenMovies
 from ncf.evaluation.uncertainty import LEVELS, Uncertainty, UncertaintyScores
 from ncf.inference import checkpoint
 from ncf.inference.checkpoint import Checkpoint
-from ncf.inference.spread import features_of, intervals_of
+from ncf.inference.spread import interval_features, intervals_of
 from ncf.inference.stars import combined, member_stars, network_stars
 from ncf.registry import BASELINES
 from ray_jobs.config import BlendConfig
@@ -145,25 +145,26 @@ class ValidationPredictions:
 
     def uncertainty(self) -> Uncertainty:
         """Learned from the errors."""
-        some = _some(len(self.rows))
-        features = features_of(self.network, self.rows[some], self.of_members[:, some])
+        some = _some(self.rows)
+        features = interval_features(self.network, self.rows[some], self.of_members[:, some])
         errors = (self.ratings - self.stars())[some.numpy()]
         return Uncertainty.fit(features, errors)
 
 
 def complete(
+    network: Storage,
     model: Storage,
     validation: ValidationPredictions | None,
     members: Sequence[str],
     folder: Storage,
-    rated: SeenMovies | None,
+    rated: SeenMovies,
 ) -> None:
-    """Add the blend, the uncertainty and what users have ``rated`` to the checkpoint of the final
-    network in ``model``. ``folder`` is that of ``member_tasks``.
+    """Write the checkpoint of the final ``network`` into ``model``, with the blend, the uncertainty
+    and what users have ``rated``. ``folder`` is that of ``member_tasks``.
     """
     with scratch_folder() as scratch:
         copy = scratch / "model"
-        model.copy_to(Storage.at(copy))
+        network.copy_to(Storage.at(copy))
         blend, preprocessor = None, checkpoint.load(copy).preprocessor
         if validation and members:
             fitted = list[tuple[str, Member]]()
@@ -184,6 +185,8 @@ def scores(
     ``RunMetrics`` that are not the network's own.
     """
     served, rows = load_model(model), _rows(data, "test")
+    if served.blend is None:  # workers have scored all rows
+        rows = rows[_some(rows)]
     of_members = member_stars(served, rows)
     stars = combined(served, of_members).numpy().astype(np.float64)
     found = {"uncertainty": _uncertainty(served, rows, of_members, stars, validation)}
@@ -218,11 +221,9 @@ def _uncertainty(
     stars: Floats,
     validation: ValidationPredictions,
 ) -> UncertaintyScores:
-    some = _some(len(rows))
-    intervals = {
-        level: intervals_of(served, rows[some], of_members[:, some], stars[some.numpy()], level)
-        for level in LEVELS
-    }
+    some = _some(rows)
+    known = interval_features(served, rows[some], of_members[:, some])
+    intervals = {level: intervals_of(served, known, stars[some.numpy()], level) for level in LEVELS}
     return UncertaintyScores.of(
         intervals,
         stars[some.numpy()],
@@ -231,12 +232,17 @@ def _uncertainty(
     )
 
 
-def _some(number: int) -> torch.Tensor:
-    """``_MOST_ROWS`` random positions in order, or all."""
-    if number <= _MOST_ROWS:
-        return torch.arange(number)
-    drawn = np.random.default_rng(0).choice(number, _MOST_ROWS, replace=False)
-    return torch.from_numpy(np.sort(drawn))
+def _some(rows: Batch) -> torch.Tensor:
+    """Positions of all rows, or of those of random users, ``_MOST_ROWS`` of them in all.
+
+    Of few users all rows, because a Gaussian process takes time for each user.
+    """
+    if len(rows) <= _MOST_ROWS:
+        return torch.arange(len(rows))
+    users = rows.users.numpy()
+    rank = np.random.default_rng(0).permutation(int(users.max()) + 1)
+    order = np.argsort(rank[users], kind="stable")[:_MOST_ROWS]
+    return torch.from_numpy(np.sort(order))
 
 
 def _scores(stars: Floats, rows: Batch) -> dict[str, Any]:

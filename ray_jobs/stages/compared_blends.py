@@ -51,9 +51,8 @@ class ComparedBlends:
                 combined = weights[-1].combine(stars)
                 found = _predictions(combined, self.data.test, self.data.final.preprocessor)
                 on_test.append(found.score(self.data.test).as_dict())
-                files.append(
-                    write_predictions(f"{name} seed {seed}", found, self.data, self.folder)
-                )
+                label = f"{label_of(name)} seed {seed}"
+                files.append(write_predictions(label, found, self.data, self.folder))
         mean = np.mean([each.of_members for each in weights], axis=0)
         shares = zip(members, mean, strict=True)
         return ModelResult(
@@ -70,6 +69,11 @@ class ComparedBlends:
         tables = [(self.folder / file).read_table() for file in files]
         stars = [Predictions.from_arrow(table).stars for table in tables]
         return np.stack(stars).astype(np.float64)
+
+
+def label_of(name: str) -> str:
+    """Names the files of a blend."""
+    return f"blend {name}"
 
 
 def _of(files: Sequence[str], seed: int) -> str:

@@ -42,7 +42,7 @@ from ray_jobs.stages.compared_baselines import (
     baseline_task,
     write_predictions,
 )
-from ray_jobs.stages.compared_blends import ComparedBlends
+from ray_jobs.stages.compared_blends import ComparedBlends, label_of
 from ray_jobs.stages.compared_models import (
     ComparedData,
     ComparedModel,
@@ -57,6 +57,7 @@ from ray_jobs.stages.compared_models import (
 )
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
+from ray_jobs.training.tasks import predictions_file
 from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -208,6 +209,7 @@ def _check_names(inputs: CompareInputs) -> None:
                 "compare.configurations or compare.blends, and give it no name of a baseline or of "
                 "a mean of seeds"
             )
+    _check_files(inputs, ensembles if _has_ensembles(inputs.compare) else [])
     for setting, named in (
         ("against", inputs.compare.against),
         ("differences", [name for pair in inputs.compare.differences for name in pair]),
@@ -218,6 +220,24 @@ def _check_names(inputs: CompareInputs) -> None:
                     f"compare.{setting} names {name!r}, expected names of this comparison: "
                     f"{'; '.join(known)}"
                 )
+
+
+def _check_files(inputs: CompareInputs, ensembles: Sequence[str]) -> None:
+    """Refuse names whose files of predictions would have the same name."""
+    labels = [
+        *(spec.name for spec in inputs.specs),
+        *(model.label for model in inputs.models),
+        *ensembles,
+        *(label_of(name) for name in inputs.compare.blends),
+    ]
+    files: dict[str, str] = {}
+    for label in labels:
+        other = files.setdefault(predictions_file(label).lower(), label)
+        if other != label:
+            raise ConfigError(
+                f"{other!r} and {label!r} would have files of the same name: rename one of the two "
+                "in compare.configurations or compare.blends"
+            )
 
 
 def _compare(

@@ -51,7 +51,7 @@ def ingest(workspace: Workspace) -> RawData:
         )
         for notice in raw.notices:
             logger.info(f"   NOTE: {notice}")
-    workspace.refuse_other_data(raw.name)
+    workspace.use_data(raw.name)
     workspace.took("ingest", raw.fingerprint, time.monotonic() - started)
     return raw
 

@@ -77,8 +77,6 @@ class TrainInputs:
     """Name of the metric that chooses the best epoch."""
     blend: BlendConfig = NO_BLEND
     """What the network is blended with."""
-    keeps_rated: bool = False
-    """Whether the checkpoint has what users have rated, as there is no choice model beside it."""
     checkpoint_version: int = checkpoint.FORMAT_VERSION
     length_of_rankings: int = RANKED
     relevant_stars: float = RELEVANT_STARS
@@ -119,7 +117,6 @@ def train(
         num_workers=config.scaling.world_size,
         metric=config.tune.metric,
         blend=config.blend,
-        keeps_rated=not config.wants_choices,
     )
     run = partial(run_tasks, workers=workers, config=config)
     work = partial(_train, paths=paths, run=run, force=workspace.force)
@@ -158,8 +155,8 @@ def _train(
     (selection / "best").copy_to(paths.best_checkpoint)
     (selection / "last").copy_to(paths.last_checkpoint)
     # The refit ends at the best epoch of the selection.
-    (final / ("last" if inputs.refit else "best")).copy_to(paths.checkpoint)
-    completed = _completed(inputs, paths, members)
+    network = final / ("last" if inputs.refit else "best")
+    completed = _completed(inputs, network, paths, members)
     folder.delete()  # the models have been copied
     logger.info(f"   rankings of up to {inputs.final.preprocessor.num_users:,} users")
     ranking = _ranking(paths.checkpoint, inputs)
@@ -167,14 +164,17 @@ def _train(
     paths.metrics.write_json(RunMetrics.from_json(metrics).to_json())
 
 
-def _completed(inputs: TrainInputs, paths: RunPaths, members: Storage) -> dict[str, Any]:
-    """Add to the final model what is not learned by training it; their part of the metrics."""
+def _completed(
+    inputs: TrainInputs, network: Storage, paths: RunPaths, members: Storage
+) -> dict[str, Any]:
+    """Write the final model: its ``network``, and what is not learned by training that; the part of
+    the metrics that depends on the latter."""
     names, known = inputs.blend.members, None
     if inputs.selection.manifest.counts["validation"]:
-        network = load_model(paths.best_checkpoint)
-        known = ValidationPredictions.read(network, inputs.selection, names, members)
-    rated = rated_movies(inputs.final, SPLITS) if inputs.keeps_rated else None
-    complete(paths.checkpoint, known, names, members, rated)
+        selection = load_model(paths.best_checkpoint)
+        known = ValidationPredictions.read(selection, inputs.selection, names, members)
+    rated = rated_movies(inputs.final, SPLITS)
+    complete(network, paths.checkpoint, known, names, members, rated)
     return scores(paths.checkpoint, inputs.final, known) if known else {}
 
 

@@ -22,7 +22,7 @@ from ncf.evaluation.ranking import SeenMovies
 from ncf.evaluation.uncertainty import Uncertainty
 from ncf.inference import checkpoint
 from ncf.inference.recommender import Recommender, load
-from ncf.inference.spread import features_of
+from ncf.inference.spread import interval_features
 from ncf.inference.stars import member_stars
 from ncf.models.conditioned import ConditionedModel
 from ncf.models.ncf import NCF
@@ -106,6 +106,8 @@ METRICS: dict[str, Any] = {
         "popularity": None,
         "num_users_ranked": 3,
     },
+    "members": [],
+    "uncertainty": None,
 }
 """Content of a ``metrics.json``, in its order."""
 
@@ -139,7 +141,7 @@ def complete(workspace: Workspace, *, blended: bool = True) -> Workspace:
     ends = made.preprocessor.rating_min, made.preprocessor.rating_max
     blend = Blend(Weights(3.0, (0.6, 0.5)), (("bayesian-factorization", factors),), *ends)
     made = replace(made, blend=blend if blended else None)
-    features = features_of(made, ROWS, member_stars(made, ROWS))
+    features = interval_features(made, ROWS, member_stars(made, ROWS))
     uncertainty = Uncertainty.fit(features, np.array([0.5, -0.8, 0.1, -0.2]))
     rated = SeenMovies.of(ROWS.users.numpy(), ROWS.movies.numpy(), made.preprocessor.num_users)
     checkpoint.extend(folder, made.blend, uncertainty, rated)

@@ -113,7 +113,26 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
         (["blend.members=['boosting']", "time_decay.apply_to=target"], "blend.members predict sta"),
         (["blend.members=['boosting', 'boosting']"], "names a member twice: boosting, boosting"),
         (["blend.members=['global-mean']"], "'boosting' or 'boosting-with-times'"),
+        (["blend.members=['boosting']", "task=choice"], 'but task = "choice" trains none'),
+        (
+            [
+                "blend.members=['boosting']",
+                "tune.num_trials=2",
+                "tune.space={kind={choices=[{}, {'time_decay.apply_to'='target'}]}}",
+            ],
+            "tune.space may choose time_decay.apply_to",
+        ),
         (["compare.blends={b = ['x']}"], "compare.blends.b"),
+        (["compare.blends={b = ['x', 'x']}"], "blends.b names a member twice: x; x"),
+        (["compare.differences=[['x', 'x']]"], "differences names 'x' twice in a pair"),
+        (
+            ["compare.differences=[['x', 'y']]", "compare.against=['x']"],
+            "are two ways to name what",
+        ),
+        (
+            ["cross_validate.split_seeds=[1, 2]", "split.kind=global-time"],
+            "split_seeds draws random splits, but split.kind",
+        ),
         (["compare.blends={b = ['x', 'y']}", "split.validation=0"], "compare.blends are weighted"),
     ],
 )

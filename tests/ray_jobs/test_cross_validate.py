@@ -198,6 +198,7 @@ def test_random_splits_are_folds_too(
             "--splits draws random splits, but spli",
         ),
         ((), ("--splits", "1"), "1 is not in the range"),
+        (("task=choice",), ("--splits", "2"), 'several splits, but task = "choice" has none'),
         (("cross_validate.split_seeds=[1, 1]",), (), "has a seed twice"),
         (
             (
@@ -253,7 +254,7 @@ def test_a_comparison_without_test_rows_is_refused(tmp_path: Path) -> None:
     done = run_module("ray_jobs.cross_validate", settings)
 
     assert done.code == 2
-    assert "its folds are published test rows" in done.err
+    assert "the models of several splits are compared on their test rows" in done.err
 
 
 def test_a_fold_keeps_every_other_setting() -> None:

@@ -121,6 +121,8 @@ def test_blends_are_weighted_on_the_validation_rows(storage: Path) -> None:
     found = of_all.comparison
 
     blend, single = named(found, "all of them"), [named(found, name) for name in members]
+    written = [file for entry in found.entries for file in entry.files]
+    assert len(set(written)) == len(written)
     assert (blend.kind, found.entries[-1]) == ("blend", blend)
     known = of_all.prepared.table("validation", ["rating"])["rating"].to_numpy().astype(float)
     test = of_all.prepared.table("test", ["rating"])["rating"].to_numpy().astype(float)
@@ -158,6 +160,10 @@ def test_blends_are_weighted_on_the_validation_rows(storage: Path) -> None:
     [
         ({"b": ["plain", "item kNN"]}, r"blends.b names 'item kNN', expected .*damped bias; plain"),
         ({"plain": ["plain", "damped bias"]}, "2 models of the comparison have the name 'plain'"),
+        (
+            {"a b": ["plain", "damped bias"], "a-b": ["plain", "damped bias"]},
+            "'blend a b' and 'blend a-b' would have files of the same name",
+        ),
     ],
 )
 def test_blends_of_what_is_not_compared_are_refused(

@@ -79,7 +79,6 @@ TRAIN_CHANGES: list[dict[str, Any]] = [
     {"relevant_stars": 3.0},
     {"blend": BlendConfig(members=("boosting",))},
     {"blend": BlendConfig(trials=3)},
-    {"keeps_rated": True},
 ]
 COMPARE_CHANGES: list[dict[str, Any]] = [
     {"data": replace(BOTH, selection=OTHER)},

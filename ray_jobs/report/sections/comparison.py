@@ -158,6 +158,8 @@ def differences_section(comparison: Comparison) -> ReportSection:
 
 
 def _compared_with(comparison: Comparison) -> str:
+    if comparison.named_differences:
+        return "The differences are those that the configuration names."
     if comparison.against:
         return f"All others are compared with {' and with '.join(comparison.against)}."
     return (

@@ -108,6 +108,15 @@ def test_equal_seeds_give_equal_draws_and_others_others(world: World) -> None:
     assert np.abs(first - other).max() > 1e-3
 
 
+def test_large_draws_are_fewer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (world.preprocessor.num_users + 1 + len(world.preprocessor.movies)) * 3 * 4
+    monkeypatch.setattr("ncf.baselines.bayesian_factorization._LARGEST", 5 * sizes)
+    settings = replace(QUICK, warm_up=1, draws=20)
+    found = bayesian_factorization(world.train[:300], world.preprocessor, settings)
+    assert len(found.of_draws.users) == 5
+    assert "mean of 5 draws of a Gibbs sampler, every 4. after 1" in found.detail
+
+
 def test_a_new_user_has_the_factors_of_least_squares_with_the_prior(
     model: BayesianFactorization,
 ) -> None:

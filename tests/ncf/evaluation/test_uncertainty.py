@@ -67,7 +67,8 @@ def test_few_rows_give_wider_intervals_that_hold_at_least_their_share() -> None:
         below, above = learned.quantiles["0.8"]
         sd = learned.sd({"none": np.zeros(1)})[0]
         covered.append(norm.cdf(above * sd) - norm.cdf(below * sd))
-    assert 0.8 <= np.mean(covered) < 0.87
+    # Of 40 rows the 37th, of 41 intervals between them: 2 x 37 / 41 - 1.
+    assert np.mean(covered) == pytest.approx(2 * 37 / 41 - 1, abs=0.015)
 
 
 def test_it_survives_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import ncf
+from foundation.checksums import write_checksums
 from ncf.baselines.bayesian_factorization import BayesianSettings, bayesian_factorization
 from ncf.baselines.boosting import BoostingSettings, boosted_trees
 from ncf.blending.blend import Blend
@@ -20,7 +22,7 @@ from ncf.evaluation.uncertainty import Uncertainty
 from ncf.inference import checkpoint, top_k
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.recommender import Recommender
-from ncf.inference.spread import features_of
+from ncf.inference.spread import interval_features
 from ncf.inference.stars import member_stars, network_stars, rows_to_predict
 from ncf.models.history.ratings import Ratings
 from ncf.models.weights import snapshot
@@ -49,7 +51,7 @@ def blended(world: World) -> Checkpoint:
 @pytest.fixture(scope="module")
 def with_intervals(world: World, blended: Checkpoint) -> Checkpoint:
     of_members = member_stars(blended, world.validation)
-    features = features_of(blended, world.validation, of_members)
+    features = interval_features(blended, world.validation, of_members)
     assert blended.blend
     errors = world.validation.ratings - blended.blend.combine(of_members)
     return replace(blended, uncertainty=Uncertainty.fit(features, errors.double().numpy()))
@@ -116,6 +118,10 @@ def test_explanations_add_up_to_the_blend(blended: Checkpoint) -> None:
     assert any(abs(term) > 0.01 for term in found[0].features.values())
 
 
+def test_nothing_is_explained_if_no_movie_is_asked_for(blended: Checkpoint) -> None:
+    assert Recommender(blended).explain(int(blended.preprocessor.user_ids[0]), []) == []
+
+
 def test_a_new_user_is_folded_in_with_all_members(blended: Checkpoint) -> None:
     ids = blended.preprocessor.movies.ids
     recommender = Recommender(blended, today=TODAY)
@@ -158,6 +164,20 @@ def test_a_loaded_checkpoint_has_its_blend_and_intervals(
         ncf.load(folder)
 
 
+def test_a_checkpoint_that_lost_its_blend_is_refused(
+    with_intervals: Checkpoint, tmp_path: Path
+) -> None:
+    folder = saved(with_intervals, tmp_path / "checkpoint")
+    other = saved(with_intervals, tmp_path / "other")
+    (other / checkpoint.BLEND / "blend.json").write_text("{}")
+    write_checksums(other / checkpoint.BLEND)
+    with pytest.raises(CheckpointError, match="blend/ is that of another checkpoint"):
+        ncf.load(other)
+    shutil.rmtree(folder / checkpoint.BLEND)
+    with pytest.raises(CheckpointError, match=r"No such file .*blend/SHA256SUMS"):
+        ncf.load(folder)
+
+
 def test_without_validation_rows_there_are_no_intervals(world: World) -> None:
     plain = Recommender(drawn(world, PLAIN))
     with pytest.raises(UnsupportedError, match="no intervals: they are learned from validation"):
@@ -167,7 +187,7 @@ def test_without_validation_rows_there_are_no_intervals(world: World) -> None:
 def test_features_of_the_size_of_errors(world: World, blended: Checkpoint) -> None:
     rows = world.test[:7]
     of_members = member_stars(blended, rows)
-    found = features_of(blended, rows, of_members)
+    found = interval_features(blended, rows, of_members)
     mean = of_members.mean(0).numpy() - blended.preprocessor.rating_mean
     np.testing.assert_allclose(found["prediction"], mean, rtol=1e-5)
     np.testing.assert_allclose(found["square of the prediction"], mean**2, rtol=1e-5)
@@ -181,5 +201,5 @@ def test_features_of_the_size_of_errors(world: World, blended: Checkpoint) -> No
             deviation = float(blended.model.deviations(int(rows.users[i]), asked))
         assert found["posterior deviation"][i] == pytest.approx(np.log(deviation + 1e-3), abs=1e-4)
     plain = drawn(world, PLAIN)
-    alone = features_of(plain, rows, member_stars(plain, rows))
+    alone = interval_features(plain, rows, member_stars(plain, rows))
     assert list(alone) == ["prediction", "square of the prediction", "movie's ratings"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import ncf
 from ncf.errors import CheckpointError
+from ncf.evaluation.ranking import SeenMovies
 from ncf.inference.ordering import Ordering
 from ncf.inference.recommender import Recommender
 from ncf.inference.results import PredictedIntervals, Recommendation, Recommendations
@@ -81,3 +83,14 @@ def test_a_model_knows_what_its_users_have_rated(tmp_path: Path) -> None:
     model = ncf.load(str(workspace.run))
     every = model.recommend(10, n=10, ordering=Ordering(min_ratings=0))
     assert sorted(every.movies) == [20, 30, 40]
+
+
+def test_an_unknown_user_has_rated_nothing(world: World) -> None:
+    """Rows of users without training ratings have the index 0, and are of several users."""
+    model = drawn(world, GAUSSIAN_PROCESS)
+    movies = np.arange(len(world.preprocessor.movies), dtype=np.int32)[:40]
+    rated = SeenMovies.of(np.zeros(40, np.int32), movies, world.preprocessor.num_users)
+    every = Ordering(min_ratings=0)
+    without = Recommender(model).recommend(10**7, n=5, ordering=every)
+    found = Recommender(replace(model, rated=rated)).recommend(10**7, n=5, ordering=every)
+    np.testing.assert_array_equal(found.movies, without.movies)

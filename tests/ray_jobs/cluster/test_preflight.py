@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import ipaddress
 import re
 import shutil
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from foundation.errors import ConfigError, StorageError
 from ingest.errors import DatasetError
 from ray_jobs import doctor, pipeline
 from ray_jobs.cluster import preflight
-from ray_jobs.config import JobConfig
+from ray_jobs.config import BlendConfig, JobConfig
 from ray_jobs.errors import ClusterError
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.trackers import reach_mlflow
@@ -204,34 +206,65 @@ def test_who_else_could_use_ray_is_told(
     assert told is None or re.search(told, found.found)
 
 
+class Dashboard(http.server.BaseHTTPRequestHandler):
+    """Answers every request with the server's ``code``."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.code)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Print nothing."""
+
+
 @pytest.mark.parametrize(
-    ("is_open", "auth", "state", "told"),
+    ("code", "state", "told"),
     [
-        (False, "", "ok", "none of Ray's usual ports accepts connections at"),
-        (True, "token", "ok", "accept connections .*, which Ray refuses without the token"),
-        (True, "", "doubt", "every program there can run code here"),
+        (None, "ok", "none of Ray's usual ports accepts connections at"),
+        (401, "ok", "accept connections .*, and Ray asks for a token"),
+        (200, "doubt", "does not ask for a token there: .* every program there can run code"),
     ],
 )
 def test_ports_that_other_machines_can_connect_to_are_named(
-    is_open: bool,
-    auth: str,
-    state: str,
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    code: int | None, state: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", auth)
     # The address of a machine with a network, as tests run on machines without one too.
     monkeypatch.setattr(preflight, "_outward_address", lambda: "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        if not is_open:
-            server.close()
+    with http.server.HTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        server.code = code  # type: ignore[attr-defined]
+        port = server.server_address[1]
+        monkeypatch.setattr(preflight, "_DASHBOARD", port)
         monkeypatch.setattr(preflight, "_PORTS", {port: "dashboard and jobs"})
+        thread = threading.Thread(target=server.serve_forever)
+        if code is None:
+            server.server_close()
+        else:
+            thread.start()
         found = preflight.finding("ports", preflight.ports, workspace(tmp_path))
+        if code is not None:
+            server.shutdown()
+            thread.join()
     assert found.state == state
     assert re.search(told, found.found)
-    assert (f"{port} (dashboard and jobs)" in found.found) == is_open
+    assert (f"{port} (dashboard and jobs)" in found.found) == (code is not None)
+
+
+@pytest.mark.parametrize("rows", [3_000_000, 2_000])
+def test_members_of_a_blend_that_cannot_be_fitted_are_refused_before_any_work(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "num_ratings", lambda _config: rows)
+    config = workspace(tmp_path).config
+    assert preflight.blend(Workspace(config)) == "none"
+    blended = config.model_copy(update={"blend": BlendConfig(members=("boosting",))})
+    if rows > 2_000_000:
+        with pytest.raises(ConfigError, match=r"they take too long above 2,000,000 .* Leave them"):
+            preflight.blend(Workspace(blended))
+        return
+    assert preflight.blend(Workspace(blended)) == "boosting"
+    monkeypatch.setattr("ncf.baselines.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="lightgbm is not installed: pip install lightgbm"):
+        preflight.blend(Workspace(blended))
 
 
 def test_a_machine_is_known_by_an_address_that_is_not_its_own_loop() -> None:

@@ -106,7 +106,7 @@ def test_the_time_of_a_stage_is_that_of_the_work_for_its_key(tmp_path: Path) -> 
 SYNTHETIC = DataConfig(source="synthetic")
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "choice_metrics.json"])
+@pytest.mark.parametrize("file", ["metrics.json", "choice_metrics.json", "dataset.json"])
 def test_results_of_another_data_set_are_not_replaced(file: str, tmp_path: Path) -> None:
     config = JobConfig(storage=str(tmp_path), name="mine", data=SYNTHETIC)
     workspace = Workspace(config)

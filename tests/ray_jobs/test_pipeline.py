@@ -168,7 +168,13 @@ def test_the_comparison_has_every_loss_and_seed_beside_the_baselines(finished: F
     assert names[:2] == ["global mean", "damped bias"]
     assert names[-3:] == list(LOSSES)
     # Of the baselines only these draw anything at random.
-    seeded = {"matrix factorisation", "LightGBM", "LightGBM, with rating times", *LOSSES}
+    seeded = {
+        "matrix factorisation",
+        "Bayesian matrix factorisation",
+        "LightGBM",
+        "LightGBM, with rating times",
+        *LOSSES,
+    }
     assert {n for n, entry in zip(names, entries, strict=True) if len(entry["test"]) == 2} == seeded
     assert {len(entry["test"]) for entry in entries} == {1, 2}
     assert {test["num_ratings"] for entry in entries for test in entry["test"]} == {400}

@@ -24,6 +24,7 @@ NAMES = [
     "damped bias",
     "item kNN",
     "matrix factorisation",
+    "Bayesian matrix factorisation",
     "LightGBM",
     "LightGBM, with rating times",
 ]
@@ -150,7 +151,7 @@ def test_concatenated_rows_are_those_of_both(world: Any, assert_same: Any) -> No
 def test_without_lightgbm_its_baselines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ncf.baselines.is_installed", lambda package: package != "lightgbm")
     notes: list[str] = []
-    assert [spec.name for spec in baselines.baseline_specs(1000, note=notes.append)] == NAMES[:4]
+    assert [spec.name for spec in baselines.baseline_specs(1000, note=notes.append)] == NAMES[:5]
     assert len(notes) == 1
     assert "boosting, boosting-with-times; lightgbm is not installed: pip install" in notes[0]
 

@@ -485,7 +485,7 @@ def serving(folder: Path, *arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--set", "name=absent"], 1, "no trained model in .* Make it with python -m ray_jobs.tr"),
+        (["--set", "name=absent"], 1, "no trained model in .* Train it with movie-ratings train"),
         (["--checkpoint", "nowhere"], 1, "there is no folder .*nowhere; --checkpoint takes"),
         (["--set", "ray.address=127.0.0.1:1"], 1, "cannot reach the Ray cluster at 127.0.0.1:1"),
         (["--set", "serve.replicas=0"], 2, "replicas must be 1 or more"),

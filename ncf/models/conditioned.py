@@ -29,7 +29,7 @@ class _Solution:
 
     @classmethod
     def none(cls, history: History) -> _Solution:
-        """Of nobody."""
+        """Before any user's weights were solved for."""
         users = torch.zeros(len(history.starts) - 1, dtype=torch.bool, device=history.starts.device)
         return cls(torch.zeros_like(history.targets), users)
 

@@ -38,6 +38,14 @@ class Explanation:
     features: dict[str, float] = field(default_factory=dict)
     """Of a blend: what each feature of its trees adds (SHAP values), times the trees' weight."""
 
+    def largest_features(self, at_most: int) -> list[tuple[str, float]]:
+        """At most so many ``features`` that add or take most, and the sum of the others."""
+        if not self.features:
+            return []
+        by_size = sorted(self.features.items(), key=lambda item: -abs(item[1]))
+        others = sum(adds for _, adds in by_size[at_most:])
+        return [*by_size[:at_most], ("other features", others)]
+
 
 def explanations(checkpoint: Checkpoint, rows: Batch) -> list[Explanation]:
     """The terms whose sums are the predictions for ``rows``, all of one user."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -228,19 +228,10 @@ def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int)
         table.add_column("rated", justify="right")
         for name, part in why.base.items():
             table.add_row(f"{part:+.3f}", _BASE.get(name, name), "")
-        for name, part in _largest(why.features, at_most):
+        for name, part in why.largest_features(2 * at_most):
             table.add_row(f"{part:+.3f}", name, "")
         _add_ratings(table, recommender, why, at_most)
         yield table
-
-
-def _largest(features: Mapping[str, float], at_most: int) -> Iterator[tuple[str, float]]:
-    """The features of a blend that add or take most, and the sum of the others."""
-    named = sorted(features, key=lambda name: -abs(features[name]))[: 2 * at_most]
-    yield from ((name, features[name]) for name in named)
-    if rest := len(features) - len(named):
-        others = sum(part for name, part in features.items() if name not in named)
-        yield f"{rest} other features of the trees", others
 
 
 def _add_ratings(

@@ -108,7 +108,8 @@ class Workspace:
         self.paths.config.write_text(tomli_w.dumps(values))
 
     def refuse_other_data(self, name: str) -> None:
-        """Refuse to replace results of a data set that has not this name, unless told to.
+        """Refuse to replace results of another data set than the one of this name; ``--replace``
+        allows it.
 
         Raises:
             ConfigError: naming both.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ncf.data.preprocessor import MovieTable
@@ -19,21 +17,14 @@ def why(explanation: Explanation, at_most: int, table: MovieTable) -> models.Why
     return models.Why(
         prediction=explanation.prediction,
         base=tuple(models.Part(name=name, adds=adds) for name, adds in base),
-        features=_features(explanation.features, at_most),
+        features=tuple(
+            models.Part(name=name, adds=adds)
+            for name, adds in explanation.largest_features(2 * at_most)
+        ),
         raised=raised,
         lowered=lowered,
         others=others,
     )
-
-
-def _features(features: Mapping[str, float], at_most: int) -> tuple[models.Part, ...]:
-    """At most so many that add, and that take most, and the sum of the others."""
-    if not features:
-        return ()
-    named = sorted(features, key=lambda name: -abs(features[name]))[: 2 * at_most]
-    parts = [models.Part(name=name, adds=features[name]) for name in named]
-    others = sum(adds for name, adds in features.items() if name not in named)
-    return (*parts, models.Part(name="other features", adds=others))
 
 
 def why_chosen(explanation: ChoiceExplanation, at_most: int, table: MovieTable) -> models.WhyChosen:

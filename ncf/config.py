@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from foundation.config import Section
-from ncf.registry import BASELINES, BRANCHES, LOSSES
+from ncf.registry import BASELINES, BRANCHES, LOSSES, STACKED_MEMBERS
 
 NameList = Literal["directors", "cast", "keywords"]
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 else:
     # Names are checked, and listed in messages, as those of any other choice.
     BaselineName = Literal[tuple(BASELINES)]
-    BlendMemberName = Literal[tuple(name for name, entry in BASELINES.items() if entry.load)]
+    BlendMemberName = Literal[
+        *(name for name, entry in BASELINES.items() if entry.load), *STACKED_MEMBERS
+    ]
     LossName = Literal[tuple(LOSSES)]
     ModelInput = Literal[tuple(BRANCHES)]
 HistoryEncoderName = Literal[

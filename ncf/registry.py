@@ -98,6 +98,17 @@ BASELINES: Final[dict[str, BaselineEntry]] = {
 }
 """Values of ``compare.baselines``, the simplest first."""
 
+STACKED_MEMBERS: Final[dict[str, BaselineEntry]] = {
+    "residual-boosting": BaselineEntry(
+        "ncf.blending.residual_boosting:RESIDUAL_BOOSTING",
+        package="lightgbm",
+        load="ncf.blending.residual_boosting:load_residual_boosting",
+    ),
+}
+"""Members of a blend that are fitted to its network's out-of-fold predictions, with their
+``ncf.blending.stacking.StackedSpec``: values of ``blend.members`` beside the baselines that have
+``load``."""
+
 CHOICE_LOSSES: Final[dict[str, str]] = {
     "softmax": "ncf.training.choice.losses:Softmax",
     "sampled_softmax": "ncf.training.choice.losses:SampledSoftmax",

@@ -434,6 +434,11 @@ class CompareConfig(Section):
     score_test: bool = True
     """Score on the test rows. ``false`` is for choosing settings: it reads no test row, removes
     test errors that the same run had before, and reports errors on the validation rows."""
+    residual_boosting: dict[ModelName, str] = Field(default_factory=dict)
+    """Models of this comparison that boosted trees correct, by the names of the corrected ones in
+    tables: ``"with residual boosting" = "Gaussian process"``. The trees learn from out-of-fold
+    predictions: each model is trained five times more, and another five times for the test rows
+    with ``refit_on_validation``. They take part in ``blends``."""
     blends: dict[ModelName, Annotated[tuple[str, ...], Field(min_length=2)]] = Field(
         default_factory=dict
     )
@@ -691,6 +696,11 @@ class JobConfig(Section):
             raise ValueError(
                 "compare.blends are weighted on validation rows, but split.validation is 0: leave "
                 "them out or give split.validation a share"
+            )
+        if self.compare.residual_boosting and not self.split.validation:
+            raise ValueError(
+                "compare.residual_boosting chooses settings on validation rows, but "
+                "split.validation is 0: leave it out or give split.validation a share"
             )
         if not self.compare.score_test and not self.split.validation:
             raise ValueError(

@@ -99,8 +99,13 @@ def fit_baseline(
 
 def squared_error(stars: Floats, rows: Batch, preprocessor: Preprocessor) -> float:
     """Mean squared error of the clipped predictions ``stars: [B]``."""
+    return mean_squared_error(stars, ratings_of(rows), preprocessor)
+
+
+def mean_squared_error(stars: Floats, ratings: Floats, preprocessor: Preprocessor) -> float:
+    """The same with ``ratings: [B]``."""
     clipped = np.clip(stars, preprocessor.rating_min, preprocessor.rating_max)
-    return float(np.mean((clipped - ratings_of(rows)) ** 2))
+    return float(np.mean((clipped - ratings) ** 2))
 
 
 def users_of(rows: Batch) -> Integers:

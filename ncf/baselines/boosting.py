@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from ncf.baselines.base import DEFAULT_TRIALS, Baseline, BaselineSpec, ratings_of, squared_error
+from ncf.baselines.base import (
+    DEFAULT_TRIALS,
+    Baseline,
+    BaselineSpec,
+    mean_squared_error,
+    ratings_of,
+)
 from ncf.baselines.search import best_settings
 from ncf.baselines.sessions import sessions
 from ncf.baselines.statistics import History, statistics
@@ -92,7 +98,7 @@ class BoostedTrees(Baseline):
     def predict(self, rows: Batch) -> torch.Tensor:
         """``[B]`` stars, not clipped."""
         table = features(self.history, rows, self.settings.with_times)
-        return torch.from_numpy(_predict(self.booster, table))
+        return torch.from_numpy(corrected(self.booster, table))
 
     def fold_in(self, rows: Batch) -> BoostedTrees:
         """The same trees for one new user with the ratings ``rows``: no tree is grown."""
@@ -104,12 +110,7 @@ class BoostedTrees(Baseline):
         Lundberg et al., From local explanations to global understanding with explainable AI for
         trees, 2020.
         """
-        table = features(self.history, rows, self.settings.with_times)
-        names = (*table.names, "mean of the trees")
-        if not len(table.values):  # LightGBM refuses empty tables
-            return FeatureTable(names, np.zeros((0, len(names)), np.float32))
-        values = self.booster.predict(table.values, pred_contrib=True)
-        return FeatureTable(names, np.asarray(values, np.float32))
+        return shap_values(self.booster, features(self.history, rows, self.settings.with_times))
 
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text, the settings, and the ratings for the features."""
@@ -117,6 +118,14 @@ class BoostedTrees(Baseline):
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
         self.booster.save_model(folder / _TREES)
         pq.write_table(self.history.rows.to_arrow(), folder / _RATINGS, compression="zstd")
+
+
+def shap_values(booster: Any, table: FeatureTable) -> FeatureTable:
+    """``[B, F + 1]`` what each of F features adds to the sums of the trees, and their mean."""
+    names = (*table.names, "mean of the trees")
+    if not len(table.values):  # LightGBM refuses empty tables
+        return FeatureTable(names, np.zeros((0, len(names)), np.float32))
+    return FeatureTable(names, np.asarray(booster.predict(table.values, pred_contrib=True), "f4"))
 
 
 def load_boosted_trees(folder: Path, preprocessor: Preprocessor) -> BoostedTrees:
@@ -144,6 +153,22 @@ def load_boosted_trees(folder: Path, preprocessor: Preprocessor) -> BoostedTrees
     )
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Rows for trees to learn from, or to be validated on."""
+
+    table: FeatureTable
+    ratings: Floats
+    """``[B]`` stars."""
+    start: Floats | None = None
+    """``[B]`` predictions that the trees correct; by default they predict the ratings."""
+
+    @property
+    def labels(self) -> Floats:
+        """``[B]`` what the trees learn."""
+        return self.ratings if self.start is None else self.ratings - self.start
+
+
 def features(history: History, rows: Batch, with_times: bool) -> FeatureTable:
     """All features of ``rows``, whose own ratings are not used."""
     rows = history.described(rows)
@@ -156,18 +181,22 @@ def boosted_trees(
 ) -> BoostedTrees:
     """Grow trees on out-of-fold features of ``rows``."""
     table = training_features(rows, preprocessor, settings)
-    booster = _train(table, rows, settings)
-    detail = (
+    booster = grow(Examples(table, ratings_of(rows)), settings)
+    history, detail = History(rows, preprocessor), described(settings, len(table.names))
+    return BoostedTrees(_name(settings.with_times), detail, settings, history, booster)
+
+
+def described(settings: BoostingSettings, num_features: int) -> str:
+    """The settings in words."""
+    text = (
         f"{settings.rounds} trees of {settings.leaves} leaves with {settings.rows_per_leaf} rows "
-        f"or more, each on {settings.column_share:.0%} of {len(table.names)} features and "
+        f"or more, each on {settings.column_share:.0%} of {num_features} features and "
         f"{settings.row_share:.0%} of the rows, ridge {settings.l2:.3g}, learning rate "
         f"{settings.learning_rate:g}, features out of {settings.folds} folds"
     )
     if settings.hidden_user_share:
-        detail += f", {settings.hidden_user_share:.0%} of the rows without their user"
-    return BoostedTrees(
-        _name(settings.with_times), detail, settings, History(rows, preprocessor), booster
-    )
+        text += f", {settings.hidden_user_share:.0%} of the rows without their user"
+    return text
 
 
 def training_features(
@@ -192,21 +221,45 @@ def best_boosting(
     *,
     with_times: bool,
 ) -> BoostingSettings:
-    """The settings with the lowest error on the validation rows, with the best number of trees.
+    """The settings with the lowest error on the validation rows, as ``best_trees`` finds them."""
+    if validation is None:
+        return BoostingSettings(with_times)
+    default = default_settings(validation, with_times=with_times)
+    table = training_features(train, preprocessor, default)
+    unseen = features(History(train, preprocessor), validation, with_times)
+    return best_trees(
+        Examples(table, ratings_of(train)),
+        Examples(unseen, ratings_of(validation)),
+        preprocessor,
+        default,
+        num_trials,
+    )
+
+
+def default_settings(validation: Batch, *, with_times: bool) -> BoostingSettings:
+    """Settings that a search starts from."""
+    default = BoostingSettings(with_times)
+    if (validation.users == UNKNOWN).any():
+        return replace(default, hidden_user_share=_HIDDEN_USER_SHARE)
+    return default
+
+
+def best_trees(
+    train: Examples,
+    validation: Examples,
+    preprocessor: Preprocessor,
+    default: BoostingSettings,
+    num_trials: int,
+) -> BoostingSettings:
+    """The settings with the lowest error on ``validation``, with the best number of trees.
 
     The number of trees is that of one more fit with the final learning rate.
     """
-    default = BoostingSettings(with_times)
-    if validation is None:
-        return default
-    if (validation.users == UNKNOWN).any():
-        default = replace(default, hidden_user_share=_HIDDEN_USER_SHARE)
-    table = training_features(train, preprocessor, default)
-    unseen = features(History(train, preprocessor), validation, with_times)
 
     def stopped_early(settings: BoostingSettings) -> tuple[float, BoostingSettings]:
-        booster = _train(table, train, replace(settings, rounds=_MAX_ROUNDS), unseen, validation)
-        error = squared_error(_predict(booster, unseen), validation, preprocessor)
+        booster = grow(train, replace(settings, rounds=_MAX_ROUNDS), validation)
+        stars = corrected(booster, validation.table, validation.start)
+        error = mean_squared_error(stars, validation.ratings, preprocessor)
         return error, replace(settings, rounds=booster.best_iteration)
 
     quick = replace(default, learning_rate=_TRIAL_RATE)
@@ -214,20 +267,14 @@ def best_boosting(
     return stopped_early(replace(best, learning_rate=default.learning_rate))[1]
 
 
-def _train(
-    table: FeatureTable,
-    rows: Batch,
-    settings: BoostingSettings,
-    unseen: FeatureTable | None = None,
-    validation: Batch | None = None,
-) -> Any:
-    """Train a booster; with validation rows, stop when their error no longer falls."""
+def grow(examples: Examples, settings: BoostingSettings, validation: Examples | None = None) -> Any:
+    """Grow trees; with validation rows, stop when their error no longer falls."""
     import lightgbm
 
-    data = lightgbm.Dataset(table.values, ratings_of(rows))
+    data = lightgbm.Dataset(examples.table.values, examples.labels)
     valid_sets, callbacks = [], []
-    if unseen is not None and validation is not None:
-        valid_sets = [data.create_valid(unseen.values, ratings_of(validation))]
+    if validation:
+        valid_sets = [data.create_valid(validation.table.values, validation.labels)]
         callbacks = [lightgbm.early_stopping(_PATIENCE, verbose=False)]
     parameters = {
         "objective": "regression",
@@ -250,11 +297,13 @@ def _train(
     )
 
 
-def _predict(booster: Any, table: FeatureTable) -> Floats:
+def corrected(booster: Any, table: FeatureTable, start: Floats | None = None) -> Floats:
+    """``[B]`` sums of the trees' values and of the predictions ``start: [B]`` that they correct."""
     if not len(table.values):  # LightGBM refuses empty tables
         return np.zeros(0)
-    stars = booster.predict(table.values, num_threads=torch.get_num_threads())
-    return np.asarray(stars, dtype=np.float64)
+    sums = booster.predict(table.values, num_threads=torch.get_num_threads())
+    stars = np.asarray(sums, dtype=np.float64)
+    return stars if start is None else stars + start
 
 
 def _name(with_times: bool) -> str:

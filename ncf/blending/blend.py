@@ -19,11 +19,12 @@ import torch
 
 from foundation.checksums import verify_checksums, write_checksums
 from ncf.baselines.tables import FeatureTable
+from ncf.blending.stacking import StackedMember
 from ncf.blending.weights import Weights
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
 from ncf.errors import CheckpointError
-from ncf.registry import BASELINES, implementation
+from ncf.registry import BASELINES, STACKED_MEMBERS, implementation
 
 FORMAT_VERSION: Final = 1
 FILE: Final = "blend.json"
@@ -61,8 +62,8 @@ class Blend:
 
     weights: Weights
     """Of the network, then of ``members``."""
-    members: tuple[tuple[str, Member], ...]
-    """By their names in ``ncf.registry.BASELINES``."""
+    members: tuple[tuple[str, Member | StackedMember], ...]
+    """By their names in ``ncf.registry``."""
     lowest: float
     """Lowest rating; every member's predictions are clipped to it."""
     highest: float
@@ -70,8 +71,10 @@ class Blend:
 
     def each(self, network: torch.Tensor, rows: Batch) -> torch.Tensor:
         """``[K, B]`` clipped predictions of the network and of the members."""
-        stars = [network.double(), *(member.predict(rows) for _, member in self.members)]
-        return torch.stack(stars).clamp(self.lowest, self.highest)
+        network = network.double()
+        clipped = network.clamp(self.lowest, self.highest)
+        others = (stars_of(member, clipped, rows) for _, member in self.members)
+        return torch.stack([network, *others]).clamp(self.lowest, self.highest)
 
     def combine(self, of_members: torch.Tensor) -> torch.Tensor:
         """The blend's prediction, not clipped, from those of its members: ``[K, B] -> [B]``."""
@@ -129,7 +132,14 @@ class Blend:
         return cls(weights, members, preprocessor.rating_min, preprocessor.rating_max)
 
 
-def load_member(folder: Path, name: str, preprocessor: Preprocessor) -> Member:
+def stars_of(member: Member | StackedMember, network: torch.Tensor, rows: Batch) -> torch.Tensor:
+    """``[B]`` what a member predicts, not clipped; ``network: [B]`` is clipped."""
+    if isinstance(member, StackedMember):
+        return member.predict_from(network, rows)
+    return member.predict(rows)
+
+
+def load_member(folder: Path, name: str, preprocessor: Preprocessor) -> Member | StackedMember:
     """Read what the ``save`` of the member of this name has written into ``folder / name``.
 
     Raises:
@@ -137,9 +147,9 @@ def load_member(folder: Path, name: str, preprocessor: Preprocessor) -> Member:
         OSError: if a file is missing.
         ValueError: if one is damaged, or no member has this name.
     """
-    entry = BASELINES.get(name)
+    entry = BASELINES.get(name) or STACKED_MEMBERS.get(name)
     if entry is None or entry.load is None:
         raise ValueError(f"{FILE} names the member {name[:200]!r}, which no blend can have")
     verify_checksums(folder / name)
-    member: Member = implementation(entry.load)(folder / name, preprocessor)
+    member: Member | StackedMember = implementation(entry.load)(folder / name, preprocessor)
     return member

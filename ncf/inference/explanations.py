@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncf.blending.blend import Blend, Explained
+from ncf.baselines.tables import FeatureTable
+from ncf.blending.blend import Blend, Explained, Member, stars_of
+from ncf.blending.stacking import Correcting, StackedMember
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Floats, Integers
 from ncf.inference.checkpoint import Checkpoint
@@ -27,7 +29,7 @@ class Explanation:
     base: dict[str, float]
     """Terms of the network (with the mean rating), of the biases of user and movie, and of the
     matrix factorisation, as far as the model has them. Those of a blend are multiplied by the
-    network's weight."""
+    weight of the network and of members that correct it."""
     rated: Integers
     """``[L]`` ids of the movies in the user's history; none without the Gaussian process."""
     ratings: npt.NDArray[np.float32]
@@ -75,7 +77,10 @@ def explanations(checkpoint: Checkpoint, rows: Batch) -> list[Explanation]:
 
 def _of_blend(blend: Blend, of_network: list[Explanation], rows: Batch) -> list[Explanation]:
     """The blend's predictions as sums of its members' terms, each times the member's weight."""
-    network, *weights = blend.weights.of_members
+    first, *weights = blend.weights.of_members
+    members = [(member, weight) for (_, member), weight in zip(blend.members, weights, strict=True)]
+    # Stacked members add a correction to the network's prediction.
+    network = first + sum(w for member, w in members if isinstance(member, StackedMember))
     constant = blend.weights.center * (1 - sum(blend.weights.of_members))
     outside = [network * (_clip(blend, each.prediction) - each.prediction) for each in of_network]
     base = [
@@ -84,9 +89,10 @@ def _of_blend(blend: Blend, of_network: list[Explanation], rows: Batch) -> list[
         for each in of_network
     ]
     features: list[dict[str, float]] = [{} for _ in of_network]
-    for (_, member), weight in zip(blend.members, weights, strict=True):
-        stars: Floats = member.predict(rows).numpy()
-        contributions = member.contributions(rows) if isinstance(member, Explained) else None
+    clipped = torch.tensor([_clip(blend, each.prediction) for each in of_network]).double()
+    for member, weight in members:
+        stars: Floats = stars_of(member, clipped, rows).numpy()
+        contributions = _contributions(member, clipped, rows)
         for i, predicted in enumerate(stars):
             outside[i] += weight * (_clip(blend, predicted) - predicted)
             if contributions is None:
@@ -111,6 +117,16 @@ def _of_blend(blend: Blend, of_network: list[Explanation], rows: Batch) -> list[
         )
         for i, each in enumerate(of_network)
     ]
+
+
+def _contributions(
+    member: Member | StackedMember, network: torch.Tensor, rows: Batch
+) -> FeatureTable | None:
+    """``[B, F + 1]`` what features add to the member's predictions, and their mean; of a stacked
+    member, to its corrections. ``None`` if these are no such sums."""
+    if isinstance(member, Correcting):
+        return member.corrections(network, rows)
+    return member.contributions(rows) if isinstance(member, Explained) else None
 
 
 def _clip(blend: Blend, stars: float) -> float:

@@ -35,7 +35,7 @@ from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.baselines import available
 from ncf.data.placement import BYTES_OF_SHARED_ROW, BYTES_OF_TRAINING_ROW, free_on_machine
-from ncf.registry import BASELINES
+from ncf.registry import BASELINES, STACKED_MEMBERS
 from ray_jobs.cluster.ray_internals import draining_nodes
 from ray_jobs.cluster.resources import GIB, GroupPlan
 from ray_jobs.cluster.session import joins_cluster, ray_session
@@ -274,7 +274,7 @@ def blend(workspace: Workspace) -> str:
     if not config.blend.members:
         return "none"
     rows = num_ratings(config)
-    available(BASELINES, rows, config.blend.members, notes.append)
+    available({**BASELINES, **STACKED_MEMBERS}, rows, config.blend.members, notes.append)
     if notes:
         raise ConfigError(f"blend.members: {' '.join(notes)} Leave them out of blend.members")
     return ", ".join(config.blend.members)

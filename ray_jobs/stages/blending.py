@@ -15,6 +15,7 @@ from foundation.checksums import write_checksums
 from foundation.storage import Storage
 from ncf.baselines import available, fit_baseline
 from ncf.blending.blend import Blend, Member, load_member
+from ncf.blending.stacking import StackedMember
 from ncf.blending.weights import Weights
 from ncf.data.batches import Batch
 from ncf.data.dataset import PreparedDataset
@@ -44,7 +45,7 @@ class MemberInputs:
     """What a member learns from."""
 
     name: str
-    """In ``ncf.registry.BASELINES``."""
+    """In ``ncf.registry``."""
     selection: PreparedDataset
     """Its settings are chosen on these validation rows."""
     final: PreparedDataset
@@ -52,16 +53,23 @@ class MemberInputs:
     trials: int
 
 
-def member_tasks(
-    blend: BlendConfig, selection: PreparedDataset, final: PreparedDataset, folder: Storage
-) -> list[CallTask]:
-    """A task for each member of the blend, which leaves it in ``folder``, in one of its name."""
-    tasks = []
-    for name in blend.members:
-        inputs = MemberInputs(name, selection, final, blend.trials)
-        work = partial(fit_member, inputs, folder)
-        tasks.append(CallTask(f"member {name}", selection, work))
-    return tasks
+def member_inputs(
+    blend: BlendConfig, selection: PreparedDataset, final: PreparedDataset
+) -> list[MemberInputs]:
+    """What each member of the blend learns from."""
+    return [MemberInputs(name, selection, final, blend.trials) for name in blend.members]
+
+
+def member_tasks(members: Sequence[MemberInputs], folder: Storage) -> list[CallTask]:
+    """A task for each member that is fitted by itself. It leaves the member in ``folder``, in one
+    of its name."""
+    return [
+        CallTask(
+            f"member {inputs.name}", inputs.selection, partial(fit_member, inputs, folder), "member"
+        )
+        for inputs in members
+        if inputs.name in BASELINES
+    ]
 
 
 def fit_member(inputs: MemberInputs, folder: Storage) -> None:
@@ -71,8 +79,7 @@ def fit_member(inputs: MemberInputs, folder: Storage) -> None:
     Raises:
         TrainingError: if it cannot be fitted here.
     """
-    predictions = _predictions(folder, inputs.name)
-    if predictions.exists():  # by a job that was interrupted later
+    if has_member(inputs.name, folder):  # by a job that was interrupted later
         return
     train, validation = _rows(inputs.selection, "train"), _rows(inputs.selection, "validation")
     notes = list[str]()
@@ -84,13 +91,26 @@ def fit_member(inputs: MemberInputs, folder: Storage) -> None:
     member: Any = fitted.baseline
     if inputs.final is not inputs.selection:
         (member,) = fitted.refit(_rows(inputs.final, "train"), inputs.final.preprocessor)
+    write_member(inputs.name, member, stars, folder)
+
+
+def write_member(
+    name: str, member: Member | StackedMember, of_validation: Floats, folder: Storage
+) -> None:
+    """Write the final ``member`` into ``folder / name``, and then, as a sign that it is whole, its
+    predictions for the validation rows when it had not learned from them: ``[N]`` stars."""
     with scratch_folder() as scratch:
-        place = scratch / inputs.name
+        place = scratch / name
         place.mkdir()
         member.save(place)
         write_checksums(place)
-        Storage.at(place).copy_to(folder / inputs.name)
-    predictions.write_table(pa.table({"stars": stars}))
+        Storage.at(place).copy_to(folder / name)
+    _predictions(folder, name).write_table(pa.table({"stars": of_validation}))
+
+
+def has_member(name: str, folder: Storage) -> bool:
+    """Whether ``write_member`` has written it."""
+    return _predictions(folder, name).exists()
 
 
 def _predictions(folder: Storage, name: str) -> Storage:
@@ -167,7 +187,7 @@ def complete(
         network.copy_to(Storage.at(copy))
         blend, preprocessor = None, checkpoint.load(copy).preprocessor
         if validation and members:
-            fitted = list[tuple[str, Member]]()
+            fitted = list[tuple[str, Member | StackedMember]]()
             for name in members:
                 (folder / name).copy_to(Storage.at(scratch / name))
                 fitted.append((name, load_member(scratch, name, preprocessor)))

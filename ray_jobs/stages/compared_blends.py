@@ -66,9 +66,12 @@ class ComparedBlends:
 
     def _stars(self, files: Sequence[str]) -> Floats:
         """``[K, N]`` predictions of K members."""
-        tables = [(self.folder / file).read_table() for file in files]
-        stars = [Predictions.from_arrow(table).stars for table in tables]
-        return np.stack(stars).astype(np.float64)
+        return np.stack([stars_of_file(self.folder / file) for file in files])
+
+
+def stars_of_file(file: Storage) -> Floats:
+    """``[N]`` stars of a file with predictions."""
+    return Predictions.from_arrow(file.read_table()).stars.astype(np.float64)
 
 
 def label_of(name: str) -> str:

@@ -151,8 +151,10 @@ def check_rows(name: str, data: ComparedData, common: ComparedData, *, with_test
 
 
 def members_of_blends(compare: CompareConfig) -> frozenset[str]:
-    """Names of the models and baselines that are members of a blend."""
-    return frozenset(name for members in compare.blends.values() for name in members)
+    """Names of the models and baselines whose predictions for the validation rows are needed:
+    members of a blend, and models that trees correct."""
+    blended = (name for members in compare.blends.values() for name in members)
+    return frozenset([*blended, *compare.residual_boosting.values()])
 
 
 # -- Training --------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ncf.baselines import BaselineSpec, baseline_specs
 from ncf.evaluation.assessment import Assessment, ScoredRows, assess
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.slices import slicings
+from ncf.training.out_of_fold import FOLDS
 from ray_jobs.config import CompareConfig
 from ray_jobs.results.comparison import (
     Comparison,
@@ -55,6 +56,7 @@ from ray_jobs.stages.compared_models import (
     train_models,
     with_weights_of,
 )
+from ray_jobs.stages.compared_stacking import MEMBER, Corrected, correct
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
 from ray_jobs.training.tasks import predictions_file
@@ -98,6 +100,22 @@ class CompareInputs:
         return key_of(
             [model, scored, compare.seeds, compare.score_test, self.num_workers, self.metric]
             + ([is_blended] if is_blended else [])
+        )
+
+    @property
+    def corrected(self) -> tuple[Corrected, ...]:
+        """The models that trees correct."""
+        compare, by_name = self.compare, {model.name: model for model in self.models}
+        trials, score_test = compare.trials_per_baseline, compare.score_test
+        return tuple(
+            Corrected(
+                name,
+                by_name[model],
+                trials,
+                score_test,
+                key_of([self.model_key(by_name[model]), trials, FOLDS, MEMBER]),
+            )
+            for name, model in compare.residual_boosting.items()
         )
 
     def baseline(self, spec: BaselineSpec[Any]) -> BaselineInputs:
@@ -193,6 +211,13 @@ def _check_names(inputs: CompareInputs) -> None:
     names = [model.name for model in inputs.models]
     ensembles = [_ensemble_name(name, len(inputs.compare.seeds)) for name in names]
     known = [*(spec.name for spec in inputs.specs), *names]
+    for corrected, model in inputs.compare.residual_boosting.items():
+        if model not in names:
+            raise ConfigError(
+                f"compare.residual_boosting.{corrected} names {model!r}, expected a model of this "
+                f"comparison: {'; '.join(names)}"
+            )
+    known += inputs.compare.residual_boosting
     for blend, members in inputs.compare.blends.items():
         for member in members:
             if member not in known:
@@ -206,8 +231,8 @@ def _check_names(inputs: CompareInputs) -> None:
         if count > 1:
             raise ConfigError(
                 f"{count} models of the comparison have the name {name!r}: rename the one in "
-                "compare.configurations or compare.blends, and give it no name of a baseline or of "
-                "a mean of seeds"
+                "compare.configurations, compare.residual_boosting or compare.blends, and give it "
+                "no name of a baseline or of a mean of seeds"
             )
     _check_files(inputs, ensembles if _has_ensembles(inputs.compare) else [])
     for setting, named in (
@@ -229,6 +254,7 @@ def _check_files(inputs: CompareInputs, ensembles: Sequence[str]) -> None:
         *(model.label for model in inputs.models),
         *ensembles,
         *(label_of(name) for name in inputs.compare.blends),
+        *inputs.compare.residual_boosting,
     ]
     files: dict[str, str] = {}
     for label in labels:
@@ -261,14 +287,17 @@ def _compare(
     delete_all_but(stored.keep_only({} if force else _keys(inputs)), paths.predictions)
     models, baselines = _models_and_baselines(inputs, stored, run)
     ensembles = _ensembles(models, inputs, paths.predictions)
+    corrected = _corrected(models, inputs, stored, run, paths.ray("compare") / "out-of-fold")
     blends = ComparedBlends(inputs.data, inputs.compare.blends, paths.predictions)
-    entries = (*baselines, *models, *ensembles, *blends.results([*baselines, *models]))
+    blended = blends.results([*baselines, *models, *corrected])
+    entries = (*baselines, *models, *ensembles, *corrected, *blended)
     paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
 
 
 def _keys(inputs: CompareInputs) -> dict[str, str]:
     models = {model.name: inputs.model_key(model) for model in inputs.models}
-    return models | {spec.name: key_of(inputs.baseline(spec)) for spec in inputs.specs}
+    corrected = {each.name: each.key for each in inputs.corrected}
+    return models | corrected | {spec.name: key_of(inputs.baseline(spec)) for spec in inputs.specs}
 
 
 def _models_and_baselines(
@@ -302,6 +331,28 @@ def _models_and_baselines(
         results_of(model.name for model in inputs.models),
         results_of(spec.name for spec in inputs.specs),
     )
+
+
+def _corrected(
+    models: Sequence[ModelResult],
+    inputs: CompareInputs,
+    stored: StoredResults[ModelResult],
+    run: Run,
+    work: Storage,
+) -> list[ModelResult]:
+    """The results of the models that trees correct; those that are not stored are made."""
+    keys = {each.name: each.key for each in inputs.corrected}
+    found = {name: stored.find(name, key) for name, key in keys.items()}
+    by_name = {model.name: model for model in models}
+    missing = [
+        (each, by_name[each.model.name]) for each in inputs.corrected if not found[each.name]
+    ]
+    if missing:
+        for made in correct(missing, inputs.compare.seeds, run, work, stored.files):
+            stored.store(keys[made.name], made)
+            found[made.name] = made
+        work.delete()
+    return [result for each in inputs.corrected if (result := found[each.name])]
 
 
 def _has_ensembles(compare: CompareConfig) -> bool:

@@ -28,8 +28,15 @@ from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, canonical, key_of, unfinished_work
 from ray_jobs.results.undefined import shown
-from ray_jobs.stages.blending import ValidationPredictions, complete, member_tasks, scores
+from ray_jobs.stages.blending import (
+    ValidationPredictions,
+    complete,
+    member_inputs,
+    member_tasks,
+    scores,
+)
 from ray_jobs.stages.provenance import provenance
+from ray_jobs.stages.stacking import stacked_tasks
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
 from ray_jobs.training.tasks import TrainingResult, TrainingTask
@@ -148,10 +155,15 @@ def _train(
     folder = paths.ray("train")
     work = unfinished_work(folder, key, force=force)
     tasks, members = _tasks(inputs, work), work / "members"
-    calls = member_tasks(inputs.blend, inputs.selection, inputs.final, members)
+    of_members = member_inputs(inputs.blend, inputs.selection, inputs.final)
+    calls = member_tasks(of_members, members)
     by_name = {result.name: result for result in train_beside(calls, run)(tasks)}
     results = [by_name[task.name] for task in tasks]
     selection, final = _models(tasks[0]), _models(tasks[-1])
+    for rest in stacked_tasks(
+        of_members, inputs.experiment, results[0].best_epoch, selection / "best", members
+    ):
+        list(run(rest))
     (selection / "best").copy_to(paths.best_checkpoint)
     (selection / "last").copy_to(paths.last_checkpoint)
     # The refit ends at the best epoch of the selection.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -116,6 +117,7 @@ def run_tasks(tasks: Sequence[Task], workers: Workers, config: JobConfig) -> Ite
 def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
     resources = plan.preferred
     models = [task for task in tasks if not isinstance(task, CallTask)]
+    fitted = Counter(task.what for task in tasks if isinstance(task, CallTask))
     of_ratings = [task.experiment for task in tasks if isinstance(task, TrainingTask)]
     num_workers = resources.max_workers or resources.num_workers
     if num_workers > 1 and not (resources.use_gpu or all(map(data_parallel_pays_off, of_ratings))):
@@ -126,15 +128,15 @@ def _log_start(tasks: Sequence[Task], plan: GroupPlan, at_once: int) -> None:
         )
     logger.info(
         "   %s, %d at a time, %s",
-        _count(len(models), len(tasks) - len(models)),
+        _count(len(models), fitted),
         max(1, min(at_once, plan.fitting().count(resources))),
         resources.description,
     )
 
 
-def _count(models: int, baselines: int) -> str:
+def _count(models: int, fitted: Mapping[str, int]) -> str:
     parts = [f"{models} model(s) to train"] if models else []
-    parts += [f"{baselines} baseline(s) to fit"] if baselines else []
+    parts += [f"{count} {what}(s) to fit" for what, count in fitted.items()]
     return " and ".join(parts)
 
 

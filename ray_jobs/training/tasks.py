@@ -160,6 +160,8 @@ class CallTask(Task):
 
     function: Callable[[], Any]
     """Everything that it needs comes with it, so it should read rows by itself."""
+    what: str = "baseline"
+    """What it fits, for progress lines."""
 
 
 @dataclass(frozen=True)

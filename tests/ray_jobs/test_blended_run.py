@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import mean_squared_error
 
 import ncf
 from foundation.storage import Storage
 from ncf.baselines import BaselineSpec, fit_baseline
 from ncf.baselines.bayesian_factorization import BAYESIAN_FACTORIZATION
-from ncf.baselines.boosting import BOOSTING
+from ncf.baselines.boosting import BOOSTING, BoostingSettings
+from ncf.blending import residual_boosting
+from ncf.blending.stacking import StackedRows
 from ncf.blending.weights import Weights
 from ncf.data.dataset import PreparedDataset
 from ncf.inference.recommender import Recommender
+from ncf.training.out_of_fold import predict_fold
+from ray_jobs.config import with_parameters
 from ray_jobs.errors import TrainingError
 from ray_jobs.report.document import Report
 from ray_jobs.report.sections.model import model_section
@@ -35,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "model": {"embedding_dim": 4, "hidden_dims": [8]},
     "train": {"epochs": 3, "batch_size": 512},
     "tune": {"num_trials": 0},
-    "blend": {"members": ["boosting", "bayesian-factorization"], "trials": 2},
+    "blend": {"members": ["boosting", "bayesian-factorization", "residual-boosting"], "trials": 2},
 }
 
 
@@ -70,6 +75,7 @@ def test_the_metrics_are_those_of_the_served_blend(stages: Stages) -> None:
         "network",
         "boosting",
         "bayesian-factorization",
+        "residual-boosting",
     ]
     assert not Path(str(stages.workspace.paths.ray("train"))).exists()
 
@@ -100,6 +106,7 @@ def test_weights_are_fitted_to_what_never_saw_the_validation_rows(stages: Stages
     for spec in specs:
         fitted = fit_baseline(spec, train, validation, prepared.preprocessor, 2)
         known.append(np.clip(fitted.baseline.predict(validation).numpy(), low, high))
+    known.append(np.clip(residual_boosted(stages, known[0]), low, high))
     metrics = RunMetrics.read(stages.workspace.paths.metrics)
     for each, of_member in zip(metrics.members, known, strict=True):
         expected = mean_squared_error(stars, of_member) ** 0.5
@@ -115,6 +122,27 @@ def test_weights_are_fitted_to_what_never_saw_the_validation_rows(stages: Stages
     assert metrics.validation
     expected = mean_squared_error(stars, guessed) ** 0.5
     assert metrics.validation.rmse == pytest.approx(expected, abs=1e-5)
+
+
+def residual_boosted(stages: Stages, network: np.ndarray) -> np.ndarray:
+    """``[N]`` what trees on out-of-fold predictions make of the ``network``'s: ``[N]``."""
+    prepared, metrics = stages.prepared, RunMetrics.read(stages.workspace.paths.metrics)
+    train, validation = prepared.rows("train"), prepared.rows("validation")
+    assert train
+    assert validation
+    experiment = with_parameters(
+        stages.best_trial.experiment, {"train.epochs": 3, "train.stop_after": metrics.best_epoch}
+    )
+    fold = np.random.default_rng(experiment.train.seed).permutation(len(train)) % 5
+    stars = np.zeros(len(train))
+    for number in range(5):
+        stars[fold == number] = predict_fold(experiment, prepared.preprocessor, train, number)
+    default = BoostingSettings(with_times=False)
+    rows = StackedRows(train, stars), StackedRows(validation, network.astype(float))
+    settings = residual_boosting.tune(*rows, prepared.preprocessor, default, 2)
+    member = residual_boosting.fit(rows[0], prepared.preprocessor, settings)
+    found: np.ndarray = member.predict_from(torch.from_numpy(network), validation).numpy()
+    return found
 
 
 def test_a_member_that_was_fitted_is_not_fitted_again(

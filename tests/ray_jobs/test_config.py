@@ -112,7 +112,7 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
         (["blend.members=['boosting']", "split.validation=0"], "blend.members are weighted on val"),
         (["blend.members=['boosting']", "time_decay.apply_to=target"], "blend.members predict sta"),
         (["blend.members=['boosting', 'boosting']"], "names a member twice: boosting, boosting"),
-        (["blend.members=['global-mean']"], "'boosting' or 'boosting-with-times'"),
+        (["blend.members=['global-mean']"], "'boosting-with-times' or 'residual-boosting'"),
         (["blend.members=['boosting']", "task=choice"], 'but task = "choice" trains none'),
         (
             [
@@ -134,6 +134,10 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
             "split_seeds draws random splits, but split.kind",
         ),
         (["compare.blends={b = ['x', 'y']}", "split.validation=0"], "compare.blends are weighted"),
+        (
+            ["compare.residual_boosting={b = 'x'}", "split.validation=0"],
+            "compare.residual_boosting chooses settings on validation rows",
+        ),
     ],
 )
 def test_blends_that_cannot_be_are_refused(settings: list[str], told: str) -> None:

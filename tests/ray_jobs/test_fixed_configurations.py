@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import nnls
 
 from foundation.errors import ConfigError
 from foundation.storage import Storage
+from ncf.baselines.boosting import BoostingSettings
+from ncf.blending import residual_boosting
+from ncf.blending.stacking import StackedRows
 from ncf.data.dataset import PreparedDataset
-from ray_jobs.config import JobConfig
+from ncf.training.out_of_fold import in_order, predict_fold
+from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.configurations import with_configurations
 from ray_jobs.report.comparison import write_comparison_report
 from ray_jobs.results.comparison import Comparison, ModelResult
@@ -109,13 +114,14 @@ def test_configurations_are_compared_with_data_of_their_own(storage: Path) -> No
 
 def test_blends_are_weighted_on_the_validation_rows(storage: Path) -> None:
     """Recomputed with NumPy and SciPy from the members' stored predictions."""
-    members = ("plain", "damped bias", "LightGBM")
+    members = ("plain", "damped bias", "LightGBM", "corrected")
     of_all = stages(
         storage,
         "plain",
         run="blended",
         baselines=["damped-bias", "boosting"],
         blends={"all of them": list(members)},
+        residual_boosting={"corrected": "plain"},
     )
 
     found = of_all.comparison
@@ -151,8 +157,48 @@ def test_blends_are_weighted_on_the_validation_rows(storage: Path) -> None:
         assert least < blend.validation[seed]["rmse"] < least + 0.05
     shares = zip(np.mean(weights, axis=0), members, strict=True)
     assert blend.detail == "; ".join(f"{weight:.3f} x {name}" for weight, name in shares)
+    assert_trees_correct_the_model(of_all, single[0], single[-1])
     references = {(d.first, d.second) for d in found.assessment.differences}
     assert ("all of them", "damped bias") in references
+
+
+def assert_trees_correct_the_model(of_all: Stages, model: ModelResult, found: ModelResult) -> None:
+    """Of the second seed: trees that are fitted once more, to out-of-fold predictions."""
+    selection = of_all.prepared
+    final = PreparedDataset.open(selection.filesystem, refitted_data(of_all))
+    folder, config = of_all.workspace.paths.predictions, of_all.workspace.config
+    experiment = with_parameters(
+        config.compare.configurations["plain"].experiment,
+        {"train.seed": 1, "train.stop_after": model.best_epochs[1]},
+    )
+
+    def out_of_fold(data: PreparedDataset) -> StackedRows:
+        rows = data.rows("train")
+        assert rows
+        of_folds = [predict_fold(experiment, data.preprocessor, rows, k) for k in range(5)]
+        return StackedRows(rows, in_order(of_folds, 1))
+
+    def network(data: PreparedDataset, split: str, files: tuple[str, ...]) -> StackedRows:
+        rows = data.rows(split)
+        assert rows
+        return StackedRows(rows, (folder / files[1]).read_table()["stars"].to_numpy().astype(float))
+
+    validation = network(selection, "validation", model.validation_predictions)
+    default = BoostingSettings(with_times=False)
+    arguments = out_of_fold(selection), validation, selection.preprocessor, default
+    settings = residual_boosting.tune(*arguments, config.compare.trials_per_baseline)
+    member = residual_boosting.fit(out_of_fold(final), final.preprocessor, settings)
+    test = network(final, "test", model.predictions)
+    stars = member.predict_from(torch.from_numpy(test.network), test.rows).numpy()
+    low, high = final.preprocessor.rating_min, final.preprocessor.rating_max
+    np.testing.assert_allclose(predictions(of_all, found)[1], np.clip(stars, low, high), rtol=1e-5)
+    assert found.detail.endswith("on the network's residuals")
+    assert not Path(str(of_all.workspace.paths.ray("compare") / "out-of-fold")).exists()
+
+
+def test_what_is_corrected_is_a_model_of_the_comparison(storage: Path) -> None:
+    with pytest.raises(ConfigError, match="names 'damped bias', expected a model of this compari"):
+        _ = stages(storage, "plain", run="wrong", residual_boosting={"c": "damped bias"}).comparison
 
 
 @pytest.mark.parametrize(

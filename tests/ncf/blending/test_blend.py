@@ -14,7 +14,7 @@ import torch
 
 from ncf.baselines.bayesian_factorization import BayesianSettings, bayesian_factorization
 from ncf.baselines.boosting import BoostingSettings, boosted_trees
-from ncf.blending.blend import FILE, Blend
+from ncf.blending.blend import FILE, Blend, stars_of
 from ncf.blending.weights import Weights
 from ncf.errors import CheckpointError
 from ncf.registry import BASELINES
@@ -39,7 +39,7 @@ def test_members_are_clipped_before_they_are_combined(world: World, blend: Blend
     rows, network = world.test[:50], torch.linspace(-2.0, 8.0, 50)
     each = blend.each(network, rows)
     low, high = blend.lowest, blend.highest
-    trees, factors = (member.predict(rows).numpy() for _, member in blend.members)
+    trees, factors = (stars_of(member, network, rows).numpy() for _, member in blend.members)
     expected = [np.clip(stars, low, high) for stars in (network.numpy(), trees, factors)]
     np.testing.assert_allclose(each.numpy(), expected, rtol=1e-6)
     combined = 3.4 + sum(

@@ -12,9 +12,13 @@ import torch
 
 import ncf
 from foundation.checksums import write_checksums
+from ncf.baselines import Baseline
 from ncf.baselines.bayesian_factorization import BayesianSettings, bayesian_factorization
-from ncf.baselines.boosting import BoostingSettings, boosted_trees
+from ncf.baselines.boosting import BoostingSettings, boosted_trees, features
+from ncf.blending import residual_boosting
 from ncf.blending.blend import Blend
+from ncf.blending.residual_boosting import ResidualBoosting
+from ncf.blending.stacking import StackedRows
 from ncf.blending.weights import Weights
 from ncf.errors import CheckpointError, InputError, UnsupportedError
 from ncf.evaluation.ranking import SeenMovies
@@ -44,8 +48,13 @@ def blended(world: World) -> Checkpoint:
             bayesian_factorization(few, preprocessor, BayesianSettings(2, warm_up=2, draws=4)),
         ),
     )
+    stars = network_stars(network, few).double().numpy()
+    correction = residual_boosting.fit(StackedRows(few, stars), preprocessor, settings)
     ends = preprocessor.rating_min, preprocessor.rating_max
-    return replace(network, blend=Blend(Weights(3.4, (0.5, 0.3, 0.15)), members, *ends))
+    weights = Weights(3.4, (0.4, 0.3, 0.15, 0.2))
+    return replace(
+        network, blend=Blend(weights, (*members, ("residual-boosting", correction)), *ends)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,18 @@ def by_hand(model: Checkpoint, users: list[int], movies: list[int], times: int) 
     rows = rows_to_predict(model.preprocessor, np.array(users), np.array(movies), np.array(times))
     low, high = model.preprocessor.rating_min, model.preprocessor.rating_max
     assert model.blend
-    members = [network_stars(model, rows)] + [m.predict(rows) for _, m in model.blend.members]
+    *alone, (_, correction) = model.blend.members
+    assert isinstance(correction, ResidualBoosting)
+    network = network_stars(model, rows)
+    trees = correction.trees
+    table = features(trees.history, rows, with_times=True)
+    column = network.double().numpy().astype(np.float32)
+    inputs = np.column_stack([table.values, column])
+    members = [
+        network,
+        *(member.predict(rows) for _, member in alone if isinstance(member, Baseline)),
+        network + torch.from_numpy(trees.booster.predict(inputs)),
+    ]
     stars = [np.clip(each.numpy(), low, high) for each in members]
     weighted = zip(model.blend.weights.of_members, stars, strict=True)
     return 3.4 + sum(weight * (each - 3.4) for weight, each in weighted)
@@ -115,6 +135,7 @@ def test_explanations_add_up_to_the_blend(blended: Checkpoint) -> None:
         assert total == pytest.approx(each.prediction, abs=1e-4)
         assert "user mean" in each.features
         assert "Bayesian matrix factorisation" in each.base
+        assert "prediction of the network" in each.features
     assert any(abs(term) > 0.01 for term in found[0].features.values())
 
 

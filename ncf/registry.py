@@ -67,6 +67,9 @@ class BaselineEntry:
     fits_any_size: bool = False
     """Whether it can be fitted to any number of rows; other baselines are omitted above
     ``ncf.baselines.LARGEST``."""
+    by_default: bool = True
+    """Whether it is compared with unless a configuration says otherwise; not so if its search takes
+    long and another one is as accurate."""
     package: str | None = None
     """An optional package that it needs; without it, the baseline is omitted."""
     load: str | None = None
@@ -85,6 +88,8 @@ BASELINES: Final[dict[str, BaselineEntry]] = {
         "ncf.baselines.bayesian_factorization:BAYESIAN_FACTORIZATION",
         load="ncf.baselines.bayesian_factorization:load_bayesian_factorization",
     ),
+    "svdpp": BaselineEntry("ncf.baselines.svdpp:SVDPP", by_default=False),
+    "time-svdpp": BaselineEntry("ncf.baselines.svdpp:TIME_SVDPP", by_default=False),
     "boosting": BaselineEntry(
         "ncf.baselines.boosting:BOOSTING",
         package="lightgbm",

@@ -7,6 +7,7 @@
     neighbours            item-based nearest neighbours
     matrix_factorization  biased matrix factorisation
     bayesian_factorization  the same, as the mean over draws of a Gibbs sampler
+    svdpp                 SVD++ and timeSVD++
     boosting              LightGBM, on the features of
       statistics          users, movies and pairs
       sessions            ratings near in time
@@ -63,8 +64,8 @@ LARGEST: Final = 2_000_000
 """Training rows above which only baselines that fit any size are fitted: the others would take
 hours or exceed memory."""
 
-ALL: Final = tuple(BASELINES)
-"""The names of all baselines, the simplest first."""
+ALL: Final = tuple(name for name, entry in BASELINES.items() if entry.by_default)
+"""The names of the baselines that are compared with by default, the simplest first."""
 
 Note = Callable[[str], None]
 """Receives a sentence for the user."""
@@ -75,7 +76,7 @@ logger: Final = logging.getLogger(__name__)
 def baseline_specs(
     num_rows: int, names: Collection[BaselineName] = ALL, note: Note = logger.warning
 ) -> tuple[BaselineSpec[Any], ...]:
-    """The global mean and the named baselines for ``num_rows`` training rows, ordered as ``ALL``.
+    """The global mean and the named baselines for ``num_rows`` training rows, the simplest first.
 
     ``note`` is called with the baselines that are omitted and the reason.
     """

@@ -53,6 +53,12 @@ class BaselineSpec(Generic[S]):
     validation rows. If trials are cheap, a whole grid is tried instead of ``num_trials``."""
     fit: Callable[[Batch, Preprocessor, S], Baseline]
     """``fit(rows, preprocessor, settings) -> baseline``."""
+    grid: int | None = None
+    """Settings that are tried if that does not depend on ``num_trials``."""
+
+    def tried(self, num_trials: int) -> int:
+        """Settings that ``tune`` tries."""
+        return num_trials if self.grid is None else self.grid
 
 
 @dataclass(frozen=True)

@@ -283,5 +283,5 @@ def best_rank(
 
 
 BAYESIAN_FACTORIZATION: Final = BaselineSpec[BayesianSettings](
-    "Bayesian matrix factorisation", best_rank, bayesian_factorization
+    "Bayesian matrix factorisation", best_rank, bayesian_factorization, grid=len(RANKS)
 )

@@ -125,10 +125,12 @@ GLOBAL_MEAN: Final = BaselineSpec[None](
     "global mean",
     lambda _train, _validation, _preprocessor, _trials: None,
     lambda rows, preprocessor, _: global_mean(rows, preprocessor),
+    grid=0,
 )
 
 DAMPED_BIAS: Final = BaselineSpec[Dampings](
     "damped bias",
     best_dampings,
     lambda rows, preprocessor, chosen: damped_bias(rows, preprocessor, chosen.users, chosen.movies),
+    grid=len(DAMPINGS) ** 2,
 )

@@ -206,5 +206,8 @@ def _like(matrix: sparse.csr_array, data: Floats) -> sparse.csr_array:
 
 
 NEAREST_NEIGHBOURS: Final = BaselineSpec[NeighbourSettings](
-    "item kNN", best_neighbours, nearest_neighbours
+    "item kNN",
+    best_neighbours,
+    nearest_neighbours,
+    grid=len(NEIGHBOURS) * len(SHRINKAGES) * len(DAMPINGS),
 )

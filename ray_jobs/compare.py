@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = (
     "--config configs/protocols/losses.toml",
-    "--config configs/protocols/accuracy.toml --set compare.score_test=false",
-    "--config configs/protocols/accuracy.toml --splits 5",
+    "--config configs/protocols/splits.toml --set compare.score_test=false",
+    "--config configs/protocols/splits.toml --splits 5",
 )
 
 

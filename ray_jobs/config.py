@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -25,7 +25,7 @@ from ncf.config import (
     TimeDecayConfig,
     TrainConfig,
 )
-from ncf.registry import CHOICE_BASELINES, RANKING_METRICS
+from ncf.registry import BASELINES, CHOICE_BASELINES, RANKING_METRICS
 
 if TYPE_CHECKING:
     ChoiceBaselineName = str
@@ -438,7 +438,8 @@ class CompareConfig(Section):
     """Models of this comparison that boosted trees correct, by the names of the corrected ones in
     tables: ``"with residual boosting" = "Gaussian process"``. The trees learn from out-of-fold
     predictions: each model is trained five times more, and another five times for the test rows
-    with ``refit_on_validation``. They take part in ``blends``."""
+    with ``refit_on_validation``, each time by one worker's CPU with all rows in memory. They take
+    part in ``blends``; ``trials_per_baseline`` settings are tried."""
     blends: dict[ModelName, Annotated[tuple[str, ...], Field(min_length=2)]] = Field(
         default_factory=dict
     )
@@ -454,15 +455,18 @@ class CompareConfig(Section):
     """The only differences that are tested, each the first one's error minus the second one's:
     ``[["blend", "LightGBM"]]``. The fewer, the less their intervals are widened for their number.
     By default those that ``against`` says."""
-    baselines: tuple[BaselineName, ...] = get_args(BaselineName)
+    baselines: tuple[BaselineName, ...] = tuple(
+        name for name, entry in BASELINES.items() if entry.by_default
+    )
     """What the models are compared with: ``global-mean`` always, ``damped-bias`` (users, movies),
     ``neighbours`` (item-based), ``matrix-factorization`` (matrix factorisation),
-    ``bayesian-factorization`` (its mean over draws of a Gibbs sampler), ``boosting`` (LightGBM on
-    statistics of users and movies), ``boosting-with-times`` (and of ratings near in time)."""
+    ``bayesian-factorization`` (its mean over draws of a Gibbs sampler), ``svdpp`` and
+    ``time-svdpp`` (SVD++ and timeSVD++, not by default), ``boosting`` (LightGBM on statistics of
+    users and movies), ``boosting-with-times`` (and of ratings near in time)."""
     trials_per_baseline: Annotated[int, Field(ge=1)] = 24
-    """Settings tried of ``matrix-factorization`` and of each ``boosting``, by Optuna as the models'
-    are. For a fair comparison set as many as a model had; this is not checked. For the others a
-    grid of 32 or 36 is tried, which takes less time, and four ranks of
+    """Settings tried of ``matrix-factorization``, each ``svdpp`` and each ``boosting``, by Optuna
+    as the models' are. For a fair comparison set as many as a model had; this is not checked. For
+    the others a grid of 32 or 36 is tried, which takes less time, and four ranks of
     ``bayesian-factorization``."""
     choice: ChoiceCompareConfig = ChoiceCompareConfig()
     """Of choice models; seeds and what is scored are those of rating models."""
@@ -551,7 +555,10 @@ class BlendConfig(Section):
     members: tuple[BlendMemberName, ...] = ()
     """Beside the network; none by default. ``boosting-with-times`` uses a user's ratings near in
     time, before and after: fair for filling in unknown ratings, as on a random split, but not for
-    the future."""
+    the future. ``residual-boosting`` corrects the network, by LightGBM on its out-of-fold
+    predictions, with times if the network uses them: the network is trained five times more, and
+    another five times for the final model, each time by one worker's CPU with all rows in
+    memory."""
     trials: Annotated[int, Field(ge=1)] = 24
     """Settings tried of each."""
 
@@ -681,6 +688,12 @@ class JobConfig(Section):
             raise ValueError(
                 'blend.members are of the rating model, but task = "choice" trains none: leave one '
                 "of them out"
+            )
+        history = self.model.history
+        if "residual-boosting" in self.blend.members and history.encoders and history.causal:
+            raise ValueError(
+                "blend.members: residual-boosting learns the errors of filling in ratings, but "
+                "with model.history.causal the network forecasts them: leave one of them out"
             )
         if self.blend.members and "target" in self._searched("time_decay.apply_to"):
             raise ValueError(

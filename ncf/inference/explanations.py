@@ -96,7 +96,8 @@ def _of_blend(blend: Blend, of_network: list[Explanation], rows: Batch) -> list[
         for i, predicted in enumerate(stars):
             outside[i] += weight * (_clip(blend, predicted) - predicted)
             if contributions is None:
-                base[i][member.name] = weight * float(predicted)
+                added = predicted - clipped[i] if isinstance(member, StackedMember) else predicted
+                base[i][member.name] = weight * float(added)
                 continue
             *of_features, mean = weight * contributions.values[i].astype(np.float64)
             base[i][f"mean of {member.name}"] = float(mean)

@@ -36,6 +36,8 @@ def predict_fold(
     """
     inside = torch.from_numpy(fold_of_rows(len(rows), experiment.train.seed) == number)
     others = rows[~inside]
+    if not len(others):
+        return np.full(len(rows), preprocessor.rating_mean)
     # The last epoch is kept: there are no rows to choose another one by.
     settings = experiment.train.model_copy(update={"keep": "last", "compile": "off"})
     experiment = experiment.model_copy(update={"train": settings})

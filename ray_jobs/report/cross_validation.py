@@ -12,7 +12,8 @@ from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig
 from ray_jobs.configurations import require_test_errors
 from ray_jobs.redo import Redo
-from ray_jobs.report.document import DataTable, Report, ReportSection, Text
+from ray_jobs.report import plots
+from ray_jobs.report.document import DataTable, Plot, Report, ReportSection, Text
 from ray_jobs.report.sections.comparison import differences_blocks
 from ray_jobs.report.writing import write
 from ray_jobs.results import undefined
@@ -102,8 +103,24 @@ def _errors_section(summary: Summary) -> ReportSection:
                 "over folds, and their standard deviation. Folds share training rows, so "
                 "that deviation shows how much folds differ; it is not an error of the mean."
             ),
+            _plot(summary),
             *(fold_table(folds, summary.errors, metric) for metric in METRICS),
         ),
+    )
+
+
+def _plot(summary: Summary) -> Plot:
+    # Without the mean rating, whose distance would leave little room for the others.
+    models = [model for model in summary.errors if model.model != "global mean"] or summary.errors
+    found = [(model.model, undefined.mean_and_spread(model.of("rmse"))) for model in models]
+    values = dict(sorted(found, key=lambda each: -each[1][0]))
+    described = "; ".join(f"{name} {shown(*value)}" for name, value in values.items())
+    return Plot(
+        "folds",
+        "Test RMSE of every model but the mean rating, mean over folds; the line is one standard "
+        "deviation over folds to each side.",
+        f"Dots for the test RMSE of each model: {described}",
+        plots.dots(values, "test RMSE, mean over folds"),
     )
 
 

@@ -48,6 +48,10 @@ class ModelResult:
     """Files there with predictions for the validation rows, of models and baselines that are
     members of a blend: one a seed, or one of a baseline."""
 
+    tried: int = 0
+    """Settings that were tried in this comparison to choose those of the entry, of a blend those of
+    all its members; 0 if they are fixed."""
+
     @property
     def files(self) -> tuple[str, ...]:
         """``predictions`` and ``validation_predictions``."""
@@ -158,12 +162,18 @@ def table(comparison: Comparison, of_what: str = "") -> Table:
     rows = f"{comparison.num_scored:,} rows"
     title = f"{of_what}{comparison.scored.capitalize()} errors, {scale}, {rows}"
     result = Table(title=title)
-    for column in ("model", "seeds", "RMSE", "MAE", "R²"):
+    for column in ("model", "tried", "seeds", "RMSE", "MAE", "R²"):
         result.add_column(column, justify="left" if column == "model" else "right")
     for entry in comparison.entries:
         figures = [shown(*comparison.figure(entry, metric)) for metric in METRICS]
-        result.add_row(entry.name, str(comparison.num_seeds(entry)), *figures)
+        tried, seeds = shown_budget(entry), str(comparison.num_seeds(entry))
+        result.add_row(entry.name, tried, seeds, *figures)
     return result
+
+
+def shown_budget(entry: ModelResult) -> str:
+    """The number of settings that were tried, for a table."""
+    return f"{entry.tried:,}" if entry.tried else "fixed"
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:

@@ -31,6 +31,7 @@ from ncf.registry import BASELINES
 from ray_jobs.config import BlendConfig
 from ray_jobs.errors import TrainingError
 from ray_jobs.results.final_model import load_model
+from ray_jobs.stages.rows import rows_of
 from ray_jobs.training.scratch import scratch_folder
 from ray_jobs.training.tasks import CallTask
 
@@ -81,7 +82,7 @@ def fit_member(inputs: MemberInputs, folder: Storage) -> None:
     """
     if has_member(inputs.name, folder):  # by a job that was interrupted later
         return
-    train, validation = _rows(inputs.selection, "train"), _rows(inputs.selection, "validation")
+    train, validation = rows_of(inputs.selection, "train"), rows_of(inputs.selection, "validation")
     notes = list[str]()
     specs = available(BASELINES, len(train), (inputs.name,), notes.append)
     if not specs:
@@ -90,7 +91,7 @@ def fit_member(inputs: MemberInputs, folder: Storage) -> None:
     stars = fitted.baseline.predict(validation).numpy()
     member: Any = fitted.baseline
     if inputs.final is not inputs.selection:
-        (member,) = fitted.refit(_rows(inputs.final, "train"), inputs.final.preprocessor)
+        (member,) = fitted.refit(rows_of(inputs.final, "train"), inputs.final.preprocessor)
     write_member(inputs.name, member, stars, folder)
 
 
@@ -133,7 +134,7 @@ class ValidationPredictions:
         cls, network: Checkpoint, data: PreparedDataset, members: Sequence[str], folder: Storage
     ) -> ValidationPredictions:
         """Those of the network, and of the members that ``member_tasks`` left in ``folder``."""
-        rows, preprocessor = _rows(data, "validation"), data.preprocessor
+        rows, preprocessor = rows_of(data, "validation"), data.preprocessor
         tables = (_predictions(folder, name).read_table() for name in members)
         others = (torch.from_numpy(table["stars"].to_numpy().copy()) for table in tables)
         stars = torch.stack([network_stars(network, rows).double(), *others])
@@ -204,7 +205,7 @@ def scores(
     """Errors of the completed ``model`` on the test rows, as it is served: those keys of
     ``RunMetrics`` that are not the network's own.
     """
-    served, rows = load_model(model), _rows(data, "test")
+    served, rows = load_model(model), rows_of(data, "test")
     if served.blend is None:  # workers have scored all rows
         rows = rows[_some(rows)]
     of_members = member_stars(served, rows)
@@ -268,9 +269,3 @@ def _some(rows: Batch) -> torch.Tensor:
 def _scores(stars: Floats, rows: Batch) -> dict[str, Any]:
     found = torch.from_numpy(np.asarray(stars, np.float32))
     return Predictions(found.numpy(), (found * rows.weights).numpy()).score(rows).as_dict()
-
-
-def _rows(data: PreparedDataset, split: str) -> Batch:
-    rows = data.rows(split)
-    assert rows is not None
-    return rows

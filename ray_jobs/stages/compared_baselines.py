@@ -13,7 +13,8 @@ from ncf.data.batches import Batch
 from ncf.data.dataset import PreparedDataset
 from ncf.evaluation.predictions import Predictions
 from ray_jobs.results.comparison import ModelResult
-from ray_jobs.stages.compared_models import ComparedData, rows_of
+from ray_jobs.stages.compared_models import ComparedData
+from ray_jobs.stages.rows import rows_of
 from ray_jobs.training.tasks import CallTask, predictions_file, save_predictions
 
 

@@ -15,7 +15,8 @@ from ncf.data.preprocessor import Floats, Preprocessor
 from ncf.evaluation.predictions import Predictions
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.stages.compared_baselines import write_predictions
-from ray_jobs.stages.compared_models import ComparedData, rows_of
+from ray_jobs.stages.compared_models import ComparedData
+from ray_jobs.stages.rows import rows_of
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ray_jobs.config import LOSS, CompareConfig, ComparedConfig, with_parameters
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.preparation import preprocess
+from ray_jobs.stages.rows import rows_of
 from ray_jobs.stages.tuning import BestTrial, search
 from ray_jobs.training.run_tasks import Train
 from ray_jobs.training.tasks import TrainingResult, TrainingTask, predictions_file
@@ -57,13 +58,8 @@ class ComparedModel:
     experiment: ExperimentConfig
     parameters: dict[str, Any]
     """The settings of ``experiment`` that a search chose."""
-
-
-def rows_of(prepared: PreparedDataset, split: str) -> Batch:
-    """The rows of a split that has some."""
-    rows = prepared.rows(split)
-    assert rows is not None
-    return rows
+    tried: int = 0
+    """Settings that the search tried; 0 of a fixed configuration."""
 
 
 # -- Which models there are ------------------------------------------------------------------------
@@ -77,11 +73,11 @@ def losses_to_compare(
     for loss in compare.losses:
         if compare.trials_per_loss:
             best = search(workspace, data.selection, workers, loss)
-            experiment, parameters = best.experiment, best.parameters
+            experiment, parameters, tried = best.experiment, best.parameters, best.num_trials
         else:
             experiment = with_parameters(best_trial.experiment, {LOSS: loss})
-            parameters = best_trial.parameters
-        yield ComparedModel(f"NCF, {loss}", loss, data, experiment, parameters)
+            parameters, tried = best_trial.parameters, best_trial.num_trials
+        yield ComparedModel(f"NCF, {loss}", loss, data, experiment, parameters, tried)
 
 
 def configurations_to_compare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -18,7 +18,8 @@ from ray_jobs.config import with_parameters
 from ray_jobs.results.comparison import ModelResult
 from ray_jobs.stages.compared_baselines import write_predictions
 from ray_jobs.stages.compared_blends import stars_of_file
-from ray_jobs.stages.compared_models import ComparedModel, rows_of
+from ray_jobs.stages.compared_models import ComparedModel
+from ray_jobs.stages.rows import rows_of
 from ray_jobs.stages.stacking import OutOfFold, StackedFit
 from ray_jobs.training.run_tasks import Run
 from ray_jobs.training.tasks import (
@@ -48,7 +49,7 @@ class Corrected:
         predictions go into ``folder``."""
         data = self.model.data
         experiment = with_parameters(self.model.experiment, {"train.seed": seed})
-        place = folder / self.key / f"seed-{seed}"
+        place = folder / predictions_file(self.name) / self.key / f"seed-{seed}-epoch-{epoch}"
         parts = [("selection", data.selection)] + ([("refit", data.final)] if data.refit else [])
         first, *others = (
             OutOfFold.of_epoch(experiment, epoch, rows, place / part) for part, rows in parts
@@ -73,8 +74,8 @@ def correct(
     run: Run,
     work: Storage,
     folder: Storage,
-) -> list[ModelResult]:
-    """The results of the corrected models.
+) -> Iterator[ModelResult]:
+    """The results of the corrected models, each as soon as it is complete.
 
     Args:
         models: each with the result of the model that is corrected.
@@ -98,16 +99,21 @@ def correct(
         )
         for label, (each, result, number, fit) in fits.items()
     ]
-    done = {each.name: each.value for each in run(last) if isinstance(each, CallResult)}
-    return [
-        _result(each, [done[f"{each.name} seed {seed}"] for seed in seeds]) for each, _ in models
-    ]
+    waiting, done = [each for each, _ in models], dict[str, Scored]()
+    for call in run(last):
+        if isinstance(call, CallResult):
+            done[call.name] = call.value
+        for each in list(waiting):
+            labels = [f"{each.name} seed {seed}" for seed in seeds]
+            if all(label in done for label in labels):
+                waiting.remove(each)
+                yield _result(each, [done[label] for label in labels])
 
 
 def _result(model: Corrected, of_seeds: Sequence[Scored]) -> ModelResult:
     return ModelResult(
         name=model.name,
-        detail=of_seeds[0].detail,
+        detail=of_seeds[0].detail + (" (of the first seed)" if len(of_seeds) > 1 else ""),
         kind="blend",
         test=tuple(dict(each.test) for each in of_seeds if each.test),
         validation=tuple(dict(each.validation) for each in of_seeds),

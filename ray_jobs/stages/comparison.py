@@ -10,9 +10,10 @@ another one only if their difference on the same rows is significant
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +21,11 @@ from foundation.console import show
 from foundation.errors import ConfigError
 from foundation.storage import Storage
 from ingest.dataset import RawData
-from ncf.baselines import BaselineSpec, baseline_specs
+from ncf.baselines import BaselineSpec, available, baseline_specs
 from ncf.evaluation.assessment import Assessment, ScoredRows, assess
 from ncf.evaluation.predictions import Predictions
 from ncf.evaluation.slices import slicings
+from ncf.registry import STACKED_MEMBERS
 from ncf.training.out_of_fold import FOLDS
 from ray_jobs.config import CompareConfig
 from ray_jobs.results.comparison import (
@@ -52,14 +54,14 @@ from ray_jobs.stages.compared_models import (
     losses_to_compare,
     members_of_blends,
     result_of,
-    rows_of,
     train_models,
     with_weights_of,
 )
 from ray_jobs.stages.compared_stacking import MEMBER, Corrected, correct
+from ray_jobs.stages.rows import rows_of
+from ray_jobs.stages.stacking import refuse_causal
 from ray_jobs.stages.tuning import BestTrial
 from ray_jobs.training.run_tasks import Run, run_tasks, train_beside
-from ray_jobs.training.tasks import predictions_file
 from ray_jobs.training.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -98,7 +100,14 @@ class CompareInputs:
         compare, scored = self.compare, self.data.final
         is_blended = model.name in members_of_blends(compare)
         return key_of(
-            [model, scored, compare.seeds, compare.score_test, self.num_workers, self.metric]
+            [
+                replace(model, tried=0),
+                scored,
+                compare.seeds,
+                compare.score_test,
+                self.num_workers,
+                self.metric,
+            ]
             + ([is_blended] if is_blended else [])
         )
 
@@ -182,6 +191,8 @@ def plan_comparison(
         data, models, config.compare.of_ratings, config.scaling.world_size, config.tune.metric
     )
     _check_names(inputs)
+    if config.compare.residual_boosting:
+        _check_residual_boosting(inputs)
     return PlannedComparison(workspace, inputs)
 
 
@@ -247,6 +258,16 @@ def _check_names(inputs: CompareInputs) -> None:
                 )
 
 
+def _check_residual_boosting(inputs: CompareInputs) -> None:
+    """Refuse what cannot be fitted here, or would learn from another kind of errors."""
+    notes = list[str]()
+    num_rows = inputs.data.selection.manifest.counts["train"]
+    if not available(STACKED_MEMBERS, num_rows, (MEMBER,), notes.append):
+        raise ConfigError(f"compare.residual_boosting: {' '.join(notes)} Leave it out")
+    for each in inputs.corrected:
+        refuse_causal(each.model.experiment, f"compare.residual_boosting.{each.name}")
+
+
 def _check_files(inputs: CompareInputs, ensembles: Sequence[str]) -> None:
     """Refuse names whose files of predictions would have the same name."""
     labels = [
@@ -258,12 +279,13 @@ def _check_files(inputs: CompareInputs, ensembles: Sequence[str]) -> None:
     ]
     files: dict[str, str] = {}
     for label in labels:
-        other = files.setdefault(predictions_file(label).lower(), label)
-        if other != label:
+        file = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+        if file in files:
             raise ConfigError(
-                f"{other!r} and {label!r} would have files of the same name: rename one of the two "
-                "in compare.configurations or compare.blends"
+                f"{files[file]!r} and {label!r} would have files of the same name: rename one of "
+                "the two in compare.configurations, compare.residual_boosting or compare.blends"
             )
+        files[file] = label
 
 
 def _compare(
@@ -287,10 +309,13 @@ def _compare(
     delete_all_but(stored.keep_only({} if force else _keys(inputs)), paths.predictions)
     models, baselines = _models_and_baselines(inputs, stored, run)
     ensembles = _ensembles(models, inputs, paths.predictions)
-    corrected = _corrected(models, inputs, stored, run, paths.ray("compare") / "out-of-fold")
+    work = paths.ray("compare") / "out-of-fold"
+    if force:
+        work.delete()
+    corrected = _corrected(models, inputs, stored, run, work)
     blends = ComparedBlends(inputs.data, inputs.compare.blends, paths.predictions)
     blended = blends.results([*baselines, *models, *corrected])
-    entries = (*baselines, *models, *ensembles, *corrected, *blended)
+    entries = _with_budgets(inputs, (*baselines, *models, *ensembles, *corrected, *blended))
     paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
 
 
@@ -333,6 +358,28 @@ def _models_and_baselines(
     )
 
 
+def _with_budgets(
+    inputs: CompareInputs, entries: tuple[ModelResult, ...]
+) -> tuple[ModelResult, ...]:
+    """The entries with the number of settings that were tried for each."""
+    compare = inputs.compare
+    has_validation = inputs.data.selection.manifest.counts["validation"] > 0
+    trials = compare.trials_per_baseline
+    # Of each entry, the searches that it depends on.
+    searches = {spec.name: {spec.name: spec.tried(trials)} for spec in inputs.specs}
+    for model in inputs.models:
+        searches[model.name] = {model.name: model.tried}
+        searches[_ensemble_name(model.name, len(compare.seeds))] = searches[model.name]
+    for each in inputs.corrected:
+        searches[each.name] = searches[each.model.name] | {each.name: each.trials}
+    for name, members in compare.blends.items():
+        searches[name] = {k: v for member in members for k, v in searches[member].items()}
+    return tuple(
+        replace(entry, tried=sum(searches[entry.name].values()) if has_validation else 0)
+        for entry in entries
+    )
+
+
 def _corrected(
     models: Sequence[ModelResult],
     inputs: CompareInputs,
@@ -349,6 +396,9 @@ def _corrected(
     ]
     if missing:
         for made in correct(missing, inputs.compare.seeds, run, work, stored.files):
+            data = next(each.model.data for each, _ in missing if each.name == made.name)
+            if not has_weights_of(data, inputs.data):
+                made = with_weights_of(inputs.data, made, stored.files)
             stored.store(keys[made.name], made)
             found[made.name] = made
         work.delete()

@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from foundation.errors import ConfigError
 from foundation.storage import Storage
+from ncf.baselines import available
 from ncf.blending.stacking import StackedMember, StackedRows, StackedSpec, fit_stacked
 from ncf.config import ExperimentConfig
 from ncf.data.dataset import PreparedDataset
@@ -17,9 +19,10 @@ from ncf.inference.stars import network_stars
 from ncf.registry import STACKED_MEMBERS, implementation
 from ncf.training.out_of_fold import FOLDS, in_order, predict_fold
 from ray_jobs.config import with_parameters
+from ray_jobs.errors import TrainingError
 from ray_jobs.results.final_model import load_model
 from ray_jobs.stages.blending import MemberInputs, has_member, write_member
-from ray_jobs.stages.compared_models import rows_of
+from ray_jobs.stages.rows import rows_of
 from ray_jobs.training.tasks import CallTask
 
 
@@ -112,6 +115,21 @@ def knows_times(experiment: ExperimentConfig) -> bool:
     return "time" in model.inputs or bool(model.history.encoders and model.history.use_times)
 
 
+def refuse_causal(experiment: ExperimentConfig, setting: str) -> None:
+    """Refuse a network that learns to predict ratings from earlier ones.
+
+    Its out-of-fold predictions would look at later ratings too, and so err less than forecasts do.
+
+    Raises:
+        ConfigError: naming ``setting``.
+    """
+    if experiment.model.history.encoders and experiment.model.history.causal:
+        raise ConfigError(
+            f"{setting}: residual boosting learns the errors of filling in ratings, but with "
+            "model.history.causal the network forecasts them: leave one of the two out"
+        )
+
+
 def stacked_tasks(
     members: list[MemberInputs],
     experiment: ExperimentConfig,
@@ -132,6 +150,12 @@ def stacked_tasks(
     stacked = [inputs for inputs in members if inputs.name in STACKED_MEMBERS]
     if not stacked:
         return []
+    refuse_causal(experiment, "blend.members")
+    notes = list[str]()
+    names = [inputs.name for inputs in stacked]
+    num_rows = stacked[0].selection.manifest.counts["train"]
+    if len(available(STACKED_MEMBERS, num_rows, names, notes.append)) < len(names):
+        raise TrainingError(f"blend.members cannot have {', '.join(names)}: {' '.join(notes)}")
 
     def out_of_fold(data: PreparedDataset, part: str) -> OutOfFold:
         return OutOfFold.of_epoch(experiment, best_epoch, data, folder / f"out-of-fold-{part}")

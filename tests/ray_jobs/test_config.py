@@ -135,6 +135,14 @@ def test_workers_are_a_number_or_a_range(value: str, smallest: int, largest: int
         ),
         (["compare.blends={b = ['x', 'y']}", "split.validation=0"], "compare.blends are weighted"),
         (
+            [
+                "blend.members=['residual-boosting']",
+                "model.history.encoders=['gaussian-process']",
+                "model.history.causal=true",
+            ],
+            "residual-boosting learns the errors of filling in ratings, but with model.history.cau",
+        ),
+        (
             ["compare.residual_boosting={b = 'x'}", "split.validation=0"],
             "compare.residual_boosting chooses settings on validation rows",
         ),

@@ -21,7 +21,7 @@ from ncf.training.out_of_fold import in_order, predict_fold
 from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.configurations import with_configurations
 from ray_jobs.report.comparison import write_comparison_report
-from ray_jobs.results.comparison import Comparison, ModelResult
+from ray_jobs.results.comparison import Comparison, ModelResult, shown_budget
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.graph import Stages
 from ray_jobs.stages.preparation import preprocess
@@ -36,6 +36,7 @@ CONFIGURATIONS = {
     "plain": {},
     "year alone": {"features": {"numeric": ["year"]}},
     "fading": {"time_decay": {"rate_per_day": 0.01}},
+    "forecasts": {"model": {"history": {"encoders": ["statistics"], "causal": True}}},
 }
 SETTINGS: dict[str, Any] = {
     "model": {"embedding_dim": 4, "hidden_dims": [8]},
@@ -192,8 +193,66 @@ def assert_trees_correct_the_model(of_all: Stages, model: ModelResult, found: Mo
     stars = member.predict_from(torch.from_numpy(test.network), test.rows).numpy()
     low, high = final.preprocessor.rating_min, final.preprocessor.rating_max
     np.testing.assert_allclose(predictions(of_all, found)[1], np.clip(stars, low, high), rtol=1e-5)
-    assert found.detail.endswith("on the network's residuals")
+    assert found.detail.endswith("on the network's residuals (of the first seed)")
     assert not Path(str(of_all.workspace.paths.ray("compare") / "out-of-fold")).exists()
+
+
+def test_settings_that_were_tried_are_counted(storage: Path) -> None:
+    """Of a blend, each search once."""
+    found = stages(
+        storage,
+        "plain",
+        run="blended",
+        baselines=["damped-bias", "boosting"],
+        blends={"all of them": ["plain", "damped bias", "LightGBM", "corrected"]},
+        residual_boosting={"corrected": "plain"},
+    ).comparison
+    assert {entry.name: entry.tried for entry in found.entries} == {
+        "global mean": 0,
+        "damped bias": 36,
+        "LightGBM": 2,
+        "plain": 0,
+        "plain, mean of 2 seeds": 0,
+        "corrected": 2,
+        "all of them": 36 + 2 + 2,
+    }
+    assert shown_budget(named(found, "damped bias")) == "36"
+    assert shown_budget(named(found, "plain")) == "fixed"
+
+
+@pytest.mark.parametrize(("name", "other"), [("plain!", "plain"), ("damped: bias", "damped bias")])
+def test_what_is_corrected_has_files_of_its_own(storage: Path, name: str, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{other}' and '{name}' would have files of the same"):
+        _ = stages(storage, "plain", run="wrong", residual_boosting={name: "plain"}).comparison
+
+
+def test_a_network_that_forecasts_is_not_corrected(storage: Path) -> None:
+    of_all = stages(storage, "forecasts", run="wrong", residual_boosting={"c": "forecasts"})
+    with pytest.raises(ConfigError, match=r"residual_boosting.c: residual boosting learns the err"):
+        _ = of_all.comparison
+
+
+def test_without_lightgbm_nothing_is_corrected(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ncf.baselines.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"residual_boosting: .*pip install lightgbm"):
+        _ = stages(storage, "plain", run="wrong", residual_boosting={"c": "plain"}).comparison
+
+
+def test_decayed_errors_of_what_is_corrected_are_those_of_the_comparison(storage: Path) -> None:
+    of_all = stages(
+        storage, "plain", "fading", run="decayed", residual_boosting={"corrected": "fading"}
+    )
+    entry = named(of_all.comparison, "corrected")
+    final = PreparedDataset.open(of_all.prepared.filesystem, refitted_data(of_all)).table(
+        "test", ["rating", "weight"]
+    )
+    errors = (predictions(of_all, entry) - final["rating"].to_numpy()) * final["weight"].to_numpy()
+    expected = np.sqrt((errors**2).mean(axis=1)).mean()
+    assert of_all.comparison.figure(entry, "rmse", "decayed")[0] == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_what_is_corrected_is_a_model_of_the_comparison(storage: Path) -> None:
@@ -262,7 +321,10 @@ def assert_the_report_names_them(of_all: Stages, found: Comparison) -> None:
     for entry in found.entries:
         figures = [found.figure(entry, metric) for metric in ("rmse", "mae")]
         cells = [f"{v:.4f}" + (f" ± {s:.4f}" if s is not None else "") for v, s in figures]
-        assert f"| {entry.name} | {len(entry.test)} | {' | '.join(cells)} |" in text
+        assert (
+            f"| {entry.name} | {shown_budget(entry)} | {len(entry.test)} | {' | '.join(cells)} |"
+            in text
+        )
     assert "All others are compared with damped bias." in text
     assert "**Test RMSE by: training ratings of the user**" in text
     header = "| rows | RMSE, global mean | RMSE, damped bias | RMSE, plain | RMSE, year alone |"
@@ -406,7 +468,7 @@ def test_a_protocol_is_compared_by_its_command(
     assert "tune" not in done.out
     text = (run / "comparison.md").read_text()
     value, _ = found.figure(found.entries[2], "rmse")
-    assert f"| small, with biases | 1 | {value:.4f} |" in text
+    assert f"| small, with biases | fixed | 1 | {value:.4f} |" in text
     assert "Each model has a fixed configuration" in text
     assert (run / "plots" / "comparison.png").is_file()
     refused = run_module("ray_jobs.pipeline", [*settings, "compare.score_test=false"])

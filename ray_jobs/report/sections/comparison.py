@@ -14,6 +14,7 @@ from ray_jobs.results.comparison import (
     ModelResult,
     difference_cells,
     shown,
+    shown_budget,
 )
 
 
@@ -62,7 +63,10 @@ def _training(comparison: Comparison) -> str:
 
 def _settings(comparison: Comparison) -> str:
     if comparison.fixed:
-        return "Each model has a fixed configuration; this comparison searched for nothing."
+        return (
+            "Each model has a fixed configuration; this comparison searched for the settings of "
+            "baselines, and of trees that correct models. The column 'tried' counts them."
+        )
     if comparison.trials_per_loss:
         return (
             "Each loss has the best settings of its own search, "
@@ -77,12 +81,12 @@ def _settings(comparison: Comparison) -> str:
 def _errors_table(comparison: Comparison, scale: str) -> DataTable:
     def row(entry: ModelResult) -> tuple[str, ...]:
         figures = (shown(*comparison.figure(entry, metric, scale)) for metric in METRICS)
-        return (entry.name, str(comparison.num_seeds(entry)), *figures)
+        return (entry.name, shown_budget(entry), str(comparison.num_seeds(entry)), *figures)
 
     unit = "stars" if scale == "stars" else "rating × decay weight"
     return DataTable(
         f"{comparison.scored.capitalize()} errors in {unit}",
-        ("model", "seeds", "RMSE", "MAE", "R²"),
+        ("model", "tried", "seeds", "RMSE", "MAE", "R²"),
         tuple(row(e) for e in comparison.entries),
     )
 

@@ -108,11 +108,36 @@ def test_the_corrections_are_sums_over_features(world: World) -> None:
 
 
 def test_settings_are_chosen_by_the_error_of_what_is_corrected(world: World) -> None:
-    """Where the network makes no error, more trees can only do harm."""
-    train, validation = world.train[:1500], world.validation
-    exact = [StackedRows(rows, rows.ratings.double().numpy()) for rows in (train, validation)]
-    spec = residual_boosting.RESIDUAL_BOOSTING
-    member, settings = fit_stacked(spec, exact[0], exact[1], world.preprocessor, 2, with_times=True)
-    assert settings.with_times
-    found = member.predict_from(validation.ratings, validation)
-    np.testing.assert_allclose(found.numpy(), validation.ratings.numpy(), atol=1e-6)
+    """Each number of trees that the search ended with errs no more than half or twice as many."""
+    random, spec = np.random.default_rng(1), residual_boosting.RESIDUAL_BOOSTING
+    train, validation = (
+        StackedRows(rows, np.clip(rows.ratings.double().numpy() - error, 0.5, 5.0))
+        for rows, error in (
+            (rows, np.sin(rows.movies.numpy()) + random.normal(0, 0.3, len(rows)))
+            for rows in (world.train[:3000], world.validation)
+        )
+    )
+    member, settings = fit_stacked(spec, train, validation, world.preprocessor, 2, with_times=False)
+    assert not settings.with_times
+
+    def error(stars: np.ndarray) -> float:
+        clipped = np.clip(stars, world.preprocessor.rating_min, world.preprocessor.rating_max)
+        return float(np.mean((clipped - validation.rows.ratings.double().numpy()) ** 2))
+
+    def of(rounds: int) -> float:
+        other = spec.fit(train, world.preprocessor, replace(settings, rounds=rounds))
+        return error(
+            other.predict_from(torch.from_numpy(validation.network), validation.rows).numpy()
+        )
+
+    chosen = error(
+        member.predict_from(torch.from_numpy(validation.network), validation.rows).numpy()
+    )
+    assert chosen < 0.8 * error(validation.network)
+    assert chosen <= min(of(max(1, settings.rounds // 4)), of(settings.rounds * 4)) + 1e-3
+
+
+def test_no_user_is_hidden_from_trees_that_correct_a_network(world: World) -> None:
+    unknown = replace(world.validation, users=torch.zeros_like(world.validation.users))
+    settings = residual_boosting.RESIDUAL_BOOSTING.default(unknown, with_times=True)
+    assert settings == BoostingSettings(with_times=True)

@@ -120,13 +120,6 @@ def _beside(table: FeatureTable, network: Floats) -> FeatureTable:
     return table.beside(FeatureTable.of([("prediction of the network", network)]))
 
 
-def default(_validation: Batch, *, with_times: bool) -> BoostingSettings:
-    """Settings that a search starts from.
-
-    No users are hidden, as they are of ``ncf.baselines.boosting`` for unknown users: the network's
-    predictions for their rows would still be of known ones.
-    """
-    return BoostingSettings(with_times)
-
-
-RESIDUAL_BOOSTING: Final = StackedSpec(NAME, tune, fit, default)
+# No users are hidden, as they are of ``ncf.baselines.boosting`` for unknown users: the network's
+# predictions for their rows would still be of known ones.
+RESIDUAL_BOOSTING: Final = StackedSpec(NAME, tune, fit, BoostingSettings)

@@ -68,8 +68,8 @@ class StackedSpec(Generic[S]):
     num_trials)``."""
     fit: Callable[[StackedRows, Preprocessor, S], StackedMember]
     """Fits it to training rows."""
-    default: Callable[..., S]
-    """Settings to start from: ``default(validation, with_times=...)``."""
+    default: Callable[[bool], S]
+    """Settings to start from: ``default(with_times)``."""
 
 
 def fit_stacked(
@@ -82,6 +82,6 @@ def fit_stacked(
     with_times: bool,
 ) -> tuple[StackedMember, Any]:
     """A member fitted to ``train`` with settings that are chosen on ``validation``; and these."""
-    default = spec.default(validation.rows, with_times=with_times)
+    default = spec.default(with_times)
     settings = spec.tune(train, validation, preprocessor, default, num_trials)
     return spec.fit(train, preprocessor, settings), settings

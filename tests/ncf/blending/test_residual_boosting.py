@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import lightgbm
 import numpy as np
-import pytest
 import torch
 
 from ncf.baselines.boosting import BoostingSettings, training_features
@@ -68,7 +68,6 @@ def test_trees_learn_the_error_of_the_network(world: World) -> None:
 
 
 def test_trees_are_those_of_lightgbm_on_residuals(world: World) -> None:
-    lightgbm = pytest.importorskip("lightgbm")
     rows = world.train[:1500]
     stars = np.random.default_rng(0).uniform(2, 4, len(rows))
     member = residual_boosting.fit(StackedRows(rows, stars), world.preprocessor, SETTINGS)
@@ -139,5 +138,10 @@ def test_settings_are_chosen_by_the_error_of_what_is_corrected(world: World) -> 
 
 def test_no_user_is_hidden_from_trees_that_correct_a_network(world: World) -> None:
     unknown = replace(world.validation, users=torch.zeros_like(world.validation.users))
-    settings = residual_boosting.RESIDUAL_BOOSTING.default(unknown, with_times=True)
-    assert settings == BoostingSettings(with_times=True)
+    train, validation = (
+        StackedRows(rows, np.full(len(rows), 3.0)) for rows in (world.train[:500], unknown)
+    )
+    spec = residual_boosting.RESIDUAL_BOOSTING
+    _, settings = fit_stacked(spec, train, validation, world.preprocessor, 1, with_times=True)
+    assert settings.hidden_user_share == 0
+    assert spec.default(True) == BoostingSettings(with_times=True)

@@ -53,6 +53,7 @@ from ncf.data.preprocessor import MovieTable, NumericColumn, Preprocessor  # noq
 from ncf.inference import checkpoint, choice_checkpoint  # noqa: E402
 from ncf.inference.ordering import Ordering  # noqa: E402
 from ncf.inference.recommender import CHOICE, Recommender, load  # noqa: E402
+from ncf.inference.titles import TitleSearch  # noqa: E402
 from ncf.models.choice.ease import EasePath  # noqa: E402
 from ncf.models.choice.experts import ProductOfExperts  # noqa: E402
 from ncf.models.choice.network import NetworkChoiceModel, build_network  # noqa: E402
@@ -62,7 +63,6 @@ from ncf.models.targets import Objective  # noqa: E402
 from ncf.models.weights import snapshot  # noqa: E402
 from ray_jobs.cli import load_config  # noqa: E402
 from ray_jobs.web.new_users import NewUser, NewUsers, Wanted  # noqa: E402
-from ray_jobs.web.search import TitleSearch  # noqa: E402
 
 CONFIG: Final = REPOSITORY / "configs" / "models" / "gaussian-process.toml"
 NUM_MOVIES: Final = 9_742
@@ -99,7 +99,7 @@ class Asked:
             (movies.ids[each].tolist(), (rng.integers(1, 11, RATINGS) / 2).tolist())
             for each in chosen
         ]
-        return cls(users, [" ".join(movies.titles[each[0]].split()[:2]) for each in chosen])
+        return cls(users, [" ".join(movies.display_titles[each[0]].split()[:2]) for each in chosen])
 
     def posts(self, **options: object) -> list[Result]:
         """The requests for recommendations."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from ncf.data.titles import display_title
 from ncf.errors import DataError
 
 FORMAT_VERSION: Final = 2
@@ -94,6 +95,11 @@ class MovieTable:
     def index_of(self, movie_ids: Integers) -> Integers:
         """Movie index of each id, -1 for ids that are not in the catalogue."""
         return _positions(self.ids, movie_ids)
+
+    @cached_property
+    def display_titles(self) -> tuple[str, ...]:
+        """``[M]`` titles as they are shown, with their articles in front."""
+        return tuple(map(display_title, self.titles))
 
 
 @dataclass(frozen=True)

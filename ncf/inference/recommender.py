@@ -23,6 +23,7 @@ import html
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ from ncf.inference.results import PredictedIntervals, Recommendations
 from ncf.inference.similarity import similarities
 from ncf.inference.spread import interval_features, intervals_of
 from ncf.inference.stars import combined, member_stars, predicted_stars, rows_to_predict
-from ncf.inference.titles import MAX_NAMED, find_title
+from ncf.inference.titles import MAX_NAMED, Match, TitleSearch
 from ncf.inference.top_k import top_movies
 from ncf.models.targets import Objective
 
@@ -449,7 +450,9 @@ class Recommender:
         ]
 
     def find(self, title: str) -> int:
-        """The id of the movie with this title, with or without its year; case is ignored.
+        """The id of the movie that a title means: "The Matrix", "matrix", "lotr 2001".
+
+        See :meth:`TitleSearch.one <ncf.inference.titles.TitleSearch.one>`.
 
         Raises:
             UnknownIdError: if there is none, with similar titles, or if there are several.
@@ -457,12 +460,19 @@ class Recommender:
         """
         if not isinstance(title, str):
             raise InputError(f"title: found {type(title).__name__}, expected a text")
-        return find_title(self._table, title)
+        return int(self._table.ids[self._titles.one(title)])
+
+    def search(self, query: str, limit: int = 20) -> list[Match]:
+        """Positions in the movie table of movies found by words of their titles, best first.
+
+        See :meth:`TitleSearch.find <ncf.inference.titles.TitleSearch.find>`.
+        """
+        return self._titles.find(query, limit)
 
     def title(self, movie: int) -> str:
         """The title of a movie; raises as ``predict``."""
         (index,) = self._movies(np.array([inputs.one_whole_number(movie, "movie")]))
-        return self._table.titles[index]
+        return self._table.display_titles[index]
 
     @property
     def looks_at_times(self) -> bool:
@@ -473,6 +483,10 @@ class Recommender:
     def takes_ratings(self) -> bool:
         """Whether the rating model can use the ratings of a new user."""
         return self.rating_model is not None and self.rating_model.model.uses_history
+
+    @cached_property
+    def _titles(self) -> TitleSearch:
+        return TitleSearch(self._table)
 
     @property
     def _table(self) -> MovieTable:
@@ -568,7 +582,7 @@ class Recommender:
         return replace(self._with_titles(ranking.movies[0][is_movie], stars), stars=stars)
 
     def _with_titles(self, index: Integers, scores: npt.NDArray[np.float32]) -> Recommendations:
-        titles = tuple(self._table.titles[i] for i in index)
+        titles = tuple(self._table.display_titles[i] for i in index)
         return Recommendations(self._table.ids[index], titles, scores)
 
 

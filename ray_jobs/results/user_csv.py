@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,11 @@ from ingest.sources.parsing import (
     read_records,
 )
 from ncf.data.preprocessor import Integers
+from ncf.data.titles import display_title, plain, without_year
 from ncf.errors import UnknownIdError
 from ncf.inference.recommender import Recommender
+
+logger = logging.getLogger(__name__)
 
 _FORM: Final = Format()
 
@@ -159,13 +163,21 @@ def _header(path: Path) -> list[str]:
 def _movie(recommender: Recommender, key: str, text: str, where: str) -> int:
     try:
         if key == "title":
-            return recommender.find(text)
+            movie = recommender.find(text)
+            _note_other_title(where, text, recommender.title(movie))
+            return movie
         movie = parse_int(text, where, key)
         recommender.title(movie)
     except UnknownIdError as error:
         known = f"movie {text} is not in the model's catalogue" if key == "movieId" else str(error)
         raise DatasetError(f"{where}: {known}") from error
     return movie
+
+
+def _note_other_title(where: str, found: str, title: str) -> None:
+    """Say which movie a title means that is not its title."""
+    if plain(display_title(found)) not in (plain(title), plain(without_year(title))):
+        logger.info(f"note: {where}: {quoted(found)} is taken to mean {title}")
 
 
 def _stars(text: str, where: str) -> float:

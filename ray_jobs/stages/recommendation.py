@@ -214,7 +214,7 @@ def recommendations(
     is_movie = best >= 0
     row, rank = np.nonzero(is_movie)
     movies, preprocessor = best[is_movie], recommender.preprocessor
-    titles = np.array(preprocessor.movies.titles, dtype=object)
+    titles = np.array(preprocessor.movies.display_titles, dtype=object)
     return pa.table(
         {
             "user_id": preprocessor.user_ids[users[row] - 1],

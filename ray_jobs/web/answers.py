@@ -17,7 +17,6 @@ from ncf.inference.results import PredictedIntervals
 from ray_jobs.web import models
 from ray_jobs.web.new_users import Found, NewUser, NewUsers, Wanted, intervals_for, today
 from ray_jobs.web.reasons import why, why_chosen
-from ray_jobs.web.search import TitleSearch
 from ray_jobs.web.together import Together
 
 AT_ONCE: Final = 32
@@ -32,7 +31,6 @@ class Answers:
         self.about = about
         self._recommender = recommender
         self._movies = recommender.preprocessor.movies
-        self._search = TitleSearch(self._movies)
         if recommender.choices:
             self._by_choice = Together(NewUsers(recommender).recommend, AT_ONCE)
 
@@ -42,11 +40,11 @@ class Answers:
             movies=tuple(
                 models.FoundMovie(
                     movie_id=int(self._movies.ids[i]),
-                    title=self._movies.titles[i],
+                    title=self._movies.display_titles[i],
                     num_ratings=int(self._movies.train_counts[i]),
                     close=close,
                 )
-                for i, close in self._search.find(query, limit)
+                for i, close in self._recommender.search(query, limit)
             )
         )
 
@@ -129,7 +127,7 @@ class Answers:
         return [
             models.Recommended(
                 movie_id=int(self._movies.ids[position]),
-                title=self._movies.titles[position],
+                title=self._movies.display_titles[position],
                 score=score,
                 stars=predicted,
                 interval=interval,

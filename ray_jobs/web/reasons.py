@@ -55,7 +55,7 @@ def _ratings(
     def named(i: int) -> models.RatingPart:
         return models.RatingPart(
             movie_id=int(rated[i]),
-            title=table.titles[positions[i]],
+            title=table.display_titles[positions[i]],
             rating=float(ratings[i]),
             adds=float(added[i]),
         )

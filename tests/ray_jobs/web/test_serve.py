@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from foundation.cli import main
 from ingest.manifest import TMDB_ATTRIBUTION
 from ingest.sources.movielens import MOVIELENS_CITATION
 from ingest.sources.netflix import NETFLIX_CITATION
-from ncf.data.preprocessor import MovieTable
 from ncf.inference.recommender import Recommender
 from ray_jobs import serve
 from ray_jobs.results.run import Workspace
@@ -32,11 +30,9 @@ from ray_jobs.web.about import describe
 from ray_jobs.web.app import LARGEST_BODY, PAGE, make_app
 from ray_jobs.web.deployment import listening
 from ray_jobs.web.middleware import HEADERS, Waiting
-from ray_jobs.web.search import TitleSearch
 from ray_jobs.web.server import allowed_hosts
 from tests.ray_jobs.made import (
     CLOSED,
-    FITTED,
     IDS,
     METRICS,
     NEWEST,
@@ -400,57 +396,6 @@ def test_what_is_noted_of_a_model_is_told(
     else:
         assert (about["name"], about["dataset"]) == ("made", "ml-latest-small")
         assert about["test"] == {"rmse": 0.79, "mae": 0.6, "r2": 0.43, "numRatings": 20_168}
-
-
-CATALOGUE = (
-    "Matrix, The (1999)",
-    "Toy Story (1995)",
-    "Toy Story 2 (1999)",
-    "Heat (1995)",
-    "Heathers (1989)",
-    "In the Heat of the Night (1967)",
-    "Wheat (2000)",
-    "Amélie (Le fabuleux destin d'Amélie Poulain) (2001)",
-    "WALL·E (2008)",
-    "...And Justice for All (1979)",
-    "!!! (2010)",
-    "Heat (1986)",
-)
-COUNTS = (9, 8, 7, 2, 5, 6, 9, 3, 1, 1, 1, 4)
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("the matrix", [0]),
-        ("MATRIX", [0]),
-        ("story toy", [1, 2]),
-        ("toy story 2", [2]),
-        ("Toy Story (1995)", [1]),
-        # The title itself, then words that begin so, then anywhere; each by number of ratings.
-        ("heat", [11, 3, 5, 4, 6]),
-        ("amelie poul", [7]),
-        ("wall-e", [8]),
-        ("and justice", [9]),
-        ("1999", [0, 2]),
-        ("!!!", []),
-        ("   ", []),
-    ],
-)
-def test_titles_are_found_by_their_words(query: str, expected: list[int]) -> None:
-    assert TitleSearch(table(CATALOGUE, COUNTS)).find(query, 20) == [(i, False) for i in expected]
-    assert [i for i, _ in TitleSearch(table(CATALOGUE, COUNTS)).find(query, 1)] == expected[:1]
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"), [("toy stroy", [1, 2]), ("matrxi", [0]), ("zzzzz", [])]
-)
-def test_without_such_words_titles_spelt_like_it_are_found(query: str, expected: list[int]) -> None:
-    assert TitleSearch(table(CATALOGUE, COUNTS)).find(query, 20) == [(i, True) for i in expected]
-
-
-def table(titles: tuple[str, ...], counts: tuple[int, ...]) -> MovieTable:
-    return replace(FITTED.movies, titles=titles, train_counts=np.array(counts))
 
 
 def test_a_search_tells_ids_and_how_often_a_movie_was_rated(client: TestClient) -> None:

@@ -36,7 +36,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("config",),
         ("manifest", "progress"),
         ("sources", "tmdb"),
-        ("loopback",),
+        ("loopback", "options"),
         ("dataset",),
         ("commands",),
         ("__main__", "__init__"),

@@ -8,6 +8,8 @@ A raw data set is a folder ``raw/<name>/`` with these files::
     movies.parquet    MOVIES, one row a movie
     links.parquet     LINKS, one row a movie; absent ids are null
     tags.parquet      TAGS, possibly empty
+    user_names.parquet, movie_names.parquet
+                      NAMES, if the ids of the data are texts
     tmdb.parquet      TMDB, one row a movie, sorted by movie_id; absent without a TMDb crawl
 
 Every file carries ``schema_version`` in its Parquet metadata; ``check_schema`` refuses others.
@@ -70,6 +72,14 @@ TAGS: Final = pa.schema(
     ],
     metadata=_METADATA,
 )
+
+NAMES: Final = pa.schema(
+    [_field("id", pa.int64()), _field("name", pa.string())],  # the id that the data have
+    metadata=_METADATA,
+)
+
+USER_NAMES: Final = "user_names.parquet"
+MOVIE_NAMES: Final = "movie_names.parquet"
 
 NAMED: Final = pa.struct([_field("id", pa.int64()), _field("name", pa.string())])
 """A TMDb person, keyword or collection."""

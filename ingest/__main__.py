@@ -9,6 +9,7 @@ import click
 
 from foundation import cli
 from ingest.config import IngestConfig
+from ingest.options import columns_option
 from ingest.registry import meanings
 
 
@@ -33,6 +34,7 @@ def _command(
     remark = "; its sections for the training jobs are not read"
     params = (
         *cli.config_options(lambda: IngestConfig, "data.source=ml-1m", remark),
+        columns_option(),
         click.Option(
             ["--storage"], metavar="PLACE", help="folder or URI for outputs (default ./artifacts)"
         ),

@@ -40,6 +40,8 @@ class Options:
     """``ratings``, ``tmdb`` or ``synthetic``."""
     config_files: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """Overrides of ``data.columns``, from ``--columns``."""
     storage: str | None = None
     """Root of the outputs; None leaves it to the configuration."""
     force: bool = False
@@ -105,7 +107,9 @@ def load_settings(options: Options) -> IngestConfig:
                 + (f". Did you mean {close!r}?" if close else "")
             )
     values = apply_overrides(
-        read_configs(options.config_files, IngestConfig), options.overrides, keys(IngestConfig)
+        read_configs(options.config_files, IngestConfig),
+        (*options.overrides, *options.columns),
+        keys(IngestConfig),
     )
     values = {key: value for key, value in values.items() if key in known}
     if options.storage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from foundation.config import Section, UsablePath
 from foundation.errors import shortened, without_secrets
-from ingest.registry import AUTO, SOURCES, meanings
+from ingest.registry import AUTO, SOURCES, TABLE, meanings
 
 if TYPE_CHECKING:
     SourceName = str
@@ -40,13 +41,47 @@ class SyntheticConfig(Section):
     """Seed of the generator; the same seed gives the same data set."""
 
 
+class ColumnsConfig(Section):
+    """Names of a table's columns; those that are empty are recognised by usual names."""
+
+    user: str = ""
+    """Ids of users: whole numbers or texts."""
+    item: str = ""
+    """Ids of movies, in the tables of ratings and of movies."""
+    rating: str = ""
+    """Ratings; a table without them holds choices, such as clicks."""
+    time: str = ""
+    """When the rating was given: whole numbers (``data.timestamp_unit``) or ISO dates."""
+    title: str = ""
+    """Titles, in the table of movies."""
+    genres: str = ""
+    """Genres of a movie, separated by bars, commas, semicolons or slashes."""
+    year: str = ""
+    """Years of release."""
+    imdb: str = ""
+    """IMDb ids, by which TMDb finds movies."""
+    tmdb: str = ""
+    """TMDb ids."""
+
+
 class DataConfig(Section):
     """Which ratings to train on."""
 
     source: Annotated[SourceName, Field(description=_SOURCE)] = AUTO
     path: UsablePath = ""
-    """Local folder, or zip archive, with the files of the source; nothing is downloaded if it is
-    set."""
+    """Local folder, zip archive or table with the data; nothing is downloaded if it is set. A table
+    is a CSV file with any separator, also compressed (.gz, .zst, .bz2), or a Parquet file."""
+    movies: UsablePath = ""
+    """Table with titles, genres and years of the movies, for ``source = "table"``; by default the
+    file movies or items in the folder ``path``."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Which columns of tables are meant."""
+    rating_scale: tuple[float, float] | None = None
+    """Lowest and highest rating of a table, such as [1, 10], which become 0.5 and 5 stars; by
+    default ratings are stars."""
+    duplicates: Literal["refuse", "last", "mean"] = "refuse"
+    """What counts if a user rated a movie of a table several times: the last rating, or the mean;
+    by default this is an error."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns", "days", "YYYYMMDD"] = "auto"
     """Unit of the timestamps in files of ratings of MovieLens' layouts: since 1970-01-01 UTC, or
     dates such as 20050402. ``auto`` takes seconds, or else the unit in which all are between 1990
@@ -61,6 +96,33 @@ class DataConfig(Section):
     def _is_a_url(cls, url: str) -> str:
         _scheme_and_host("download_url", url)
         return url
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _ends_differ(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not (isfinite(scale[0]) and scale[0] < scale[1] < inf):
+            raise ValueError(f"rating_scale is {list(scale)}, expected [lowest, highest]")
+        return scale
+
+    @property
+    def describes_a_table(self) -> bool:
+        """Whether a setting is given that only tables have."""
+        default = type(self).model_fields
+        names = ("movies", "columns", "rating_scale", "duplicates")
+        return any(getattr(self, name) != default[name].default for name in names)
+
+    @model_validator(mode="after")
+    def _only_tables_have_columns(self) -> Self:
+        if self.source not in (AUTO, TABLE) and self.describes_a_table:
+            raise ValueError(
+                "movies, columns, rating_scale and duplicates are settings of tables; set "
+                f'source = "{TABLE}"'
+            )
+        if self.source == AUTO and self.describes_a_table and not self.path:
+            raise ValueError(
+                "movies, columns, rating_scale and duplicates describe a table; set data.path to it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_path_is_set(self) -> Self:

@@ -22,7 +22,16 @@ import pyarrow.parquet as pq
 from foundation import hashing
 from foundation.errors import ConfigError
 from foundation.lock import locked
-from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS, TMDB
+from foundation.schemas import (
+    LINKS,
+    MOVIE_NAMES,
+    MOVIES,
+    NAMES,
+    RATINGS,
+    TAGS,
+    TMDB,
+    USER_NAMES,
+)
 from foundation.storage import Storage
 from ingest import loopback
 from ingest.config import DataConfig, TmdbConfig
@@ -184,6 +193,10 @@ def _write_tables(source: Source, version: dict[str, object], folder: Storage) -
             (folder / file).delete()
         for name in _TABLES:
             (staging / f"{name}.parquet").move_to(folder / f"{name}.parquet")
+        for file in (USER_NAMES, MOVIE_NAMES):
+            (folder / file).delete()
+            if (staging / file).exists():
+                (staging / file).move_to(folder / file)
     finally:
         staging.delete()
     (folder / TABLES_FILE).write_json(manifest.model_dump(mode="json"))
@@ -197,6 +210,9 @@ def _describe(
         name: hashing.of_file(folder / f"{name}.parquet", schema.names)
         for name, schema in _TABLES.items()
     }
+    for file in (USER_NAMES, MOVIE_NAMES):
+        if (folder / file).exists():
+            parts[file] = hashing.of_file(folder / file, NAMES.names)
     num_ratings, num_users = _count_ratings(folder / "ratings.parquet")
     return TablesManifest(
         name=source.name,

@@ -29,6 +29,7 @@ AUTO: Final = "auto"
 DEFAULT_RELEASE: Final = "ml-latest-small"
 SYNTHETIC: Final = "synthetic"
 FOLDER: Final = "folder"
+TABLE: Final = "table"
 
 _MOVIELENS: Final = SourceEntry(
     "ingest.sources.movielens:MovieLensSource",
@@ -41,6 +42,11 @@ SOURCES: Final[dict[str, SourceEntry]] = {
         "ingest.sources.folder:FolderSource",
         "your own files in ``data.path``",
         path="the folder with ratings.csv and movies.csv",
+    ),
+    TABLE: SourceEntry(
+        "ingest.sources.table.source:TableSource",
+        "your own table of any shape",
+        path="a CSV or Parquet file with ratings or clicks, or a folder with one",
     ),
     **dict.fromkeys(RELEASES, _MOVIELENS),
     "netflix-prize": SourceEntry(

@@ -13,6 +13,7 @@ from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Command, conf
 from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
+from ingest.options import columns_option
 from ray_jobs.config import JobConfig, TuneConfig
 from ray_jobs.configurations import with_configurations
 from ray_jobs.redo import Redo
@@ -57,17 +58,22 @@ def job(
         runs_stages: whether it runs stages on a Ray that may be a cluster, and so takes --force
             and --retry-failed.
     """
-    params = [*config_options(lambda: JobConfig, "train.epochs=3")]
+    params = [*config_options(lambda: JobConfig, "train.epochs=3"), columns_option()]
     if runs_stages:
         params += _redo_options()
 
     def decorate(function: Callable[..., None]) -> Command:
-        def callback(config_files: Sequence[str], overrides: Sequence[str], **others: Any) -> int:
+        def callback(
+            config_files: Sequence[str],
+            overrides: Sequence[str],
+            columns: Sequence[str],
+            **others: Any,
+        ) -> int:
             if runs_stages:
                 others["redo"] = Redo(*map(others.pop, ("force", "retry_failed", "replace")))
 
             def work() -> None:
-                function(load_config(config_files, overrides), **others)
+                function(load_config(config_files, (*overrides, *columns)), **others)
 
             return _exit_code(work, when_interrupted)
 

@@ -55,7 +55,6 @@ OPTIONS: Final = (
     ),
     click.Option(
         ["--user"],
-        type=int,
         metavar="ID",
         callback=_subject,
         help="print the recommendations of one user",
@@ -104,7 +103,7 @@ def command(
     *,
     redo: Redo,
     all_users: bool,
-    user: int | None,
+    user: str | None,
     new_user: Path | None,
     movie: str | None,
     train: bool,

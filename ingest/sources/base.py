@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from foundation.registry import implementation
+from foundation.schemas import MOVIE_NAMES, USER_NAMES
 from foundation.storage import Storage
 from ingest.config import DataConfig
 from ingest.registry import SOURCES
 from ingest.releases import Size
-from ingest.sources.tables import Tables, check
+from ingest.sources.tables import Tables, check, names_table
 
 BYTES_PER_RATING: Final = 24
 """What a line of MovieLens' ratings.csv takes; other formats are close."""
@@ -118,6 +119,10 @@ class Source(ABC):
         (target / "movies.parquet").write_table(tables.movies)
         (target / "links.parquet").write_table(tables.links)
         (target / "tags.parquet").write_table(tables.tags)
+        if tables.user_names is not None:
+            (target / USER_NAMES).write_table(names_table(tables.user_names))
+        if tables.movie_names is not None:
+            (target / MOVIE_NAMES).write_table(names_table(tables.movie_names))
         return Written(tables.noise_floor_rmse, tables.notices)
 
     def identified(self, size: Size) -> Source:

@@ -7,6 +7,7 @@ from typing import Final
 
 from ingest.errors import DatasetError
 from ingest.releases import CSV, DOUBLE_COLON, DOUBLE_COLON_1M, LAYOUTS, RELEASES, TABS, Layout
+from ingest.sources.parsing import Format, read_header
 
 _FOLDERS: Final = {"ml-10M100K": "ml-10m"}
 """Folder names, inside the archives, that are not the release's."""
@@ -45,6 +46,19 @@ def locate(path: Path, release: str | None) -> tuple[Path, Layout]:
         f"{path} holds no ratings in a layout that can be read (found: "
         f"{', '.join(present) or 'nothing'}). {_expected(release)}"
     )
+
+
+def holds_ratings(path: Path) -> bool:
+    """Whether there are ratings with the columns of one of MovieLens' layouts at ``path``."""
+    try:
+        folder, layout = locate(path, None)
+        if layout is not CSV:
+            return True
+        return {"userId", "movieId", "rating", "timestamp"} <= set(
+            read_header(folder / layout.ratings, Format())
+        )
+    except DatasetError:
+        return False
 
 
 def _layout_in(folder: Path, release: str | None) -> Layout | None:

@@ -69,8 +69,9 @@ class Format:
 class Problems:
     """Collects what is wrong with the lines of a file, so that one message says it all."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, unit: str = "line") -> None:
+        """``unit`` is what the numbers count: lines, or rows of a file without lines."""
+        self._path, self._unit = path, unit
         self.count = 0
         """How many were noted."""
         self._shown: list[tuple[int, str]] = []
@@ -79,7 +80,7 @@ class Problems:
     def first(self) -> str:
         """The first of them."""
         line, text = self._shown[0]
-        return f"line {line}: {text}"
+        return f"{self._unit} {line}: {text}"
 
     def add(self, line: int, text: str) -> None:
         """Note what is wrong with a line."""
@@ -100,10 +101,10 @@ class Problems:
             return
         if self.count == 1:
             raise DatasetError(f"{self._path}, {self.first}. {advice}")
-        listed = "".join(f"\n  line {line}: {text}" for line, text in self._shown)
+        listed = "".join(f"\n  {self._unit} {line}: {text}" for line, text in self._shown)
         more = self.count - len(self._shown)
         raise DatasetError(
-            f"{self._path}: {self.count:,} lines are wrong. {advice}{listed}"
+            f"{self._path}: {self.count:,} {self._unit}s are wrong. {advice}{listed}"
             + (f"\n  and {more:,} more" if more else "")
         )
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from foundation.storage import Storage
 from ingest.config import DataConfig
 from ingest.errors import DownloadError
-from ingest.registry import AUTO, DEFAULT_RELEASE, FOLDER, SYNTHETIC
+from ingest.registry import AUTO, DEFAULT_RELEASE, FOLDER, SYNTHETIC, TABLE
+from ingest.sources import locate
 from ingest.sources.base import Source, source_class
+from ingest.sources.table.source import has_table
 
 
 def open_source(config: DataConfig, raw: Storage) -> tuple[Source, tuple[str, ...]]:
@@ -42,7 +44,17 @@ def selected_class(config: DataConfig) -> type[Source]:
     """The class of the source that ``config`` selects."""
     if config.source != AUTO:
         return source_class(config.source)
-    return source_class(FOLDER if config.path else DEFAULT_RELEASE)
+    if not config.path:
+        return source_class(DEFAULT_RELEASE)
+    return source_class(TABLE if _is_a_table(config) else FOLDER)
+
+
+def _is_a_table(config: DataConfig) -> bool:
+    """Whether ``data.path`` is a table, and not in one of MovieLens' layouts."""
+    path = Path(config.path).expanduser()
+    if config.describes_a_table or (path.is_file() and path.suffix.lower() != ".zip"):
+        return True
+    return path.is_dir() and not locate.holds_ratings(path) and has_table(path)
 
 
 def _downloads(raw: Storage) -> Path:

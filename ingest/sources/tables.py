@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS
+from foundation.schemas import LINKS, MOVIES, NAMES, RATINGS, TAGS
 from foundation.times import DAY_S, now
 from ingest.errors import DatasetError
 
@@ -31,6 +31,10 @@ class Tables:
     """What the user should know about the data."""
     noise_floor_rmse: float | None = None
     """RMSE in stars that no model can beat; known of synthetic data only."""
+    user_names: tuple[str, ...] | None = None
+    """The ids of users as the source has them, if they are texts: user i has the i-th, from 1."""
+    movie_names: tuple[str, ...] | None = None
+    """The ids of movies, likewise."""
 
 
 def ratings_table(users: Any, movies: Any, stars: Any, times: Any) -> pa.Table:
@@ -68,6 +72,11 @@ def links_table(
     nothing = [None] * len(movies)
     columns = [movies, imdb_ids or nothing, tmdb_ids or nothing]
     return pa.table(_arrays(columns, LINKS), schema=LINKS)
+
+
+def names_table(names: Sequence[str]) -> pa.Table:
+    """NAMES: texts as ids, numbered from 1."""
+    return pa.table([np.arange(1, len(names) + 1), list(names)], schema=NAMES)
 
 
 def no_tags() -> pa.Table:

@@ -33,6 +33,12 @@ def title_year(title: str) -> int | None:
     return None
 
 
+def plausible_year(text: str) -> int | None:
+    """The year in a text such as ``1995`` or ``1995.0``, or at the beginning of a date."""
+    found = re.match(r"\s*(\d{4})(?=\s*$|\.0|-\d)", text)
+    return int(found[1]) if found and is_film_year(int(found[1])) else None
+
+
 def date_year(text: str) -> int | None:
     """The year in a date such as ``01-Jan-1995``."""
     found = re.fullmatch(r"\s*\d{1,2}-[A-Za-z]{3}-(\d{4})\s*", text)

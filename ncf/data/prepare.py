@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -28,7 +28,15 @@ import pyarrow.parquet as pq
 import ray
 from pyarrow import fs
 
-from foundation.schemas import MOVIES, RATINGS, TMDB, check_schema
+from foundation.schemas import (
+    MOVIE_NAMES,
+    MOVIES,
+    NAMES,
+    RATINGS,
+    TMDB,
+    USER_NAMES,
+    check_schema,
+)
 from ncf.config import FeaturesConfig, SplitConfig, TimeDecayConfig
 from ncf.data import features, ray_tasks, split_files, splits
 from ncf.data.dataset import MANIFEST, Manifest, PreparedDataset
@@ -99,7 +107,9 @@ def prepare(
     labels_ref = ray.put(labels)
     logger.info(f"first pass over {len(labels):,} ratings: statistics of the training rows")
     statistics = training_statistics(ratings, labels_ref, movies["movie_id"].to_numpy())
-    preprocessor = features.fit(statistics, movies, config.features, config.time_decay)
+    preprocessor = _with_external_ids(
+        features.fit(statistics, movies, config.features, config.time_decay), filesystem, folder
+    )
     logger.info("second pass: encode, weight and write the ratings")
     _write(ratings, labels_ref, preprocessor, destination)
     manifest = Manifest(
@@ -134,6 +144,26 @@ def training_statistics(
             f"{len(absent)} rated movies are not in the movies table, the first is {absent[0]}"
         )
     return _merge_statistics(found)
+
+
+def _with_external_ids(
+    fitted: Preprocessor, filesystem: fs.FileSystem, folder: str
+) -> Preprocessor:
+    """With the ids that the data have, if these are texts."""
+    users = _external_ids(filesystem, f"{folder}/{USER_NAMES}", fitted.user_ids)
+    movies = _external_ids(filesystem, f"{folder}/{MOVIE_NAMES}", fitted.movies.ids)
+    table = replace(fitted.movies, external_ids=movies)
+    return replace(fitted, movies=table, external_user_ids=users)
+
+
+def _external_ids(
+    filesystem: fs.FileSystem, path: str, numbers: Integers
+) -> tuple[str, ...] | None:
+    if not filesystem.get_file_info(path).is_file:
+        return None
+    # Names are numbered from 1, in the order of the file.
+    names = _checked_table(filesystem, path, NAMES)["name"]
+    return tuple(names.take(pa.array(numbers - 1)).to_pylist())
 
 
 def _ratings(filesystem: fs.FileSystem, folder: str) -> ray.data.Dataset:

@@ -88,6 +88,8 @@ class MovieTable:
     names: dict[str, npt.NDArray[np.int32]] = field(default_factory=dict)
     """By list (directors, cast, keywords) ``[M, L]``: 1..V for entries of the vocabulary,
     ascending, then 0."""
+    external_ids: tuple[str, ...] | None = None
+    """``[M]`` ids as the data have them, if these are texts."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,6 +130,8 @@ class Preprocessor:
     """Features of every movie."""
     vocabularies: dict[str, Integers] = field(default_factory=dict)
     """By list ``[V]``: TMDb ids of the entries that occur in enough training movies, ascending."""
+    external_user_ids: tuple[str, ...] | None = None
+    """``[U]`` ids of users as the data have them, if these are texts."""
 
     @cached_property
     def num_users(self) -> int:
@@ -159,9 +163,10 @@ class Preprocessor:
     def save(self, filesystem: fs.FileSystem, folder: str) -> None:
         """Write ``fitted.json``, ``users.parquet`` and ``movies.parquet`` into ``folder``."""
         filesystem.create_dir(folder, recursive=True)
-        pq.write_table(
-            pa.table({"user_id": self.user_ids}), f"{folder}/users.parquet", filesystem=filesystem
-        )
+        users = pa.table({"user_id": self.user_ids})
+        if self.external_user_ids is not None:
+            users = users.append_column("external_id", [list(self.external_user_ids)])
+        pq.write_table(users, f"{folder}/users.parquet", filesystem=filesystem)
         pq.write_table(_movies_to_arrow(self), f"{folder}/movies.parquet", filesystem=filesystem)
         with filesystem.open_output_stream(f"{folder}/fitted.json") as stream:
             stream.write(json.dumps(_scalars(self), indent=2).encode())
@@ -240,6 +245,8 @@ def _movies_to_arrow(state: Preprocessor) -> pa.Table:
         columns[f"numeric.{name}"] = movies.numeric[:, position]
     for name, lists in movies.names.items():
         columns[f"names.{name}"] = pa.array([row[row > 0] for row in lists], pa.list_(pa.int32()))
+    if movies.external_ids is not None:
+        columns["external_id"] = list(movies.external_ids)
     return pa.table(columns)
 
 
@@ -272,6 +279,7 @@ def _from_parts(values: dict[str, Any], users: pa.Table, movies: pa.Table) -> Pr
         names={
             name: padded_lists(movies[f"names.{name}"].combine_chunks()) for name in vocabularies
         },
+        external_ids=_external_ids(movies),
     )
     return Preprocessor(
         user_ids=users["user_id"].to_numpy(),
@@ -280,5 +288,12 @@ def _from_parts(values: dict[str, Any], users: pa.Table, movies: pa.Table) -> Pr
         numeric=tuple(NumericColumn(**column) for column in values.pop("numeric")),
         movies=table,
         vocabularies={n: np.array(ids, dtype=np.int64) for n, ids in vocabularies.items()},
+        external_user_ids=_external_ids(users),
         **values,
     )
+
+
+def _external_ids(table: pa.Table) -> tuple[str, ...] | None:
+    if "external_id" not in table.column_names:
+        return None
+    return tuple(table["external_id"].to_pylist())

@@ -27,10 +27,16 @@ def assign(config: SplitConfig, users: Integers, timestamps: Integers) -> Labels
     """Label every row; ``users: [N]`` and ``timestamps: [N]`` are in file order.
 
     Raises:
-        DataError: if the training or test split, or a requested validation split, would be empty.
+        DataError: if the training or test split, or a requested validation split, would be empty,
+            or a split by time is to be made of ratings without times.
     """
     if config.kind == "random":
         return assign_at_random(config, len(users))
+    if len(timestamps) > 1 and timestamps.min() == timestamps.max():
+        raise DataError(
+            f"all {len(timestamps):,} ratings have the same time, so that split.kind = "
+            f'"{config.kind}" cannot know which came later. Use split.kind = "random".'
+        )
     if config.kind == "global-time":
         labels = _global_time(config, timestamps)
     else:

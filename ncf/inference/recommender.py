@@ -11,7 +11,7 @@
     model.explain(user=42, movies=[1])                 # predictions as sums
     model.explain_choices(user=42, movies=[1])         # why these movies, as sums
 
-Users and movies have the ids of the data set, which are whole numbers; ``InputError`` refuses
+Users and movies have the ids of the data set, whole numbers or texts; ``InputError`` refuses
 others, and numbers that cannot be ratings or times. What is predicted for a user without training
 ratings depends on the movies alone, and a warning is logged; a movie that is not in the catalogue
 raises ``UnknownIdError``.
@@ -39,6 +39,7 @@ from ncf.inference import checkpoint, choice_checkpoint, inputs
 from ncf.inference.checkpoint import Checkpoint
 from ncf.inference.choices import Choices
 from ncf.inference.explanations import Explanation, explanations
+from ncf.inference.ids import UNKNOWN_USER, TextIds
 from ncf.inference.ordering import DEFAULT_ORDERING, Ordering, OrderName, adjustment
 from ncf.inference.results import PredictedIntervals, Recommendations
 from ncf.inference.similarity import similarities
@@ -181,8 +182,8 @@ class Recommender:
             InputError: if an argument is not what it must be.
         """
         ids, wanted, seconds = _broadcast(
-            inputs.whole_numbers(users, "users"),
-            inputs.whole_numbers(movies, "movies"),
+            inputs.whole_numbers(self._user_numbers(users), "users"),
+            inputs.whole_numbers(self._movie_numbers(movies), "movies"),
             self._times(times),
         )
         self._report_unknown(ids)
@@ -213,8 +214,8 @@ class Recommender:
             UnsupportedError: if the model was trained without validation rows.
         """
         ids, wanted, seconds = _broadcast(
-            inputs.whole_numbers(users, "users"),
-            inputs.whole_numbers(movies, "movies"),
+            inputs.whole_numbers(self._user_numbers(users), "users"),
+            inputs.whole_numbers(self._movie_numbers(movies), "movies"),
             self._times(times),
         )
         self._report_unknown(ids)
@@ -236,9 +237,9 @@ class Recommender:
 
     def recommend(
         self,
-        user: int,
+        user: int | str,
         n: int = 10,
-        seen: Collection[int] = (),
+        seen: Collection[int | str] = (),
         ordering: Ordering = DEFAULT_ORDERING,
     ) -> Recommendations:
         """The ``n`` best movies that the user has not rated, by default those that the user is most
@@ -253,9 +254,10 @@ class Recommender:
             UnsupportedError: if the models cannot order so.
             InputError: if an argument is not what it must be.
         """
-        user = inputs.one_whole_number(user, "user")
+        user = inputs.one_whole_number(self._user_numbers(user), "user")
         n = inputs.one_whole_number(n, "n", lowest=1)
-        omitted = np.unique(inputs.flat_whole_numbers(inputs.listed(seen), "seen"))
+        others = self._movie_numbers(inputs.listed(seen))
+        omitted = np.unique(inputs.flat_whole_numbers(others, "seen"))
         self._report_unknown(np.array([user]))
         index = int(self._users(np.array([user]))[0])
         rated = np.union1d(self._movies(omitted), self._seen(user, index))
@@ -310,7 +312,7 @@ class Recommender:
             )
         return ordering.by
 
-    def similar(self, movie: int, n: int = 10) -> Recommendations:
+    def similar(self, movie: int | str, n: int = 10) -> Recommendations:
         """The ``n`` movies that are most similar to one, to the model.
 
         With the Gaussian process the similarity is the correlation of two movies' ratings by its
@@ -324,7 +326,7 @@ class Recommender:
             UnsupportedError: if the model has no vectors of movies.
             InputError: if an argument is not what it must be.
         """
-        movie = inputs.one_whole_number(movie, "movie")
+        movie = inputs.one_whole_number(self._movie_numbers(movie), "movie")
         n = inputs.one_whole_number(n, "n", lowest=1)
         (index,) = self._movies(np.array([movie]))
         of_choices = self.choices.similarities(int(index)) if self.choices else None
@@ -364,7 +366,7 @@ class Recommender:
         """
         preprocessor = self.preprocessor
         wanted, stars, seconds = _broadcast(
-            inputs.whole_numbers(movies, "movies"),
+            inputs.whole_numbers(self._movie_numbers(movies), "movies"),
             inputs.stars(ratings, preprocessor.rating_min, preprocessor.rating_max),
             self._times(times),
         )
@@ -401,7 +403,7 @@ class Recommender:
         blend = self.checkpoint.blend
         return replace(self.checkpoint, model=folded_in, blend=blend and blend.fold_in(rows))
 
-    def explain(self, user: int, movies: npt.ArrayLike) -> list[Explanation]:
+    def explain(self, user: int | str, movies: npt.ArrayLike) -> list[Explanation]:
         """The terms whose sums are the predictions for ``movies``, ids ``[B]``; exact.
 
         Raises:
@@ -414,14 +416,14 @@ class Recommender:
                 "the predictions of a model with the ordinal head are no sums of parts, so there "
                 'are no reasons to show; model.head = "regression" has them'
             )
-        user = inputs.one_whole_number(user, "user")
-        index = self._movies(inputs.flat_whole_numbers(movies, "movies"))
+        user = inputs.one_whole_number(self._user_numbers(user), "user")
+        index = self._movies(inputs.flat_whole_numbers(self._movie_numbers(movies), "movies"))
         self._report_unknown(np.array([user]))
         (row,) = self._users(np.array([user]))
         rows = rows_to_predict(preprocessor, np.full_like(index, row), index, np.array(self._now))
         return explanations(self.checkpoint, rows)
 
-    def explain_choices(self, user: int, movies: npt.ArrayLike) -> list[ChoiceExplanation]:
+    def explain_choices(self, user: int | str, movies: npt.ArrayLike) -> list[ChoiceExplanation]:
         """Why a user may choose ``movies``, ids ``[B]``: the scores of EASE as sums; exact.
 
         Raises:
@@ -432,8 +434,8 @@ class Recommender:
             raise UnsupportedError(
                 'there is no choice model here to explain; train with task = "both"'
             )
-        user = inputs.one_whole_number(user, "user")
-        index = self._movies(inputs.flat_whole_numbers(movies, "movies"))
+        user = inputs.one_whole_number(self._user_numbers(user), "user")
+        index = self._movies(inputs.flat_whole_numbers(self._movie_numbers(movies), "movies"))
         self._report_unknown(np.array([user]))
         known = self._known(user)
         found = self.choices.attributions(known, index)
@@ -469,9 +471,10 @@ class Recommender:
         """
         return self._titles.find(query, limit)
 
-    def title(self, movie: int) -> str:
+    def title(self, movie: int | str) -> str:
         """The title of a movie; raises as ``predict``."""
-        (index,) = self._movies(np.array([inputs.one_whole_number(movie, "movie")]))
+        number = inputs.one_whole_number(self._movie_numbers(movie), "movie")
+        (index,) = self._movies(np.array([number]))
         return self._table.display_titles[index]
 
     @property
@@ -483,6 +486,28 @@ class Recommender:
     def takes_ratings(self) -> bool:
         """Whether the rating model can use the ratings of a new user."""
         return self.rating_model is not None and self.rating_model.model.uses_history
+
+    @cached_property
+    def user_texts(self) -> TextIds | None:
+        """The ids of users, if the data have texts."""
+        texts = self.preprocessor.external_user_ids
+        return None if texts is None else TextIds(self.preprocessor.user_ids, texts)
+
+    @cached_property
+    def movie_texts(self) -> TextIds | None:
+        """The ids of movies, if the data have texts."""
+        texts = self._table.external_ids
+        return None if texts is None else TextIds(self._table.ids, texts)
+
+    def _user_numbers(self, users: object) -> object:
+        """What was passed as ids of users, with numbers instead of texts."""
+        texts = self.user_texts
+        return users if texts is None else texts.numbers_of(users, unknown=UNKNOWN_USER)
+
+    def _movie_numbers(self, movies: object) -> object:
+        """What was passed as ids of movies, with numbers instead of texts."""
+        texts = self.movie_texts
+        return movies if texts is None else texts.numbers_of(movies)
 
     @cached_property
     def _titles(self) -> TitleSearch:
@@ -512,11 +537,11 @@ class Recommender:
         unknown = users[self.preprocessor.user_index(users) == UNKNOWN]
         if len(unknown):
             logger.warning(
-                "%d of %d users have no training rating, the first is %d: what is predicted for "
+                "%d of %d users have no training rating, the first is %s: what is predicted for "
                 "them depends on the movies alone. fold_in makes a model for a new user's ratings.",
                 len(np.unique(unknown)),
                 len(np.unique(users)),
-                unknown[0],
+                unknown[0] if self.user_texts is None else "not among the ids of the data",
             )
 
     def _movies(self, ids: Integers) -> Integers:
@@ -583,7 +608,9 @@ class Recommender:
 
     def _with_titles(self, index: Integers, scores: npt.NDArray[np.float32]) -> Recommendations:
         titles = tuple(self._table.display_titles[i] for i in index)
-        return Recommendations(self._table.ids[index], titles, scores)
+        ids = self._table.ids[index]
+        texts = None if self.movie_texts is None else self.movie_texts.texts_of(ids)
+        return Recommendations(ids, titles, scores, external_ids=texts)
 
 
 def _broadcast(*arrays: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

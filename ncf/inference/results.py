@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Recommendation(NamedTuple):
     """One recommended or similar movie."""
 
-    movie: int
-    """Id."""
+    movie: int | str
+    """Id, as the data have it."""
     title: str
     score: float
     """What it is ordered by."""
@@ -41,13 +41,21 @@ class Recommendations:
     stars: npt.NDArray[np.float32] | None = None
     """``[N]`` predicted ratings (stars, or decayed if the training target was) of recommended
     movies; None without a rating model."""
+    external_ids: tuple[str, ...] | None = None
+    """``[N]`` ids as the data have them, if these are texts, for which ``movies`` has numbers."""
+
+    @property
+    def ids(self) -> Sequence[int | str]:
+        """``[N]`` ids as the data have them."""
+        numbers: list[int | str] = self.movies.tolist()
+        return numbers if self.external_ids is None else self.external_ids
 
     def __len__(self) -> int:
         return len(self.titles)
 
     def __iter__(self) -> Iterator[Recommendation]:
         stars = [None] * len(self) if self.stars is None else self.stars.tolist()
-        rows = zip(self.movies.tolist(), self.titles, self.scores.tolist(), stars, strict=True)
+        rows = zip(self.ids, self.titles, self.scores.tolist(), stars, strict=True)
         return (Recommendation(*row) for row in rows)
 
     def __repr__(self) -> str:
@@ -62,7 +70,7 @@ class Recommendations:
         from 1."""
         import pandas as pd
 
-        columns = {"movie": self.movies, "title": list(self.titles), "score": self.scores}
+        columns = {"movie": list(self.ids), "title": list(self.titles), "score": self.scores}
         if self.stars is not None:
             columns["stars"] = self.stars
         index = pd.RangeIndex(1, len(self) + 1, name="rank")

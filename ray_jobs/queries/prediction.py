@@ -20,7 +20,7 @@ from ncf.evaluation.predictions import EVALUATION_CHUNK
 from ncf.inference.recommender import Recommender
 from ray_jobs.results.final_model import final_model, load_model
 from ray_jobs.results.run import Workspace
-from ray_jobs.results.user_csv import read_pairs
+from ray_jobs.results.user_csv import Pairs, read_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +42,16 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
         StorageError: if ``out`` cannot be written.
     """
     recommender = Recommender(load_model(final_model(workspace)))
-    table = read_pairs(pairs, recommender)
+    wanted = read_pairs(pairs, recommender)
+    table = wanted.table
     _refuse_unwritable(out)
     logger.info(f"{len(table):,} rows to predict")
-    predictions = _predictions(recommender, table)
-    users = table["userId"].to_numpy()
+    predictions = _predictions(recommender, wanted)
     with out.writing() as stream:
         for name, values in predictions.items():
             table = table.append_column(name, pa.array(values))
         csv.write_csv(table, stream)
-    unknown = int((recommender.checkpoint.preprocessor.user_index(users) == UNKNOWN).sum())
+    unknown = int((recommender.checkpoint.preprocessor.user_index(wanted.users) == UNKNOWN).sum())
     logger.info(f"{len(table):,} predictions: {out}")
     if unknown:
         logger.info(
@@ -60,20 +60,21 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
         )
 
 
-def _predictions(recommender: Recommender, table: pa.Table) -> dict[str, np.ndarray]:
+def _predictions(recommender: Recommender, pairs: Pairs) -> dict[str, np.ndarray]:
     """Columns ``[N]`` in stars, block by block, with a line every few seconds on how far it is."""
     has_intervals = recommender.checkpoint.uncertainty is not None
     names = ("prediction", "sd", "low", "high") if has_intervals else ("prediction",)
-    columns = np.empty((len(names), len(table)), np.float32)
+    columns = np.empty((len(names), len(pairs.users)), np.float32)
     logged = time.monotonic()
     # Rows of one user together, because a Gaussian process takes time for each user of a block.
-    order = np.argsort(table["userId"].to_numpy(), kind="stable")
-    table = table.take(pa.array(order))
+    order = np.argsort(pairs.users, kind="stable")
+    all_users, all_movies = pairs.users[order], pairs.movies[order]
+    table = pairs.table.take(pa.array(order))
     for start in range(0, len(table), _BLOCK):
         rows = table.slice(start, _BLOCK)
-        users, movies = rows["userId"].to_numpy(), rows["movieId"].to_numpy()
-        times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         end = start + len(rows)
+        users, movies = all_users[start:end], all_movies[start:end]
+        times = rows["timestamp"].to_numpy() if "timestamp" in rows.column_names else None
         if has_intervals:
             found = recommender.interval_rows(users, movies, times)
             columns[:, start:end] = found.stars, found.sd, found.low, found.high

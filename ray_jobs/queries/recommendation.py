@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from foundation.console import show, show_json
+from ingest.sources.parsing import parse_int
 from ncf.data.preprocessor import UNKNOWN
 from ncf.errors import UnknownIdError
 from ncf.inference.explanations import Explanation
+from ncf.inference.ids import UNKNOWN_USER
 from ncf.inference.recommender import ChoiceExplanation, Recommender
 from ncf.inference.results import Recommendations
 from ray_jobs.config import RecommendConfig
@@ -36,8 +38,8 @@ _BASE: Final = {
 class Query:
     """What to print: the recommendations of a user or of a new one, or the movies like a movie."""
 
-    user: int | None = None
-    """Id of a user with training ratings."""
+    user: str | None = None
+    """Id of a user with training ratings, as the data have it."""
     new_user: Path | None = None
     """CSV with the ratings of a user who is not in the training data."""
     movie: str | None = None
@@ -70,10 +72,10 @@ def show_one(workspace: Workspace, query: Query) -> None:
             _Answer(folded, 0, best, f"For the ratings in {query.new_user}"), query, settings
         )
     elif query.user is not None:
-        _refuse_unknown(recommender, query.user)
+        user = _known_user(recommender, query.user)
         title = f"For user {query.user}, of movies not rated yet"
-        best = recommender.recommend(query.user, settings.top_n, ordering=ordering_of(settings))
-        _show_best(_Answer(recommender, query.user, best, title), query, settings)
+        best = recommender.recommend(user, settings.top_n, ordering=ordering_of(settings))
+        _show_best(_Answer(recommender, user, best, title), query, settings)
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,12 @@ def _show_similar(recommender: Recommender, title: str, top_n: int, *, as_json: 
     if as_json:
         show_json(
             {
-                "movieId": movie,
+                "movieId": _movie_id(recommender, movie),
                 "title": recommender.title(movie),
                 "similar": [
                     {"movieId": other, "title": name, "similarity": round(score, 6)}
                     for other, name, score in zip(
-                        similar.movies.tolist(),
+                        similar.ids,
                         similar.titles,
                         similar.scores.tolist(),
                         strict=True,
@@ -144,7 +146,7 @@ def _show_best_as_json(answer: _Answer, query: Query, *, by_choice: bool) -> Non
     rows: list[dict[str, Any]] = [
         {"rank": rank, "movieId": movie, "title": title, "score": score}
         for rank, (movie, title, score) in enumerate(
-            zip(best.movies.tolist(), best.titles, best.scores.tolist(), strict=True), start=1
+            zip(best.ids, best.titles, best.scores.tolist(), strict=True), start=1
         )
     ]
     if best.stars is not None:
@@ -154,7 +156,9 @@ def _show_best_as_json(answer: _Answer, query: Query, *, by_choice: bool) -> Non
         for row, why in zip(rows, answer.reasons(by_choice=by_choice), strict=True):
             row["reasons"] = _as_json(answer.recommender, why)
     order = "choice" if by_choice else "stars"
-    show_json({"user": query.user, "order": order, "recommendations": rows})
+    is_number = query.user is not None and answer.recommender.user_texts is None
+    user = answer.user if is_number else query.user
+    show_json({"user": user, "order": order, "recommendations": rows})
 
 
 def _as_json(recommender: Recommender, why: Explanation | ChoiceExplanation) -> dict[str, Any]:
@@ -168,7 +172,7 @@ def _as_json(recommender: Recommender, why: Explanation | ChoiceExplanation) -> 
     return head | {
         "ratings": [
             {
-                "movieId": int(why.rated[i]),
+                "movieId": _movie_id(recommender, int(why.rated[i])),
                 "title": recommender.title(int(why.rated[i])),
                 "rating": float(why.ratings[i]),
                 "adds": float(why.added[i]),
@@ -178,14 +182,29 @@ def _as_json(recommender: Recommender, why: Explanation | ChoiceExplanation) -> 
     }
 
 
-def _refuse_unknown(recommender: Recommender, user: int) -> None:
-    """Refuse a user without training ratings."""
-    known = recommender.preprocessor.user_ids
+def _movie_id(recommender: Recommender, movie: int) -> int | str:
+    """The id that the data have."""
+    if recommender.movie_texts is None:
+        return movie
+    return recommender.movie_texts.texts_of(np.array([movie]))[0]
+
+
+def _known_user(recommender: Recommender, text: str) -> int:
+    """The number of a user with training ratings."""
+    texts, known = recommender.user_texts, recommender.preprocessor.user_ids
+    number: object
+    if texts is not None:
+        number = texts.numbers_of(text, unknown=UNKNOWN_USER)
+        ids = f"such as {texts.texts[0]!r}"
+    else:
+        number = parse_int(text, "--user", "the id")
+        ids = f"with ids from {known[0]} to {known[-1]}"
+    user = int(np.asarray(number))
     if recommender.preprocessor.user_index(np.array([user]))[0] == UNKNOWN:
         raise UnknownIdError(
-            f"user {user} has no training rating. The model knows {len(known):,} users, with "
-            f"ids from {known[0]} to {known[-1]}."
+            f"user {text} has no training rating. The model knows {len(known):,} users, {ids}."
         )
+    return user
 
 
 def _movies(best: Recommendations, title: str, what: str, values: np.ndarray) -> Table:
@@ -193,7 +212,7 @@ def _movies(best: Recommendations, title: str, what: str, values: np.ndarray) ->
     for column in ("#", what, "movie", "id"):
         table.add_column(column, justify="left" if column == "movie" else "right")
     for rank, (movie, name, value) in enumerate(
-        zip(best.movies, best.titles, values, strict=True), start=1
+        zip(best.ids, best.titles, values, strict=True), start=1
     ):
         table.add_row(str(rank), f"{value:.2f}", Text(name), str(movie))
     return table

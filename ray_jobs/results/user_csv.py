@@ -25,6 +25,7 @@ from ingest.sources.parsing import (
 from ncf.data.preprocessor import Integers
 from ncf.data.titles import display_title, plain, without_year
 from ncf.errors import UnknownIdError
+from ncf.inference.ids import UNKNOWN_USER, TextIds
 from ncf.inference.recommender import Recommender
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,6 @@ def _lines(path: Path) -> tuple[str, list[_Line]]:
     lines = []
     for number, (named, rating, *time) in read_records(path, _FORM, names):
         where = f"{path}, line {number}"
-        if key == "movieId":
-            parse_int(named, where, key)
         seconds = parse_int(time[0], where, "timestamp") if time else None
         lines.append(_Line(where, number, named, _stars(rating, where), seconds))
     if not lines:
@@ -127,31 +126,60 @@ def _lines(path: Path) -> tuple[str, list[_Line]]:
     return key, lines
 
 
-def read_pairs(path: Path, recommender: Recommender) -> pa.Table:
-    """Read ``userId``, ``movieId`` and, if there is one, ``timestamp``, as int64.
+@dataclass(frozen=True)
+class Pairs:
+    """Users and movies whose ratings are wanted."""
+
+    table: pa.Table
+    """The columns of the file that are used."""
+    users: Integers
+    """``[N]`` numbers of users."""
+    movies: Integers
+    """``[N]`` numbers of movies."""
+
+
+def read_pairs(path: Path, recommender: Recommender) -> Pairs:
+    """Read ``userId``, ``movieId`` and, if there is one, ``timestamp``.
+
+    Ids are whole numbers or, if those of the training data are, texts; the columns ``user`` and
+    ``movie`` have their numbers.
 
     Raises:
         DatasetError: naming the line, if the file, a column or a value is missing or wrong, or a
             movie is unknown.
     """
     names = ["userId", "movieId", *(["timestamp"] if "timestamp" in _header(path) else [])]
-    pairs = read_columns(path, _FORM, dict.fromkeys(names, pa.int64()))
+    types = dict.fromkeys(names, pa.int64())
+    if recommender.user_texts is not None:
+        types["userId"] = pa.string()
+    if recommender.movie_texts is not None:
+        types["movieId"] = pa.string()
+    pairs = read_columns(path, _FORM, types)
     preprocessor = recommender.checkpoint.preprocessor
     if "timestamp" in pairs.column_names:
         times = pairs["timestamp"].to_numpy()
         problem = times_problem(times, preprocessor.decay_reference) if len(times) else None
         if problem is not None:
             raise DatasetError(f"{path}, line {line_of(path, _FORM, problem[0])}: {problem[1]}")
-    movies = pairs["movieId"].to_numpy()
+    users = _numbers(pairs["userId"], recommender.user_texts)
+    movies = _numbers(pairs["movieId"], recommender.movie_texts)
     absent = np.flatnonzero(recommender.checkpoint.preprocessor.movies.index_of(movies) < 0)
     if len(absent):
         row = int(absent[0])
+        found = pairs["movieId"][row]
         raise DatasetError(
-            f"{path}, line {line_of(path, _FORM, row)}: movie {movies[row]} is not in the model's "
+            f"{path}, line {line_of(path, _FORM, row)}: movie {found} is not in the model's "
             f"catalogue of {len(recommender.checkpoint.preprocessor.movies):,} movies; "
             f"{len(absent):,} of {len(pairs):,} rows have such a movie. Correct or remove them."
         )
-    return pairs
+    return Pairs(pairs, users, movies)
+
+
+def _numbers(ids: pa.ChunkedArray, texts: TextIds | None) -> Integers:
+    if texts is None:
+        return ids.to_numpy()
+    found = texts.numbers_of(ids.to_pylist(), unknown=UNKNOWN_USER)
+    return np.asarray(found, np.int64)
 
 
 def _header(path: Path) -> list[str]:
@@ -166,6 +194,8 @@ def _movie(recommender: Recommender, key: str, text: str, where: str) -> int:
             movie = recommender.find(text)
             _note_other_title(where, text, recommender.title(movie))
             return movie
+        if recommender.movie_texts is not None:
+            return int(np.asarray(recommender.movie_texts.numbers_of(text)))
         movie = parse_int(text, where, key)
         recommender.title(movie)
     except UnknownIdError as error:

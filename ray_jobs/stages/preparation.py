@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundation.console import heading
+from foundation.errors import ConfigError
 from ingest import dataset as ingest_stage
 from ingest.dataset import RawData
 from ncf.data import prepare
 from ncf.data.dataset import PreparedDataset
 from ncf.data.prepare import PreparationConfig
 from ray_jobs.cluster.session import ensure_ray
+from ray_jobs.config import JobConfig
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import canonical, key_of
 from ray_jobs.training.workers import Workers
@@ -90,7 +92,7 @@ def preprocess(
     name += f" for {owner}" if owner else ""
     if manifest.exists() and not workspace.force:
         logger.info(f"── {name}: unchanged since it was last done, skipped")
-        return PreparedDataset.open(folder.filesystem, folder.path)
+        return _usable(PreparedDataset.open(folder.filesystem, folder.path), config)
     started = time.monotonic()
     with heading(name):
         ensure_ray(config)
@@ -112,4 +114,20 @@ def preprocess(
     if not owner:
         record = "preprocess-refit" if train_on_validation else "preprocess"
         workspace.took(record, key, time.monotonic() - started)
+    return _usable(prepared, config)
+
+
+def _usable(prepared: PreparedDataset, config: JobConfig) -> PreparedDataset:
+    """Refuse to learn ratings that are all the same.
+
+    Raises:
+        ConfigError: if a rating model is wanted of such data.
+    """
+    fitted = prepared.preprocessor
+    if config.wants_ratings and fitted.rating_min == fitted.rating_max:
+        raise ConfigError(
+            f"all training ratings are {fitted.rating_min:g}, so there is nothing to learn about "
+            "ratings. If rows are choices, such as clicks, train the choice model alone: "
+            "--set task=choice"
+        )
     return prepared

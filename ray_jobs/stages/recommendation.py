@@ -215,9 +215,10 @@ def recommendations(
     row, rank = np.nonzero(is_movie)
     movies, preprocessor = best[is_movie], recommender.preprocessor
     titles = np.array(preprocessor.movies.display_titles, dtype=object)
-    return pa.table(
+    ids = preprocessor.user_ids[users[row] - 1]
+    found = pa.table(
         {
-            "user_id": preprocessor.user_ids[users[row] - 1],
+            "user_id": ids,
             "rank": rank.astype(np.int32) + 1,
             "movie_id": preprocessor.movies.ids[movies],
             "title": pa.array(titles[movies], type=pa.string()),
@@ -227,3 +228,11 @@ def recommendations(
         },
         schema=SCHEMA,
     )
+    # Numbers stand for the texts that the data have as ids.
+    if recommender.user_texts is not None:
+        texts = list(recommender.user_texts.texts_of(ids))
+        found = found.append_column("user", pa.array(texts, pa.string()))
+    if recommender.movie_texts is not None:
+        texts = list(recommender.movie_texts.texts_of(found["movie_id"].to_numpy()))
+        found = found.append_column("movie", pa.array(texts, pa.string()))
+    return found

@@ -65,6 +65,55 @@ def test_intervals_are_written_beside_the_predictions(blended: bool, tmp_path: P
             np.testing.assert_allclose([float(row[column]) for row in rows], values, rtol=1e-6)
 
 
+WITH_TEXTS = replace(
+    FITTED,
+    external_user_ids=("ann", "bob"),
+    movies=replace(FITTED.movies, external_ids=("m1", "m2", "m3", "m4", "m5")),
+)
+
+
+def test_ids_may_be_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = kept(tmp_path, CLOSED, WITH_TEXTS)
+    model = recommender(workspace)
+    users, movies = FITTED.user_ids.tolist(), FITTED.movies.ids.tolist()
+    plain = model.predict(users[1], movies[:2])
+    np.testing.assert_array_equal(model.predict("bob", ["m1", "m2"]), plain)
+    np.testing.assert_array_equal(
+        model.predict(["ann", "bob"], "m3"), model.predict(users, movies[2])
+    )
+    best = model.recommend("ann", 2, seen=["m5"], ordering=Ordering(min_ratings=0))
+    by_number = model.recommend(users[0], 2, [movies[4]], Ordering(min_ratings=0))
+    assert best.movies.tolist() == by_number.movies.tolist()
+    assert [f"m{movies.index(movie) + 1}" for movie in best.movies] == list(best.ids)
+    assert best.to_pandas()["movie"].tolist() == [each.movie for each in best] == list(best.ids)
+    with pytest.raises(UnknownIdError, match="the id 'm9' is not among the 5 ids, such as 'm1'"):
+        model.predict("bob", ["m1", "m9"])
+
+    assert predicting(tmp_path, "userId,movieId\nbob,m1\nzoe,m2\nbob,m2\n") == 0
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["userId"], row["movieId"]) for row in rows] == [
+        ("bob", "m1"),
+        ("zoe", "m2"),
+        ("bob", "m2"),
+    ]
+    found = [float(row["prediction"]) for row in rows]
+    np.testing.assert_allclose([found[0], found[2]], plain, rtol=1e-6)
+    assert predicting(tmp_path, "userId,movieId\nbob,1\n") == 1
+    assert "line 2: movie 1 is not in the model's catalogue" in capsys.readouterr().err
+
+    assert recommending(tmp_path, "--user", "bob", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["user"] == "bob"
+    assert {row["movieId"] for row in answer["recommendations"]} <= {"m1", "m2", "m3", "m4", "m5"}
+    assert recommending(tmp_path, "--user", "10") == 1
+    assert "The model knows 2 users, such as 'ann'" in capsys.readouterr().err
+    (tmp_path / "mine.csv").write_text("movieId,rating\nm1,5\n")
+    assert recommending(tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert "m1" not in {row["movieId"] for row in answer["recommendations"]}
+
+
 def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
     workspace = kept(tmp_path, CLOSED)
     assert predicting(tmp_path, "userId,movieId,timestamp\n10,20,6\n10,20,9999999\n") == 0
@@ -332,7 +381,7 @@ def test_wrong_ratings_are_refused_with_their_line(
 def test_a_training_users_recommendations_leave_out_what_was_rated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_one(complete(kept(tmp_path, PLAIN), blended=False), Query(user=10, num_reasons=3))
+    show_one(complete(kept(tmp_path, PLAIN), blended=False), Query(user="10", num_reasons=3))
     out = capsys.readouterr().out
     assert "only for a model with the Gaussian process" in out
     assert TITLES[0] not in out
@@ -345,7 +394,7 @@ def test_movies_with_few_ratings_are_left_out_with_a_note(
 ) -> None:
     workspace = kept(tmp_path, CLOSED)
     workspace = Workspace(workspace.config.model_copy(update={"recommend": RecommendConfig()}))
-    show_one(workspace, Query(user=10))
+    show_one(workspace, Query(user="10"))
     assert (
         "note: of the movies not rated yet only 0 have at least 3 training ratings; --set "
         "recommend.min_ratings=0 offers all" in capsys.readouterr().out

@@ -16,7 +16,7 @@ import pytest
 import torch
 from pyarrow import fs
 
-from foundation.schemas import MOVIES, RATINGS, TMDB
+from foundation.schemas import MOVIES, NAMES, RATINGS, TMDB
 from ncf.config import (
     FeaturesConfig,
     SplitConfig,
@@ -245,6 +245,15 @@ def test_without_tmdb_the_features_of_movielens_remain(tmp_path: Path) -> None:
     prepared = prepared_from(raw, tmp_path / "prepared")
     assert prepared.preprocessor.numeric_names == ("year", "year_missing")
     assert prepared.preprocessor.movies.numeric.shape == (5, 2)
+
+
+def test_ids_that_are_texts_travel_with_the_preprocessor(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", STARS, with_tmdb=False)
+    names = [[*range(1, 100)], [f"m{number}" for number in range(1, 100)]]
+    pq.write_table(pa.table(names, schema=NAMES), raw / "movie_names.parquet")
+    fitted = prepared_from(raw, tmp_path / "prepared").preprocessor
+    assert fitted.movies.external_ids == ("m10", "m20", "m30", "m40", "m77")
+    assert fitted.external_user_ids is None
 
 
 def test_a_tmdb_table_that_is_there_but_not_wanted_is_not_used(

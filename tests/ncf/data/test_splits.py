@@ -98,12 +98,11 @@ def test_no_ratings_at_all_are_refused(kind: str) -> None:
         labels_of([], [], kind=kind)
 
 
-def test_an_empty_training_split_is_refused_with_the_counts() -> None:
-    message = (
-        "train split is empty: 3 ratings were divided into 0 training, 0 validation and 3 test"
-    )
-    with pytest.raises(DataError, match=message):
-        labels_of([1, 1, 2], [5, 5, 5], kind="global-time")
+@pytest.mark.parametrize("kind", ["global-time", "per-user-time"])
+def test_ratings_without_different_times_are_not_split_by_time(kind: str) -> None:
+    with pytest.raises(DataError, match="all 3 ratings have the same time, so that split"):
+        labels_of([1, 1, 2], [5, 5, 5], kind=kind)
+    assert labels_of([1, 1, 2], [5, 5, 5], kind="random", validation=0).count(0) == 2
 
 
 def test_an_empty_test_split_is_refused_with_the_counts() -> None:

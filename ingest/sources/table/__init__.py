@@ -1,0 +1,1 @@
+"""Ratings or clicks of the user's own, in one table of any shape, and optionally one of movies."""

@@ -1,0 +1,205 @@
+"""Read a table from a CSV file with any separator, compressed or not, or from a Parquet file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foundation.errors import shortened
+from ingest.errors import DatasetError
+from ingest.sources.encoding import encoding_of
+from ingest.sources.parsing import Format, Problems, lines_of, read_columns, read_header
+
+SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SUFFIXES: Final = (".csv", ".tsv", ".txt", ".data", ".parquet")
+"""Endings of files with tables; text files may end in one of ``COMPRESSIONS`` as well."""
+COMPRESSIONS: Final = (".gz", ".zst", ".bz2")
+_BLOCK: Final = 1 << 22
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has the name of a table."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes = suffixes[:-1]
+    return bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def stem(path: Path) -> str:
+    """The name of a file of a table without its endings."""
+    name = path.name
+    for suffix in reversed(path.suffixes):
+        if suffix.lower() not in (*SUFFIXES, *COMPRESSIONS):
+            break
+        name = name.removesuffix(suffix)
+    return name
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file with a table, whose columns can be read."""
+
+    path: Path
+    """The file that the user named."""
+    header: tuple[str, ...]
+    """Names of its columns; of a file without a header line ``column 1`` and so on."""
+    has_header: bool
+    form: Format | None
+    """The layout of a text file; None for Parquet."""
+    text: Path
+    """The text file, uncompressed."""
+
+    @property
+    def layout(self) -> str:
+        """How it is laid out, for messages."""
+        if self.form is None:
+            return "Parquet"
+        heading = "" if self.has_header else ", without a header line"
+        return f"separated by {SEPARATORS[self.form.delimiter]}{heading}"
+
+    def read(self, columns: Sequence[str]) -> list[pa.ChunkedArray]:
+        """The columns, in this order; those of text files as text.
+
+        Raises:
+            DatasetError: if the file cannot be read or lines have another number of fields.
+        """
+        if self.form is None:
+            try:
+                table = pq.read_table(self.path, columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise DatasetError(f"cannot read {self.path}: {shortened(str(error))}") from error
+        else:
+            try:
+                table = read_columns(self.text, self.form, dict.fromkeys(columns, pa.string()))
+            except DatasetError as error:  # a name that the user knows
+                raise DatasetError(str(error).replace(str(self.text), str(self.path))) from error
+        return [table[name] for name in columns]
+
+    @property
+    def unit(self) -> str:
+        """What the numbers of rows count: lines of a text file, or rows."""
+        return "row" if self.form is None else "line"
+
+    def numbers(self, rows: Sequence[int]) -> dict[int, int]:
+        """The number, from 1, of each of some data rows, from 0."""
+        if self.form is None:
+            return {row: row + 1 for row in rows}
+        return lines_of(self.text, self.form, rows)
+
+    def refuse(self, wrong: Sequence[tuple[int, str]], count: int, advice: str) -> None:
+        """Report wrong rows by their lines; rows of Parquet files are counted from 1.
+
+        Args:
+            wrong: rows, from 0, and what is wrong with each; the first of them.
+            count: of all.
+            advice: what to do.
+
+        Raises:
+            DatasetError: if there are any.
+        """
+        if not count:
+            return
+        problems = Problems(self.path, self.unit)
+        numbers = self.numbers([row for row, _ in wrong])
+        problems.add_all([(numbers[row], text) for row, text in wrong], count)
+        problems.refuse(advice)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[TableFile]:
+    """The table in a file; a compressed one is unpacked into a temporary folder meanwhile.
+
+    Raises:
+        DatasetError: if it cannot be read, is empty, or its separator cannot be recognised.
+    """
+    if not path.is_file():
+        raise DatasetError(f"there is no file {path}. Correct the path.")
+    if path.suffix.lower() == ".parquet":
+        yield TableFile(path, _parquet_header(path), True, None, path)
+        return
+    with tempfile.TemporaryDirectory(prefix="ratings-") as folder:
+        text = path
+        if path.suffix.lower() in COMPRESSIONS:
+            text = Path(folder) / "table"
+            _unpack(path, text)
+        try:
+            file = _described(path, text)
+        except DatasetError as error:
+            raise DatasetError(str(error).replace(str(text), str(path))) from error
+        yield file
+
+
+def _parquet_header(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"cannot read {path}: {shortened(str(error))}") from error
+
+
+def _unpack(path: Path, target: Path) -> None:
+    try:
+        with _uncompressed(path) as source, target.open("wb") as out:
+            while block := source.read(_BLOCK):
+                out.write(block)
+    except (OSError, EOFError, pa.ArrowException, gzip.BadGzipFile) as error:
+        raise DatasetError(
+            f"cannot unpack {path}: {shortened(str(error))}. It may be cut: copy it again."
+        ) from error
+
+
+def _uncompressed(path: Path) -> IO[bytes] | pa.NativeFile:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")  # Arrow stops silently where a file is cut
+    codec = {".zst": "zstd", ".bz2": "bz2"}[path.suffix.lower()]
+    return pa.CompressedInputStream(pa.OSFile(str(path)), codec)
+
+
+def _described(path: Path, text: Path) -> TableFile:
+    first = _first_line(text)
+    separator = _separator(first, path)
+    fields = next(csv.reader([first], delimiter=separator))
+    if any(map(_is_number, fields)):
+        columns = tuple(f"column {position}" for position in range(1, len(fields) + 1))
+        return TableFile(path, columns, False, Format(separator, columns=columns), text)
+    form = Format(separator)
+    return TableFile(path, tuple(read_header(text, form)), True, form, text)
+
+
+def _first_line(text: Path) -> str:
+    try:
+        with text.open(encoding=encoding_of(text)) as stream:
+            for line in stream:
+                if line.strip():
+                    return line.rstrip("\r\n")
+    except OSError as error:
+        raise DatasetError(f"cannot read {text}: {error.strerror}") from error
+    raise DatasetError(f"{text} is empty; expected a header line and data below it")
+
+
+def _separator(line: str, path: Path) -> str:
+    """The separator that divides the first line into the most fields."""
+    fields = {mark: len(next(csv.reader([line], delimiter=mark))) for mark in SEPARATORS}
+    best = max(fields, key=lambda mark: fields[mark])
+    if fields[best] < 2:
+        raise DatasetError(
+            f"{path}, line 1: found {shortened(repr(line))}, in which nothing separates columns; "
+            f"expected at least two columns, separated by {', '.join(SEPARATORS.values())}"
+        )
+    return best
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,339 @@
+"""Tables of the user's own: what stopped a data scientist, and what is still refused."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from foundation.errors import ConfigError
+from foundation.storage import Storage
+from ingest.config import DataConfig, TmdbConfig
+from ingest.dataset import ingest
+from ingest.errors import DatasetError
+from ingest.sources.selection import selected_class
+from ingest.sources.table.source import TableSource
+from ingest.sources.tables import Tables, check
+
+PLAIN = """\
+customer_id,sku,score,date
+ann,X1,4,2020-01-01
+bob,X2,3.5,2020-01-02
+ann,X2,1,2020-01-03
+"""
+SECONDS = [1_577_836_800, 1_577_923_200, 1_578_009_600]
+"""Of 2020-01-01, -02 and -03, midnight UTC."""
+
+
+def read(path: Path, **settings: Any) -> Tables:
+    config = DataConfig(path=str(path), **settings)
+    assert selected_class(config) is TableSource
+    tables = TableSource.open(config, path.parent).read()
+    check(tables, path.name)
+    return tables
+
+
+def written(folder: Path, text: str | bytes, name: str = "shop.csv") -> Path:
+    file = folder / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def rows(tables: Tables) -> list[tuple[Any, ...]]:
+    """User, movie, stars and seconds of each rating, with the ids of the data."""
+    users, movies = tables.user_names, tables.movie_names
+    return [
+        (
+            row["user_id"] if users is None else users[row["user_id"] - 1],
+            row["movie_id"] if movies is None else movies[row["movie_id"] - 1],
+            row["rating"],
+            row["timestamp"],
+        )
+        for row in tables.ratings.to_pylist()
+    ]
+
+
+EXPECTED = [
+    ("ann", "X1", 4.0, SECONDS[0]),
+    ("bob", "X2", 3.5, SECONDS[1]),
+    ("ann", "X2", 1.0, SECONDS[2]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("shop.csv", PLAIN.encode()),
+        ("shop.csv", PLAIN.replace(",", ";").encode()),
+        ("shop.tsv", PLAIN.replace(",", "\t").encode()),
+        ("shop.txt", PLAIN.replace(",", "|").encode()),
+        ("shop.csv", PLAIN.replace(",", ";").replace("3.5", "3,5").encode()),
+        ("shop.csv", PLAIN.encode("utf-16")),
+        ("shop.csv", PLAIN.replace("\n", "\r\n").encode("utf-8-sig")),
+        ("shop.csv.gz", gzip.compress(PLAIN.encode())),
+        ("shop.csv.bz2", bz2.compress(PLAIN.encode())),
+        ("shop.tsv.zst", pa.compress(PLAIN.replace(",", "\t").encode(), "zstd", asbytes=True)),
+        ("shop.csv", PLAIN.replace("2020-01-01", "2020-01-01T00:00:00Z").encode()),
+        ("shop.csv", PLAIN.replace("2020-01-01", "2020-01-01 01:00:00+01:00").encode()),
+        ("shop.csv", PLAIN.replace("ann,X1", '"ann", X1 ').encode()),
+    ],
+)
+def test_tables_of_many_shapes_are_read(name: str, content: bytes, tmp_path: Path) -> None:
+    assert rows(read(written(tmp_path, content, name))) == EXPECTED
+
+
+def test_parquet_is_read_with_its_types(tmp_path: Path) -> None:
+    frame = pd.read_csv(written(tmp_path, PLAIN), parse_dates=["date"])
+    frame["sku"] = frame["sku"].astype("category")
+    frame.to_parquet(tmp_path / "shop.parquet")
+    assert rows(read(tmp_path / "shop.parquet")) == EXPECTED
+
+
+def test_columns_may_have_any_name_and_order(tmp_path: Path) -> None:
+    file = written(tmp_path, "when,value,a,b\n2020-01-01,4,X1,ann\n2020-01-02,2,X2,bob\n")
+    columns = {"user": "b", "item": "a", "rating": "value", "time": "when"}
+    found = read(file, columns=columns)
+    assert rows(found) == [("ann", "X1", 4.0, SECONDS[0]), ("bob", "X2", 2.0, SECONDS[1])]
+    assert "columns: user = b, item = a, rating = value, time = when" in found.notices[0]
+
+
+def test_without_a_header_columns_are_in_the_usual_order(tmp_path: Path) -> None:
+    found = read(written(tmp_path, "196\t242\t3\t881250949\n186\t302\t3\t891717742\n", "u.data"))
+    assert rows(found) == [(196, 242, 3.0, 881250949), (186, 302, 3.0, 891717742)]
+    assert "separated by tabs, without a header line" in found.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["9223372036854775807", "-5"], [9223372036854775807, -5]),
+        (["7.0", "8.0"], [7, 8]),
+        (["007", "7"], ["007", "7"]),
+        (["9223372036854775808", "1"], ["9223372036854775808", "1"]),
+        (["ä@x.org", "b,c"], ["ä@x.org", "b,c"]),
+    ],
+)
+def test_ids_are_whole_numbers_or_texts(
+    ids: list[str], expected: list[object], tmp_path: Path
+) -> None:
+    lines = "".join(f'"{each}",1,3\n' for each in ids)
+    assert [row[0] for row in rows(read(written(tmp_path, f"user,item,rating\n{lines}")))] == (
+        expected
+    )
+
+
+def test_texts_are_numbered_in_their_order(tmp_path: Path) -> None:
+    found = read(written(tmp_path, PLAIN))
+    assert (found.user_names, found.movie_names) == (("ann", "bob"), ("X1", "X2"))
+    assert found.ratings["user_id"].to_pylist() == [1, 2, 1]
+    assert found.movies["title"].to_pylist() == ["X1", "X2"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "given", "stars"),
+    [
+        ((1, 10), "10", 5.0),
+        ((1, 10), "1", 0.5),
+        ((0, 100), "50", 2.75),
+        ((-1, 1), "0", 2.75),
+        ((0, 1), "1", 5.0),
+        ((1, 5), "1", 1.0),
+    ],
+)
+def test_a_named_scale_becomes_stars(
+    scale: tuple[float, float], given: str, stars: float, tmp_path: Path
+) -> None:
+    file = written(tmp_path, f"user,item,rating\n1,1,{given}\n")
+    assert rows(read(file, rating_scale=scale))[0][2] == stars
+
+
+def test_another_scale_is_refused_until_it_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, "user,item,rating\n1,1,7\n1,2,10\n1,3,1\n")
+    with pytest.raises(DatasetError) as refused:
+        read(file)
+    assert "line 2: rating is '7', expected 0.5 to 5" in str(refused.value)
+    assert "--set data.rating_scale=[1,10]" in str(refused.value)
+    with pytest.raises(DatasetError, match=r"line 3: rating is '10', expected 1 to 9"):
+        read(file, rating_scale=(1, 9))
+
+
+REPEATED = "user,item,rating,time\n1,1,2,200\n1,2,3,300\n1,1,5,100\n1,1,4,200\n"
+
+
+def test_repeated_ratings_are_merged_by_a_rule(tmp_path: Path) -> None:
+    file = written(tmp_path, REPEATED)
+    with pytest.raises(DatasetError) as refused:
+        read(file)
+    assert "2 lines are wrong" in str(refused.value)
+    assert "line 4: user 1 rates movie 1 a second time (first on line 2)" in str(refused.value)
+    last = read(file, duplicates="last")
+    assert rows(last) == [(1, 2, 3.0, 300), (1, 1, 4.0, 200)]
+    assert "2 repeated ratings" in last.notices[-1]
+    mean = rows(read(file, duplicates="mean"))
+    assert mean[0] == (1, 2, 3.0, 300)
+    assert mean[1][:2] == (1, 1)
+    assert mean[1][2:] == (pytest.approx(11 / 3), 200)
+
+
+def test_clicks_are_choices(tmp_path: Path) -> None:
+    found = read(written(tmp_path, "customer_id,sku\nann,X1\nbob,X1\n"))
+    assert rows(found) == [("ann", "X1", 5.0, 0), ("bob", "X1", 5.0, 0)]
+    assert any("Only a choice model" in notice for notice in found.notices)
+    assert any("has no times" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (["1577836800", "1577923200"], SECONDS[:2]),
+        (["1577836800000", "1577923200000"], SECONDS[:2]),
+        (["1577836800.0", "1577923200.0"], SECONDS[:2]),
+        (["20200101", "20200102"], SECONDS[:2]),
+        (["2020-01-01", "2020-01-02T00:00"], SECONDS[:2]),
+    ],
+)
+def test_times_are_whole_numbers_or_iso_dates(
+    times: list[str], expected: list[int], tmp_path: Path
+) -> None:
+    lines = "".join(f"{user},1,3,{time}\n" for user, time in enumerate(times, 1))
+    found = rows(read(written(tmp_path, f"user,item,rating,timestamp\n{lines}")))
+    assert [row[3] for row in found] == expected
+
+
+def test_all_errors_of_a_file_are_listed_at_once(tmp_path: Path) -> None:
+    lines = [
+        "ann,X1,4,2020-01-01",
+        ",X1,4,2020-01-01",
+        "bob,,4,2020-01-01",
+        "cid,X1,good,2020-01-01",
+        "dan,X1,4,13/02/2020",
+        "eve,X1,4,2999-01-01",
+        "ann,X1,4,2020-01-01",
+        *(f"u{i},X1,none,2020-01-01" for i in range(20)),
+    ]
+    with pytest.raises(DatasetError) as refused:
+        read(written(tmp_path, "user,item,rating,time\n" + "\n".join(lines) + "\n"))
+    text = str(refused.value)
+    assert "26 lines are wrong" in text
+    for expected in (
+        "line 3: user is empty",
+        "line 4: item is empty",
+        "line 5: rating is 'good', expected a number",
+        "line 6: time is '13/02/2020', expected a date from 1970 to today",
+        "line 7: time is '2999-01-01'",
+        "line 8: user 'ann' rates movie 'X1' a second time",
+        "and 16 more",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty; expected a header line"),
+        ("user\n1\n", "nothing separates columns"),
+        ("user,item,rating\n", "holds no rating"),
+        ("a,b,c\nx,y,z\n", r"no column is recognised as user or item; found a, b, c .*--columns u"),
+        ("user,item,item\n1,2,3\n", "the column item is there 2 times"),
+        ("user,item,rating\n1,2\n1,2,3,4\n", "2 lines are wrong"),
+        ("1,2,3,4,5\n", "5 columns without names"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read(written(tmp_path, content))
+
+
+def test_a_named_column_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"data.columns.user is 'who'; found the columns cust"):
+        read(written(tmp_path, PLAIN), columns={"user": "who"})
+
+
+@pytest.mark.parametrize("cut", [30, -4])
+def test_a_compressed_file_that_was_cut_is_refused(cut: int, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="cannot unpack"):
+        read(written(tmp_path, gzip.compress(PLAIN.encode())[:cut], "shop.csv.gz"))
+
+
+def test_a_folder_may_have_a_table_of_movies(tmp_path: Path) -> None:
+    written(tmp_path, PLAIN, "ratings.csv")
+    written(
+        tmp_path,
+        "sku;name;category;year;imdb_id;tmdbId\nX2;Thing, The;Drama/Comedy;1999;tt0012345;77\n"
+        "X9;Not rated;;;;\n",
+        "items.csv",
+    )
+    found = read(tmp_path)
+    assert found.movies.to_pylist() == [
+        {"movie_id": 1, "title": "X1", "year": None, "genres": []},
+        {"movie_id": 2, "title": "Thing, The", "year": 1999, "genres": ["Drama", "Comedy"]},
+    ]
+    assert found.links.to_pylist() == [
+        {"movie_id": 1, "imdb_id": None, "tmdb_id": None},
+        {"movie_id": 2, "imdb_id": "tt0012345", "tmdb_id": 77},
+    ]
+    assert "1 of 2 rated movies are not in items.csv" in found.notices[-1]
+
+
+def test_movies_of_numbers_are_found_in_their_table(tmp_path: Path) -> None:
+    written(tmp_path, "user,movie,rating\nann,7,4\nbob,9,2\n", "ratings.csv")
+    written(tmp_path, "movie,title\n9.0,Nine\n7,Seven\n", "movies.csv")
+    assert read(tmp_path).movies["title"].to_pylist() == ["Seven", "Nine"]
+
+
+def test_a_movie_that_is_described_twice_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, PLAIN, "ratings.csv")
+    written(tmp_path, "sku,name\nX1,One\nX2,Two\nX1,Three\n", "items.csv")
+    with pytest.raises(DatasetError, match=r"line 4: the movie is there a second time"):
+        read(tmp_path)
+
+
+def test_several_tables_in_a_folder_are_refused(tmp_path: Path) -> None:
+    written(tmp_path, PLAIN, "a.csv")
+    written(tmp_path, PLAIN, "b.csv")
+    config = DataConfig(source="table", path=str(tmp_path))
+    with pytest.raises(DatasetError, match=r"several tables of ratings \(found: a.csv, b.csv\)"):
+        TableSource.open(config, tmp_path)
+
+
+def test_layouts_of_movielens_are_read_as_such(tmp_path: Path) -> None:
+    written(tmp_path, "userId,movieId,rating,timestamp\n1,1,3,1\n", "ratings.csv")
+    written(tmp_path, "movieId,title,genres\n1,One,Drama\n", "movies.csv")
+    assert selected_class(DataConfig(path=str(tmp_path))).__name__ == "FolderSource"
+    # Of the same files with settings that only tables have.
+    config = DataConfig(path=str(tmp_path), rating_scale=(1, 10))
+    assert selected_class(config) is TableSource
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "ml-1m", "duplicates": "last"}, "settings of tables"),
+        ({"duplicates": "last"}, "set data.path"),
+        ({"path": "x.csv", "rating_scale": (5, 1)}, "expected .lowest, highest."),
+        ({"path": "x.csv", "columns": {"movie": "sku"}}, "movie"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=message):
+        DataConfig(**settings)
+
+
+def test_names_of_ids_are_kept_and_replaced(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path / "out"))
+    file = written(tmp_path, PLAIN)
+    first = ingest(DataConfig(path=str(file)), TmdbConfig(enabled=False), storage, environ={})
+    names = (first.folder / "user_names.parquet").read_table()
+    assert names.to_pylist() == [{"id": 1, "name": "ann"}, {"id": 2, "name": "bob"}]
+    written(tmp_path, PLAIN.replace("ann", "zoe"))
+    second = ingest(DataConfig(path=str(file)), TmdbConfig(enabled=False), storage, environ={})
+    assert second.fingerprint != first.fingerprint
+    written(tmp_path, PLAIN.replace("ann", "1").replace("bob", "2"))
+    third = ingest(DataConfig(path=str(file)), TmdbConfig(enabled=False), storage, environ={})
+    assert not (third.folder / "user_names.parquet").exists()
+    assert (third.folder / "movie_names.parquet").exists()

@@ -54,6 +54,9 @@ class Checksum(NamedTuple):
 def download(release: str, base_url: str, folder: Path) -> Path:
     """The archive of ``release``, from ``folder`` if it is there already, else downloaded.
 
+    An archive that is there is not looked for again: of a release that is replaced from time to
+    time, a newer one is downloaded after the file was deleted.
+
     Raises:
         DownloadError: if it cannot be downloaded, is too large, or has another checksum.
         ConfigError: if the URL is not an http or https URL.
@@ -61,21 +64,10 @@ def download(release: str, base_url: str, folder: Path) -> Path:
     archive = folder / f"{release}.zip"
     url = f"{base_url.rstrip('/')}/{archive.name}"
     _check_url(url)
-    held = RELEASES[release].sha256
-    expected = Checksum("sha256", held) if held else None
-    if archive.is_file() and expected is not None and expected.of(archive) == expected:
+    if is_kept(release, folder):
         return archive
-    try:
-        _check_reachable(url)
-        expected = expected or Checksum("md5", _published_md5(url))
-    except DownloadError:
-        if not archive.is_file():
-            raise
-        # It has this name only because its checksum was verified.
-        logger.info("no network: %s is used as it was downloaded before", archive)
-        return archive
-    if archive.is_file() and expected.of(archive) == expected:
-        return archive
+    check_reachable(url)
+    expected = _held(release) or Checksum("md5", _published_md5(url))
     logger.info("downloading %s", url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +77,19 @@ def download(release: str, base_url: str, folder: Path) -> Path:
     except _NETWORK_ERRORS as error:
         raise _failed(url, error) from error
     return archive
+
+
+def is_kept(release: str, folder: Path) -> bool:
+    """Whether ``download`` does without the network."""
+    archive, held = folder / f"{release}.zip", _held(release)
+    # An archive has this name only because its checksum was verified; those of releases that never
+    # change are compared again, as older versions of this program did not.
+    return archive.is_file() and (held is None or held.of(archive) == held)
+
+
+def _held(release: str) -> Checksum | None:
+    held = RELEASES[release].sha256
+    return Checksum("sha256", held) if held else None
 
 
 def _fetch_verified(url: str, partial: Path, expected: Checksum, max_bytes: int) -> None:
@@ -124,7 +129,7 @@ def _check_url(url: str) -> None:
         )
 
 
-def _check_reachable(url: str) -> None:
+def check_reachable(url: str) -> None:
     """Fail within seconds where there is no network; resolving the name could take much longer.
 
     Raises:

@@ -11,6 +11,7 @@ from ingest.errors import DownloadError
 from ingest.registry import AUTO, DEFAULT_RELEASE, FOLDER, SYNTHETIC, TABLE
 from ingest.sources import locate
 from ingest.sources.base import Source, source_class
+from ingest.sources.download import is_kept
 from ingest.sources.table.source import has_table
 
 
@@ -47,6 +48,12 @@ def selected_class(config: DataConfig) -> type[Source]:
     if not config.path:
         return source_class(DEFAULT_RELEASE)
     return source_class(TABLE if _is_a_table(config) else FOLDER)
+
+
+def needs_network(config: DataConfig, raw: Storage) -> bool:
+    """Whether the data that ``config`` selects have to be downloaded."""
+    is_release = not config.path and selected_class(config) is source_class(DEFAULT_RELEASE)
+    return is_release and not is_kept(name_of(config), _downloads(raw))
 
 
 def _is_a_table(config: DataConfig) -> bool:

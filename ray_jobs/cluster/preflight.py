@@ -31,7 +31,10 @@ from foundation.errors import ConfigError, MovieRatingsError, StorageError
 from foundation.lock import RUN_LOCK_FILE, locked
 from foundation.storage import Storage
 from ingest.dataset import credentials_for
-from ingest.sources.selection import name_of, selected_class
+from ingest.errors import DownloadError
+from ingest.registry import AUTO
+from ingest.sources.download import check_reachable
+from ingest.sources.selection import name_of, needs_network, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.baselines import available
 from ncf.data.placement import BYTES_OF_SHARED_ROW, BYTES_OF_TRAINING_ROW, free_on_machine
@@ -143,15 +146,21 @@ def finding(name: str, check: Check, workspace: Workspace) -> Finding:
 
 
 def data(workspace: Workspace) -> str:
-    """The configured data set exists or can be made."""
+    """The configured data set exists, or can be made or downloaded."""
     config = workspace.config.data
     source, name = selected_class(config), name_of(config)
     if source.is_synthetic:
         return f"{source.expected_ratings(config):,} synthetic ratings"
     if config.path:
         return f"{name}, from {config.path}"
-    if (workspace.storage / "raw" / name).exists():
-        return f"{name}, read before"
+    if not needs_network(config, workspace.storage / "raw"):
+        return f"{name}, downloaded before"
+    try:
+        check_reachable(config.download_url)
+    except DownloadError as error:
+        if config.source != AUTO:
+            raise
+        return Doubt(f"{name} cannot be downloaded, so synthetic ratings are used instead: {error}")
     return f"{name}, to be downloaded from {config.download_url}"
 
 

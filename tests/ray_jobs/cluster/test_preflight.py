@@ -15,7 +15,7 @@ import pytest
 
 from foundation.cli import main
 from foundation.errors import ConfigError, StorageError
-from ingest.errors import DatasetError
+from ingest.errors import DatasetError, DownloadError
 from ray_jobs import doctor, pipeline
 from ray_jobs.cluster import preflight
 from ray_jobs.config import BlendConfig, JobConfig
@@ -122,6 +122,20 @@ def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DatasetError, match=r"nowhere' does not exist\. Expected .* ml-1m"):
         preflight.data(workspace(tmp_path, data=data))
+
+
+def test_data_that_cannot_be_downloaded_are_found_before_the_job(tmp_path: Path) -> None:
+    nowhere = {"download_url": "http://127.0.0.1:1"}
+    with pytest.raises(DownloadError, match=r"cannot download .*--set data.path="):
+        preflight.data(workspace(tmp_path, data={"source": "ml-latest-small", **nowhere}))
+    found = preflight.data(workspace(tmp_path, data={"source": "auto", **nowhere}))
+    assert isinstance(found, preflight.Doubt)
+    assert "so synthetic ratings are used instead" in found
+    archive = tmp_path / "out" / "raw" / "downloads" / "ml-latest-small.zip"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    found = preflight.data(workspace(tmp_path, data={"source": "ml-latest-small", **nowhere}))
+    assert found == "ml-latest-small, downloaded before"
 
 
 def test_the_probe_of_the_storage_leaves_nothing(tmp_path: Path) -> None:

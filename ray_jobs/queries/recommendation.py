@@ -223,7 +223,8 @@ def _choice_reasons(
 ) -> Iterator[Table]:
     """For each movie the ratings that say most that the user will choose it, or will not."""
     for why in recommender.explain_choices(user, best.movies):
-        table = Table(title=f"{recommender.title(why.movie)}: {why.score:.3f}")
+        title = f"{recommender.title(why.movie)}: {why.score:.3f} (EASE: about 1 if chosen)"
+        table = Table(title=title)
         table.add_column("adds", justify="right")
         table.add_column("because of")
         table.add_column("rated", justify="right")
@@ -234,14 +235,14 @@ def _choice_reasons(
 
 def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int) -> Iterator[Table]:
     """For each movie the parts of its prediction, with the ratings that moved it most."""
-    if not recommender.checkpoint.model.has_attributions:
+    if not any(len(why.added) or why.features for why in reasons):
         logger.info(
             "note: the contribution of each of the user's ratings is known only for a model with "
-            "the Gaussian process (model.history.encoders); for this one, the parts of the network "
-            "that add up to the prediction"
+            "the Gaussian process (model.history.encoders), or a blend with trees"
         )
+        return
     for why in reasons:
-        table = Table(title=f"{recommender.title(why.movie)}: {why.prediction:.2f}")
+        table = Table(title=f"{recommender.title(why.movie)}: {_total(recommender, why)}")
         table.add_column("adds", justify="right")
         table.add_column("because of")
         table.add_column("rated", justify="right")
@@ -251,6 +252,15 @@ def _reasons(recommender: Recommender, reasons: list[Explanation], at_most: int)
             table.add_row(f"{part:+.3f}", name, "")
         _add_ratings(table, recommender, why, at_most)
         yield table
+
+
+def _total(recommender: Recommender, why: Explanation) -> str:
+    """What the parts add up to, and what is shown if that is off the scale."""
+    ends = recommender.preprocessor.rating_min, recommender.preprocessor.rating_max
+    shown = float(np.clip(why.prediction, *ends))
+    if f"{shown:.2f}" == f"{why.prediction:.2f}":
+        return f"{why.prediction:.2f}"
+    return f"{why.prediction:.2f}, shown as {shown:.2f}, the end of the scale"
 
 
 def _add_ratings(

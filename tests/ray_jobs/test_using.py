@@ -384,9 +384,22 @@ def test_a_training_users_recommendations_leave_out_what_was_rated(
     show_one(complete(kept(tmp_path, PLAIN), blended=False), Query(user="10", num_reasons=3))
     out = capsys.readouterr().out
     assert "only for a model with the Gaussian process" in out
+    assert "because of" not in out
     assert TITLES[0] not in out
     assert TITLES[1] not in out
     assert all(title in out for title in TITLES[2:])
+
+
+def test_a_sum_off_the_scale_says_what_is_shown_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low = replace(FITTED, rating_min=0.5, rating_max=1.0)
+    workspace = kept(tmp_path, CLOSED, low)
+    show_one(workspace, Query(user="10", num_reasons=3))
+    out = " ".join(capsys.readouterr().out.split())
+    for why in recommender(workspace).explain(10, [20, 30, 40]):
+        assert why.prediction > 1.005
+        assert f"{why.prediction:.2f}, shown as 1.00, the end of the scale" in out
 
 
 def test_movies_with_few_ratings_are_left_out_with_a_note(

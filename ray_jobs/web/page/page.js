@@ -242,7 +242,7 @@ function bestRow(movie) {
   const row = make("li", {}, movieLine(movie, ...numbers, likeButton(movie)));
   const tables = [];
   if (movie.choiceReasons) tables.push(choiceReasons(movie.choiceReasons));
-  if (movie.reasons) tables.push(starReasons(movie.reasons));
+  if (movie.reasons) tables.push(starReasons(movie.reasons, movie.stars));
   if (tables.length) {
     row.append(make("details", {}, make("summary", { textContent: "Why?" }), ...tables));
   }
@@ -254,9 +254,13 @@ function choiceReasons(why) {
   return sum("Why you may choose it", base, why, why.score, "together, about 1 for a choice", 3);
 }
 
-function starReasons(why) {
+function starReasons(why, shown) {
   const base = [...why.base, ...why.features].map((part) => [part.adds, BASE[part.name] ?? part.name]);
-  return sum("Why these stars", base, why, why.prediction, "together, in stars", 2);
+  const isClipped = shown !== null && shown.toFixed(2) !== why.prediction.toFixed(2);
+  const unit = isClipped
+    ? `together, in stars; shown as ${stars(shown)}, the end of the scale`
+    : "together, in stars";
+  return sum("Why these stars", base, why, why.prediction, unit, 2);
 }
 
 // A table of all that adds up to a number: the base, then what ratings add, the largest first.

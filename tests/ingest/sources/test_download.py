@@ -89,9 +89,7 @@ def test_a_download_is_checked_and_kept(mirror: Any, tmp_path: Path, text: str) 
     assert server.ranges == [None]
 
 
-def test_a_newer_release_comes_once_the_older_is_deleted(
-    mirror: Any, tmp_path: Path
-) -> None:
+def test_a_newer_release_comes_once_the_older_is_deleted(mirror: Any, tmp_path: Path) -> None:
     server, url = mirror
     fetch(url, tmp_path)
     server.body = archive(ratings_csv="new")

@@ -44,8 +44,9 @@ class ConsoleHandler(logging.Handler):
             self.console.print(_timed(indent + self.format(record)))
 
 
-def log_to_console(*, to_stderr: bool = False) -> None:
-    """Show what the project's modules log from level INFO up. May be called again.
+def log_to_console(*, to_stderr: bool = False, level: int | None = None) -> None:
+    """Show what the project's modules log from a level up, at first INFO. May be called again,
+    which without ``level`` leaves it as it is.
 
     A command whose answer is printed to stdout logs ``to_stderr``.
     """
@@ -54,7 +55,8 @@ def log_to_console(*, to_stderr: bool = False) -> None:
         for handler in [h for h in logger.handlers if isinstance(h, ConsoleHandler)]:
             logger.removeHandler(handler)
         logger.addHandler(ConsoleHandler(to_stderr=to_stderr))
-        logger.setLevel(logging.INFO)
+        if level is not None or logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO if level is None else level)
         # Libraries may add a handler to the root logger, which would print every line again.
         logger.propagate = False
 

@@ -58,7 +58,7 @@ def job(
         runs_stages: whether it runs stages on a Ray that may be a cluster, and so takes --force
             and --retry-failed.
     """
-    params = [*config_options(lambda: JobConfig, "train.epochs=3"), columns_option()]
+    params = [*config_options(lambda: JobConfig, "train.epochs=3"), columns_option(), _quiet()]
     if runs_stages:
         params += _redo_options()
 
@@ -67,6 +67,7 @@ def job(
             config_files: Sequence[str],
             overrides: Sequence[str],
             columns: Sequence[str],
+            quiet: bool,
             **others: Any,
         ) -> int:
             if runs_stages:
@@ -75,7 +76,7 @@ def job(
             def work() -> None:
                 function(load_config(config_files, (*overrides, *columns)), **others)
 
-            return _exit_code(work, when_interrupted)
+            return _exit_code(work, when_interrupted, quiet=quiet)
 
         return Command(
             name,
@@ -88,6 +89,12 @@ def job(
         )
 
     return decorate
+
+
+def _quiet() -> click.Option:
+    return click.Option(
+        ["--quiet", "-q"], is_flag=True, help="print answers, warnings and errors, but no progress"
+    )
 
 
 def _redo_options() -> list[click.Option]:
@@ -128,9 +135,9 @@ def load_config(paths: Sequence[str], overrides: Sequence[str]) -> JobConfig:
     return config
 
 
-def _exit_code(work: Callable[[], None], when_interrupted: str) -> int:
+def _exit_code(work: Callable[[], None], when_interrupted: str, *, quiet: bool) -> int:
     """Do the work of a job and print what it raises; returns the exit code."""
-    log_to_console()
+    log_to_console(level=logging.WARNING if quiet else logging.INFO)
     try:
         work()
     except ConfigError as error:

@@ -12,12 +12,14 @@ between them.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from foundation.cli import main
+from foundation.console import log_to_console, show_json
 from ray_jobs.cli import job
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ PARAMETERS: Final = (
     click.Option(
         ["--out"], type=click.Path(), metavar="FILE", required=True, help="CSV to write (required)"
     ),
+    click.Option(
+        ["--json", "as_json"],
+        is_flag=True,
+        help="print JSON about the file: its name, rows, and how many are of unknown users",
+    ),
 )
 
 
@@ -48,13 +55,16 @@ PARAMETERS: Final = (
     when_interrupted="interrupted; nothing was written",
     runs_stages=False,
 )
-def command(config: JobConfig, *, pairs: Path, out: str) -> None:
+def command(config: JobConfig, *, pairs: Path, out: str, as_json: bool) -> None:
     """Predict with the final model as it is; no stage is run."""
+    log_to_console(to_stderr=True)
     from foundation.storage import Storage
     from ray_jobs.queries.prediction import predict
     from ray_jobs.results.run import Workspace
 
-    predict(Workspace(config), pairs, Storage.at(out))
+    written = predict(Workspace(config), pairs, Storage.at(out))
+    if as_json:
+        show_json(asdict(written))
 
 
 if __name__ == "__main__":

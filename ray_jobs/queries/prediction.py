@@ -6,6 +6,7 @@ import errno
 import logging
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,17 @@ depend on it."""
 _SECONDS_BETWEEN_LINES: Final = 5.0
 
 
-def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
+@dataclass(frozen=True)
+class Written:
+    """A file with predictions."""
+
+    file: str
+    rows: int
+    unknown_users: int
+    """Rows whose user has no training rating."""
+
+
+def predict(workspace: Workspace, pairs: Path, out: Storage) -> Written:
     """Write the rows of ``pairs`` to ``out``, a CSV too, with the column ``prediction`` (stars).
 
     If the model knows them, the columns ``sd``, ``low`` and ``high`` follow: standard deviations of
@@ -58,6 +69,7 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> None:
             f"note: {unknown:,} rows have a user without a training rating; their predictions rest "
             "on the movie alone"
         )
+    return Written(str(out), len(table), unknown)
 
 
 def _predictions(recommender: Recommender, pairs: Pairs) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def test_pairs_are_predicted_in_their_order_and_ray_is_not_started(
     ]
     expected = recommender(workspace).predict([10, 999, 20], [20, 1, 6])
     np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, rtol=1e-6)
-    assert "note: 1 rows have a user without a training rating" in capsys.readouterr().out
+    assert "note: 1 rows have a user without a training rating" in capsys.readouterr().err
     assert not ray.is_initialized()
 
 
@@ -114,6 +114,32 @@ def test_ids_may_be_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "m1" not in {row["movieId"] for row in answer["recommendations"]}
 
 
+def test_progress_goes_to_stderr_and_is_left_out_if_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept(tmp_path, PLAIN)
+    assert predicting(tmp_path, "userId,movieId\n10,20\n999,1\n") == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "2 predictions" in printed.err
+    settings = ["--set", f"storage={tmp_path}", "--set", "name=made"]
+    pairs = [str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "again.csv")]
+    assert main(predict.command, [*settings, *pairs, "--quiet", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert json.loads(printed.out) == {
+        "file": str(tmp_path / "again.csv"),
+        "rows": 2,
+        "unknown_users": 1,
+    }
+    assert recommending(tmp_path, "--user", "10", "--quiet") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "For user 10" in printed.out
+    assert recommending(tmp_path, "--user", "11", "-q") == 1
+    assert "error: user 11 has no training rating" in capsys.readouterr().err
+
+
 def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
     workspace = kept(tmp_path, CLOSED)
     assert predicting(tmp_path, "userId,movieId,timestamp\n10,20,6\n10,20,9999999\n") == 0
@@ -144,7 +170,7 @@ def test_how_far_the_predictions_are_is_told(
     rows = [(10, 20, 6), (20, 6, 7), (10, 30, 8), (999, 1, 9), (20, 40, 10)]
     lines = "".join(f"{user},{movie},{time}\n" for user, movie, time in rows)
     assert predicting(tmp_path, f"userId,movieId,timestamp\n{lines}") == 0
-    told = [line.partition("s  ")[2].strip() for line in capsys.readouterr().out.splitlines()]
+    told = [line.partition("s  ")[2].strip() for line in capsys.readouterr().err.splitlines()]
     assert told[:3] == ["5 rows to predict", "2 of 5 rows predicted", "4 of 5 rows predicted"]
     assert told[3].startswith("5 predictions: ")
     with (tmp_path / "predictions.csv").open(newline="") as stream:

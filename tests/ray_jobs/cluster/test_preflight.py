@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import ipaddress
+import json
 import re
 import shutil
 import socket
@@ -177,7 +178,9 @@ def test_doctor_lists_every_finding_and_what_failed(
     assert " ok " in lines["storage"]
     assert " FAILED " in lines["ray"]
     assert told.err.splitlines()[-1].endswith("fixed: ray")
-    assert main(doctor.command, arguments[:4]) == 0
+    assert main(doctor.command, [*arguments[:4], "--json"]) == 0
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert (found["ray"]["state"], found["ray"]["found"]) == ("ok", "a local one will be started")
 
 
 def test_a_job_is_refused_before_it_reads_anything(

@@ -108,7 +108,7 @@ class RunningTrials(Callback):
 
     def _update(self) -> None:
         metric = self._records.metric
-        table = Table("trial", "epoch", metric.title, "best", "seconds", "settings")
+        table = Table("trial", "epoch", metric.title, "best", "elapsed", "settings")
         for trial_id, epoch in self._newest.items():
             record = self._records.of(trial_id)
             figures = ("", "", "", "")

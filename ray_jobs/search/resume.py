@@ -258,6 +258,7 @@ class Recorder(Callback):
         self._on_end = on_end
         self._on_loss = on_loss
         self._epochs: dict[str, list[dict[str, float]]] = {}
+        self._seconds: dict[str, float] = {}
 
     def on_trial_result(
         self,
@@ -269,6 +270,9 @@ class Recorder(Callback):
     ) -> None:
         """Called by Ray Tune in the driver."""
         epoch = {key: result[key] for key in (EPOCH, self._metric)}
+        if "seconds" in result:
+            so_far = self._seconds.get(trial.trial_id, 0.0)
+            self._seconds[trial.trial_id] = so_far + result["seconds"]
         epochs = self._epochs.setdefault(trial.trial_id, [])
         if not epochs or epoch[EPOCH] > epochs[-1][EPOCH]:  # repeated after a loss of workers
             epochs.append(epoch)
@@ -295,13 +299,15 @@ class Recorder(Callback):
 
     def _end(self, trial: Trial, state: str, error: str | None = None) -> None:
         result = trial.last_result or {}
+        seconds, total = self._seconds.pop(trial.trial_id, None), result.get("time_total_s")
         record = self._records.end(
             trial.trial_id,
             state=state,
             error=error,
             epochs=tuple(self._epochs.pop(trial.trial_id, ())),
             best_epoch=result.get("best_epoch"),
-            seconds=result.get("time_total_s"),
+            seconds=seconds,
+            waited=max(0.0, total - seconds) if total is not None and seconds is not None else None,
             losses=result.get("losses", 0),
         )
         self._on_end(record)

@@ -42,7 +42,9 @@ class TrialRecord:
     best_epoch: int | None = None
     """The epoch that the result is from: the one with the lowest validation RMSE."""
     seconds: float | None = None
-    """Wall time from its start to its last epoch."""
+    """Wall time of its epochs, with validation; also of those that were trained again."""
+    waited: float | None = None
+    """The other seconds from its start to its last epoch: for workers and data."""
     losses: int = 0
     """How often it lost its workers and was trained again."""
     metric_name: str = "rmse"

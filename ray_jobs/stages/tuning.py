@@ -506,5 +506,6 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "best_epoch": trial.best_epoch,
         "epochs": trial.epochs[-1][EPOCH] if trial.epochs else 0,
         "seconds": trial.seconds,
+        "waited": trial.waited,
         "losses": trial.losses,
     } | {f"config.{key}": value for key, value in encoded(trial.parameters).items()}

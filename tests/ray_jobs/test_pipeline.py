@@ -146,6 +146,8 @@ def test_the_kept_model_learned_something(finished: Finished) -> None:
 
 def test_the_search_chose_the_best_trial_by_validation(finished: Finished) -> None:
     trials = pq.read_table(finished.run / "trials.parquet").to_pandas()
+    assert (trials["seconds"] > 0).all()
+    assert (trials["waited"] >= 0).all()
     best = tomllib.loads((finished.run / "best_config.toml").read_text())
 
     assert len(trials) == 3

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from foundation.storage import Storage
 from ray_jobs.config import Dimension
-from ray_jobs.search.resume import ResumableSampler, ResumableScheduler, optuna_search
+from ray_jobs.search.resume import Recorder, ResumableSampler, ResumableScheduler, optuna_search
 from ray_jobs.search.samplers import sampler
 from ray_jobs.search.schedulers import SchedulerSettings, scheduler
 from ray_jobs.search.space import decoded
@@ -218,6 +219,23 @@ def test_records_are_read_as_they_were_written_and_half_a_file_is_none(tmp_path:
         (1, True),
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00001.json", "00002.json"]
+
+
+def test_seconds_are_those_of_epochs_and_the_others_were_waited(tmp_path: Path) -> None:
+    records = TrialRecords(Storage.at(tmp_path))
+    records.start(1, "a", {})
+    recorder = Recorder(records, cast(Any, None), on_end=lambda record: None)
+    error = tmp_path / "error.txt"
+    error.write_text("ValueError: no\n")
+    elapsed = {"time_total_s": 10.0}
+    trial = cast(Any, SimpleNamespace(trial_id="a", last_result=elapsed, error_file=str(error)))
+    # The second epoch is trained again after a loss of workers.
+    for epoch, seconds in ((1, 1.5), (2, 2.0), (2, 2.5)):
+        result = {"epoch": epoch, METRIC: 1.0, "seconds": seconds}
+        recorder.on_trial_result(0, [], trial, result)
+    recorder.on_trial_error(0, [], trial)
+    ended = records.of("a")
+    assert (ended.seconds, ended.waited) == (6.0, 4.0)
 
 
 def recorded(storage: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from ray_jobs.report.document import Listing, Report, ReportSection
-from ray_jobs.report.pipeline import SYNTHETIC
+from ray_jobs.report.pipeline import SYNTHETIC, verdicts
 from ray_jobs.report.sections.choices import choices_sections
 from ray_jobs.report.sections.comparison import comparison_section, differences_section
 from ray_jobs.report.sections.errors import calibration_section, slices_section
@@ -27,6 +27,7 @@ def write_comparison_report(stages: Stages) -> None:
         title=f"Comparison on {raw.name}: run {config.name}",
         warnings=((SYNTHETIC,) if raw.synthetic else ()),
         key_figures=(),
+        verdicts=tuple(verdicts(stages)),
         sections=(
             *(_of_ratings(stages.comparison) if config.wants_ratings else ()),
             *(choices_sections(stages.choice_comparison) if config.wants_choices else ()),

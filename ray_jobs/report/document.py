@@ -47,11 +47,21 @@ class DataTable:
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0,)
     """Positions of the columns that hold words and are left-aligned; others hold numbers."""
+    marked: tuple[int, ...] = ()
+    """Positions of the rows that stand out."""
 
     def markdown(self, plot_folder: str) -> str:
         """A pipe table, with the caption above it."""
         rule = tuple("---" if i in self.words else "---:" for i in range(len(self.header)))
-        lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (self.header, *self.rows)]
+        rows = (
+            (
+                f"**{_escape(row[0])}**" if i in self.marked else _escape(row[0]),
+                *map(_escape, row[1:]),
+            )
+            for i, row in enumerate(self.rows)
+        )
+        header = tuple(map(_escape, self.header))
+        lines = ["| " + " | ".join(line) + " |" for line in (header, *rows)]
         lines.insert(1, "| " + " | ".join(rule) + " |")
         return "\n".join([f"**{_escape(self.caption)}**", "", *lines])
 
@@ -113,9 +123,12 @@ class Report:
     title: str
     warnings: tuple[str, ...]
     """What a reader must not overlook, such as that the data are synthetic."""
-    key_figures: tuple[tuple[str, str], ...]
-    """Name and value of the few figures that a reader looks for first."""
+    key_figures: tuple[tuple[str, ...], ...]
+    """Name and value of the few figures that a reader looks for first, and possibly what to compare
+    them with."""
     sections: tuple[ReportSection, ...]
+    verdicts: tuple[str, ...] = ()
+    """The conclusions, each a sentence."""
 
     @property
     def plots(self) -> Iterator[Plot]:
@@ -125,10 +138,13 @@ class Report:
     def markdown(self, plot_folder: str) -> str:
         """Markdown that shows pictures from ``plot_folder``, relative to the report."""
         parts = [f"# {_escape(self.title)}"]
+        parts += [_escape(verdict) for verdict in self.verdicts]
         parts += [f"> **{_escape(warning)}**" for warning in self.warnings]
         if self.key_figures:
             figures = [
-                f"- {_escape(name)}: **{_escape(value)}**" for name, value in self.key_figures
+                f"- {_escape(name)}: **{_escape(value)}**"
+                + "".join(f" ({_escape(o)})" for o in other)
+                for name, value, *other in self.key_figures
             ]
             parts.append("\n".join(figures))
         for section in self.sections:

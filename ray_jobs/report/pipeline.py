@@ -14,7 +14,9 @@ from ray_jobs.report.sections.errors import calibration_section, residuals_secti
 from ray_jobs.report.sections.model import examples_section, model_section, rankings_section
 from ray_jobs.report.sections.origin import licences_section, run_section
 from ray_jobs.report.sections.search import search_section
+from ray_jobs.report.verdict import choice_verdict, rating_verdict
 from ray_jobs.report.writing import write
+from ray_jobs.results.comparison import METRICS
 from ray_jobs.results.undefined import shown
 from ray_jobs.stages.graph import Stages
 
@@ -36,6 +38,7 @@ def write_report(stages: Stages) -> None:
         title=f"Recommendation models on {raw.name}: run {config.name}",
         warnings=((SYNTHETIC,) if raw.synthetic else ()),
         key_figures=tuple(_key_figures(stages)),
+        verdicts=tuple(verdicts(stages)),
         sections=(
             data_section(raw, stages.prepared, experiment),
             *of_ratings,
@@ -71,14 +74,27 @@ def _final_sections(stages: Stages) -> Iterator[ReportSection]:
         yield choice_model_section(stages.final_choice_model.metrics, stages.best_choice)
 
 
-def _key_figures(stages: Stages) -> Iterator[tuple[str, str]]:
+def verdicts(stages: Stages) -> Iterator[str]:
+    """The conclusions of the comparisons of a run."""
+    config = stages.workspace.config
+    if config.wants_ratings:
+        yield rating_verdict(stages.comparison)
+    of_choices = choice_verdict(stages.choice_comparison) if config.wants_choices else None
+    if of_choices is not None:
+        yield of_choices
+
+
+def _key_figures(stages: Stages) -> Iterator[tuple[str, ...]]:
     config = stages.workspace.config
     yield "Ratings", f"{stages.raw.num_ratings:,}"
     if config.wants_ratings:
-        test = stages.final_model.metrics.test
-        yield "RMSE of the final model, test rows", f"{test.rmse:.4f}"
-        yield "MAE of the final model, test rows", f"{test.mae:.4f}"
-        yield "R² of the final model, test rows", shown(test.r2, ".3f")
+        test, comparison = stages.final_model.metrics.test, stages.comparison
+        best = next(e for e in comparison.entries if e.name == comparison.baseline)
+        rmse, mae, r2 = (comparison.figure(best, name, "stars")[0] for name in METRICS)
+        of_final = "of the final model, test rows"
+        yield f"RMSE {of_final}", f"{test.rmse:.4f}", f"{best.name}: {shown(rmse, '.4f')}"
+        yield f"MAE {of_final}", f"{test.mae:.4f}", f"{best.name}: {shown(mae, '.4f')}"
+        yield f"R² {of_final}", shown(test.r2, ".3f"), f"{best.name}: {shown(r2, '.3f')}"
     if config.wants_choices:
         metrics = stages.final_choice_model.metrics
         liked = metrics.test[metrics.member].liked if metrics.test else None

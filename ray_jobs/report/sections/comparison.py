@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from ncf.evaluation.significance import Difference
@@ -84,10 +85,14 @@ def _errors_table(comparison: Comparison, scale: str) -> DataTable:
         return (entry.name, shown_budget(entry), str(comparison.num_seeds(entry)), *figures)
 
     unit = "stars" if scale == "stars" else "rating × decay weight"
+    # Python sorts by comparing, and NaN compares with nothing.
+    errors = {e.name: comparison.figure(e, "rmse", scale)[0] for e in comparison.entries}
+    ordered = sorted(comparison.entries, key=lambda e: (math.isnan(errors[e.name]), errors[e.name]))
     return DataTable(
-        f"{comparison.scored.capitalize()} errors in {unit}",
+        f"{comparison.scored.capitalize()} errors in {unit}; baselines are not in bold",
         ("model", "tried", "seeds", "RMSE", "MAE", "R²"),
-        tuple(row(e) for e in comparison.entries),
+        tuple(row(e) for e in ordered),
+        marked=tuple(i for i, e in enumerate(ordered) if e.kind != "baseline"),
     )
 
 

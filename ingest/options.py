@@ -47,6 +47,5 @@ def columns_option() -> click.Option:
         type=_Columns(),
         default=(),
         metavar="MEANING=COLUMN,...",
-        help=f"columns of a table of your own (data.path), such as {_EXAMPLE}; those that are not "
-        "named are recognised by usual names",
+        help=f"columns of a table of your own, such as {_EXAMPLE}",
     )

@@ -31,6 +31,10 @@ class NoModelError(JobError):
     """A trained model is needed and there is none."""
 
 
+class NoRunError(JobError):
+    """There is no run of this name, or none at all."""
+
+
 class TrainingError(JobError):
     """A training run, or every trial of a search, failed."""
 

@@ -53,7 +53,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_is_a_command_for_every_stage() -> None:
     stages = {"preprocess", "tune", "compare", "train", "recommend", "pipeline"}
-    others = {"predict", "cross_validate", "doctor", "report", "serve"}
+    others = {"predict", "runs", "cross_validate", "doctor", "report", "serve"}
     assert {f"ray_jobs.{name}" for name in stages | others} == set(JOBS)
     assert "ingest" in COMMANDS
 

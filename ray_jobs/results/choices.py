@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,14 @@ COLUMNS: tuple[tuple[str, str, Relevance], ...] = (
 """Titles of the console's columns, with the metric and what is relevant."""
 
 RELEVANCES: tuple[Relevance, ...] = ("liked", "all")
+
+
+MEMBERS: Final = {
+    "ease": "EASE",
+    "network": "the network",
+    "experts": "the product of EASE and the network",
+}
+"""What members of the choice model are called in reports."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ray_jobs.config import JobConfig
 from ray_jobs.redo import Redo
 from ray_jobs.results.choices import ChoiceComparison
 from ray_jobs.results.comparison import Comparison
+from ray_jobs.results.model_card import write_model_card
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.choice_comparison import compare_choices
 from ray_jobs.stages.choice_search import BestChoice, members_to_search, search_choices
@@ -137,12 +138,16 @@ class Stages:
     @property
     def final_models(self) -> tuple[FinalModel | FinalChoiceModel, ...]:
         """Training: all models that the run keeps."""
-        config = self.workspace.config
-        ratings = (self.final_model,) if config.wants_ratings else ()
+        config, paths = self.workspace.config, self.workspace.paths
+        models: tuple[FinalModel | FinalChoiceModel, ...] = ()
+        if config.wants_ratings:
+            models += (self.final_model,)
         if config.wants_choices:
-            return *ratings, self.final_choice_model
-        self.workspace.paths.choice_checkpoint.delete()  # of an earlier run of this name
-        return ratings
+            models += (self.final_choice_model,)
+        else:
+            paths.choice_checkpoint.delete()  # of an earlier run of this name
+        write_model_card(paths, with_ratings=config.wants_ratings)
+        return models
 
     @cached_property
     def recommendations(self) -> Storage:

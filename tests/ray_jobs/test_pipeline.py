@@ -144,6 +144,16 @@ def test_the_kept_model_learned_something(finished: Finished) -> None:
     assert metrics(finished)["test"]["r2"] > 0.05
 
 
+def test_a_model_card_lies_beside_the_model(finished: Finished) -> None:
+    card = (finished.run / "checkpoint" / "MODEL_CARD.md").read_text()
+    test = metrics(finished)["test"]
+    assert f"| {test['rmse']:.4f} | {test['mae']:.4f} | {test['r2']:.4f} |" in card
+    assert "Trained on synthetic data" in card
+    choice = json.loads((finished.run / "choice_metrics.json").read_text())
+    liked = choice["test"][choice["member"]]["liked"]["metrics"]["ndcg@10"]
+    assert f"relevant are movies of 4 stars or more: NDCG@10 {liked:.4f}" in card
+
+
 def test_the_search_chose_the_best_trial_by_validation(finished: Finished) -> None:
     trials = pq.read_table(finished.run / "trials.parquet").to_pandas()
     assert (trials["seconds"] > 0).all()

@@ -13,6 +13,7 @@ from ray_jobs.report.document import Block, DataTable, Heading, ReportSection, T
 from ray_jobs.report.sections.search import short
 from ray_jobs.results.choices import (
     CHOICE_DIFFERENCE_COLUMNS,
+    MEMBERS,
     ChoiceComparison,
     ChoiceMetrics,
     ChoiceResult,
@@ -32,9 +33,6 @@ _RELEVANT: Final[dict[Relevance, str]] = {
     "liked": f"held-out ratings of {RELEVANT_STARS:g} stars or more",
     "all": "all held-out ratings",
 }
-
-
-_MEMBERS: Final = {"ease": "EASE", "network": "the network", "experts": "the product of both"}
 
 
 def choices_sections(comparison: ChoiceComparison) -> Iterator[ReportSection]:
@@ -167,7 +165,7 @@ def choice_model_section(metrics: ChoiceMetrics, best: BestChoice) -> ReportSect
         else "Fitted to the training rows."
     )
     rows = tuple(
-        (f"{_MEMBERS[member]}, {split} users", *_figures(scores))
+        (f"{MEMBERS[member]}, {split} users", *_figures(scores))
         for split, members in (("validation", metrics.validation), ("test", metrics.test))
         for member, scores in (members or {}).items()
     )

@@ -91,7 +91,8 @@ def _rating(metrics: RunMetrics) -> Iterator[str]:
 
 def _choice(metrics: ChoiceMetrics) -> Iterator[str]:
     yield (
-        f"Served: {MEMBERS[metrics.member]}, of movies with at least {metrics.min_ratings} training ratings."
+        f"Served: {MEMBERS[metrics.member]}, of movies with at least {metrics.min_ratings} "
+        "training ratings."
     )
     scores = metrics.test[metrics.member] if metrics.test else None
     for what, found in (

@@ -23,6 +23,13 @@ SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "verti
 SUFFIXES: Final = (".csv", ".tsv", ".txt", ".data", ".parquet")
 """Endings of files with tables; text files may end in one of ``COMPRESSIONS`` as well."""
 COMPRESSIONS: Final = (".gz", ".zst", ".bz2")
+_KINDS: Final = {
+    b"PAR1": "parquet",
+    b"PK\x03\x04": "zip",
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+}
 _BLOCK: Final = 1 << 22
 
 
@@ -77,6 +84,8 @@ class TableFile:
                 table = pq.read_table(self.path, columns=list(columns))
             except (pa.ArrowException, OSError) as error:
                 raise DatasetError(f"cannot read {self.path}: {shortened(str(error))}") from error
+            for name in columns:
+                _refuse_type(self.path, name, table.schema.field(name).type)
         else:
             try:
                 table = read_columns(self.text, self.form, dict.fromkeys(columns, pa.string()))
@@ -123,14 +132,20 @@ def opened(path: Path) -> Iterator[TableFile]:
     """
     if not path.is_file():
         raise DatasetError(f"there is no file {path}. Correct the path.")
-    if path.suffix.lower() == ".parquet":
+    kind = _kind(path)
+    if kind == "parquet":
         yield TableFile(path, _parquet_header(path), True, None, path)
         return
+    if kind == "zip":
+        raise DatasetError(
+            f"{path} is a zip archive or an Excel workbook; expected a CSV or Parquet file. Unpack "
+            "it, or save the sheet as CSV."
+        )
     with tempfile.TemporaryDirectory(prefix="ratings-") as folder:
         text = path
-        if path.suffix.lower() in COMPRESSIONS:
+        if kind is not None:
             text = Path(folder) / "table"
-            _unpack(path, text)
+            _unpack(path, kind, text)
         try:
             file = _described(path, text)
         except DatasetError as error:
@@ -145,9 +160,29 @@ def _parquet_header(path: Path) -> tuple[str, ...]:
         raise DatasetError(f"cannot read {path}: {shortened(str(error))}") from error
 
 
-def _unpack(path: Path, target: Path) -> None:
+def _kind(path: Path) -> str | None:
+    """What a file is by its first bytes, whatever its name; None for text."""
     try:
-        with _uncompressed(path) as source, target.open("wb") as out:
+        with path.open("rb") as stream:
+            first = stream.read(4)
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
+    return next((kind for begins, kind in _KINDS.items() if first.startswith(begins)), None)
+
+
+def _refuse_type(path: Path, name: str, kind: pa.DataType) -> None:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_nested(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind):
+        raise DatasetError(
+            f"{path}: the column {name} has the type {shortened(str(kind))}; expected numbers, "
+            "texts, dates or timestamps"
+        )
+
+
+def _unpack(path: Path, kind: str, target: Path) -> None:
+    try:
+        with _uncompressed(path, kind) as source, target.open("wb") as out:
             while block := source.read(_BLOCK):
                 out.write(block)
     except (OSError, EOFError, pa.ArrowException, gzip.BadGzipFile) as error:
@@ -156,11 +191,10 @@ def _unpack(path: Path, target: Path) -> None:
         ) from error
 
 
-def _uncompressed(path: Path) -> IO[bytes] | pa.NativeFile:
-    if path.suffix.lower() == ".gz":
+def _uncompressed(path: Path, kind: str) -> IO[bytes] | pa.NativeFile:
+    if kind == "gzip":
         return gzip.open(path, "rb")  # Arrow stops silently where a file is cut
-    codec = {".zst": "zstd", ".bz2": "bz2"}[path.suffix.lower()]
-    return pa.CompressedInputStream(pa.OSFile(str(path)), codec)
+    return pa.CompressedInputStream(pa.OSFile(str(path)), kind)
 
 
 def _described(path: Path, text: Path) -> TableFile:

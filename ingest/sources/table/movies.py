@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ _NO_TITLE: Final = "(movie {})"
 
 
 def read_movies(
-    path: Path | None, known: values.Ids, config: ColumnsConfig
+    paths: Sequence[Path], known: values.Ids, config: ColumnsConfig
 ) -> tuple[pa.Table, pa.Table, tuple[str, ...]]:
     """MOVIES and LINKS of the rated movies, and what the user should know.
 
@@ -33,10 +34,7 @@ def read_movies(
     """
     rated = np.unique(known.numbers)
     described = _Described(rated, known)
-    if path is None:
-        notices: tuple[str, ...] = ()
-    else:
-        notices = described.read(path, known, config)
+    notices = tuple(each for path in paths for each in described.read(path, known, config))
     return (
         movies_table(rated, described.titles, described.years, described.genres),
         links_table(rated, described.imdb, described.tmdb),

@@ -26,6 +26,7 @@ from ingest.sources.tables import HIGHEST, Tables, no_tags, ratings_table, repea
 READER_VERSION: Final = 1
 """Incremented whenever the same files give different tables."""
 _RATINGS: Final = ("ratings", "interactions", "events", "clicks", "reviews", "purchases")
+_LINKS: Final = "links"
 _MOVIES: Final = ("movies", "items", "products", "catalogue", "catalog")
 
 
@@ -35,7 +36,8 @@ class TableSource(Source):
 
     config: DataConfig
     ratings: Path
-    movies: Path | None
+    movies: tuple[Path, ...]
+    """Tables of movies, of which later ones add to what earlier ones say."""
 
     licence: ClassVar[str] = (
         "The ratings were read from a file of the user's own. Their licence is that of the "
@@ -51,8 +53,9 @@ class TableSource(Source):
         """
         path = Path(config.path).expanduser()
         ratings = ratings_file(path)
-        movies = Path(config.movies).expanduser() if config.movies else _movies_file(path, ratings)
-        return cls(cls.name_for(config), config, ratings, movies)
+        named = (Path(config.movies).expanduser(),) if config.movies else ()
+        beside = _files_of_movies(path, ratings)
+        return cls(cls.name_for(config), config, ratings, named or beside)
 
     @classmethod
     def name_for(cls, config: DataConfig) -> str:
@@ -80,7 +83,7 @@ class TableSource(Source):
     @property
     def version(self) -> dict[str, Any]:
         """Size and time of the last change of each file, and the settings that it is read by."""
-        files = [self.ratings, *([self.movies] if self.movies is not None else [])]
+        files = [self.ratings, *self.movies]
         settings = {"columns", "rating_scale", "duplicates", "timestamp_unit"}
         return {
             "files": [file_version(file) for file in files if file.is_file()],
@@ -119,7 +122,7 @@ def ratings_file(path: Path) -> Path:
         raise DatasetError(f"data.path = {str(path)!r} does not exist. Correct it.")
     files = sorted(each for each in path.iterdir() if each.is_file() and is_table(each))
     named = [each for each in files if stem(each).lower() in _RATINGS]
-    others = [each for each in files if stem(each).lower() not in _MOVIES]
+    others = [each for each in files if stem(each).lower() not in (*_MOVIES, _LINKS, "tags")]
     found = named or others
     if len(found) == 1:
         return found[0]
@@ -139,13 +142,14 @@ def has_table(path: Path) -> bool:
         return False
 
 
-def _movies_file(path: Path, ratings: Path) -> Path | None:
-    """The table of movies beside that of ratings, if ``data.path`` is their folder."""
+def _files_of_movies(path: Path, ratings: Path) -> tuple[Path, ...]:
+    """Tables of movies and links beside that of ratings, if ``data.path`` is their folder."""
     if not path.is_dir():
-        return None
+        return ()
     files = sorted(each for each in path.iterdir() if each.is_file() and is_table(each))
-    found = [each for each in files if stem(each).lower() in _MOVIES and each != ratings]
-    return found[0] if found else None
+    movies = [each for each in files if stem(each).lower() in _MOVIES and each != ratings]
+    links = [each for each in files if stem(each).lower() == _LINKS]
+    return (*movies[:1], *links[:1])
 
 
 @dataclass(frozen=True)

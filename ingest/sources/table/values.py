@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -71,7 +72,7 @@ def ids(column: pa.ChunkedArray, name: str, wrong: WrongRows) -> Ids:
             numbers = _as_int64(whole, is_absent)
             if numbers is not None:
                 return Ids(numbers, None)
-    encoded = texts.combine_chunks().dictionary_encode()
+    encoded = pc.fill_null(texts, "").combine_chunks().dictionary_encode()
     values = np.array(encoded.dictionary.to_pylist(), dtype=object)
     order = np.argsort(values)
     rank = np.empty(len(values), np.int64)
@@ -115,19 +116,23 @@ def stars(
     wrong.add(outside, lambda row: f"{found(row)}, expected {low:g} to {high:g}", advice)
     if scale is not None and not (low >= LOWEST and high <= HIGHEST):
         values = LOWEST + (values - low) * (HIGHEST - LOWEST) / (high - low)
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # of what is outside, and refused
+        return values.astype(np.float32)
 
 
 def times(
     column: pa.ChunkedArray, name: str, unit: str, wrong: WrongRows
 ) -> tuple[Integers, str | None]:
     """Seconds since 1970 UTC, from dates or whole numbers, and what the user should know."""
-    if pa.types.is_temporal(column.type):
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return _checked(_seconds(pd.to_datetime(column.to_pandas(), utc=True)), column, name, wrong)
     texts = _texts(column)
     present = texts.filter(pa.array(~_absent(texts)))
     if pc.all(pc.match_substring_regex(present, r"^-?[0-9]{1,19}(\.[0-9]*)?$")).as_py():
         return _of_numbers(texts, name, unit, wrong)
+    if pc.all(pc.match_substring_regex(present, r"^[0-9.]+[eE]\+?[0-9]{1,2}$")).as_py():
+        whole = pd.to_numeric(pc.fill_null(texts, "").to_pandas(), errors="coerce").fillna(-1)
+        return _of_numbers(_texts(pa.chunked_array([whole.astype("int64")])), name, unit, wrong)
     dates = pd.to_datetime(texts.to_pandas(), format="ISO8601", utc=True, errors="coerce")
     return _checked(_seconds(dates), texts, name, wrong)
 
@@ -173,6 +178,10 @@ def _seconds(dates: Any) -> Integers:
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        # Arrow writes large whole numbers with an exponent.
+        with contextlib.suppress(pa.ArrowInvalid):
+            column = column.cast(pa.int64())
     return pc.utf8_trim_whitespace(column.cast(pa.string()))
 
 

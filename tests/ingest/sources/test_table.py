@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from foundation.errors import ConfigError
@@ -92,6 +93,47 @@ def test_parquet_is_read_with_its_types(tmp_path: Path) -> None:
     frame["sku"] = frame["sku"].astype("category")
     frame.to_parquet(tmp_path / "shop.parquet")
     assert rows(read(tmp_path / "shop.parquet")) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.array([12345678901.0, 2.0]), [12345678901, 2]),
+        (pa.array([2**63 + 5, 1], pa.uint64()), ["9223372036854775813", "1"]),
+        (pa.array(["a", "b"], pa.large_string()), ["a", "b"]),
+        (pa.array(["b", "a"]).dictionary_encode(), ["b", "a"]),
+    ],
+)
+def test_ids_of_parquet_may_have_any_flat_type(
+    column: pa.Array, expected: list[object], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"user": column, "item": [1, 2]}), tmp_path / "x.parquet")
+    assert [row[0] for row in rows(read(tmp_path / "x.parquet"))] == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"item": [[1], [2]]}, r"the column item has the type list<.*expected numbers, texts"),
+        ({"item": pa.array(["a", None]).dictionary_encode()}, "row 2: item is empty"),
+        ({"time": pa.array([1, 2], pa.time32("s"))}, "the column time has the type time32"),
+        ({"time": pa.array([1, None], pa.timestamp("s"))}, "row 2: time is ''"),
+    ],
+)
+def test_columns_of_parquet_that_cannot_be_meant_are_refused(
+    columns: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    table = pa.table({"user": [1, 2], "item": [1, 2]} | columns)
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path / "x.parquet")
+
+
+def test_files_are_recognised_by_their_content(tmp_path: Path) -> None:
+    assert rows(read(written(tmp_path, gzip.compress(PLAIN.encode()), "shop.csv"))) == EXPECTED
+    assert rows(read(written(tmp_path, PLAIN, "shop.parquet"))) == EXPECTED
+    with pytest.raises(DatasetError, match="is a zip archive or an Excel workbook"):
+        read(written(tmp_path, b"PK\x03\x04...", "shop.xlsx"))
 
 
 def test_columns_may_have_any_name_and_order(tmp_path: Path) -> None:
@@ -193,6 +235,7 @@ def test_clicks_are_choices(tmp_path: Path) -> None:
         (["1577836800", "1577923200"], SECONDS[:2]),
         (["1577836800000", "1577923200000"], SECONDS[:2]),
         (["1577836800.0", "1577923200.0"], SECONDS[:2]),
+        (["1.5778368e9", "1.5779232E+09"], SECONDS[:2]),
         (["20200101", "20200102"], SECONDS[:2]),
         (["2020-01-01", "2020-01-02T00:00"], SECONDS[:2]),
     ],
@@ -278,6 +321,18 @@ def test_a_folder_may_have_a_table_of_movies(tmp_path: Path) -> None:
         {"movie_id": 2, "imdb_id": "tt0012345", "tmdb_id": 77},
     ]
     assert "1 of 2 rated movies are not in items.csv" in found.notices[-1]
+
+
+def test_the_links_of_movielens_layout_are_read_too(tmp_path: Path) -> None:
+    repeated = "userId,movieId,rating,timestamp\n1,7,3,1\n1,7,4,2\n"
+    written(tmp_path, repeated, "ratings.csv")
+    written(tmp_path, "movieId,title,genres\n7,Seven (1995),Crime|Drama\n", "movies.csv")
+    written(tmp_path, "movieId,imdbId,tmdbId\n7,0114369,807\n", "links.csv")
+    written(tmp_path, "userId,movieId,tag,timestamp\n1,7,dark,2\n", "tags.csv")
+    found = read(tmp_path, duplicates="last")
+    assert rows(found) == [(1, 7, 4.0, 2)]
+    assert found.movies.to_pylist()[0]["title"] == "Seven (1995)"
+    assert found.links.to_pylist() == [{"movie_id": 7, "imdb_id": "tt0114369", "tmdb_id": 807}]
 
 
 def test_movies_of_numbers_are_found_in_their_table(tmp_path: Path) -> None:

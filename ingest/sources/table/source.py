@@ -180,7 +180,7 @@ def _read_ratings(path: Path, config: DataConfig) -> _Ratings:
         if "rating" in columns:
             scale = config.rating_scale
             stars = values.stars(read["rating"], columns["rating"], scale, wrong)
-            if scale is not None:
+            if scale is not None and not values.are_stars(scale):
                 notices.append(f"{path.name}: {scale[0]:g} to {scale[1]:g} are 0.5 to 5 stars.")
         else:
             stars = np.full(count, HIGHEST, np.float32)

@@ -18,6 +18,9 @@ from ingest.sources.parsing import MAX_SHOWN, quoted
 from ingest.sources.tables import HIGHEST, LOWEST
 from ingest.sources.times import Converted, to_seconds
 
+_MOST_DIGITS: Final = 18
+"""Of a time; more digits may not fit into 64 bits."""
+
 Flags = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
@@ -114,10 +117,15 @@ def stars(
             f"[{min(least, 1):g},{most:g}]"
         )
     wrong.add(outside, lambda row: f"{found(row)}, expected {low:g} to {high:g}", advice)
-    if scale is not None and not (low >= LOWEST and high <= HIGHEST):
+    if scale is not None and not are_stars(scale):
         values = LOWEST + (values - low) * (HIGHEST - LOWEST) / (high - low)
     with np.errstate(over="ignore"):  # of what is outside, and refused
         return values.astype(np.float32)
+
+
+def are_stars(scale: tuple[float, float]) -> bool:
+    """Whether ratings of a scale are stars as they are."""
+    return scale[0] >= LOWEST and scale[1] <= HIGHEST
 
 
 def times(
@@ -143,7 +151,17 @@ def _of_numbers(
     is_absent = _absent(texts)
     wrong.add(is_absent, lambda row: f"{name} is empty, expected a time", "Correct or remove each.")
     whole = _as_int64(pc.replace_substring_regex(texts, r"\..*$", ""), is_absent)
-    if whole is None or is_absent.all():
+    if is_absent.all():
+        return np.zeros(len(texts), np.int64), None
+    if whole is None:
+        is_long = np.asarray(
+            pc.greater(pc.utf8_length(pc.fill_null(texts, "")), 18).to_numpy(), bool
+        )
+        wrong.add(
+            is_long,
+            lambda row: f"{name} is {quoted(texts[row].as_py())}, which no unit of time allows",
+            "Correct or remove each.",
+        )
         return np.zeros(len(texts), np.int64), None
     whole = np.where(is_absent, whole[~is_absent][0], whole)
     found = to_seconds(whole, unit, now())

@@ -275,6 +275,12 @@ def test_all_errors_of_a_file_are_listed_at_once(tmp_path: Path) -> None:
         assert expected in text
 
 
+def test_a_number_that_is_no_time_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, "user,item,time\n1,1,1577836800\n2,1,9999999999999999999\n")
+    with pytest.raises(DatasetError, match="line 3: time is '9999999999999999999', which no unit"):
+        read(file)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -14,12 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation.times import now
-from ingest.sources.parsing import MAX_SHOWN, quoted
+from ingest.sources.parsing import MAX_SHOWN, is_int64, quoted
 from ingest.sources.tables import HIGHEST, LOWEST
 from ingest.sources.times import Converted, to_seconds
-
-_MOST_DIGITS: Final = 18
-"""Of a time; more digits may not fit into 64 bits."""
 
 Flags = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -154,9 +151,7 @@ def _of_numbers(
     if is_absent.all():
         return np.zeros(len(texts), np.int64), None
     if whole is None:
-        is_long = np.asarray(
-            pc.greater(pc.utf8_length(pc.fill_null(texts, "")), 18).to_numpy(), bool
-        )
+        is_long = np.array([not _fits(text) for text in pc.fill_null(texts, "").to_pylist()])
         wrong.add(
             is_long,
             lambda row: f"{name} is {quoted(texts[row].as_py())}, which no unit of time allows",
@@ -170,6 +165,11 @@ def _of_numbers(
     advice = f"Expected times in {found.expected}."
     wrong.add(found.wrong, lambda row: found.found(row).replace("timestamp", name, 1), advice)
     return np.zeros(len(texts), np.int64), None
+
+
+def _fits(text: str) -> bool:
+    """Whether the whole part of a number fits into 64 bits."""
+    return is_int64(text.partition(".")[0] or "0")
 
 
 def _checked(

@@ -25,7 +25,7 @@ def rating_verdict(comparison: Comparison) -> str:
     value, low, high = _from_first(found, comparison.model)
     if found.better is None:
         return (
-            f"{comparison.model} and {what}, cannot be told apart by their test RMSE: the "
+            f"{comparison.model} and {what}, cannot be distinguished by their test RMSE: the "
             f"difference is {value:+.4f} {unit} (95 % interval {low:+.4f} to {high:+.4f})."
         )
     lower = found.better == comparison.model
@@ -49,8 +49,8 @@ def choice_verdict(comparison: ChoiceComparison) -> str | None:
     what = f"the best baseline, {other}"
     if nearest.better is None:
         return (
-            f"{comparison.served} and {what}, cannot be told apart by NDCG@10: the difference is "
-            f"{value:+.4f} (95 % interval {low:+.4f} to {high:+.4f})."
+            f"{comparison.served} and {what}, cannot be distinguished by NDCG@10: the difference "
+            f"is {value:+.4f} (95 % interval {low:+.4f} to {high:+.4f})."
         )
     word = "better" if nearest.better == comparison.served else "worse"
     ends = sorted((abs(low), abs(high)))

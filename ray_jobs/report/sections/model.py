@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pds
 
 from ingest.dataset import RawData
+from ncf.data.titles import display_title
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, ReportSection, Text
 from ray_jobs.report.sections.search import short
@@ -168,7 +169,7 @@ def _liked(raw: RawData, users: list[int]) -> dict[int, list[tuple[str, str]]]:
     )
     return {
         user: [
-            (row["title"], f"{row['rating']:g}")
+            (display_title(row["title"]), f"{row['rating']:g}")
             for row in best.filter(pc.equal(best["user_id"], user))
             .slice(0, _EXAMPLE_MOVIES)
             .to_pylist()
@@ -177,12 +178,17 @@ def _liked(raw: RawData, users: list[int]) -> dict[int, list[tuple[str, str]]]:
     }
 
 
+def _stars(predicted: float | None) -> str:
+    """A predicted rating, if there is a rating model."""
+    return "–" if predicted is None else f"{predicted:.2f}"
+
+
 def _example(user: int, liked: list[tuple[str, str]], table: pa.Table) -> DataTable:
     rows = table.filter(pc.equal(table["user_id"], user)).slice(0, _EXAMPLE_MOVIES).to_pylist()
-    recommended = [(row["title"], f"{row['predicted_rating']:.2f}") for row in rows]
+    recommended = [(row["title"], _stars(row["predicted_rating"])) for row in rows]
     nothing = ("", "")
     return DataTable(
-        f"User {user}",
+        f"User {rows[0].get('user', user)}",
         ("rated highest", "stars", "recommended", "predicted"),
         tuple((*a, *b) for a, b in zip_longest(liked, recommended, fillvalue=nothing)),
         words=(0, 2),

@@ -66,7 +66,7 @@ def compared(
         ),
         (
             compared("trees", "l1", 0.01, -0.02, 0.04, p=0.5),
-            "l1 and the best baseline, trees, cannot be told apart by their test RMSE: the "
+            "l1 and the best baseline, trees, cannot be distinguished by their test RMSE: the "
             "difference is -0.0100 stars (95 % interval -0.0400 to +0.0200).",
         ),
         (

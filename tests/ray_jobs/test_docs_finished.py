@@ -32,7 +32,7 @@ USING = [
 def arguments(words: tuple[str, ...], finished: Finished, title: str, folder: Path) -> list[str]:
     """Those of a command, with the small run's configuration, titles and files."""
     others = {
-        "Toy Story (1995)": title,
+        "lotr 2001": title,
         "pairs.csv": str(folder / "pairs.csv"),
         "predictions.csv": str(folder / "predictions.csv"),
     }

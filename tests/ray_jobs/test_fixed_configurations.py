@@ -319,11 +319,11 @@ def assert_the_report_names_them(of_all: Stages, found: Comparison) -> None:
     text = of_all.workspace.paths.comparison_markdown.read_bytes().decode()
     assert "SYNTHETIC" in text
     for entry in found.entries:
+        name = entry.name if entry.kind == "baseline" else f"**{entry.name}**"
         figures = [found.figure(entry, metric) for metric in ("rmse", "mae")]
         cells = [f"{v:.4f}" + (f" ± {s:.4f}" if s is not None else "") for v, s in figures]
         assert (
-            f"| {entry.name} | {shown_budget(entry)} | {len(entry.test)} | {' | '.join(cells)} |"
-            in text
+            f"| {name} | {shown_budget(entry)} | {len(entry.test)} | {' | '.join(cells)} |" in text
         )
     assert "All others are compared with damped bias." in text
     assert "**Test RMSE by: training ratings of the user**" in text
@@ -468,7 +468,7 @@ def test_a_protocol_is_compared_by_its_command(
     assert "tune" not in done.out
     text = (run / "comparison.md").read_text()
     value, _ = found.figure(found.entries[2], "rmse")
-    assert f"| small, with biases | fixed | 1 | {value:.4f} |" in text
+    assert f"| **small, with biases** | fixed | 1 | {value:.4f} |" in text
     assert "Each model has a fixed configuration" in text
     assert (run / "plots" / "comparison.png").is_file()
     refused = run_module("ray_jobs.pipeline", [*settings, "compare.score_test=false"])

@@ -155,7 +155,7 @@ def chosen_by(job: Job, loss: str) -> tuple[dict[str, Any], list[bytes]]:
 
 def trials_of(job: Job, loss: str) -> pd.DataFrame:
     trials = pq.read_table(folder_of(job, loss) / "trials.parquet").to_pandas()
-    return trials.drop(columns=["trial_id", "seconds"])
+    return trials.drop(columns=["trial_id", "seconds", "waited"])
 
 
 def outcome(entry: ModelResult) -> Any:

@@ -121,17 +121,12 @@ def test_an_interrupt_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the same command continues" in capsys.readouterr().err
 
 
-def test_recommend_has_an_option_for_one_user(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(recommend.command, ["--user", "me"]) == 2
-    assert "--user" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("own", "told"),
     [
         (None, "there is no file"),
         ("movieId,stars\n1,5\n", "line 1: the columns rating are missing"),
-        ("movieId,rating\n1,5\nsix,5\n", "line 3: movieId is 'six'"),
+        ("movieId,rating\n1,5\n6,six\n", "line 3: rating is 'six', expected a number of stars"),
         ("title,rating\nHeat,good\n", "line 2: rating is 'good', expected a number of stars"),
         ("title,rating\n", "holds no rating"),
     ],

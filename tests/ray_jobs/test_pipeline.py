@@ -619,4 +619,5 @@ def test_like_movies_and_reasons_are_printed(finished: Finished) -> None:
     by_stars = ("--set", "recommend.order=stars")
     why = run_module("ray_jobs.recommend", finished.settings, "--user", "1", "--reasons", *by_stars)
     assert why.code == 0, why.err
-    assert "the network, with the mean rating" in why.out
+    assert "known only for a model with the Gaussian process" in why.err
+    assert "because of" not in why.out

@@ -138,6 +138,8 @@ def test_progress_goes_to_stderr_and_is_left_out_if_wanted(
     assert "For user 10" in printed.out
     assert recommending(tmp_path, "--user", "11", "-q") == 1
     assert "error: user 11 has no training rating" in capsys.readouterr().err
+    assert recommending(tmp_path, "--user", "me") == 1
+    assert "--user: the id is 'me', expected a whole number" in capsys.readouterr().err
 
 
 def test_pairs_with_times_are_predicted_for_those(tmp_path: Path) -> None:
@@ -383,6 +385,7 @@ def test_only_the_strongest_ratings_are_named_and_the_rest_summed_up(
         ("movieId,stars\n1,5\n", "line 1: the columns rating are missing"),
         ("film,rating\n1,5\n", "line 1: neither movieId nor title"),
         ("movieId,rating\n1,5\n777,5\n", "line 3: movie 777 is not in the model's catalogue"),
+        ("movieId,rating\n1,5\nsix,5\n", r"line 3: movieId is 'six', expected a whole number"),
         ("title,rating\nToy Stroy,5\n", r"line 2: no movie has the title 'Toy Stroy'. Did you"),
         ("movieId,rating\n1,7\n", "line 2: rating is 7, expected a number from 0.5 to 5"),
         ("movieId,rating\n1,nan\n", "line 2: rating is nan, expected a number from 0.5 to 5"),

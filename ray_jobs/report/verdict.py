@@ -9,6 +9,16 @@ from ray_jobs.results.comparison import Comparison, shown
 
 def rating_verdict(comparison: Comparison) -> str:
     """How the model that the report shows compares with the best baseline."""
+    return f"Ratings: {_of_ratings(comparison)}"
+
+
+def choice_verdict(comparison: ChoiceComparison) -> str | None:
+    """How the served choice model compares with the baseline that ranks best; None if no baseline
+    was compared."""
+    return f"Choices: {_of_choices(comparison)}" if comparison.differences else None
+
+
+def _of_ratings(comparison: Comparison) -> str:
     found = next(
         (
             each
@@ -37,11 +47,7 @@ def rating_verdict(comparison: Comparison) -> str:
     )
 
 
-def choice_verdict(comparison: ChoiceComparison) -> str | None:
-    """How the served choice model compares with the baseline that ranks best; None if no baseline
-    was compared."""
-    if not comparison.differences:
-        return None
+def _of_choices(comparison: ChoiceComparison) -> str:
     # The smallest lead is over the best baseline.
     nearest = min(comparison.differences, key=lambda d: _from_first(d, comparison.served)[0])
     value, low, high = _from_first(nearest, comparison.served)

@@ -51,27 +51,32 @@ def compared(
     [
         (
             compared("l1", "trees", -0.1, -0.12, -0.08),
-            "Ratings: l1 is better than the best baseline, trees: its test RMSE is lower by 0.1000 stars "
+            "Ratings: "
+            "l1 is better than the best baseline, trees: its test RMSE is lower by 0.1000 stars "
             "(95 % interval 0.0800 to 0.1200).",
         ),
         (
             compared("trees", "l1", 0.1, 0.08, 0.12),
-            "Ratings: l1 is better than the best baseline, trees: its test RMSE is lower by 0.1000 stars "
+            "Ratings: "
+            "l1 is better than the best baseline, trees: its test RMSE is lower by 0.1000 stars "
             "(95 % interval 0.0800 to 0.1200).",
         ),
         (
             compared("l1", "trees", 0.1, 0.08, 0.12),
-            "Ratings: l1 is worse than the best baseline, trees: its test RMSE is higher by 0.1000 stars "
+            "Ratings: "
+            "l1 is worse than the best baseline, trees: its test RMSE is higher by 0.1000 stars "
             "(95 % interval 0.0800 to 0.1200).",
         ),
         (
             compared("trees", "l1", 0.01, -0.02, 0.04, p=0.5),
-            "Ratings: l1 and the best baseline, trees, cannot be distinguished by their test RMSE: the "
+            "Ratings: "
+            "l1 and the best baseline, trees, cannot be distinguished by their test RMSE: the "
             "difference is -0.0100 stars (95 % interval -0.0400 to +0.0200).",
         ),
         (
             COMPARISON,
-            "Ratings: l1 has the test RMSE 0.7000; the best baseline, trees, 0.8000. The difference was not "
+            "Ratings: "
+            "l1 has the test RMSE 0.7000; the best baseline, trees, 0.8000. The difference was not "
             "tested.",
         ),
     ],
@@ -97,7 +102,8 @@ def test_choices_are_compared_with_the_baseline_that_is_nearest() -> None:
         (difference("popular", 0.2), difference("EASE", 0.02)),
     )
     assert choice_verdict(comparison) == (
-        "Choices: served ranks better than the best baseline, EASE: its NDCG@10 is higher by 0.0200 (95 % "
+        "Choices: "
+        "served ranks better than the best baseline, EASE: its NDCG@10 is higher by 0.0200 (95 % "
         "interval 0.0100 to 0.0300)."
     )
     worse = replace(comparison, differences=(difference("EASE", -0.02),))

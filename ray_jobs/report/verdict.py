@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ncf.evaluation.significance import PairedDifference
-from ray_jobs.results.choices import ChoiceComparison
+from ray_jobs.results.choices import RELEVANT, ChoiceComparison
 from ray_jobs.results.comparison import Comparison, shown
 
 
@@ -48,20 +48,24 @@ def _of_ratings(comparison: Comparison) -> str:
 
 
 def _of_choices(comparison: ChoiceComparison) -> str:
+    # Of movies of 4 stars or more, which the tiles show, if anyone has a relevant one.
+    metrics = [each.metric for each in comparison.differences]
+    metric = RELEVANT["liked"] if RELEVANT["liked"] in metrics else metrics[0]
+    of_metric = [each for each in comparison.differences if each.metric == metric]
     # The smallest lead is over the best baseline.
-    nearest = min(comparison.differences, key=lambda d: _from_first(d, comparison.served)[0])
+    nearest = min(of_metric, key=lambda d: _from_first(d, comparison.served)[0])
     value, low, high = _from_first(nearest, comparison.served)
     other = nearest.second if nearest.first == comparison.served else nearest.first
     what = f"the best baseline, {other}"
     if nearest.better is None:
         return (
-            f"{comparison.served} and {what}, cannot be distinguished by NDCG@10: the difference "
-            f"is {value:+.4f} (95 % interval {low:+.4f} to {high:+.4f})."
+            f"{comparison.served} and {what}, cannot be distinguished by NDCG@10 ({metric}): the "
+            f"difference is {value:+.4f} (95 % interval {low:+.4f} to {high:+.4f})."
         )
     word = "better" if nearest.better == comparison.served else "worse"
     ends = sorted((abs(low), abs(high)))
     return (
-        f"{comparison.served} ranks {word} than {what}: its NDCG@10 is "
+        f"{comparison.served} ranks {word} than {what}: its NDCG@10 ({metric}) is "
         f"{'higher' if word == 'better' else 'lower'} by {abs(value):.4f} (95 % interval "
         f"{ends[0]:.4f} to {ends[1]:.4f})."
     )

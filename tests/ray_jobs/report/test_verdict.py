@@ -86,9 +86,9 @@ def test_the_verdict_says_which_is_better_and_by_how_much(found: Comparison, exp
 
 
 def test_choices_are_compared_with_the_baseline_that_is_nearest() -> None:
-    def difference(other: str, value: float) -> ChoiceDifference:
+    def difference(other: str, value: float, relevant: str = "4 stars or more") -> ChoiceDifference:
         ends = value - 0.01, value + 0.01
-        return ChoiceDifference("served", other, "ndcg@10", value, *ends, 0.01, *ends, 0.01)
+        return ChoiceDifference("served", other, relevant, value, *ends, 0.01, *ends, 0.01)
 
     comparison = ChoiceComparison(
         (),
@@ -99,16 +99,25 @@ def test_choices_are_compared_with_the_baseline_that_is_nearest() -> None:
         "test",
         0,
         3,
-        (difference("popular", 0.2), difference("EASE", 0.02)),
+        # Of all rated movies another baseline is nearer, which is another question.
+        (
+            difference("popular", 0.2),
+            difference("EASE", 0.02),
+            difference("popular", 0.01, "all"),
+            difference("EASE", 0.05, "all"),
+        ),
     )
     assert choice_verdict(comparison) == (
         "Choices: "
-        "served ranks better than the best baseline, EASE: its NDCG@10 is higher by 0.0200 (95 % "
-        "interval 0.0100 to 0.0300)."
+        "served ranks better than the best baseline, EASE: its NDCG@10 (4 stars or more) is higher "
+        "by 0.0200 (95 % interval 0.0100 to 0.0300)."
     )
+    of_all = replace(comparison, differences=comparison.differences[2:])
+    assert "popular: its NDCG@10 (all) is higher by 0.0100" in str(choice_verdict(of_all))
     worse = replace(comparison, differences=(difference("EASE", -0.02),))
-    assert "served ranks worse than the best baseline, EASE: its NDCG@10 is lower by 0.0200" in str(
-        choice_verdict(worse)
+    assert (
+        "served ranks worse than the best baseline, EASE: its NDCG@10 (4 stars or more) is lower"
+        in str(choice_verdict(worse))
     )
     assert choice_verdict(replace(comparison, differences=())) is None
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from foundation.config import Section, UsablePath
 from foundation.errors import shortened, without_secrets
-from ingest.registry import AUTO, SOURCES, TABLE, meanings
+from ingest.registry import AUTO, NETFLIX, SOURCES, SYNTHETIC, TABLE, meanings
 
 if TYPE_CHECKING:
     SourceName = str
@@ -42,7 +42,10 @@ class SyntheticConfig(Section):
 
 
 class ColumnsConfig(Section):
-    """Names of a table's columns; those that are empty are recognised by usual names."""
+    """Names of a table's columns; those that are empty are recognised by usual names.
+
+    Columns of a file without a header line are named by their positions, from 1.
+    """
 
     user: str = ""
     """Ids of users: whole numbers or texts."""
@@ -63,6 +66,17 @@ class ColumnsConfig(Section):
     tmdb: str = ""
     """TMDb ids."""
 
+    @model_validator(mode="after")
+    def _columns_of_ratings_differ(self) -> Self:
+        names = [name for name in (self.user, self.item, self.rating, self.time) if name]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise ValueError(
+                f"the column {repeated[0]!r} is named twice; expected another one for each of "
+                "user, item, rating and time"
+            )
+        return self
+
 
 class DataConfig(Section):
     """Which ratings to train on."""
@@ -78,10 +92,10 @@ class DataConfig(Section):
     """Which columns of tables are meant."""
     rating_scale: tuple[float, float] | None = None
     """Lowest and highest rating of a table, such as [1, 10], which become 0.5 and 5 stars; by
-    default ratings are stars."""
+    default, and of [1, 5], ratings are stars as they are."""
     duplicates: Literal["refuse", "last", "mean"] = "refuse"
-    """What counts if a user rated a movie of a table several times: the last rating, or the mean;
-    by default this is an error."""
+    """What counts if a user rated a movie several times: the last rating, or the mean; by default
+    this is an error. For tables and files in MovieLens' layouts."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns", "days", "YYYYMMDD"] = "auto"
     """Unit of the timestamps in files of ratings of MovieLens' layouts: since 1970-01-01 UTC, or
     dates such as 20050402. ``auto`` takes seconds, or else the unit in which all are between 1990
@@ -108,20 +122,22 @@ class DataConfig(Section):
     def describes_a_table(self) -> bool:
         """Whether a setting is given that only tables have."""
         default = type(self).model_fields
-        names = ("movies", "columns", "rating_scale", "duplicates")
+        names = ("movies", "columns", "rating_scale")
         return any(getattr(self, name) != default[name].default for name in names)
 
     @model_validator(mode="after")
     def _only_tables_have_columns(self) -> Self:
+        settings = "movies, columns and rating_scale"
         if self.source not in (AUTO, TABLE) and self.describes_a_table:
-            raise ValueError(
-                "movies, columns, rating_scale and duplicates are settings of tables; set "
-                f'source = "{TABLE}"'
-            )
+            raise ValueError(f'{settings} are settings of tables; set source = "{TABLE}"')
         if self.source == AUTO and self.describes_a_table and not self.path:
-            raise ValueError(
-                "movies, columns, rating_scale and duplicates describe a table; set data.path to it"
-            )
+            raise ValueError(f"{settings} describe a table; set data.path to it")
+        return self
+
+    @model_validator(mode="after")
+    def _only_files_have_repeated_ratings(self) -> Self:
+        if self.duplicates != "refuse" and self.source in (SYNTHETIC, NETFLIX):
+            raise ValueError(f'duplicates is no setting of source = "{self.source}"; leave it out')
         return self
 
     @model_validator(mode="after")

@@ -12,19 +12,19 @@ from ingest.config import ColumnsConfig
 _EXAMPLE: Final = "user=customer_id,item=sku,rating=score,time=date"
 
 
-class _Columns(click.ParamType[tuple[str, ...]]):
-    """``meaning=column,...`` as overrides of the settings ``data.columns``."""
+class _Columns(click.ParamType[tuple[tuple[str, str], ...]]):
+    """``meaning=column,...`` as pairs."""
 
     name = "columns"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """The settings, as ``--set`` takes them."""
+    ) -> tuple[tuple[str, str], ...]:
+        """Each meaning and its column."""
         if isinstance(value, tuple):
             return value
         meanings = list(ColumnsConfig.model_fields)
-        found: dict[str, str] = {}
+        found = []
         for part in value.split(","):
             meaning, equals, column = (text.strip() for text in part.partition("="))
             if not equals or not column or meaning not in meanings:
@@ -34,10 +34,24 @@ class _Columns(click.ParamType[tuple[str, ...]]):
                     param,
                     ctx,
                 )
-            if meaning in found:
-                self.fail(f"{meaning} is given twice", param, ctx)
-            found[meaning] = column
-        return tuple(f"data.columns.{each}={json.dumps(name)}" for each, name in found.items())
+            found.append((meaning, column))
+        return tuple(found)
+
+
+def _overrides(
+    ctx: click.Context, param: click.Parameter, value: tuple[tuple[tuple[str, str], ...], ...]
+) -> tuple[str, ...]:
+    """All columns that are named, as ``--set`` takes them.
+
+    Raises:
+        click.BadParameter: if a meaning is given twice.
+    """
+    found: dict[str, str] = {}
+    for meaning, column in (pair for given in value for pair in given):
+        if meaning in found:
+            raise click.BadParameter(f"{meaning} is given twice", ctx, param)
+        found[meaning] = column
+    return tuple(f"data.columns.{each}={json.dumps(name)}" for each, name in found.items())
 
 
 def columns_option() -> click.Option:
@@ -45,7 +59,8 @@ def columns_option() -> click.Option:
     return click.Option(
         ["--columns"],
         type=_Columns(),
-        default=(),
+        multiple=True,
+        callback=_overrides,
         metavar="MEANING=COLUMN,...",
         help=f"columns of a table of your own, such as {_EXAMPLE}",
     )

@@ -30,6 +30,7 @@ DEFAULT_RELEASE: Final = "ml-latest-small"
 SYNTHETIC: Final = "synthetic"
 FOLDER: Final = "folder"
 TABLE: Final = "table"
+NETFLIX: Final = "netflix-prize"
 
 _MOVIELENS: Final = SourceEntry(
     "ingest.sources.movielens:MovieLensSource",
@@ -49,7 +50,7 @@ SOURCES: Final[dict[str, SourceEntry]] = {
         path="a CSV or Parquet file with ratings or clicks, or a folder with one",
     ),
     **dict.fromkeys(RELEASES, _MOVIELENS),
-    "netflix-prize": SourceEntry(
+    NETFLIX: SourceEntry(
         "ingest.sources.netflix:NetflixPrizeSource",
         "the Netflix Prize's files in ``data.path``",
         path="the folder with movie_titles.csv and combined_data_1.txt to combined_data_4.txt",

@@ -35,6 +35,8 @@ class RatingFiles:
     """The release that the configuration names; None if it names none."""
     timestamp_unit: str = "auto"
     """As ``data.timestamp_unit``."""
+    duplicates: str = "refuse"
+    """As ``data.duplicates``."""
     may_deviate: bool = False
     """Whether data that are named after a release may be only a part of it."""
 
@@ -49,6 +51,7 @@ class RatingFiles:
             Path(config.path).expanduser(),
             requested,
             config.timestamp_unit,
+            config.duplicates,
             may_deviate=config.source == FOLDER,
         )
         if not files.path.is_file():
@@ -79,6 +82,7 @@ class RatingFiles:
         return {
             "files": self._file_versions(),
             "timestamp_unit": self.timestamp_unit,
+            "duplicates": self.duplicates,
             "reader_version": READER_VERSION,
         }
 
@@ -103,7 +107,8 @@ class RatingFiles:
             DatasetError: if the files are missing, malformed or invalid.
         """
         with _unpacked(self.path) as folder:
-            tables = reader.read(*locate.locate(folder, self.requested), self.timestamp_unit)
+            found = locate.locate(folder, self.requested)
+            tables = reader.read(*found, self.timestamp_unit, self.duplicates)
         return replace(tables, notices=(*tables.notices, *self._deviation(tables)))
 
     def _deviation(self, tables: Tables) -> tuple[str, ...]:

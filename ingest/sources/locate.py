@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from ingest.errors import DatasetError
 from ingest.releases import CSV, DOUBLE_COLON, DOUBLE_COLON_1M, LAYOUTS, RELEASES, TABS, Layout
-from ingest.sources.parsing import Format, read_header
+from ingest.sources.parsing import Format, Problems, is_int64, read_header, read_records
 
 _FOLDERS: Final = {"ml-10M100K": "ml-10m"}
 """Folder names, inside the archives, that are not the release's."""
 
 
+_NUMBERS: Final = ("userId", "movieId", "timestamp")
+"""Columns of ratings.csv with whole numbers."""
+_LOOKED_AT: Final = 100
+"""Lines that show what a file holds."""
 FILES: Final = frozenset(
     {"links.csv", "tags.csv", "tags.dat", "users.dat"}
     | {name for layout in LAYOUTS for name in (layout.ratings, layout.movies)}
@@ -49,16 +54,29 @@ def locate(path: Path, release: str | None) -> tuple[Path, Layout]:
 
 
 def holds_ratings(path: Path) -> bool:
-    """Whether there are ratings with the columns of one of MovieLens' layouts at ``path``."""
+    """Whether there are ratings in one of MovieLens' layouts at ``path``.
+
+    Those in CSV have its columns, and whole numbers in most of the first lines, other than a table
+    with text ids or dates under the same names.
+    """
     try:
         folder, layout = locate(path, None)
         if layout is not CSV:
             return True
-        return {"userId", "movieId", "rating", "timestamp"} <= set(
-            read_header(folder / layout.ratings, Format())
-        )
+        if not {*_NUMBERS, "rating"} <= set(read_header(folder / layout.ratings, Format())):
+            return False
     except DatasetError:
         return False
+    return _are_mostly_numbers(folder / layout.ratings)
+
+
+def _are_mostly_numbers(file: Path) -> bool:
+    lines = read_records(file, Format(), _NUMBERS, Problems(file))
+    try:
+        first = [fields for _, fields in islice(lines, _LOOKED_AT)]
+    except DatasetError:
+        return True  # which the reader of that layout refuses with a better message
+    return all(2 * sum(map(is_int64, column)) >= len(first) for column in zip(*first, strict=True))
 
 
 def _layout_in(folder: Path, release: str | None) -> Layout | None:
@@ -78,5 +96,6 @@ def _expected(release: str | None) -> str:
         return f"Expected a folder (or zip) of {release} with {layout.ratings} and {layout.movies}."
     return (
         "Expected a folder (or zip) with ratings.csv and movies.csv, ratings.dat and movies.dat, "
-        "or u.data and u.item. Correct data.path."
+        "or u.data and u.item. Correct data.path; of a table with other columns, name them: "
+        "--columns user=COLUMN,item=COLUMN"
     )

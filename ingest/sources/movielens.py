@@ -44,7 +44,7 @@ class MovieLensSource(Source):
         if config.path:
             return cls(release, RatingFiles.at(config, release))
         archive = download.download(release, config.download_url, downloads)
-        return cls(release, RatingFiles(archive, release, config.timestamp_unit))
+        return cls(release, RatingFiles(archive, release, config.timestamp_unit, config.duplicates))
 
     @classmethod
     def name_for(cls, config: DataConfig) -> str:

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from foundation.times import now
 from ingest.errors import DatasetError
-from ingest.releases import Layout
+from ingest.releases import CSV, Layout
 from ingest.sources.parsing import MAX_SHOWN, Format, Problems, lines_of, read_columns
 from ingest.sources.reading import Reading
-from ingest.sources.tables import ratings_table, repeated_pairs
+from ingest.sources.tables import merge_repeated, ratings_table, repeated_pairs
 from ingest.sources.times import Converted, Refused, to_seconds
 
 RATINGS_CSV: Final = Format(numeric=True)
@@ -42,8 +42,9 @@ def _ratings_format(layout: Layout) -> Format:
     return {"csv": RATINGS_CSV, "double-colon": RATINGS_DAT, "tabs": RATINGS_TABS}[layout.name]
 
 
-def read_ratings(reading: Reading, timestamp_unit: str) -> pa.Table:
-    """RATINGS, in the order of the file.
+def read_ratings(reading: Reading, timestamp_unit: str, duplicates: str) -> pa.Table:
+    """RATINGS, in the order of the file; repeated pairs are refused, or merged by the rule
+    ``duplicates``.
 
     Raises:
         DatasetError: naming lines with values out of range, impossible times or repeated pairs, or
@@ -57,14 +58,20 @@ def read_ratings(reading: Reading, timestamp_unit: str) -> pa.Table:
     problems = [
         *_out_of_range(ratings["rating"].to_numpy(), reading.layout),
         *([] if isinstance(times, Converted) else _impossible_times(times)),
-        *_repeated(ratings, file, form),
+        *(_repeated(ratings, file, form) if duplicates == "refuse" else ()),
     ]
     _refuse(problems, file, form)
     assert isinstance(times, Converted)
     if times.notice:
         reading.notice(f"{reading.layout.ratings}: {times.notice}.")
     reading.notice_open_end(reading.layout.ratings)
-    return ratings_table(ratings["userId"], ratings["movieId"], ratings["rating"], times.seconds)
+    table = ratings_table(ratings["userId"], ratings["movieId"], ratings["rating"], times.seconds)
+    if duplicates == "refuse":
+        return table
+    merged, notice = merge_repeated(table, duplicates)
+    if notice:
+        reading.notice(f"{reading.layout.ratings}: {notice}.")
+    return merged
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ def _out_of_range(stars: npt.NDArray[np.float32], layout: Layout) -> Iterator[_W
             rows,
             [f"rating is {stars[row]:g}, {expected}" for row in rows],
             len(wrong),
-            "Correct the line, or convert the ratings to that scale.",
+            "Correct the line, or convert the ratings to that scale"
+            + (" (--set data.rating_scale=[1,10] does)." if layout is CSV else "."),
         )
 
 
@@ -132,4 +140,9 @@ def _repeated(ratings: pa.Table, file: Path, form: Format) -> Iterator[_WrongRow
         f"{first_lines[first]})"
         for first, _ in pairs
     ]
-    yield _WrongRows([second for _, second in pairs], texts, count, "Keep one of the two lines.")
+    yield _WrongRows(
+        [second for _, second in pairs],
+        texts,
+        count,
+        "Keep one of the two lines, or choose a rule: --set data.duplicates=last (or mean).",
+    )

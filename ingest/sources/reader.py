@@ -15,7 +15,9 @@ from ingest.sources.reading import Reading
 from ingest.sources.tables import Tables
 
 
-def read(folder: Path, layout: Layout, timestamp_unit: str = "auto") -> Tables:
+def read(
+    folder: Path, layout: Layout, timestamp_unit: str = "auto", duplicates: str = "refuse"
+) -> Tables:
     """Read and validate the data set in ``folder``.
 
     Ratings of movies that the file of movies does not name are kept: such movies are added with a
@@ -26,12 +28,13 @@ def read(folder: Path, layout: Layout, timestamp_unit: str = "auto") -> Tables:
         folder: where the files are.
         layout: their layout.
         timestamp_unit: as ``data.timestamp_unit``.
+        duplicates: as ``data.duplicates``.
 
     Raises:
         DatasetError: naming the file, the lines, what was found and what was expected.
     """
     reading = Reading(folder, layout)
-    ratings = read_ratings(reading, timestamp_unit)
+    ratings = read_ratings(reading, timestamp_unit, duplicates)
     movies = read_movies(reading, ratings)
     return Tables(
         ratings=ratings,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -141,6 +142,39 @@ def repeated_pairs(
     repeats = np.flatnonzero(np.diff(keys[order]) == 0)
     earliest = repeats[np.argsort(order[repeats + 1])][:limit]
     return [(int(order[at]), int(order[at + 1])) for at in earliest], len(repeats)
+
+
+def repeated_rows(
+    users: npt.NDArray[np.int64], movies: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """``[N]`` which rows repeat a pair of an earlier row, and the first row of each row's pair."""
+    keys = _pair_keys(users, movies)
+    order = np.argsort(keys, kind="stable")
+    begins = np.concatenate([[True], np.diff(keys[order]) != 0])
+    first = np.empty(len(keys), np.int64)
+    first[order] = order[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
+    return first != np.arange(len(keys)), first
+
+
+def merge_repeated(ratings: pa.Table, rule: str) -> tuple[pa.Table, str | None]:
+    """One rating for each user and movie, and a notice if some were merged.
+
+    ``rule`` is ``last``, of ratings of the same time that of the later row, or ``mean``, at the
+    time of the last one.
+    """
+    frame = ratings.to_pandas()
+    keys = ["user_id", "movie_id"]
+    ordered = frame.sort_values(["timestamp", "row"], kind="stable")
+    last = ordered.drop_duplicates(keys, keep="last").sort_values("row")
+    if len(last) == len(frame):
+        return ratings, None
+    if rule == "mean":
+        means = frame.groupby(keys)["rating"].mean()
+        last["rating"] = means.loc[pd.MultiIndex.from_frame(last[keys])].to_numpy(np.float32)
+    return ratings_table(*(last[name].to_numpy() for name in (*keys, "rating", "timestamp"))), (
+        f"{len(frame) - len(last):,} repeated ratings of a user and a movie were merged "
+        f"(data.duplicates = {rule})"
+    )
 
 
 def _pair_keys(

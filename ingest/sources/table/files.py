@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 
 from foundation.errors import shortened
 from ingest.errors import DatasetError
-from ingest.sources.encoding import encoding_of
+from ingest.sources.encoding import UTF_8, WESTERN, encoding_of, name_of
 from ingest.sources.parsing import Format, Problems, lines_of, read_columns, read_header
 
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -31,6 +33,9 @@ _KINDS: Final = {
     b"BZh": "bz2",
 }
 _BLOCK: Final = 1 << 22
+_LONGEST_LINE: Final = 100_000
+"""Characters; Python's reader of CSV refuses fields that are somewhat longer."""
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def is_table(path: Path) -> bool:
@@ -64,6 +69,18 @@ class TableFile:
     """The layout of a text file; None for Parquet."""
     text: Path
     """The text file, uncompressed."""
+    encoding: str = UTF_8
+    """Of a text file."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know about the file."""
+        if self.encoding != WESTERN:
+            return ()
+        return (
+            f"{self.path.name}: read as {name_of(WESTERN)}, as it is not UTF-8. If texts are "
+            "wrong, save the file as UTF-8.",
+        )
 
     @property
     def layout(self) -> str:
@@ -84,13 +101,11 @@ class TableFile:
                 table = pq.read_table(self.path, columns=list(columns))
             except (pa.ArrowException, OSError) as error:
                 raise DatasetError(f"cannot read {self.path}: {shortened(str(error))}") from error
-            for name in columns:
-                _refuse_type(self.path, name, table.schema.field(name).type)
-        else:
-            try:
-                table = read_columns(self.text, self.form, dict.fromkeys(columns, pa.string()))
-            except DatasetError as error:  # a name that the user knows
-                raise DatasetError(str(error).replace(str(self.text), str(self.path))) from error
+            return [_flat(self.path, name, table[name]) for name in columns]
+        try:
+            table = read_columns(self.text, self.form, dict.fromkeys(columns, pa.string()))
+        except DatasetError as error:  # a name that the user knows
+            raise DatasetError(str(error).replace(str(self.text), str(self.path))) from error
         return [table[name] for name in columns]
 
     @property
@@ -124,8 +139,13 @@ class TableFile:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[TableFile]:
+def opened(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Iterator[TableFile]:
     """The table in a file; a compressed one is unpacked into a temporary folder meanwhile.
+
+    Args:
+        path: the file.
+        is_header: whether fields of the first line are names of columns for certain; otherwise
+            they are data if one of them is a number or a date.
 
     Raises:
         DatasetError: if it cannot be read, is empty, or its separator cannot be recognised.
@@ -147,7 +167,7 @@ def opened(path: Path) -> Iterator[TableFile]:
             text = Path(folder) / "table"
             _unpack(path, kind, text)
         try:
-            file = _described(path, text)
+            file = _described(path, text, is_header)
         except DatasetError as error:
             raise DatasetError(str(error).replace(str(text), str(path))) from error
         yield file
@@ -170,14 +190,31 @@ def _kind(path: Path) -> str | None:
     return next((kind for begins, kind in _KINDS.items() if first.startswith(begins)), None)
 
 
-def _refuse_type(path: Path, name: str, kind: pa.DataType) -> None:
+def _flat(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without a dictionary, bytes as text.
+
+    Raises:
+        DatasetError: if it has another type than numbers, texts and times, or bytes are no UTF-8.
+    """
+    kind = column.type
     if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_nested(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    nested = pa.types.is_nested(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
+    if nested or pa.types.is_null(kind):
         raise DatasetError(
             f"{path}: the column {name} has the type {shortened(str(kind))}; expected numbers, "
             "texts, dates or timestamps"
         )
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if is_bytes or pa.types.is_fixed_size_binary(kind) or "view" in str(kind):
+        try:
+            return column.cast(pa.string())
+        except pa.ArrowException as error:
+            raise DatasetError(
+                f"{path}: the column {name} has bytes that are not UTF-8; expected texts"
+            ) from error
+    return column
 
 
 def _unpack(path: Path, kind: str, target: Path) -> None:
@@ -185,9 +222,10 @@ def _unpack(path: Path, kind: str, target: Path) -> None:
         with _uncompressed(path, kind) as source, target.open("wb") as out:
             while block := source.read(_BLOCK):
                 out.write(block)
-    except (OSError, EOFError, pa.ArrowException, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, pa.ArrowException, zlib.error) as error:
         raise DatasetError(
-            f"cannot unpack {path}: {shortened(str(error))}. It may be cut: copy it again."
+            f"cannot unpack {path}: {shortened(str(error))}. It may be cut or damaged: copy it "
+            "again."
         ) from error
 
 
@@ -197,21 +235,32 @@ def _uncompressed(path: Path, kind: str) -> IO[bytes] | pa.NativeFile:
     return pa.CompressedInputStream(pa.OSFile(str(path)), kind)
 
 
-def _described(path: Path, text: Path) -> TableFile:
-    first = _first_line(text)
+def _described(path: Path, text: Path, is_header: Callable[[Sequence[str]], bool]) -> TableFile:
+    encoding = encoding_of(text)
+    first = _first_line(text, encoding)
     separator = _separator(first, path)
-    fields = next(csv.reader([first], delimiter=separator))
-    if any(map(_is_number, fields)):
+    fields = _fields(first, separator)
+    if not is_header(fields) and any(map(_is_value, fields)):
         columns = tuple(f"column {position}" for position in range(1, len(fields) + 1))
-        return TableFile(path, columns, False, Format(separator, columns=columns), text)
+        form = Format(separator, columns=columns)
+        return TableFile(path, columns, False, form, text, encoding)
     form = Format(separator)
-    return TableFile(path, tuple(read_header(text, form)), True, form, text)
+    return TableFile(path, tuple(read_header(text, form)), True, form, text, encoding)
 
 
-def _first_line(text: Path) -> str:
+def _first_line(text: Path, encoding: str) -> str:
+    """
+    Raises:
+        DatasetError: if there is none, or a very long one.
+    """
     try:
-        with text.open(encoding=encoding_of(text)) as stream:
-            for line in stream:
+        with text.open(encoding=encoding) as stream:
+            while line := stream.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE:
+                    raise DatasetError(
+                        f"{text}, line 1 has more than {_LONGEST_LINE:,} characters; expected the "
+                        "names of columns"
+                    )
                 if line.strip():
                     return line.rstrip("\r\n")
     except OSError as error:
@@ -221,7 +270,7 @@ def _first_line(text: Path) -> str:
 
 def _separator(line: str, path: Path) -> str:
     """The separator that divides the first line into the most fields."""
-    fields = {mark: len(next(csv.reader([line], delimiter=mark))) for mark in SEPARATORS}
+    fields = {mark: len(_fields(line, mark)) for mark in SEPARATORS}
     best = max(fields, key=lambda mark: fields[mark])
     if fields[best] < 2:
         raise DatasetError(
@@ -231,7 +280,14 @@ def _separator(line: str, path: Path) -> str:
     return best
 
 
-def _is_number(text: str) -> bool:
+def _fields(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator))
+
+
+def _is_value(text: str) -> bool:
+    """Whether a text is a number or a date, as data are and names are not."""
+    if _DATE.match(text.strip()):
+        return True
     try:
         float(text)
     except ValueError:

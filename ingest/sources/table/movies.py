@@ -11,34 +11,53 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.config import ColumnsConfig
+from ingest.errors import DatasetError
 from ingest.sources.genres import split_genres
 from ingest.sources.parsing import MAX_SHOWN
 from ingest.sources.table import values
-from ingest.sources.table.columns import OF_MOVIES, columns_of
+from ingest.sources.table.columns import OF_MOVIES, header_test, movie_columns
 from ingest.sources.table.files import TableFile, opened
 from ingest.sources.tables import links_table, movies_table
 from ingest.sources.years import plausible_year, title_year
 
 _NO_TITLE: Final = "(movie {})"
+_LACKING: Final = {"title": "title and genres", "imdb": "ids of IMDb and TMDb"}
+"""What movies lack that are not in a table with a column."""
 
 
 def read_movies(
-    paths: Sequence[Path], known: values.Ids, config: ColumnsConfig
+    paths: Sequence[Path], known: values.Ids, item: str, config: ColumnsConfig
 ) -> tuple[pa.Table, pa.Table, tuple[str, ...]]:
     """MOVIES and LINKS of the rated movies, and what the user should know.
 
-    Movies that the table does not name have their ids as titles.
+    Movies that no table names have their ids as titles.
+
+    Args:
+        paths: tables of movies.
+        known: ids of the movies of all ratings.
+        item: the column that has them in the table of ratings.
+        config: names of columns.
 
     Raises:
-        DatasetError: if the file cannot be read, a column is not there, or a movie is there twice.
+        DatasetError: if a file cannot be read, a column is not there, or a movie is there twice.
     """
     rated = np.unique(known.numbers)
     described = _Described(rated, known)
-    notices = tuple(each for path in paths for each in described.read(path, known, config))
+    notices = [each for path in paths for each in described.read(path, item, config)]
+    given = {meaning: getattr(config, meaning) for meaning in OF_MOVIES[1:]}
+    absent = [
+        meaning for meaning, name in given.items() if name and meaning not in described.meanings
+    ]
+    if absent:
+        names = ", ".join(path.name for path in paths)
+        where = f"in none of {names}" if paths else "without a table of movies; set data.movies"
+        raise DatasetError(
+            f"data.columns.{absent[0]} is {given[absent[0]]!r}, a column that is {where}"
+        )
     return (
         movies_table(rated, described.titles, described.years, described.genres),
         links_table(rated, described.imdb, described.tmdb),
-        notices,
+        tuple(notices),
     )
 
 
@@ -46,8 +65,10 @@ class _Described:
     """Columns of the tables, of the rated movies."""
 
     def __init__(self, rated: values.Integers, known: values.Ids) -> None:
-        self._position = {int(movie): i for i, movie in enumerate(rated)}
+        self._rated, self._known = rated, known
         count = len(rated)
+        self.meanings: set[str] = set()
+        """Meanings of the columns that were found."""
         if known.names is None:
             self.titles = [_NO_TITLE.format(movie) for movie in rated.tolist()]
         else:
@@ -57,28 +78,28 @@ class _Described:
         self.imdb: list[str | None] = [None] * count
         self.tmdb: list[int | None] = [None] * count
 
-    def read(self, path: Path, known: values.Ids, config: ColumnsConfig) -> tuple[str, ...]:
+    def read(self, path: Path, item: str, config: ColumnsConfig) -> tuple[str, ...]:
         """Fill in what a file says; returns what the user should know."""
-        with opened(path) as file:
-            columns = columns_of(file, config, OF_MOVIES, ("item",))
-            read = dict(zip(columns, file.read(list(columns.values())), strict=True))
-            numbers = values.numbered(read.pop("item"), known)
-            position = np.array([self._position.get(int(number), -1) for number in numbers])
-            wrong = values.WrongRows()
+        with opened(path, header_test(config)) as file:
+            columns = movie_columns(file, config, item)
+            read = dict(zip(columns.names, file.read(list(columns.names.values())), strict=True))
+            position = values.positions(read.pop("item"), self._known, self._rated)
+            wrong = values.WrongRows(len(position))
             _note_repeated(position, file, wrong)
-            file.refuse(wrong.first, wrong.count, "Keep one of each.")
+            wrong.refuse(file)
+            notices = [*file.notices, f"{path.name}: {columns.shown}."]
+        self.meanings |= set(read)
         rows = np.flatnonzero(position >= 0)
         for meaning, column in read.items():
             texts = column.take(pa.array(rows)).cast(pa.string()).to_pylist()
             for i, text in zip(position[rows].tolist(), texts, strict=True):
                 if text is not None and text.strip():
                     self._set(meaning, i, text.strip())
-        named = ", ".join(f"{meaning} = {name}" for meaning, name in columns.items())
-        notices = [f"{path.name}: columns: {named}."]
-        if absent := len(self._position) - len(rows):
+        if absent := len(self._rated) - len(rows):
+            without = " and ".join(_LACKING[each] for each in ("title", "imdb") if each in read)
             notices.append(
-                f"{absent:,} of {len(self._position):,} rated movies are not in {path.name}; they "
-                "are kept without title and genres."
+                f"{absent:,} of {len(self._rated):,} rated movies are not in {path.name}"
+                + (f"; they are kept without {without}." if without else ".")
             )
         return tuple(notices)
 
@@ -107,16 +128,19 @@ def _tmdb_id(text: str) -> int | None:
 
 
 def _note_repeated(position: values.Integers, file: TableFile, wrong: values.WrongRows) -> None:
-    first: dict[int, int] = {}
-    repeated = []
-    for row, i in enumerate(position.tolist()):
-        if i >= 0 and first.setdefault(i, row) != row:
-            repeated.append((row, first[i]))
-    if not repeated:
+    """Note rows of a movie that an earlier row is about; ``position: [N]``, -1 of no movie."""
+    rows = np.flatnonzero(position >= 0)
+    _, first, which = np.unique(position[rows], return_index=True, return_inverse=True)
+    earlier = np.full(len(position), -1)
+    earlier[rows] = rows[first[which]]
+    is_repeated = (earlier >= 0) & (earlier != np.arange(len(position)))
+    if not is_repeated.any():
         return
-    wrong.count += len(repeated)
-    numbers = file.numbers([row for _, row in repeated[:MAX_SHOWN]])
-    wrong.first += [
-        (row, f"the movie is there a second time (first on {file.unit} {numbers[earlier]})")
-        for row, earlier in repeated[:MAX_SHOWN]
-    ]
+    numbers = file.numbers(earlier[is_repeated][:MAX_SHOWN].tolist())
+    wrong.add(
+        is_repeated,
+        lambda row: (
+            f"the movie is there a second time (first on {file.unit} {numbers[int(earlier[row])]})"
+        ),
+        "Keep one of each.",
+    )

@@ -8,22 +8,29 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 import pyarrow as pa
 
 from foundation.errors import shortened
-from ingest.config import DataConfig
+from ingest.config import ColumnsConfig, DataConfig
 from ingest.errors import DatasetError
 from ingest.registry import SOURCES, TABLE
 from ingest.sources.base import BYTES_PER_RATING, Source, file_version
 from ingest.sources.parsing import MAX_SHOWN
 from ingest.sources.table import values
-from ingest.sources.table.columns import OF_RATINGS, can_be_ratings, columns_of
+from ingest.sources.table.columns import Columns, can_be_ratings, header_test, rating_columns
 from ingest.sources.table.files import TableFile, is_table, opened, stem
 from ingest.sources.table.movies import read_movies
-from ingest.sources.tables import HIGHEST, Tables, no_tags, ratings_table, repeated_pairs
+from ingest.sources.tables import (
+    HIGHEST,
+    Tables,
+    merge_repeated,
+    no_tags,
+    ratings_table,
+    repeated_rows,
+)
 
-READER_VERSION: Final = 1
+READER_VERSION: Final = 2
 """Incremented whenever the same files give different tables."""
 _RATINGS: Final = ("ratings", "interactions", "events", "clicks", "reviews", "purchases")
 _LINKS: Final = "links"
@@ -87,6 +94,8 @@ class TableSource(Source):
         settings = {"columns", "rating_scale", "duplicates", "timestamp_unit"}
         return {
             "files": [file_version(file) for file in files if file.is_file()],
+            # Files of the same name, size and time may be another data set.
+            "folder": str(self.ratings.resolve().parent),
             "settings": self.config.model_dump(mode="json", include=settings),
             "reader_version": READER_VERSION,
         }
@@ -98,7 +107,9 @@ class TableSource(Source):
             DatasetError: naming the lines that cannot be used, or the column that is not there.
         """
         ratings = _read_ratings(self.ratings, self.config)
-        movies, links, notices = read_movies(self.movies, ratings.movies, self.config.columns)
+        movies, links, notices = read_movies(
+            self.movies, ratings.movies, ratings.item, self.config.columns
+        )
         return Tables(
             ratings=ratings.table,
             movies=movies,
@@ -136,7 +147,7 @@ def ratings_file(path: Path) -> Path:
 def has_table(path: Path) -> bool:
     """Whether there is a table at a path whose columns of users and items are recognised."""
     try:
-        with opened(ratings_file(path)) as file:
+        with opened(ratings_file(path), header_test(ColumnsConfig())) as file:
             return can_be_ratings(file)
     except (DatasetError, OSError):
         return False
@@ -157,6 +168,8 @@ class _Ratings:
     table: pa.Table
     users: values.Ids
     movies: values.Ids
+    item: str
+    """Name of the column of movies."""
     notices: tuple[str, ...]
 
 
@@ -166,81 +179,80 @@ def _read_ratings(path: Path, config: DataConfig) -> _Ratings:
     Raises:
         DatasetError: naming the lines that cannot be used.
     """
-    with opened(path) as file:
-        columns = columns_of(file, config.columns, OF_RATINGS, ("user", "item"))
-        read = dict(zip(columns, file.read(list(columns.values())), strict=True))
+    with opened(path, header_test(config.columns)) as file:
+        columns = rating_columns(file, config.columns)
+        read = dict(zip(columns.names, file.read(list(columns.names.values())), strict=True))
         count = len(read["user"])
         if not count:
             raise DatasetError(f"{path} holds no rating; expected at least one line of data")
-        named = ", ".join(f"{meaning} = {name}" for meaning, name in columns.items())
-        notices = [f"{path.name}: {file.layout}; columns: {named}."]
-        wrong = values.WrongRows()
-        users = values.ids(read["user"], columns["user"], wrong)
-        movies = values.ids(read["item"], columns["item"], wrong)
-        if "rating" in columns:
-            scale = config.rating_scale
-            stars = values.stars(read["rating"], columns["rating"], scale, wrong)
-            if scale is not None and not values.are_stars(scale):
-                notices.append(f"{path.name}: {scale[0]:g} to {scale[1]:g} are 0.5 to 5 stars.")
-        else:
-            stars = np.full(count, HIGHEST, np.float32)
-            notices.append(
-                f"{path.name} has no ratings: every row is a choice, of {HIGHEST:g} stars. Only a "
-                "choice model can be trained on them: --set task=choice."
-            )
-        if "time" in columns:
-            times, notice = values.times(
-                read["time"], columns["time"], config.timestamp_unit, wrong
-            )
-            notices += [f"{path.name}: {notice}."] if notice else []
-        else:
-            times = np.zeros(count, np.int64)
-            notices.append(
-                f"{path.name} has no times: all ratings count as equally old, so use neither "
-                "splits by time nor models with rating times."
-            )
+        notices = [*file.notices, f"{path.name}: {file.layout}; {columns.shown}."]
+        wrong = values.WrongRows(count)
+        users, of_users = values.ids(read["user"], columns.names["user"], wrong)
+        movies, of_movies = values.ids(read["item"], columns.names["item"], wrong)
+        stars, of_stars = _stars(read.get("rating"), columns, config, wrong)
+        times, of_times = _times(read.get("time"), columns, config, wrong)
+        found = (of_users, of_movies, of_stars, of_times)
+        notices += [f"{path.name}: {notice}." for notice in found if notice]
         if config.duplicates == "refuse":
             _note_repeated(users, movies, file, wrong)
-        file.refuse(wrong.first, wrong.count, " ".join(dict.fromkeys(wrong.advice)))
+        wrong.refuse(file)
     table = ratings_table(users.numbers, movies.numbers, stars, times)
     if config.duplicates != "refuse":
-        merged = merge_repeated(table, mean=config.duplicates == "mean")
-        if len(merged) < count:
-            notices.append(
-                f"{path.name}: {count - len(merged):,} repeated ratings of a user and a movie were "
-                f"merged (data.duplicates = {config.duplicates})."
-            )
-        table = merged
-    return _Ratings(table, users, movies, tuple(notices))
+        table, notice = merge_repeated(table, config.duplicates)
+        notices += [f"{path.name}: {notice}."] if notice else []
+    return _Ratings(table, users, movies, columns.names["item"], tuple(notices))
+
+
+def _stars(
+    column: pa.ChunkedArray | None, columns: Columns, config: DataConfig, wrong: values.WrongRows
+) -> tuple[npt.NDArray[np.float32], str | None]:
+    """Ratings in stars, and what the user should know.
+
+    Raises:
+        DatasetError: if there are none, and settings say that there are.
+    """
+    scale = config.rating_scale
+    if column is not None:
+        found = values.stars(column, columns.names["rating"], scale, wrong)
+        if scale is None or values.are_stars(scale):
+            return found, None
+        return found, f"ratings of {scale[0]:g} to {scale[1]:g} become 0.5 to 5 stars"
+    if scale is not None:
+        raise DatasetError(
+            f"data.rating_scale is {list(scale)}, but no column is recognised as ratings (unused: "
+            f"{shortened(', '.join(columns.others)) or 'none'}). Name it: --columns rating=COLUMN"
+        )
+    return np.full(wrong.num_rows, HIGHEST, np.float32), (
+        f"no column has ratings, so every row is a choice, of {HIGHEST:g} stars; only a choice "
+        "model can be trained on them: --set task=choice"
+    )
+
+
+def _times(
+    column: pa.ChunkedArray | None, columns: Columns, config: DataConfig, wrong: values.WrongRows
+) -> tuple[values.Integers, str | None]:
+    """Seconds since 1970 UTC, and what the user should know."""
+    if column is not None:
+        return values.times(column, columns.names["time"], config.timestamp_unit, wrong)
+    return np.zeros(wrong.num_rows, np.int64), (
+        "no column has times, so all ratings count as equally old; use neither splits by time nor "
+        "models with rating times"
+    )
 
 
 def _note_repeated(
     users: values.Ids, movies: values.Ids, file: TableFile, wrong: values.WrongRows
 ) -> None:
-    pairs, count = repeated_pairs(users.numbers, movies.numbers, MAX_SHOWN)
-    if not pairs:
+    """Note rows whose user and movie are those of an earlier row."""
+    is_repeated, earlier = repeated_rows(users.numbers, movies.numbers)
+    if not is_repeated.any():
         return
-    numbers = file.numbers([first for first, _ in pairs])
-    wrong.first += [
-        (
-            second,
-            f"user {users.shown(second)} rates movie {movies.shown(second)} a second time (first "
-            f"on {file.unit} {numbers[first]})",
-        )
-        for first, second in pairs
-    ]
-    wrong.count += count
-    wrong.advice.append("Keep one of each, or choose a rule: --set data.duplicates=last (or mean).")
-
-
-def merge_repeated(ratings: pa.Table, *, mean: bool) -> pa.Table:
-    """One rating for each user and movie: the last one, or the mean at the time of the last one."""
-    frame = ratings.to_pandas()
-    keys = ["user_id", "movie_id"]
-    ordered = frame.sort_values(["timestamp", "row"], kind="stable")
-    last = ordered.drop_duplicates(keys, keep="last").sort_values("row")
-    if mean:
-        means = frame.groupby(keys)["rating"].mean()
-        last["rating"] = means.loc[pd.MultiIndex.from_frame(last[keys])].to_numpy(np.float32)
-    columns = (last[name].to_numpy() for name in (*keys, "rating", "timestamp"))
-    return ratings_table(*columns)
+    numbers = file.numbers(earlier[is_repeated][:MAX_SHOWN].tolist())
+    wrong.add(
+        is_repeated,
+        lambda row: (
+            f"user {users.shown(row)} rates movie {movies.shown(row)} a second time (first "
+            f"on {file.unit} {numbers[int(earlier[row])]})"
+        ),
+        "Keep one of each, or choose a rule: --set data.duplicates=last (or mean).",
+    )

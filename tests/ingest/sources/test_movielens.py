@@ -286,7 +286,7 @@ def test_one_message_lists_ten_wrong_lines_and_counts_the_others(own: Callable[.
         read(own(ratings_csv=HEADER + "1,3,4,964982703\n" + stars + "1,3,4,1\n"))
     first, *listed = str(refused.value).splitlines()
     assert "ratings.csv: 14 lines are wrong. Correct the line, or convert" in first
-    assert "Keep one of the two lines." in first
+    assert "data.duplicates=last" in first
     assert listed == [
         *(f"  line {line}: rating is 9, expected 0.5 to 5" for line in range(3, 13)),
         "  and 4 more",

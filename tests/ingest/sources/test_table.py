@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_ids_of_parquet_may_have_any_flat_type(
         ({"item": [[1], [2]]}, r"the column item has the type list<.*expected numbers, texts"),
         ({"item": pa.array(["a", None]).dictionary_encode()}, "row 2: item is empty"),
         ({"time": pa.array([1, 2], pa.time32("s"))}, "the column time has the type time32"),
-        ({"time": pa.array([1, None], pa.timestamp("s"))}, "row 2: time is ''"),
+        ({"time": pa.array([1, None], pa.timestamp("s"))}, "row 2: time is empty, expected a date"),
     ],
 )
 def test_columns_of_parquet_that_cannot_be_meant_are_refused(
@@ -225,8 +226,8 @@ def test_repeated_ratings_are_merged_by_a_rule(tmp_path: Path) -> None:
 def test_clicks_are_choices(tmp_path: Path) -> None:
     found = read(written(tmp_path, "customer_id,sku\nann,X1\nbob,X1\n"))
     assert rows(found) == [("ann", "X1", 5.0, 0), ("bob", "X1", 5.0, 0)]
-    assert any("Only a choice model" in notice for notice in found.notices)
-    assert any("has no times" in notice for notice in found.notices)
+    assert any("only a choice model" in notice for notice in found.notices)
+    assert any("no column has times" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize(
@@ -330,15 +331,32 @@ def test_a_folder_may_have_a_table_of_movies(tmp_path: Path) -> None:
 
 
 def test_the_links_of_movielens_layout_are_read_too(tmp_path: Path) -> None:
-    repeated = "userId,movieId,rating,timestamp\n1,7,3,1\n1,7,4,2\n"
-    written(tmp_path, repeated, "ratings.csv")
-    written(tmp_path, "movieId,title,genres\n7,Seven (1995),Crime|Drama\n", "movies.csv")
+    written(tmp_path, "userId,movieId,rating,timestamp\n1,7,8,2\n1,9,8,2\n", "ratings.csv")
+    written(
+        tmp_path,
+        "movieId,title,genres\n7,Seven (1995),Crime|Drama\n9,9 (2009),Animation\n",
+        "movies.csv",
+    )
     written(tmp_path, "movieId,imdbId,tmdbId\n7,0114369,807\n", "links.csv")
+    found = read(tmp_path, rating_scale=(1, 10))
+    assert found.movies["title"].to_pylist() == ["Seven (1995)", "9 (2009)"]
+    assert found.links.to_pylist()[0] == {"movie_id": 7, "imdb_id": "tt0114369", "tmdb_id": 807}
+    assert found.notices[-1].endswith(
+        "1 of 2 rated movies are not in links.csv; they are kept without ids of IMDb and TMDb."
+    )
+
+
+def test_repeated_ratings_of_movielens_layouts_are_merged_with_all_their_files(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path, "userId,movieId,rating,timestamp\n1,7,3,1\n1,7,4,2\n", "ratings.csv")
+    written(tmp_path, "movieId,title,genres\n7,Seven (1995),Crime|Drama\n", "movies.csv")
     written(tmp_path, "userId,movieId,tag,timestamp\n1,7,dark,2\n", "tags.csv")
-    found = read(tmp_path, duplicates="last")
+    config = DataConfig(path=str(tmp_path), duplicates="last")
+    found = selected_class(config).open(config, tmp_path).read()
     assert rows(found) == [(1, 7, 4.0, 2)]
-    assert found.movies.to_pylist()[0]["title"] == "Seven (1995)"
-    assert found.links.to_pylist() == [{"movie_id": 7, "imdb_id": "tt0114369", "tmdb_id": 807}]
+    assert found.tags["tag"].to_pylist() == ["dark"]
+    assert "1 repeated ratings" in " ".join(found.notices)
 
 
 def test_movies_of_numbers_are_found_in_their_table(tmp_path: Path) -> None:
@@ -374,8 +392,10 @@ def test_layouts_of_movielens_are_read_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "ml-1m", "duplicates": "last"}, "settings of tables"),
-        ({"duplicates": "last"}, "set data.path"),
+        ({"source": "ml-1m", "rating_scale": (1, 10)}, "settings of tables"),
+        ({"rating_scale": (1, 10)}, "set data.path"),
+        ({"source": "synthetic", "duplicates": "last"}, "no setting of source"),
+        ({"path": "x.csv", "columns": {"user": "a", "item": "a"}}, "'a' is named twice"),
         ({"path": "x.csv", "rating_scale": (5, 1)}, "expected .lowest, highest."),
         ({"path": "x.csv", "columns": {"movie": "sku"}}, "movie"),
     ],
@@ -383,6 +403,181 @@ def test_layouts_of_movielens_are_read_as_such(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=message):
         DataConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("userId,1,2,3\n7,4,3,5\n", "no column is recognised as item; found userId, 1, 2, 3"),
+        ("user,item,a_rating,b_rating\n1,1,2,3\n", "a_rating, b_rating could all be the ratings"),
+        ('user,item,rating\n1,1,"1,000"\n', "rating is '1,000', expected a number"),
+        ("user,item,time\n1,1,2020-01-01\n1,2,now\n", "line 3: time is 'now', expected a date"),
+        ("user,item,time\n1,1,today\n", "line 2: time is 'today', expected a date"),
+        ("user,item,time\n1,1,2020-01-01\n1,2,\n", "line 3: time is empty, expected a date"),
+        ("user,item,rating\nNA,1,3\n", "user is 'NA', which stands for no value"),
+        ("user,item,time\n1,1,1e9\n2,1,1e30\n", "line 3: time is '1e30', which no unit"),
+        (f"{'x' * 140_000},item\n1,1\n", "line 1 has more than 100,000 characters"),
+    ],
+)
+def test_what_would_be_misread_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read(written(tmp_path, content))
+
+
+def test_a_row_with_two_errors_counts_once(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as refused:
+        read(written(tmp_path, "user,item,rating\n,1,bad\n1,1,3\n,2,3\n"))
+    assert "2 lines are wrong" in str(refused.value)
+    assert "line 2: user is empty; rating is 'bad', expected a number" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("User-ID,ISBN,Book-Rating", "Book-Rating"),
+        ("user_id,item_id,user_rating,rating_count", "user_rating"),
+        ("userId,movieId,Stars", "Stars"),
+    ],
+)
+def test_ratings_are_recognised_by_the_end_of_their_name(
+    header: str, column: str, tmp_path: Path
+) -> None:
+    count = header.count(",") - 1
+    file = written(tmp_path, f"{header}\n1,2{',3.5' * count}\n")
+    found = read(file)
+    assert rows(found)[0][:3] == (1, 2, 3.5)
+    assert f"rating = {column}" in found.notices[0]
+
+
+def test_ids_are_preferred_to_names_of_users(tmp_path: Path) -> None:
+    found = read(written(tmp_path, "user,user_id,movie,movie_id,rating\nann,5,Alien,6,3\n"))
+    assert rows(found)[0][:2] == (5, 6)
+    assert "not used: user, movie" in found.notices[0]
+
+
+def test_a_scale_without_ratings_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, "user,item,grade\n1,1,7\n")
+    with pytest.raises(DatasetError, match=r"no column is recognised as ratings \(unused: grade"):
+        read(file, rating_scale=(1, 10))
+    named = read(file, rating_scale=(1, 10), columns={"rating": "grade"})
+    assert rows(named)[0][2] == pytest.approx(0.5 + 6 * 4.5 / 9)
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ([*["4"] * 50, "44"], "Correct or remove each."),  # a slip of the keyboard
+        ([*["4"] * 50, "-1"], "Correct or remove each."),  # no rating
+        (["0", "7", "10"], "data.rating_scale=[0,10]"),
+        (["1", "7", "10"], "data.rating_scale=[1,10]"),
+        (["5", "80", "35"], "data.rating_scale=[1,100]"),
+        (["0", "1", "0", "1"], "data.rating_scale=[0,1]"),
+        (["-3", "600"], "data.rating_scale=[-3,600]"),
+    ],
+)
+def test_a_scale_is_advised_if_ratings_are_on_one(
+    values: list[str], advice: str, tmp_path: Path
+) -> None:
+    lines = "".join(f"{user},1,{value}\n" for user, value in enumerate(values))
+    with pytest.raises(DatasetError) as refused:
+        read(written(tmp_path, f"user,item,rating\n{lines}"))
+    assert advice in str(refused.value)
+
+
+def test_columns_without_names_are_named_by_position(tmp_path: Path) -> None:
+    file = written(tmp_path, "2020-01-01,X1,ann,4,no\n2020-01-02,X2,bob,3.5,no\n")
+    found = read(file, columns={"user": "3", "item": "column 2", "rating": "4", "time": "1"})
+    assert rows(found) == EXPECTED[:2]
+    with pytest.raises(DatasetError, match=r"user is 'who'; found 5 columns without names"):
+        read(file, columns={"user": "who", "item": "2"})
+
+
+def test_text_ids_among_numbers_are_reported(tmp_path: Path) -> None:
+    found = read(written(tmp_path, "user,item\n1,1\n2,1\n3.0,1\nx9,1\n"))
+    assert found.user_names == ("1", "2", "3.0", "x9")
+    assert "user: 1 of 4 ids are not whole numbers (such as 'x9')" in " ".join(found.notices)
+
+
+def test_numbers_with_and_without_point_are_one_id(tmp_path: Path) -> None:
+    assert [row[0] for row in rows(read(written(tmp_path, "user,item\n1.0,1\n1,2\n")))] == [1, 1]
+
+
+def test_ids_in_the_table_of_movies_that_are_not_known_are_left_out(tmp_path: Path) -> None:
+    written(tmp_path, "user,movie,rating\n1,0,4\n1,7,2\n", "ratings.csv")
+    written(tmp_path, "movie,title\nx,Wrong\n,Empty\n99,Other\n7,Seven\n", "movies.csv")
+    assert read(tmp_path).movies["title"].to_pylist() == ["(movie 0)", "Seven"]
+
+
+@pytest.mark.parametrize("header", ["sku,name", "id,name", "movieId,name", "code,name"])
+def test_movies_may_have_another_column_of_ids_than_ratings(header: str, tmp_path: Path) -> None:
+    written(tmp_path, "user,code,rating\nann,X1,4\n", "ratings.csv")
+    written(tmp_path, f"{header}\nX1,One\n", "items.csv")
+    assert read(tmp_path, columns={"item": "code"}).movies["title"].to_pylist() == ["One"]
+
+
+def test_a_column_of_movies_may_be_in_one_of_their_tables(tmp_path: Path) -> None:
+    written(tmp_path, "user,movieId,rating\nann,7,4\n", "ratings.csv")
+    written(tmp_path, "movieId,naam\n7,Zeven\n", "movies.csv")
+    written(tmp_path, "movieId,imdbId,tmdbId\n7,0114369,807\n", "links.csv")
+    assert read(tmp_path, columns={"title": "naam"}).movies["title"].to_pylist() == ["Zeven"]
+    with pytest.raises(DatasetError, match=r"title is 'nom', a column that is in none of movies"):
+        read(tmp_path, columns={"title": "nom"})
+
+
+def test_a_table_of_the_same_name_elsewhere_is_another_data_set(tmp_path: Path) -> None:
+    files = []
+    for name, user in (("a", "ann"), ("b", "bob")):
+        (tmp_path / name).mkdir()
+        files.append(written(tmp_path / name, f"user,item\n{user},X1\n"))
+        os.utime(files[-1], (10**9, 10**9))
+    versions = [TableSource.open(DataConfig(path=str(f)), tmp_path).version for f in files]
+    assert versions[0] != versions[1]
+
+
+def test_text_ids_and_dates_in_files_named_like_movielens_are_read(tmp_path: Path) -> None:
+    written(tmp_path, "userId,movieId,rating,timestamp\nann,X1,4,2020-01-01\n", "ratings.csv")
+    written(tmp_path, "movieId,title,genres\nX1,One (1995),Drama\n", "movies.csv")
+    found = read(tmp_path)
+    assert rows(found) == EXPECTED[:1]
+    assert found.movies["title"].to_pylist() == ["One (1995)"]
+
+
+def test_a_wrong_line_among_numbers_is_left_to_the_layouts_reader(tmp_path: Path) -> None:
+    lines = "".join(f"{user},1,4,1577836800\n" for user in range(1, 9))
+    written(tmp_path, f"userId,movieId,rating,timestamp\n{lines}x,1,4,1\n", "ratings.csv")
+    written(tmp_path, "movieId,title,genres\n1,One (1995),Drama\n", "movies.csv")
+    assert selected_class(DataConfig(path=str(tmp_path))).__name__ == "FolderSource"
+
+
+def test_bytes_and_unknown_time_zones_of_parquet_are_read(tmp_path: Path) -> None:
+    zone = pa.timestamp("ms", "Mars/Olympus")
+    columns = {
+        "user": pa.array([b"ann"], pa.binary()),
+        "item": pa.array(["X1"], pa.string_view()),
+        "rating": pa.array([4], pa.int8()),
+        "time": pa.array([SECONDS[0] * 1000], pa.int64()).cast(zone),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert rows(read(tmp_path / "x.parquet")) == EXPECTED[:1]
+    columns["user"] = pa.array([b"\xff\xfe"], pa.binary())
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match="the column user has bytes that are not UTF-8"):
+        read(tmp_path / "x.parquet")
+
+
+def test_changed_bytes_of_an_archive_are_an_error(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(PLAIN.encode() * 50))
+    packed[len(packed) // 2] ^= 0xFF
+    with pytest.raises(DatasetError, match="cannot unpack"):
+        read(written(tmp_path, bytes(packed), "shop.csv.gz"))
+
+
+def test_another_encoding_than_utf_8_is_reported(tmp_path: Path) -> None:
+    text = "user,item\nJosé,X1\n"
+    assert "read as Windows-1252" in " ".join(
+        read(written(tmp_path, text.encode("latin-1"))).notices
+    )
+    assert "Windows" not in " ".join(read(written(tmp_path, text)).notices)
 
 
 def test_names_of_ids_are_kept_and_replaced(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def download(release: str, base_url: str, folder: Path) -> Path:
         ConfigError: if the URL is not an http or https URL.
     """
     archive = folder / f"{release}.zip"
-    url = f"{base_url.rstrip('/')}/{archive.name}"
+    url = archive_url(release, base_url)
     _check_url(url)
     if is_kept(release, folder):
         return archive
@@ -77,6 +77,11 @@ def download(release: str, base_url: str, folder: Path) -> Path:
     except _NETWORK_ERRORS as error:
         raise _failed(url, error) from error
     return archive
+
+
+def archive_url(release: str, base_url: str) -> str:
+    """Where the archive of a release is."""
+    return f"{base_url.rstrip('/')}/{release}.zip"
 
 
 def is_kept(release: str, folder: Path) -> bool:

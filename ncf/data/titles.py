@@ -9,6 +9,7 @@ from typing import Final
 _ARTICLES: Final = (
     "The|A|An|La|Le|Les|L'|Un|Une|Il|Lo|I|Gli|Una|El|Los|Las|Der|Die|Das|Ein|Eine|De|Het|Det|Den|En"
 )
+_ENGLISH: Final = ("The", "A", "An")
 _TRAILING: Final = re.compile(rf"(\s*(?:a\.k\.a\. )?)(\S.*), ({_ARTICLES})(\s*)")
 _WORD: Final = re.compile(r"\w+")
 _YEAR: Final = re.compile(r"\s*\((\d{4})\)\s*$")
@@ -29,6 +30,8 @@ def _with_leading_article(part: str) -> str:
     if found is None:
         return part
     before, name, article, after = found.groups()
+    if ", " in name and article not in _ENGLISH:
+        return part  # "Me, Myself, I" is a list
     space = "" if article.endswith("'") else " "
     return f"{before}{article}{space}{name}{after}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from ncf.baselines.tables import FeatureTable
 from ncf.blending.blend import Blend, Explained, Member, stars_of
 from ncf.blending.stacking import Correcting, StackedMember
 from ncf.data.batches import Batch
-from ncf.data.preprocessor import Floats, Integers
+from ncf.data.preprocessor import Floats
 from ncf.inference.checkpoint import Checkpoint
 from ncf.models.history.ratings import Ratings
 
@@ -21,7 +22,7 @@ from ncf.models.history.ratings import Ratings
 class Explanation:
     """A prediction as a sum."""
 
-    movie: int
+    movie: int | str
     """Id."""
     prediction: float
     """In the training target's unit and not clipped: the sum of ``base``, ``added`` and
@@ -30,7 +31,7 @@ class Explanation:
     """Terms of the network (with the mean rating), of the biases of user and movie, and of the
     matrix factorisation, as far as the model has them. Those of a blend are multiplied by the
     weight of the network and of members that correct it."""
-    rated: Integers
+    rated: npt.NDArray[Any]
     """``[L]`` ids of the movies in the user's history; none without the Gaussian process."""
     ratings: npt.NDArray[np.float32]
     """``[L]`` their ratings in the training target's unit."""

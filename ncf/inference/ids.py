@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from foundation.errors import shortened
 from ncf.data.preprocessor import Integers
 from ncf.errors import UnknownIdError
 
@@ -29,15 +30,18 @@ class TextIds:
         return dict(zip(self.texts, self.numbers.tolist(), strict=True))
 
     def numbers_of(self, values: object, *, unknown: int | None = None) -> object:
-        """Numbers for one text or a list of texts; numbers, and what is neither, are returned.
+        """Numbers for one text or a list of texts.
 
         Raises:
             UnknownIdError: naming a text that is not among them, unless there is a number
-                ``unknown`` for these.
+                ``unknown`` for these; or what is no text.
         """
-        found = np.asarray(values, dtype=object) if _are_texts(values) else None
-        if found is None:
-            return values
+        if not _are_texts(values):
+            raise UnknownIdError(
+                f"the ids of the data are texts, such as {self.texts[0]!r}; found "
+                f"{shortened(repr(values))}"
+            )
+        found = np.asarray(values, dtype=object)
         numbers = [self._number_of.get(text, unknown) for text in found.ravel().tolist()]
         if None in numbers:
             absent = found.ravel()[numbers.index(None)]
@@ -59,8 +63,7 @@ def _are_texts(values: object) -> bool:
     try:
         found = np.asarray(values)
     except (ValueError, TypeError, RuntimeError):
-        return False  # ragged, which is refused elsewhere
-    if found.dtype.kind in "UT":
-        return bool(found.size)
-    is_object = found.dtype == object and bool(found.size)
-    return is_object and all(isinstance(value, str) for value in found.ravel().tolist())
+        return False  # ragged
+    if not found.size or found.dtype.kind in "UT":
+        return True
+    return found.dtype == object and all(isinstance(value, str) for value in found.ravel().tolist())

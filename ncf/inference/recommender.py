@@ -56,13 +56,13 @@ logger = logging.getLogger(__name__)
 class ChoiceExplanation:
     """The part of a choice that is a sum: the score of EASE."""
 
-    movie: int
+    movie: int | str
     """Id."""
     score: float
     """About 1 for a movie that the user would choose, 0 for others; the sum of the rest."""
     context: float
     """Term of the time of the user's newest rating."""
-    rated: Integers
+    rated: npt.NDArray[Any]
     """``[L]`` ids of the movies that the user has rated."""
     ratings: npt.NDArray[np.float32]
     """``[L]`` stars."""
@@ -122,6 +122,8 @@ class Recommender:
     newest training rating."""
     own: Interactions | None = None
     """The ratings that were passed to ``fold_in``."""
+    by_number: bool = False
+    """Whether ids are the model's numbers also where those of the data are texts."""
 
     def __repr__(self) -> str:
         """What it consists of, in a few lines."""
@@ -379,7 +381,7 @@ class Recommender:
             own = Interactions.of(users, index, stars, seconds, len(self._table))
             own = own.select([NEW_USER])  # also without any rating
         rating_model = self._conditioned_on(index, stars, seconds)
-        return Recommender(rating_model, self.choices, is_folded_in=True, today=today, own=own)
+        return replace(self, rating_model=rating_model, is_folded_in=True, today=today, own=own)
 
     def _conditioned_on(
         self, index: Integers, stars: npt.NDArray[np.float32], seconds: Integers
@@ -421,7 +423,14 @@ class Recommender:
         self._report_unknown(np.array([user]))
         (row,) = self._users(np.array([user]))
         rows = rows_to_predict(preprocessor, np.full_like(index, row), index, np.array(self._now))
-        return explanations(self.checkpoint, rows)
+        return [
+            replace(
+                why,
+                movie=self._given_ids(np.array([why.movie])).tolist()[0],
+                rated=self._given_ids(why.rated),
+            )
+            for why in explanations(self.checkpoint, rows)
+        ]
 
     def explain_choices(self, user: int | str, movies: npt.ArrayLike) -> list[ChoiceExplanation]:
         """Why a user may choose ``movies``, ids ``[B]``: the scores of EASE as sums; exact.
@@ -439,19 +448,20 @@ class Recommender:
         self._report_unknown(np.array([user]))
         known = self._known(user)
         found = self.choices.attributions(known, index)
+        rated = self._given_ids(self._table.ids[known.movies])
         return [
             ChoiceExplanation(
-                movie=int(self._table.ids[position]),
+                movie=self._given_ids(self._table.ids[[position]]).tolist()[0],
                 score=float(found.scores[i]),
                 context=float(found.context[i]),
-                rated=self._table.ids[known.movies],
+                rated=rated,
                 ratings=known.ratings,
                 added=found.added[i],
             )
             for i, position in enumerate(index)
         ]
 
-    def find(self, title: str) -> int:
+    def find(self, title: str) -> int | str:
         """The id of the movie that a title means: "The Matrix", "matrix", "lotr 2001".
 
         See :meth:`TitleSearch.one <ncf.inference.titles.TitleSearch.one>`.
@@ -462,7 +472,7 @@ class Recommender:
         """
         if not isinstance(title, str):
             raise InputError(f"title: found {type(title).__name__}, expected a text")
-        return int(self._table.ids[self._titles.one(title)])
+        return self._given_ids(self._table.ids[[self._titles.one(title)]]).tolist()[0]
 
     def search(self, query: str, limit: int = 20) -> list[Match]:
         """Positions in the movie table of movies found by words of their titles, best first.
@@ -502,12 +512,20 @@ class Recommender:
     def _user_numbers(self, users: object) -> object:
         """What was passed as ids of users, with numbers instead of texts."""
         texts = self.user_texts
-        return users if texts is None else texts.numbers_of(users, unknown=UNKNOWN_USER)
+        if texts is None or self.by_number or self.is_folded_in:
+            return users
+        return texts.numbers_of(users, unknown=UNKNOWN_USER)
 
     def _movie_numbers(self, movies: object) -> object:
         """What was passed as ids of movies, with numbers instead of texts."""
         texts = self.movie_texts
-        return movies if texts is None else texts.numbers_of(movies)
+        return movies if texts is None or self.by_number else texts.numbers_of(movies)
+
+    def _given_ids(self, numbers: Integers) -> npt.NDArray[Any]:
+        """Ids of movies as users know them: the texts of the data, if those are texts."""
+        if self.movie_texts is None or self.by_number:
+            return numbers
+        return np.array(self.movie_texts.texts_of(numbers), dtype=object)
 
     @cached_property
     def _titles(self) -> TitleSearch:

@@ -94,7 +94,7 @@ class TitleSearch:
         """The position of the movie that the title means.
 
         That is the one with exactly this title, or else with this title apart from year and
-        article, or else with it as another title, or else with all of its words.
+        article, or else with it as another title, or else with all of its words as whole ones.
 
         Raises:
             UnknownIdError: if there is none, with similar titles, or if there are several.
@@ -106,6 +106,13 @@ class TitleSearch:
         positions, ranks = self._ranked(wanted) if wanted else (np.array(same, np.int64), None)
         if ranks is not None and len(ranks) and ranks[0] < _INSIDE:
             positions = positions[ranks == ranks[0]]
+            if ranks[0] == _WORDS:
+                # The beginning of a word is enough to be shown, too little to be meant.
+                has_all = self._with_all(wanted.split(), whole=True)
+                whole = positions[has_all[positions]]
+                if not len(whole):
+                    raise self._unknown(shown, positions)
+                positions = whole
             if len(positions) == 1:
                 return int(positions[0])
             several = "have the title" if ranks[0] < _WORDS else "have the words of the title"
@@ -114,8 +121,11 @@ class TitleSearch:
             )
         if not len(positions) and wanted:
             positions = np.array(self._spelt_like(wanted, MAX_NAMED), np.int64)
+        raise self._unknown(shown, positions)
+
+    def _unknown(self, shown: str, positions: npt.NDArray[np.int64]) -> UnknownIdError:
         hint = f"Did you mean {self._named(positions)}?" if len(positions) else ""
-        raise UnknownIdError(
+        return UnknownIdError(
             f"no movie has the title {shown}. {hint or 'No title comes close to it.'}"
         )
 
@@ -137,12 +147,13 @@ class TitleSearch:
         order = np.lexsort((matching, -self._movies.train_counts[matching], ranks[matching]))
         return matching[order], ranks[matching[order]]
 
-    def _with_all(self, words: list[str]) -> npt.NDArray[np.bool_]:
-        """``[M]`` which titles have all the words."""
+    def _with_all(self, words: list[str], *, whole: bool = False) -> npt.NDArray[np.bool_]:
+        """``[M]`` which titles have all the words, or words that begin so."""
         has_all = np.ones(len(self._short), bool)
         for word in words:
             has_word = np.zeros(len(self._short), bool)
-            with_word = self._words.of(word)
+            forms = [self._words.of(form, whole=whole) for form in _forms(word)]
+            with_word = np.concatenate(forms)
             if not len(with_word) and len(word) >= _SHORTEST_PART:
                 with_word = self._initials.of(word)
             has_word[with_word] = True
@@ -178,13 +189,13 @@ class _Beginnings:
         self._positions = np.array([i for word in self._sorted for i in found[word]], np.int64)
         self._starts = np.cumsum([0, *(len(found[word]) for word in self._sorted)])
 
-    def of(self, beginning: str) -> npt.NDArray[np.int64]:
-        """Positions of lists with a word that begins so, in any order and maybe repeated.
+    def of(self, beginning: str, *, whole: bool = False) -> npt.NDArray[np.int64]:
+        """Positions of lists with a word that begins so, or is that, in any order, maybe repeated.
 
         A number is no beginning of another one.
         """
         first = bisect_left(self._sorted, beginning)
-        after = "\0" if beginning.isdecimal() else "\U0010ffff"
+        after = "\0" if whole or beginning.isdecimal() else "\U0010ffff"
         last = bisect_left(self._sorted, f"{beginning}{after}")
         return self._positions[self._starts[first] : self._starts[last]]
 

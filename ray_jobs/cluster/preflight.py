@@ -33,7 +33,7 @@ from foundation.storage import Storage
 from ingest.dataset import credentials_for
 from ingest.errors import DownloadError
 from ingest.registry import AUTO
-from ingest.sources.download import check_reachable
+from ingest.sources.download import archive_url, check_reachable
 from ingest.sources.selection import name_of, needs_network, selected_class
 from ingest.tmdb.credentials import Credentials
 from ncf.baselines import available
@@ -156,7 +156,7 @@ def data(workspace: Workspace) -> str:
     if not needs_network(config, workspace.storage / "raw"):
         return f"{name}, downloaded before"
     try:
-        check_reachable(config.download_url)
+        check_reachable(archive_url(name, config.download_url))
     except DownloadError as error:
         if config.source != AUTO:
             raise

@@ -52,7 +52,7 @@ def predict(workspace: Workspace, pairs: Path, out: Storage) -> Written:
         DatasetError: if ``pairs`` cannot be used.
         StorageError: if ``out`` cannot be written.
     """
-    recommender = Recommender(load_model(final_model(workspace)))
+    recommender = Recommender(load_model(final_model(workspace)), by_number=True)
     wanted = read_pairs(pairs, recommender)
     table = wanted.table
     _refuse_unwritable(out)

@@ -95,7 +95,7 @@ class _Answer:
 
 
 def _show_similar(recommender: Recommender, title: str, top_n: int, *, as_json: bool) -> None:
-    movie = recommender.find(title)
+    movie = int(recommender.find(title))
     similar = recommender.similar(movie, top_n)
     if as_json:
         show_json(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rich.table import Table
 
 from foundation.console import show, show_json
-from foundation.errors import StorageError
+from foundation.errors import StorageError, shortened
 from foundation.spelling import nearest
 from foundation.storage import Storage
 from ray_jobs.errors import NoRunError
@@ -25,13 +25,16 @@ from ray_jobs.results.paths import RunPaths
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_SPLITS: Final = "cross_validate.split_seeds"
+_FOLDS: Final = "cross_validate.folds."
+
 T = TypeVar("T", bound="DataclassInstance")
 
 logger = logging.getLogger(__name__)
 
 _REMEDY: Final = "run the command that wrote it again"
 _FOLD: Final = "."
-"""In names of runs that are parts of others: splits and folds."""
+"""Between the name of a run and that of its split or fold, which is a run too."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ def list_runs(storage: Storage, wanted: Filter, *, as_json: bool) -> None:
     folders = (storage / "runs").list_folders()
     if not folders:
         raise NoRunError(f"{storage / 'runs'} has no run. Name another storage: --set storage=...")
-    names = {folder.name for folder in folders}
+    whole = {folder.name for folder in folders if _has_parts(RunPaths(folder))}
     runs = [
         summary(RunPaths(folder))
         for folder in folders
-        if wanted.parts or folder.name.rpartition(_FOLD)[0] not in names
+        if wanted.parts or folder.name.rpartition(_FOLD)[0] not in whole
     ]
     runs = sorted(filter(wanted.takes, runs), key=lambda run: run.written, reverse=True)
     if as_json:
@@ -150,6 +153,13 @@ def summary(paths: RunPaths) -> RunSummary:
     )
 
 
+def _has_parts(paths: RunPaths) -> bool:
+    """Whether other runs are the splits or folds of this one."""
+    settings = _settings(paths)
+    folds = any(key.startswith(_FOLDS) for key in settings)
+    return paths.folds.exists() or folds or bool(settings.get(_SPLITS))
+
+
 def _paths(storage: Storage, name: str) -> RunPaths:
     names = [folder.name for folder in (storage / "runs").list_folders()]
     if name not in names:
@@ -169,8 +179,17 @@ def _read(file: Storage, kind: type[T]) -> T | None:
 
 
 def _dataset(paths: RunPaths) -> str:
-    values = paths.data.read_json() if paths.data.exists() else {}
+    values = _json(paths.data)
     return str(values.get("dataset", "")) if isinstance(values, dict) else ""
+
+
+def _json(file: Storage) -> Any:
+    """What a file holds; None, with a warning, if it cannot be read."""
+    try:
+        return file.read_json() if file.exists() else None
+    except (StorageError, ValueError) as error:
+        logger.warning("%s cannot be read (%s); %s", file, shortened(str(error)), _REMEDY)
+        return None
 
 
 def _written(file: Storage) -> str:
@@ -185,9 +204,13 @@ def _best(comparison: Comparison) -> str:
 
 
 def _best_of_folds(paths: RunPaths) -> str:
-    if not paths.folds.exists():
+    values = _json(paths.folds)
+    try:
+        means = {each["model"]: fmean(each["rmse"]) for each in values["models"]}
+    except (TypeError, KeyError, ValueError):
         return ""
-    means = {each["model"]: fmean(each["rmse"]) for each in paths.folds.read_json()["models"]}
+    if not means:
+        return ""
     name = min(means, key=lambda each: means[each])
     return f"{name}: {means[name]:.4f}"
 
@@ -196,7 +219,11 @@ def _settings(paths: RunPaths) -> dict[str, Any]:
     """The settings of a run, by keys such as ``train.epochs``."""
     if not paths.config.exists():
         return {}
-    return dict(_flat(tomllib.loads(paths.config.read_bytes().decode())))
+    try:
+        return dict(_flat(tomllib.loads(paths.config.read_bytes().decode())))
+    except (StorageError, ValueError) as error:
+        logger.warning("%s cannot be read (%s); %s", paths.config, shortened(str(error)), _REMEDY)
+        return {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

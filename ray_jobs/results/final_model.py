@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -56,8 +57,8 @@ def load_model(stored: Storage) -> checkpoint.Checkpoint:
 
 
 def load_recommender(stored: Storage) -> Recommender:
-    """The models of a run from any storage: of ratings, of choices, or both."""
-    return _read(stored, recommender.load)
+    """The models of a run from any storage, of ratings, of choices, or both, by numbers as ids."""
+    return replace(_read(stored, recommender.load), by_number=True)
 
 
 def _read(stored: Storage, load: Callable[[Path], T]) -> T:

@@ -16,7 +16,7 @@ from foundation.storage import Storage
 from ingest.dataset import RawData
 from ncf.data.dataset import PreparedDataset
 
-STAGE_VERSION: Final = 1
+STAGE_VERSION: Final = 2
 """Increased when the code of a stage produces other outputs from the same inputs."""
 
 Inputs = TypeVar("Inputs")

@@ -191,7 +191,7 @@ def _header(path: Path) -> list[str]:
 def _movie(recommender: Recommender, key: str, text: str, where: str) -> int:
     try:
         if key == "title":
-            movie = recommender.find(text)
+            movie = int(recommender.find(text))
             _note_other_title(where, text, recommender.title(movie))
             return movie
         if recommender.movie_texts is not None:

@@ -139,7 +139,7 @@ class NewUsers:
 
     def _choosing(self, own: Interactions) -> Recommender:
         """The choice model for one of the users."""
-        return Recommender(None, self._recommender.choices, is_folded_in=True, own=own)
+        return replace(self._recommender, rating_model=None, is_folded_in=True, own=own)
 
     def _fold_in(self, user: NewUser) -> Recommender:
         return self._recommender.fold_in(self._table.ids[user.movies], user.ratings, user.times)

@@ -104,3 +104,39 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     assert listing(storage, *arguments) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_run_with_a_point_in_its_name_is_a_part_of_one_with_splits_only(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config in (
+        ("second.1", ""),
+        ("third", "[cross_validate]\nsplit_seeds = [1, 2]\n"),  # not complete yet
+        ("third.seed-1", ""),
+    ):
+        (storage / "runs" / name).mkdir()
+        (storage / "runs" / name / "config.toml").write_text(config)
+    assert listing(storage, "--json") == 0
+    names = [run["name"] for run in json.loads(capsys.readouterr().out)]
+    assert sorted(names) == ["first", "second", "second.1", "third"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.toml", b"\xff = ["),
+        ("config.toml", b"name = 'x"),
+        ("dataset.json", b"{"),
+        ("dataset.json", b"[1]"),
+        ("folds.json", b"{}"),
+        ("folds.json", b"null"),
+        ("folds.json", b'{"models": [{"model": "a", "rmse": []}]}'),
+    ],
+)
+def test_a_damaged_file_hides_no_run(
+    file: str, content: bytes, storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (storage / "runs" / "first" / file).write_bytes(content)
+    assert listing(storage, "--json", "--match", "first") == 0
+    assert "first" in [run["name"] for run in json.loads(capsys.readouterr().out)]
+    assert listing(storage, "first", "second") == 0

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,19 +77,41 @@ def test_ids_may_be_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     workspace = kept(tmp_path, CLOSED, WITH_TEXTS)
     model = recommender(workspace)
     users, movies = FITTED.user_ids.tolist(), FITTED.movies.ids.tolist()
-    plain = model.predict(users[1], movies[:2])
+    numbered = replace(model, by_number=True)
+    plain = numbered.predict(users[1], movies[:2])
     np.testing.assert_array_equal(model.predict("bob", ["m1", "m2"]), plain)
     np.testing.assert_array_equal(
-        model.predict(["ann", "bob"], "m3"), model.predict(users, movies[2])
+        model.predict(["ann", "bob"], "m3"), numbered.predict(users, movies[2])
     )
     best = model.recommend("ann", 2, seen=["m5"], ordering=Ordering(min_ratings=0))
-    by_number = model.recommend(users[0], 2, [movies[4]], Ordering(min_ratings=0))
+    by_number = numbered.recommend(users[0], 2, [movies[4]], Ordering(min_ratings=0))
     assert best.movies.tolist() == by_number.movies.tolist()
     assert [f"m{movies.index(movie) + 1}" for movie in best.movies] == list(best.ids)
     assert best.to_pandas()["movie"].tolist() == [each.movie for each in best] == list(best.ids)
     with pytest.raises(UnknownIdError, match="the id 'm9' is not among the 5 ids, such as 'm1'"):
         model.predict("bob", ["m1", "m9"])
+    assert model.find(FITTED.movies.titles[1]) == "m2"
+    assert model.title("m2") == numbered.title(movies[1])
+    (why,) = model.explain("ann", ["m2"])
+    assert why.movie == "m2"
+    known = dict(zip(movies, WITH_TEXTS.movies.external_ids or (), strict=True))
+    (plain_why,) = numbered.explain(users[0], [movies[1]])
+    assert why.rated.tolist() == [known[movie] for movie in plain_why.rated.tolist()]
+    folded_in = model.fold_in(["m1", "m3"], [5.0, 1.0])
+    assert "m1" not in folded_in.recommend(0, 4, ordering=Ordering(min_ratings=0)).ids
 
+
+@pytest.mark.parametrize("user", [1, np.int64(1), [1], None, 1.0])
+def test_numbers_are_no_ids_where_the_ids_are_texts(user: Any, tmp_path: Path) -> None:
+    model = recommender(kept(tmp_path, CLOSED, WITH_TEXTS))
+    with pytest.raises(UnknownIdError, match="the ids of the data are texts, such as 'ann'; found"):
+        model.recommend(user)
+    with pytest.raises(UnknownIdError, match="are texts, such as 'm1'; found"):
+        model.predict("ann", user)
+
+
+def test_text_ids_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = kept(tmp_path, CLOSED, WITH_TEXTS)
     assert predicting(tmp_path, "userId,movieId\nbob,m1\nzoe,m2\nbob,m2\n") == 0
     with (tmp_path / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -98,7 +121,8 @@ def test_ids_may_be_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("bob", "m2"),
     ]
     found = [float(row["prediction"]) for row in rows]
-    np.testing.assert_allclose([found[0], found[2]], plain, rtol=1e-6)
+    expected = recommender(workspace).predict("bob", ["m1", "m2"])
+    np.testing.assert_allclose([found[0], found[2]], expected, rtol=1e-6)
     assert predicting(tmp_path, "userId,movieId\nbob,1\n") == 1
     assert "line 2: movie 1 is not in the model's catalogue" in capsys.readouterr().err
 

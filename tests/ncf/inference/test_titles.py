@@ -72,6 +72,8 @@ def search() -> TitleSearch:
         ("lotr 2001", [13]),
         ("godfather 2", [15]),
         ("godf", [15, 16]),
+        ("toy story ii", [2]),
+        ("godfather ii", [15]),
         ("se7en", [18]),
         ("the professional", [17]),
         ("!!!", []),
@@ -122,6 +124,9 @@ def test_a_title_means_one_movie(title: str, expected: int, search: TitleSearch)
         ("Heat", r"2 movies have the title 'Heat': 'Heat \(1986\)' \(111\); 'Heat \(1995\)' \(103"),
         ("lotr", r"2 movies have the words of the title 'lotr': 'The Lord of the Rings: The Fell"),
         ("Toy Stroy (1995)", r"Did you mean 'Toy Story \(1995\)' \(101\)"),
+        # Only the beginning of a word: the movie that is meant may be missing here.
+        ("heather", r"Did you mean 'Heathers \(1989\)' \(104\)"),
+        ("the professionals", r"Did you mean 'Léon: The Professional"),
         # Only a part of a word: too little to be meant.
         ("atrix", r"Did you mean 'The Matrix \(1999\)' \(100\); 'The Matrix Reloaded"),
         ("zzzzz", "No title comes close"),
@@ -150,6 +155,8 @@ def test_a_title_of_no_movie_or_of_several_is_refused(
         ("Monsters, Inc. (2001)", "Monsters, Inc. (2001)"),
         ("Oh, God! (1977)", "Oh, God! (1977)"),
         ("Crumb, The", "The Crumb"),
+        ("Vitelloni, I (1953)", "I Vitelloni (1953)"),
+        ("Me, Myself, I (2000)", "Me, Myself, I (2000)"),
         (", The", ", The"),
         ("", ""),
     ],

@@ -62,8 +62,8 @@ def log_to_console(*, to_stderr: bool = False, level: int | None = None) -> None
 
 
 @contextmanager
-def log_to_stderr(name: str) -> Iterator[None]:
-    """Print what a package logs from level INFO up to stderr, as it is, and nowhere else.
+def log_to_stderr(name: str, level: int = logging.INFO) -> Iterator[None]:
+    """Print what a package logs from a level up to stderr, as it is, and nowhere else.
 
     For programs whose result is what they print to stdout. At the end of the block the logger is as
     before.
@@ -71,7 +71,7 @@ def log_to_stderr(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
     before = logger.handlers, logger.level, logger.propagate
     logger.handlers, logger.propagate = [logging.StreamHandler()], False
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     try:
         yield
     finally:
@@ -85,9 +85,20 @@ def has_colours() -> bool:
 
 
 def say(line: str = "") -> None:
-    """Print a line as a record of level INFO is printed."""
+    """Print a line of progress as a record of level INFO is printed, or not."""
+    if not _is_quiet():
+        say_result(line)
+
+
+def say_result(line: str) -> None:
+    """Print what a command was run for, on a line as those of progress."""
     handlers = [h for h in logging.getLogger(LOGGERS[1]).handlers if isinstance(h, ConsoleHandler)]
     (handlers[0].console if handlers else _out).print(_timed(line))
+
+
+def _is_quiet() -> bool:
+    """Whether a program left out what is less than a warning."""
+    return logging.getLogger(LOGGERS[1]).level > logging.INFO
 
 
 def _timed(line: str) -> str:
@@ -112,7 +123,7 @@ def show_json(value: object) -> None:
 @contextmanager
 def live() -> Iterator[Callable[[RenderableType], None]]:
     """A place below all lines for content that changes; outside a terminal, it is not shown."""
-    if not _out.is_terminal:
+    if not _out.is_terminal or _is_quiet():
         yield lambda shown: None
         return
     with Live(console=_out, transient=True, auto_refresh=False, redirect_stdout=False) as place:

@@ -9,7 +9,7 @@ import click
 
 from foundation import cli
 from ingest.config import IngestConfig
-from ingest.options import columns_option
+from ingest.options import columns_option, quiet_option
 from ingest.registry import meanings
 
 
@@ -41,6 +41,7 @@ def _command(
         click.Option(["--force"], is_flag=True, help=force),
         click.Option(["--dry-run"], is_flag=True, help="print what would be done, and do nothing"),
         click.Option(["--json"], is_flag=True, help="print the summary as JSON"),
+        quiet_option(),
         *options,
     )
     return cli.Command(

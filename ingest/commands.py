@@ -48,6 +48,8 @@ class Options:
     dry_run: bool = False
     json: bool = False
     """Print the summary as JSON."""
+    quiet: bool = False
+    """Print no progress."""
     limit: int | None = None
     """Movies to fetch at most; of ``tmdb``."""
     purge: bool = False
@@ -72,7 +74,7 @@ def run_program(options: Options) -> int:
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
     """Run one command; the exit code. The result goes to stdout, everything else to stderr."""
-    with log_to_stderr(_PACKAGE):
+    with log_to_stderr(_PACKAGE, logging.WARNING if options.quiet else logging.INFO):
         try:
             outcome = _run(options, load_settings(options), environ)
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Options of the command line that describe data."""
+"""Options of the command line that commands of several packages have."""
 
 from __future__ import annotations
 
@@ -52,6 +52,13 @@ def _overrides(
             raise click.BadParameter(f"{meaning} is given twice", ctx, param)
         found[meaning] = column
     return tuple(f"data.columns.{each}={json.dumps(name)}" for each, name in found.items())
+
+
+def quiet_option() -> click.Option:
+    """``--quiet``."""
+    return click.Option(
+        ["--quiet", "-q"], is_flag=True, help="print answers, warnings and errors, but no progress"
+    )
 
 
 def columns_option() -> click.Option:

@@ -13,7 +13,7 @@ from foundation.cli import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Command, conf
 from foundation.config import apply_overrides, build, keys, read_configs
 from foundation.console import log_to_console
 from foundation.errors import ConfigError, MovieRatingsError
-from ingest.options import columns_option
+from ingest.options import columns_option, quiet_option
 from ray_jobs.config import JobConfig, TuneConfig
 from ray_jobs.configurations import with_configurations
 from ray_jobs.redo import Redo
@@ -58,7 +58,11 @@ def job(
         runs_stages: whether it runs stages on a Ray that may be a cluster, and so takes --force
             and --retry-failed.
     """
-    params = [*config_options(lambda: JobConfig, "train.epochs=3"), columns_option(), _quiet()]
+    params = [
+        *config_options(lambda: JobConfig, "train.epochs=3"),
+        columns_option(),
+        quiet_option(),
+    ]
     if runs_stages:
         params += _redo_options()
 
@@ -89,12 +93,6 @@ def job(
         )
 
     return decorate
-
-
-def _quiet() -> click.Option:
-    return click.Option(
-        ["--quiet", "-q"], is_flag=True, help="print answers, warnings and errors, but no progress"
-    )
 
 
 def _redo_options() -> list[click.Option]:

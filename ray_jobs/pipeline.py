@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from foundation.cli import main
-from foundation.console import heading, say
+from foundation.console import heading, say_result
 from ray_jobs.cli import job
 from ray_jobs.configurations import require_test_errors
 from ray_jobs.redo import Redo
@@ -43,7 +43,7 @@ def command(config: JobConfig, *, redo: Redo) -> None:
         _ = stages.best_parameters
         _ = stages.comparisons
         _ = stages.final_models
-        say(f"recommendations of all users: {stages.recommendations}")
+        say_result(f"recommendations of all users: {stages.recommendations}")
         with heading("report"):
             write_report(stages)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from foundation.cli import main
-from foundation.console import say
+from foundation.console import say_result
 from ray_jobs.cli import job
 from ray_jobs.redo import Redo
 
@@ -24,7 +24,7 @@ def command(config: JobConfig, *, redo: Redo) -> None:
     from ray_jobs.stages.graph import stages_of
 
     with stages_of(config, redo=redo) as stages:
-        say(f"prepared data: {stages.prepared.folder}")
+        say_result(f"prepared data: {stages.prepared.folder}")
 
 
 if __name__ == "__main__":

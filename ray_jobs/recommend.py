@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from foundation.cli import PositiveInt, main
-from foundation.console import log_to_console, say
+from foundation.console import log_to_console, say_result
 from foundation.errors import ConfigError
 from ray_jobs.cli import job
 from ray_jobs.redo import Redo
@@ -126,7 +126,7 @@ def command(
         from ray_jobs.stages.graph import stages_of
 
         with stages_of(config, redo=redo) as stages:
-            say(f"recommendations of all users: {stages.recommendations}")
+            say_result(f"recommendations of all users: {stages.recommendations}")
         return
     log_to_console(to_stderr=True)
     from ray_jobs.queries.recommendation import Query, show_one

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from foundation.cli import main
-from foundation.console import say
+from foundation.console import say_result
 from ray_jobs.cli import job
 from ray_jobs.redo import Redo
 
@@ -25,7 +25,7 @@ def command(config: JobConfig, *, redo: Redo) -> None:
 
     with stages_of(config, redo=redo) as stages:
         for model in stages.final_models:
-            say(f"final model: {model.checkpoint}")
+            say_result(f"final model: {model.checkpoint}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from foundation.cli import main
-from foundation.console import say
+from foundation.console import say_result
 from ray_jobs.cli import job
 from ray_jobs.redo import Redo
 
@@ -28,7 +28,7 @@ def command(config: JobConfig, *, redo: Redo) -> None:
     check_search(config)
     with stages_of(config, redo=redo) as stages:
         for chosen in stages.best_parameters:
-            say(f"best configuration: {chosen or 'as configured, without a search'}")
+            say_result(f"best configuration: {chosen or 'as configured, without a search'}")
 
 
 if __name__ == "__main__":

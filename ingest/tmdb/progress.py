@@ -113,9 +113,12 @@ class BarView:
 
 @contextlib.contextmanager
 def view(console: Console | None = None) -> Iterator[View]:
-    """A bar if ``console``, by default stderr, is a terminal that can draw one, else log lines."""
+    """A bar if ``console``, by default stderr, is a terminal that can draw one, else log lines.
+
+    No bar is drawn where log lines of progress are left out.
+    """
     console = console or Console(file=sys.stderr)
-    if not console.is_interactive:
+    if not console.is_interactive or not logger.isEnabledFor(logging.INFO):
         yield LogView()
         return
     columns = (

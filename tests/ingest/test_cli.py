@@ -61,6 +61,11 @@ def test_movielens(cli: Cli, own: str) -> None:
     assert (values["dataset"], values["ratings"], values["movies"]) == ("own", 2, 2)
 
 
+def test_quiet_leaves_out_progress(cli: Cli, own: str, tmp_path: Path) -> None:
+    out, said = cli("movielens", "--set", own, "--quiet", "--force", "--json")
+    assert (json.loads(out)["dataset"], said) == ("own", "")
+
+
 def test_synthetic(cli: Cli) -> None:
     settings = ("--set", "data.synthetic.num_ratings=2000", "--set", "data.source=ml-25m")
     values = json.loads(cli("synthetic", *settings, "--json")[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from rich.console import Console
 
+from foundation.console import LOGGERS, log_to_console, say, say_result
 from foundation.storage import Storage
 from ray_jobs.search.progress import RunningTrials, TrialProgress
 from ray_jobs.search.trials import TrialRecords
@@ -88,6 +90,19 @@ def test_a_line_for_each_trial_that_ends(
     assert third.endswith(
         "trial 3 (3/3 done): RMSE 0.9500 after 1 epochs (best so far 0.9300)  loss=l1"
     )
+
+
+def test_a_quiet_program_prints_results_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger("foundation").level
+    log_to_console(level=logging.WARNING)
+    try:
+        say("a trial")
+        say_result("the best configuration")
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(before)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("the best configuration")
 
 
 SHOWS = """

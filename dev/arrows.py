@@ -34,7 +34,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("errors", "releases"),
         ("registry",),
         ("config",),
-        ("manifest", "progress"),
+        ("manifest", "progress", "raw_data"),
         ("sources", "tmdb"),
         ("loopback", "options"),
         ("dataset",),

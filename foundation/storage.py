@@ -307,6 +307,16 @@ class Storage:
             raise StorageError(f"cannot read {self} as Parquet: {error}") from error
 
 
+def read_parquet(file: str | Path, filesystem: fs.FileSystem | None = None) -> pa.Table:
+    """The table in one Parquet file, without pandas, which ``pyarrow.parquet.read_table`` imports.
+
+    Raises:
+        OSError, ValueError: if it cannot be read.
+    """
+    with pq.ParquetFile(file, filesystem=filesystem) as opened:
+        return opened.read()
+
+
 def _without_nan(value: Any) -> Any:
     """A JSON value with null for numbers that JSON lacks."""
     if isinstance(value, dict):

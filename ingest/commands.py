@@ -20,8 +20,8 @@ from foundation.spelling import nearest
 from foundation.storage import Storage
 from ingest import dataset
 from ingest.config import IngestConfig
-from ingest.dataset import RawData
 from ingest.manifest import read_tables_manifest
+from ingest.raw_data import RawData
 from ingest.registry import SYNTHETIC
 from ingest.sources.selection import name_of, selected_class
 from ingest.tmdb.crawl import CrawlSummary

@@ -43,6 +43,7 @@ from ingest.manifest import (
     TablesManifest,
     read_tables_manifest,
 )
+from ingest.raw_data import RawData
 from ingest.releases import Size
 from ingest.sources.base import Source, Written
 from ingest.sources.selection import open_source, selected_class
@@ -57,29 +58,6 @@ logger = logging.getLogger(__name__)
 _TABLES = {"ratings": RATINGS, "movies": MOVIES, "links": LINKS, "tags": TAGS}
 _ROWS_AT_A_TIME = 250_000
 _LOOPBACK_RATE = 1e6  # requests per second: no limit on this machine
-
-
-@dataclass(frozen=True)
-class RawData:
-    """A raw data set on disk."""
-
-    folder: Storage
-    """``raw/<name>/``, with the files that ``foundation.schemas`` describes."""
-    name: str
-    synthetic: bool
-    fingerprint: str
-    """SHA-256 of the content of all tables, without the times at which records were fetched."""
-    num_ratings: int
-    num_users: int
-    num_movies: int
-    tmdb_coverage: dict[str, int]
-    """Movies by status (ok, missing, failed); empty if TMDb was not used."""
-    notices: tuple[str, ...]
-    """Notices that must be shown to users, ``attribution`` last."""
-    attribution: tuple[str, ...]
-    """Texts that must be shown wherever the data are used: those of the source, and TMDb's."""
-    licence: str
-    """The terms of the ratings."""
 
 
 @dataclass(frozen=True)

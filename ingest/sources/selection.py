@@ -12,7 +12,6 @@ from ingest.registry import AUTO, DEFAULT_RELEASE, FOLDER, SYNTHETIC, TABLE
 from ingest.sources import locate
 from ingest.sources.base import Source, source_class
 from ingest.sources.download import is_kept
-from ingest.sources.table.source import has_table
 
 
 def open_source(config: DataConfig, raw: Storage) -> tuple[Source, tuple[str, ...]]:
@@ -61,7 +60,11 @@ def _is_a_table(config: DataConfig) -> bool:
     path = Path(config.path).expanduser()
     if config.describes_a_table or (path.is_file() and path.suffix.lower() != ".zip"):
         return True
-    return path.is_dir() and not locate.holds_ratings(path) and has_table(path)
+    if not path.is_dir() or locate.holds_ratings(path):
+        return False
+    from ingest.sources.table.source import has_table  # imports pandas, which takes long
+
+    return has_table(path)
 
 
 def _downloads(raw: Storage) -> Path:

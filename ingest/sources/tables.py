@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -162,6 +161,8 @@ def merge_repeated(ratings: pa.Table, rule: str) -> tuple[pa.Table, str | None]:
     ``rule`` is ``last``, of ratings of the same time that of the later row, or ``mean``, at the
     time of the last one.
     """
+    import pandas as pd  # takes long, and most tables do without
+
     frame = ratings.to_pandas()
     keys = ["user_id", "movie_id"]
     ordered = frame.sort_values(["timestamp", "row"], kind="stable")

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
+from foundation.storage import read_parquet
 from ncf.baselines.base import (
     DEFAULT_TRIALS,
     Baseline,
@@ -143,7 +144,7 @@ def load_boosted_trees(folder: Path, preprocessor: Preprocessor) -> BoostedTrees
         ) from error
     settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     name, detail = settings.pop("name"), settings.pop("detail")
-    rows = Batch.from_arrow(pq.read_table(folder / _RATINGS))
+    rows = Batch.from_arrow(read_parquet(folder / _RATINGS))
     try:
         booster = lightgbm.Booster(model_file=folder / _TREES)
     except lightgbm.basic.LightGBMError as error:

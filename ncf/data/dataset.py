@@ -13,15 +13,17 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
-import pyarrow.dataset as pds
 from pyarrow import fs
 
 from ncf.data.batches import Batch
 from ncf.data.preprocessor import Preprocessor
 from ncf.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pds
 
 MANIFEST: Final = "manifest.json"
 
@@ -118,6 +120,8 @@ class PreparedDataset:
 
     def _files(self, split: str) -> list[pds.ParquetFileFragment]:
         location = f"{self.folder}/ratings/split={split}"
+        import pyarrow.dataset as pds  # imports pandas, which a query of a model does without
+
         files = pds.dataset(location, filesystem=self.filesystem, format="parquet")
         return list(files.get_fragments())
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from foundation.storage import read_parquet
 from ncf.data.titles import display_title
 from ncf.errors import DataError
 
@@ -181,8 +182,8 @@ class Preprocessor:
         try:
             with filesystem.open_input_stream(f"{folder}/fitted.json") as stream:
                 values = json.loads(stream.read())
-            users = pq.read_table(f"{folder}/users.parquet", filesystem=filesystem)
-            movies = pq.read_table(f"{folder}/movies.parquet", filesystem=filesystem)
+            users = read_parquet(f"{folder}/users.parquet", filesystem)
+            movies = read_parquet(f"{folder}/movies.parquet", filesystem)
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read the preprocessor in {folder}: {error}") from error
         found = values.pop("format_version", None)

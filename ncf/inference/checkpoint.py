@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from foundation.checksums import CHECKSUMS, verify_checksums, write_checksums
+from foundation.storage import read_parquet
 from ncf.blending.blend import Blend
 from ncf.config import ExperimentConfig
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
@@ -167,7 +168,7 @@ def load(folder: Path) -> Checkpoint:
         model = ConditionedModel(build())
         model.network.load_state_dict(load_file(weights))
         if model.uses_history:
-            table = pq.read_table(folder / HISTORY)
+            table = read_parquet(folder / HISTORY)
             model.set_history(History.from_arrow(table, preprocessor.num_users))
         blend = None
         if "blend" in content:
@@ -180,7 +181,7 @@ def load(folder: Path) -> Checkpoint:
             uncertainty = Uncertainty.from_json(found)
         rated = None
         if (folder / RATED).exists():
-            users, movies = (c.to_numpy() for c in pq.read_table(folder / RATED).columns)
+            users, movies = (c.to_numpy() for c in read_parquet(folder / RATED).columns)
             rated = SeenMovies.of(users, movies, preprocessor.num_users)
         model.eval()
         record = content["record"]

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from foundation.checksums import verify_checksums, write_checksums
+from foundation.storage import read_parquet
 from ncf.choice_config import ChoiceConfig
 from ncf.data.interactions import Interactions
 from ncf.data.preprocessor import Preprocessor, load_preprocessor, save_preprocessor
@@ -161,7 +162,7 @@ def _load(folder: Path, content: dict[str, Any]) -> ChoiceCheckpoint:
     if config.member == "experts":
         (power,), floor = config.experts.powers, config.experts.floor
         models["experts"] = ProductOfExperts(models["ease"], models["network"], power, floor)
-    rated = pq.read_table(folder / _RATED)
+    rated = read_parquet(folder / _RATED)
     is_known = rated["is_known"].to_numpy()
     return ChoiceCheckpoint(
         model=models[config.member],

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from foundation.config import Section
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.data.dataset import PreparedDataset
 
 STAGE_VERSION: Final = 2

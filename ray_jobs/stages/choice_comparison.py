@@ -16,7 +16,7 @@ from typing import Final
 
 from foundation.console import show
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.evaluation.choice_significance import (
     ChoiceDifference,
     UserValues,

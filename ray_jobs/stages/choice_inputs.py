@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ingest.config import SyntheticConfig
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.baselines.choice import choice_baseline_specs
 from ncf.baselines.choice.base import ChoiceBaselineSpec
 from ncf.choice_config import ChoiceConfig

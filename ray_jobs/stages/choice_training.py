@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.choice_config import ChoiceConfig
 from ncf.config import SplitConfig
 from ncf.data.dataset import PreparedDataset

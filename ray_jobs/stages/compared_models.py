@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.config import ExperimentConfig
 from ncf.data.batches import Batch
 from ncf.data.dataset import PreparedDataset

@@ -20,7 +20,7 @@ from typing import Any
 from foundation.console import show
 from foundation.errors import ConfigError
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.baselines import BaselineSpec, available, baseline_specs
 from ncf.evaluation.assessment import Assessment, ScoredRows, assess
 from ncf.evaluation.predictions import Predictions

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.cluster import preflight
 from ray_jobs.config import JobConfig

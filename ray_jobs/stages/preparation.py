@@ -10,7 +10,7 @@ from typing import Any
 from foundation.console import heading
 from foundation.errors import ConfigError
 from ingest import dataset as ingest_stage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.data import prepare
 from ncf.data.dataset import PreparedDataset
 from ncf.data.prepare import PreparationConfig

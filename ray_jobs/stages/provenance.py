@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import ray
 
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ray_jobs.cluster.hardware import hardware
 
 PACKAGES: Final = ("ray", "torch", "optuna", "pyarrow", "pandas", "numpy", "aiohttp")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.config import ExperimentConfig, SplitConfig
 from ncf.data.dataset import PreparedDataset
 from ncf.data.splits import SPLITS

@@ -14,8 +14,9 @@ import pytest
 from foundation.storage import Storage
 from ingest.__main__ import main
 from ingest.config import DataConfig, TmdbConfig
-from ingest.dataset import RawData, ingest
+from ingest.dataset import ingest
 from ingest.manifest import TMDB_ATTRIBUTION
+from ingest.raw_data import RawData
 from ingest.registry import SOURCES
 from ingest.releases import RELEASES, Size, recognise
 from ingest.sources.base import source_class

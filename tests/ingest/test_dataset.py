@@ -14,8 +14,9 @@ from foundation.errors import ConfigError, MovieRatingsError, StorageError
 from foundation.storage import Storage
 from ingest import dataset
 from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
-from ingest.dataset import RawData, ingest
+from ingest.dataset import ingest
 from ingest.errors import DatasetError, DownloadError
+from ingest.raw_data import RawData
 from ingest.tmdb.client import MAX_BODY
 
 ENVIRON = {"TMDB_ACCESS_TOKEN": "token"}

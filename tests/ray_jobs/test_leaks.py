@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.baselines import ALL
 from ncf.config import LossName
 from ncf.data.dataset import PreparedDataset

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from foundation.storage import Storage
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.config import (
     ExperimentConfig,
     FeaturesConfig,

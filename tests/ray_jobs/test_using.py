@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,22 @@ def test_text_ids_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert recommending(tmp_path, "--new-user", str(tmp_path / "mine.csv"), "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert "m1" not in {row["movieId"] for row in answer["recommendations"]}
+
+
+def test_a_query_imports_neither_ray_nor_a_compiler(tmp_path: Path) -> None:
+    kept(tmp_path, PLAIN)
+    arguments = ["recommend", "--set", f"storage={tmp_path}", "--set", "name=made", "--user", "10"]
+    program = (
+        "import sys; from ray_jobs.__main__ import main; "
+        f"code = main({arguments!r}); "
+        "print(code, [name for name in ('ray', 'torch._dynamo', 'sympy', 'aiohttp', 'lightgbm')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert "For user 10" in done.stdout
 
 
 def test_progress_goes_to_stderr_and_is_left_out_if_wanted(

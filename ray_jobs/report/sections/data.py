@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from ingest.dataset import RawData
 from ingest.manifest import DATASET_FILE
+from ingest.raw_data import RawData
 from ncf.config import ExperimentConfig
 from ncf.data.card import Coverage, Integers, RatingCounts, Unknown, coverage
 from ncf.data.dataset import PreparedDataset

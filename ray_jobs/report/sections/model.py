@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pds
 
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.data.titles import display_title
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, ReportSection, Text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.config import TimeDecayConfig
 from ray_jobs.config import JobConfig
 from ray_jobs.report.document import DataTable, Listing, ReportSection, Text

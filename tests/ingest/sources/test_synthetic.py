@@ -14,7 +14,8 @@ from foundation.errors import ConfigError
 from foundation.schemas import LINKS, MOVIES, RATINGS, TAGS, TMDB, check_schema
 from foundation.storage import Storage
 from ingest.config import DataConfig, SyntheticConfig, TmdbConfig
-from ingest.dataset import RawData, ingest
+from ingest.dataset import ingest
+from ingest.raw_data import RawData
 from ingest.sources.synthetic import (
     Choices,
     SyntheticData,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from foundation.storage import Storage
-from ingest.dataset import RawData
 from ingest.manifest import TMDB_ATTRIBUTION
+from ingest.raw_data import RawData
 from ingest.sources.base import source_class
 from ingest.sources.movielens import MOVIELENS_CITATION
 from ray_jobs.report.sections.origin import licences_section

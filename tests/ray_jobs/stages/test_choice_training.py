@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from foundation.errors import MovieRatingsError
-from ingest.dataset import RawData
+from ingest.raw_data import RawData
 from ncf.choice_config import ChoiceConfig
 from ncf.data.dataset import PreparedDataset
 from ray_jobs.config import JobConfig

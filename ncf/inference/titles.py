@@ -68,7 +68,7 @@ class TitleSearch:
                     found[key].append(i)
             words.append([form for word in plain(title).split() for form in _forms(word)])
             initials.append([_initials(name) for name in (first, *others)])
-        self._words, self._initials = _Beginnings(words), _Beginnings(initials)
+        self._words, self._initials = Beginnings(words), Beginnings(initials)
         # One text of all titles, so that one search covers all of them.
         lines = [f" {plain(title)}\n" for title in titles]
         self._text = "".join(lines)
@@ -177,7 +177,7 @@ class TitleSearch:
         return order[similarity[order] >= _ALIKE].tolist()
 
 
-class _Beginnings:
+class Beginnings:
     """Positions of lists of words, by the beginning of a word."""
 
     def __init__(self, lists: list[list[str]]) -> None:

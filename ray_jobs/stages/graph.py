@@ -17,6 +17,7 @@ from ray_jobs.redo import Redo
 from ray_jobs.results.choices import ChoiceComparison
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.results.model_card import write_model_card
+from ray_jobs.results.people import write_people
 from ray_jobs.results.run import Workspace
 from ray_jobs.stages.choice_comparison import compare_choices
 from ray_jobs.stages.choice_search import BestChoice, members_to_search, search_choices
@@ -147,6 +148,7 @@ class Stages:
         else:
             paths.choice_checkpoint.delete()  # of an earlier run of this name
         write_model_card(paths, with_ratings=config.wants_ratings)
+        write_people(paths.checkpoint, self.raw)
         return models
 
     @cached_property

@@ -9,6 +9,7 @@ from ingest.manifest import TMDB_ATTRIBUTION
 from ingest.sources.movielens import MOVIELENS_CITATION
 from ncf.inference.ordering import OrderName
 from ncf.inference.recommender import Recommender
+from ray_jobs.results import people
 from ray_jobs.results.choices import ChoiceMetrics
 from ray_jobs.results.metrics import RunMetrics, SplitMetrics
 from ray_jobs.results.paths import RunPaths
@@ -49,6 +50,8 @@ def describe(stored: Storage, recommender: Recommender) -> ModelInfo:
         gives_reasons=explains_stars(recommender) or _explains_choices(recommender),
         explains_stars=explains_stars(recommender),
         orders=_orders(recommender),
+        genres=tuple(sorted(preprocessor.genres)),
+        knows_people=(stored / people.FILE).exists(),
         test=_errors(errors.test) if errors else None,
         test_rankings=_rankings(choices) if choices else None,
         notices=_notices(recorded),

@@ -34,20 +34,6 @@ class Answers:
         if recommender.choices:
             self._by_choice = Together(NewUsers(recommender).recommend, AT_ONCE)
 
-    def found(self, query: str, limit: int) -> models.FoundMovies:
-        """Movies by title."""
-        return models.FoundMovies(
-            movies=tuple(
-                models.FoundMovie(
-                    movie_id=int(self._movies.ids[i]),
-                    title=self._movies.display_titles[i],
-                    num_ratings=int(self._movies.train_counts[i]),
-                    close=close,
-                )
-                for i, close in self._recommender.search(query, limit)
-            )
-        )
-
     def like(self, movie: int, limit: int) -> models.LikeMovies:
         """Movies similar to one.
 

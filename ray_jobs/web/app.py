@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
@@ -20,6 +21,7 @@ from ncf.errors import UnsupportedError
 from ncf.inference.recommender import Recommender
 from ray_jobs.web import models
 from ray_jobs.web.answers import Answers
+from ray_jobs.web.catalogue import Catalogue
 from ray_jobs.web.door import WholeBody
 from ray_jobs.web.middleware import Waiting, WithHeaders
 from ray_jobs.web.models import LARGEST_ID, MOST_MOVIES
@@ -33,11 +35,17 @@ _NAMED: Final = 3
 """Number of faults of a request that its response names."""
 
 Limit = Annotated[int, Query(ge=1, le=MOST_MOVIES, description="How many movies at most.")]
+Genre = Annotated[
+    str | None, Query(max_length=200, description="Only movies of this genre, of /api/model.")
+]
 _Answers = dict[int | str, dict[str, Any]]
 
 
 def make_app(
-    recommender: Recommender, about: models.ModelInfo, hosts: Sequence[str] = ("*",)
+    recommender: Recommender,
+    about: models.ModelInfo,
+    hosts: Sequence[str] = ("*",),
+    people: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> FastAPI:
     """The application for one model.
 
@@ -46,6 +54,7 @@ def make_app(
         about: description of the model.
         hosts: host names that requests may use; others are refused with 400, which prevents DNS
             rebinding: a page elsewhere cannot reach a server on loopback under its own name.
+        people: names of directors and cast by movie id, for searches.
     """
     app = FastAPI(
         title="Movie recommendations",
@@ -56,7 +65,9 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(_routes(Answers(recommender, about)), prefix="/api")
+    app.include_router(
+        _routes(Answers(recommender, about), Catalogue(recommender, people)), prefix="/api"
+    )
     app.router.routes.append(_Files("/", StaticFiles(directory=PAGE, html=True)))
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(UnsupportedError)(_unsupported)
@@ -93,7 +104,7 @@ def _problems(*codes: int) -> _Answers:
     }
 
 
-def _routes(answers: Answers) -> APIRouter:
+def _routes(answers: Answers, catalogue: Catalogue) -> APIRouter:
     """All routes of the API.
 
     The functions are ``async`` and all run in one thread. Meanwhile further requests wait, up to
@@ -121,7 +132,7 @@ def _routes(answers: Answers) -> APIRouter:
 
     @routes.get(
         "/movies",
-        summary="Movies by title",
+        summary="Movies by title, person or genre",
         responses=_problems(422),
         dependencies=[Depends(_each_once)],
     )
@@ -131,13 +142,24 @@ def _routes(answers: Answers) -> APIRouter:
             Query(
                 min_length=1,
                 max_length=200,
-                description="Words of the title, or beginnings of them, in any order and case; "
-                "titles spelt like it come last.",
+                description="Words of a title, or beginnings of them, in any order and case; then "
+                "of a director's or actor's name, if TMDb was used, and genres; titles spelt like "
+                "it if there are no others.",
             ),
         ],
         limit: Limit = 20,
+        genre: Genre = None,
     ) -> models.FoundMovies:
-        return answers.found(query, limit)
+        return catalogue.found(query, limit, genre)
+
+    @routes.get(
+        "/movies/popular",
+        summary="The most often rated movies",
+        responses=_problems(422),
+        dependencies=[Depends(_each_once)],
+    )
+    async def popular(limit: Limit = 20, genre: Genre = None) -> models.FoundMovies:
+        return catalogue.popular(limit, genre)
 
     @routes.get(
         "/movies/{movieId}/similar",

@@ -20,6 +20,7 @@ from foundation.storage import Storage
 from ray_jobs.config import ServeConfig
 from ray_jobs.errors import NoModelError
 from ray_jobs.results.final_model import load_recommender
+from ray_jobs.results.people import read_people
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import MOST_WAITING, make_app
 
@@ -69,7 +70,8 @@ def page(model: ServedModel, config: ServeConfig) -> serve.Application:
     def app() -> FastAPI:
         torch.set_num_threads(1)
         recommender = load_recommender(stored)
-        app = make_app(recommender, describe(stored, recommender), model.hosts)
+        about = describe(stored, recommender)
+        app = make_app(recommender, about, model.hosts, read_people(stored))
         # The garbage collector need not look at the model and the libraries again.
         gc.collect()
         gc.freeze()

@@ -19,6 +19,7 @@ from foundation.storage import Storage
 from ray_jobs.cluster.session import LOGS
 from ray_jobs.errors import ServingError
 from ray_jobs.results.final_model import load_recommender
+from ray_jobs.results.people import read_people
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import make_app
 from ray_jobs.web.door import MOST_CONNECTIONS, Door
@@ -39,7 +40,7 @@ class Page:
     def __init__(self, stored: Storage, host: str, port: int, hosts: Sequence[str]) -> None:
         torch.set_num_threads(1)
         model = load_recommender(stored)
-        app = make_app(model, describe(stored, model), hosts)
+        app = make_app(model, describe(stored, model), hosts, read_people(stored))
         server = uvicorn.Server(
             # Requests contain what users search for and rate, so they are not logged.
             uvicorn.Config(

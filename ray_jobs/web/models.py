@@ -96,6 +96,8 @@ class ModelInfo(_Json):
         description="By what recommendations for given ratings can be ordered; the first is what "
         "auto means."
     )
+    genres: tuple[str, ...] = Field(description="Genres of movies, in alphabetical order.")
+    knows_people: bool = Field(description="Whether movies are found by their directors and cast.")
     test: TestErrors | None = Field(description="Test errors of predicted ratings, if known.")
     test_rankings: TestRankings | None = Field(
         description="Test scores of rankings by choice, if known."
@@ -113,7 +115,12 @@ class Movie(_Json):
 class FoundMovie(Movie):
     """A movie found by a search."""
 
+    year: int | None = Field(description="Year of release, if the title has it.")
+    genres: tuple[str, ...]
     num_ratings: int = Field(description="Training ratings.")
+    matched: str | None = Field(
+        description="The person or genre that the query means, if not the title."
+    )
     close: bool = Field(
         description="Whether the title only has a similar spelling and does not contain the query."
     )

@@ -1,7 +1,8 @@
 // Talks to /api of this server alone. Whatever comes from there is put in as text, never as HTML.
 
 const TYPING_MS = 250;
-const FOUND = 10;
+const RATING_MS = 400; // several stars that are tried in turn are one request
+const FOUND = 12;
 const REASONS = 3;
 const BASE = {
   network: "what the movie itself says, with the mean rating",
@@ -20,6 +21,8 @@ const byId = (id) => document.getElementById(id);
 const own = new Map(); // movieId -> { movieId, title, rating }
 let model = null;
 let searching = null; // aborts the search under way
+let recommending = null; // aborts the running request for recommendations
+let waiting = 0; // timer of the next one
 let liking = null; // aborts the running request for similar movies
 let groups = 0; // radio buttons of one movie need a name of their own
 
@@ -42,9 +45,9 @@ async function ask(path, options = {}) {
   throw new Error(problem.detail || `The server answered with ${response.status}.`);
 }
 
-function post(path, body) {
+function post(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
-  return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+  return ask(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
 const LEVEL = 0.9;
@@ -96,13 +99,46 @@ function starControl(movie) {
 
 function rate(movie, rating) {
   own.set(movie.movieId, { movieId: movie.movieId, title: movie.title, rating });
-  showOwn(`${movie.title}: ${rating} stars.`);
+  changed(`${movie.title}: ${rating} stars.`);
 }
 
 function remove(movie) {
   own.delete(movie.movieId);
-  showOwn(`Your rating of ${movie.title} was removed.`);
+  changed(`Your rating of ${movie.title} was removed.`);
   byId("own-heading").focus();
+}
+
+function changed(said) {
+  keep();
+  showOwn(said);
+  recommending?.abort();
+  clearTimeout(waiting);
+  if (own.size) waiting = setTimeout(recommend, RATING_MS);
+  else byId("best-section").hidden = true;
+}
+
+// Ratings stay in this browser, apart for each model. Where storage is refused, they end with the page.
+const KEY = () => `ratings of ${model.dataset ?? "unknown data"}, ${model.name}`;
+
+function keep() {
+  try {
+    if (own.size) localStorage.setItem(KEY(), JSON.stringify([...own.values()]));
+    else localStorage.removeItem(KEY());
+  } catch {
+    // nothing is kept
+  }
+}
+
+function kept() {
+  try {
+    const movies = JSON.parse(localStorage.getItem(KEY()) ?? "[]");
+    return movies.filter(
+      ({ movieId, title, rating }) =>
+        Number.isInteger(movieId) && typeof title === "string" && levels().includes(rating),
+    );
+  } catch {
+    return [];
+  }
 }
 
 function showOwn(said) {
@@ -119,6 +155,7 @@ function showOwn(said) {
     }
   }
   byId("recommend").disabled = byId("clear").disabled = own.size === 0;
+  byId("bar-status").textContent = own.size === 1 ? "1 rating" : `${own.size} ratings`;
   tell("own-status", said || "Rate some movies that you know: the more, the better.");
 }
 
@@ -145,30 +182,37 @@ function likeButton(movie) {
 
 function foundRow(movie) {
   const count = movie.numRatings === 1 ? "1 rating" : `${movie.numRatings} ratings`;
-  const control = model.takesRatings ? [starControl(movie)] : [];
+  const facts = [movie.matched, ...movie.genres.filter((name) => name !== movie.matched)];
   const small = make("small", { textContent: count });
-  return make("li", {}, movieLine(movie, small, ...control, likeButton(movie)));
+  const about = make("small", { className: "genres" });
+  about.textContent = facts.filter(Boolean).slice(0, 4).join(" · ");
+  const control = model.takesRatings ? [starControl(movie)] : [];
+  return make("li", {}, movieLine(movie, about, small, ...control, likeButton(movie)));
 }
 
 function showFound(query, movies) {
   byId("results").dataset.query = query;
+  byId("results").dataset.genre = byId("genre").value;
   byId("results").replaceChildren(...movies.map(foundRow));
 }
 
 async function search(query) {
   searching?.abort();
   const mine = (searching = new AbortController());
-  if (!query.trim()) {
-    showFound(query, []);
-    tell("search-status", "");
-    return;
-  }
+  const genre = byId("genre").value;
+  const narrowed = genre ? `&genre=${encodeURIComponent(genre)}` : "";
   try {
-    const path = `api/movies?limit=${FOUND}&query=${encodeURIComponent(query)}`;
+    if (!query.trim()) {
+      const path = `api/movies/popular?limit=${FOUND}${narrowed}`;
+      showFound(query, (await ask(path, { signal: mine.signal })).movies);
+      tell("search-status", genre ? `The most often rated of ${genre}:` : "The most often rated:");
+      return;
+    }
+    const path = `api/movies?limit=${FOUND}&query=${encodeURIComponent(query)}${narrowed}`;
     const { movies } = await ask(path, { signal: mine.signal });
     showFound(query, movies);
     const count = movies.length === 1 ? "1 movie" : `${movies.length} movies`;
-    if (!movies.length) tell("search-status", `No title is like “${query}”.`);
+    if (!movies.length) tell("search-status", `Nothing is like “${query}”.`);
     else if (movies[0].close) tell("search-status", `No title has “${query}”; ${count} spelt like it:`);
     else tell("search-status", `${count} found${movies.length === FOUND ? ", the most often rated" : ""}.`);
   } catch (error) {
@@ -207,27 +251,43 @@ async function showLike(movie) {
 // -- recommendations ------------------------------------------------------------------------------
 
 async function recommend() {
-  const button = byId("recommend");
-  button.disabled = true;
+  recommending?.abort();
+  clearTimeout(waiting);
+  const mine = (recommending = new AbortController());
   byId("best-section").hidden = false;
-  tell("best-status", "Asking the model …");
+  byId("best-section").ariaBusy = "true";
+  if (!byId("best").children.length) tell("best-status", "Asking the model …");
   try {
     const ratings = [...own.values()].map(({ movieId, rating }) => ({ movieId, rating }));
     const order = byId("order").value;
     const explains = order === "choice" ? model.givesReasons : model.explainsStars;
     const reasons = explains ? REASONS : 0;
     const request = { ratings, n: 10, order, reasons, interval: LEVEL };
-    const { recommendations } = await post("api/recommendations", request);
+    const { recommendations } = await post("api/recommendations", request, mine.signal);
     byId("best").replaceChildren(...recommendations.map(bestRow));
-    const rated = own.size === 1 ? "1 rating" : `${own.size} ratings`;
+    const rated = ratings.length === 1 ? "1 rating" : `${ratings.length} ratings`;
     const count = `${recommendations.length} movies, by your ${rated}`;
     tell("best-status", `${count}: first ${ORDERS[order]}.`);
-    byId("best-heading").focus();
   } catch (error) {
+    if (mine.signal.aborted) return;
     byId("best").replaceChildren();
     tell("best-status", error.message, true);
   }
-  button.disabled = own.size === 0;
+  byId("best-section").ariaBusy = "false";
+}
+
+function seeBest() {
+  if (byId("best-section").hidden) recommend();
+  byId("best-heading").scrollIntoView();
+  byId("best-heading").focus({ preventScroll: true });
+}
+
+// The ratings that say most for a movie, in a sentence; nothing if none does.
+function inWords(why) {
+  const raised = why?.raised.slice(0, 2) ?? [];
+  if (!raised.length) return [];
+  const named = raised.map(({ title, rating }) => `${title} ${rating}`).join(", and ");
+  return [make("p", { className: "why", textContent: `Because you gave ${named}.` })];
 }
 
 function bestRow(movie) {
@@ -240,6 +300,7 @@ function bestRow(movie) {
     numbers.push(make("span", { className: "interval", textContent: interval(movie.interval), title }));
   }
   const row = make("li", {}, movieLine(movie, ...numbers, likeButton(movie)));
+  row.append(...inWords(movie.choiceReasons ?? movie.reasons));
   const tables = [];
   if (movie.choiceReasons) tables.push(choiceReasons(movie.choiceReasons));
   if (movie.reasons) tables.push(starReasons(movie.reasons, movie.stars));
@@ -301,7 +362,7 @@ function sum(caption, base, why, total, unit, digits) {
 function showModel() {
   const number = (value) => value.toLocaleString("en");
   byId("summary").textContent = model.takesRatings
-    ? "Search for movies that you know, rate them, and see what the model recommends."
+    ? "Rate movies that you know, and see what the model recommends."
     : "This model cannot use the ratings of a new user without training, so there " +
       "are no recommendations here. Search for movies and see which are similar.";
   const facts = [
@@ -325,7 +386,13 @@ function showModel() {
     ]),
   );
   byId("notices").replaceChildren(...model.notices.map((textContent) => make("p", { textContent })));
-  byId("own-section").hidden = !model.takesRatings;
+  byId("own-section").hidden = byId("bar").hidden = !model.takesRatings;
+  if (model.knowsPeople) {
+    byId("query-label").textContent = "Words of a title, a director, an actor or a genre";
+  }
+  byId("genre").append(
+    ...model.genres.map((value) => make("option", { value, textContent: value })),
+  );
   byId("order-line").hidden = model.orders.length < 2;
   byId("order").replaceChildren(
     ...model.orders.map((value) => make("option", { value, textContent: ORDERS[value] })),
@@ -333,25 +400,30 @@ function showModel() {
 }
 
 function start() {
-  let waiting = 0;
-  byId("query").addEventListener("input", (event) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => search(event.target.value), TYPING_MS);
+  let typing = 0;
+  const query = byId("query");
+  query.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => search(query.value), TYPING_MS);
   });
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
-    clearTimeout(waiting);
-    search(byId("query").value);
+    clearTimeout(typing);
+    search(query.value);
   });
-  byId("recommend").addEventListener("click", recommend);
+  byId("genre").addEventListener("change", () => search(query.value));
+  byId("recommend").addEventListener("click", seeBest);
   byId("order").addEventListener("change", () => {
-    if (own.size && !byId("best-section").hidden) recommend();
+    if (own.size) recommend();
   });
   byId("clear").addEventListener("click", () => {
     own.clear();
-    showOwn("All ratings were removed.");
+    changed("All ratings were removed.");
   });
+  if (model.takesRatings) for (const movie of kept()) own.set(movie.movieId, movie);
   showOwn("");
+  if (own.size) recommend();
+  search("");
 }
 
 try {

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import numpy as np
 import pytest
 import uvicorn
@@ -70,6 +71,11 @@ class Page:
     def until(self, found: Callable[[], Any]) -> Any:
         return WebDriverWait(self.driver, SECONDS).until(lambda _: found())
 
+    def click(self, element: WebElement) -> None:
+        """In the middle of the window: at its end the bar lies over it."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
     def texts(self, selector: str) -> list[str]:
         return [element.text for element in self.all(selector)]
 
@@ -82,8 +88,8 @@ class Page:
 
 
 @contextmanager
-def browser(url: str, profile: Path) -> Iterator[Page]:
-    """Chromium at ``url``, with its window as wide as a telephone's."""
+def browser(url: str, profile: Path, width: int = 360, *, dark: bool = False) -> Iterator[Page]:
+    """Chromium at ``url``, with its window as wide as a telephone's if nothing else is said."""
     assert CHROMIUM
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -103,8 +109,10 @@ def browser(url: str, profile: Path) -> Iterator[Page]:
         options.add_argument(option)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
-        metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+        metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 600}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         driver.get(url)
         yield Page(driver)
         # Neither a script's error nor anything that the security policy forbids.
@@ -129,16 +137,20 @@ def rows_of(page: Page, table: WebElement) -> list[str]:
     return shown
 
 
+def list_of_names(raised: list[dict[str, Any]]) -> str:
+    return ", and ".join(f"{part['title']} {part['rating']:g}" for part in raised[:2])
+
+
 def recommend_by_hand(page: Page, url: str) -> None:
-    """Search, rate three movies, get recommendations; all of it is what the API says."""
+    """Search, rate three movies, which brings recommendations; all of it is what the API says."""
     page.search("toy")
     assert page.texts("#results .name") == ["Toy Story (1995)"]
-    assert page.texts("#results small") == ["2 ratings"]
+    assert page.texts("#results small") == ["Comedy", "2 ratings"]
     half = page.one("#results input[value='4.5']")
     assert half.accessible_name == "4.5 stars"
-    half.click()
+    page.click(half)
     page.search("heat")
-    page.one("#results input[value='1']").click()
+    page.click(page.one("#results input[value='1']"))
     page.search("img src")
     assert page.texts("#results .name") == [HTML]
     # With the keyboard: the arrow key chooses the next one.
@@ -147,8 +159,7 @@ def recommend_by_hand(page: Page, url: str) -> None:
     checked = [e.get_attribute("value") for e in page.all("#own input:checked")]
     assert checked == ["4.5", "1", "3"]
 
-    page.one("#recommend").click()
-    page.one("#best li")
+    page.until(lambda: "by your 3 ratings" in page.one("#best-status").text)
     ratings = [{"movieId": m, "rating": r} for m, r in ((1, 4.5), (6, 1), (30, 3))]
     request = {"ratings": ratings, "reasons": 3}
     best = posted(f"{url}/api/recommendations", request)["recommendations"]
@@ -156,7 +167,7 @@ def recommend_by_hand(page: Page, url: str) -> None:
     assert page.texts("#best .name") == [row["title"] for row in best]
     assert page.texts("#best .number") == [f"{row['stars']:.2f} stars" for row in best]
     for row, summary in zip(best, page.all("#best summary"), strict=True):
-        summary.click()
+        page.click(summary)
         why = row["reasons"]
         given = [*why["raised"], *reversed(why["lowered"])]
         assert len(given) == 3
@@ -165,8 +176,12 @@ def recommend_by_hand(page: Page, url: str) -> None:
         (table,) = summary.find_elements(By.XPATH, "../table")
         assert rows_of(page, table) == expected
 
-    page.all("#own button")[1].click()
+    because = [list_of_names(row["reasons"]["raised"]) for row in best]
+    assert page.texts("#best .why") == [f"Because you gave {names}." for names in because if names]
+
+    page.click(page.all("#own button")[1])
     assert page.texts("#own .name") == ["Toy Story (1995)", HTML]
+    page.until(lambda: "by your 2 ratings" in page.one("#best-status").text)
     assert page.driver.title == "Movie recommendations"
 
 
@@ -218,7 +233,7 @@ def likes_of_two_at_once(page: Page) -> None:
     page.search("1995")
     page.driver.execute_script(LATE_FIRST_ANSWER)
     for button in page.all("#results button"):
-        button.click()
+        page.click(button)
     page.one("#like li")
     shown = page.texts("#like-section")
     assert "Movies similar to Heat" in shown[0]
@@ -238,7 +253,7 @@ def test_a_model_that_takes_no_ratings_offers_what_it_can(tmp_path: Path) -> Non
         assert "cannot use the ratings of a new user" in page.one("#summary").text
         assert page.all(".stars") == []
         assert not page.one("#own-section").is_displayed()
-        page.one("#results button").click()
+        page.click(page.one("#results button"))
         page.one("#like li")
         like = json.loads(opened(f"{url}/api/movies/6/similar")[1])["similar"]
         assert page.texts("#like .name") == [other["title"] for other in like]
@@ -270,22 +285,21 @@ def order_by_hand(page: Page, url: str) -> None:
     """Rate two movies; the page orders by choice, and then by stars."""
     for title, stars in (("Movie 1 ", "5"), ("Movie 20 ", "1")):
         page.search(title)
-        page.one(f"#results input[value='{stars}']").click()
+        page.click(page.one(f"#results input[value='{stars}']"))
     assert page.texts("#order option")[0] == "what you will most likely choose"
-    page.one("#recommend").click()
     best = best_by(page, url, "choice")
     assert "first what you will most likely choose" in page.one("#best-status").text
     assert page.texts("#best .number") == [f"{row['stars']:.2f} stars" for row in best]
-    page.one("#best summary").click()
+    page.click(page.one("#best summary"))
     assert page.texts("#best details[open] caption") == ["Why you may choose it", "Why these stars"]
     table = page.one("#best details[open] table")
     assert rows_of(page, table) == reasons_of_choice(best[0]["choiceReasons"])
     total = table.find_element(By.CSS_SELECTOR, "tfoot .adds").text
     assert total == f"{best[0]['choiceReasons']['score']:.3f}"
-    page.one("#order option[value='stars']").click()
+    page.click(page.one("#order option[value='stars']"))
     by_stars = best_by(page, url, "stars")
     assert [row["movieId"] for row in by_stars] != [row["movieId"] for row in best]
-    page.one("#best summary").click()
+    page.click(page.one("#best summary"))
     assert page.texts("#best details[open] caption") == ["Why these stars"]
     assert page.texts("#about dd")[-1] == "NDCG@10 0.310, of 9 users"
 
@@ -304,13 +318,78 @@ def test_without_a_rating_model_the_page_shows_no_stars(tmp_path: Path) -> None:
     served = served_here(kept_choices(tmp_path))
     with served as url, browser(url, tmp_path / "profile") as page:
         page.search("Movie 1 ")
-        page.one("#results input[value='5']").click()
+        page.click(page.one("#results input[value='5']"))
         assert not page.one("#order-line").is_displayed()
-        page.one("#recommend").click()
         page.one("#best li")
         assert page.texts("#best .number") == []
-        page.one("#best summary").click()
+        page.click(page.one("#best summary"))
         assert page.texts("#best details[open] caption") == ["Why you may choose it"]
+
+
+AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+"""A program that finds what hinders people with disabilities: https://github.com/dequelabs/axe-core."""
+
+
+def violations(page: Page) -> list[str]:
+    page.driver.execute_script(AXE)
+    found = page.driver.execute_async_script(
+        "const [done] = arguments; axe.run().then((result) => done(result.violations"
+        ".map((each) => `${each.id}: ${each.nodes.map((node) => node.html).join(' ')}`)));"
+    )
+    return list(found)
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1366, True)])
+def test_the_page_opens_with_movies_to_rate_and_keeps_ratings(
+    width: int, dark: bool, tmp_path: Path
+) -> None:
+    served = served_here(kept(tmp_path, CLOSED, with_html_in_a_title()))
+    with served as url, browser(url, tmp_path / "profile", width, dark=dark) as page:
+        page.one("#results li")
+        # By the number of ratings.
+        titles = ["Dune (1984)", "Seven, Eight (1990)", "Toy Story (1995)", "Heat (1995)", HTML]
+        assert page.texts("#results .name") == titles
+        assert page.texts("#results .genres")[1] == "Comedy · Drama"
+        assert violations(page) == []
+
+        page.click(page.one("#results li:nth-child(3) input[value='4.5']"))
+        page.until(lambda: "by your 1 rating" in page.one("#best-status").text)
+        assert page.one("#bar-status").text == "1 rating"
+        assert all(text.startswith("Because you gave Toy Story") for text in page.texts(".why"))
+        assert violations(page) == []
+        sizes = page.driver.execute_script(
+            "return [...document.querySelectorAll('.stars label, button, select, summary')]"
+            ".map((each) => each.getBoundingClientRect())"
+            ".filter((box) => box.width).map((box) => [box.width, box.height])"
+        )
+        assert min(min(size) for size in sizes) >= 24
+        if width < 600:
+            # The way to the recommendations is in reach from everywhere.
+            for end in ("0", "document.body.scrollHeight"):
+                page.driver.execute_script(f"scrollTo(0, {end})")
+                top, bottom = page.driver.execute_script(
+                    "const box = document.getElementById('recommend').getBoundingClientRect();"
+                    "return [box.top, innerHeight - box.bottom]"
+                )
+                assert top >= 0
+                assert bottom >= 0
+        page.click(page.one("#recommend"))
+        assert page.driver.switch_to.active_element.get_attribute("id") == "best-heading"
+
+        page.driver.get(url)
+        page.until(lambda: page.texts("#own .name") == ["Toy Story (1995)"])
+        page.until(lambda: "by your 1 rating" in page.one("#best-status").text)
+        page.click(page.one("#genre option[value='Drama']"))
+        page.one("#results[data-genre='Drama']")
+        assert page.texts("#results .name") == ["Seven, Eight (1990)", "Heat (1995)", HTML]
+        page.search("comedy")
+        assert page.texts("#results .name") == ["Seven, Eight (1990)"]
+        page.click(page.one("#clear"))
+        page.driver.get(url)
+        page.one("#results li")
+        assert page.texts("#own .name") == []
+        assert not page.one("#best-section").is_displayed()
 
 
 @pytest.mark.ray

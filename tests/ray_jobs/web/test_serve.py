@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from fastapi.testclient import TestClient
@@ -25,6 +26,7 @@ from ingest.sources.movielens import MOVIELENS_CITATION
 from ingest.sources.netflix import NETFLIX_CITATION
 from ncf.inference.recommender import Recommender
 from ray_jobs import serve
+from ray_jobs.results import people
 from ray_jobs.results.run import Workspace
 from ray_jobs.web.about import describe
 from ray_jobs.web.app import LARGEST_BODY, PAGE, make_app
@@ -322,6 +324,7 @@ def test_the_schema_lists_and_describes_everything(client: TestClient) -> None:
         "get /api/health",
         "get /api/model",
         "get /api/movies",
+        "get /api/movies/popular",
         "get /api/movies/{movieId}/similar",
         "post /api/recommendations",
         "post /api/predictions",
@@ -400,8 +403,57 @@ def test_what_is_noted_of_a_model_is_told(
 
 def test_a_search_tells_ids_and_how_often_a_movie_was_rated(client: TestClient) -> None:
     found = client.get("/api/movies", params={"query": "toy"}).json()
-    toy_story = {"movieId": 1, "title": TITLES[0], "numRatings": 2, "close": False}
+    toy_story = {"movieId": 1, "title": TITLES[0], "year": 1995, "genres": ["Comedy"]}
+    toy_story |= {"numRatings": 2, "close": False, "matched": None}
     assert found == {"movies": [toy_story]}
+
+
+def ids_of(client: TestClient, path: str, **params: str) -> list[int]:
+    return [each["movieId"] for each in client.get(path, params=params).json()["movies"]]
+
+
+def test_popular_movies_are_the_most_often_rated(client: TestClient) -> None:
+    assert ids_of(client, "/api/movies/popular") == [1, 6, 20, 30, 40]
+    assert ids_of(client, "/api/movies/popular", genre="Drama", limit="2") == [6, 20]
+    assert ids_of(client, "/api/movies/popular", genre="Western") == []
+    assert client.get("/api/movies/popular", params={"limit": 0}).status_code == 422
+
+
+def test_movies_are_found_by_genre_after_their_titles(client: TestClient) -> None:
+    found = client.get("/api/movies", params={"query": "comed"}).json()["movies"]
+    assert [(each["movieId"], each["matched"]) for each in found] == [
+        (1, "Comedy"),
+        (20, "Comedy"),
+        (40, "Comedy"),
+    ]
+    assert ids_of(client, "/api/movies", query="1995", genre="Drama") == [6]
+    assert ids_of(client, "/api/movies", query="co") == []
+
+
+def test_movies_are_found_by_the_people_in_them(workspace: Workspace) -> None:
+    stored = workspace.run / "checkpoint"
+    rows = [
+        {"movie_id": 6, "people": ["Michael Mann", "Al Pacino", "Robert De Niro"]},
+        {"movie_id": 20, "people": ["Joel Coen", "Frances McDormand"]},
+        {"movie_id": 40, "people": ["Al Pacino", "Toy Maker"]},
+        {"movie_id": 999, "people": ["Someone Else"]},
+    ]
+    (stored / people.FILE).write_table(pa.Table.from_pylist(rows, schema=people.SCHEMA))
+    model = recommender(workspace)
+    about = describe(stored, model)
+    assert about.knows_people
+    app = make_app(model, about, ("testserver",), people.read_people(stored))
+    client = TestClient(app)
+    found = client.get("/api/movies", params={"query": "pacino al"}).json()["movies"]
+    assert [(each["movieId"], each["matched"]) for each in found] == [
+        (6, "Al Pacino"),
+        (40, "Al Pacino"),
+    ]
+    assert ids_of(client, "/api/movies", query="coen") == [20]
+    # Titles first.
+    assert ids_of(client, "/api/movies", query="toy") == [1, 40]
+    assert ids_of(client, "/api/movies", query="someone else") == []
+    (stored / people.FILE).delete()
 
 
 def test_replicas_share_a_port_that_is_taken_for_others() -> None:

@@ -286,7 +286,7 @@ function seeBest() {
 function inWords(why) {
   const raised = why?.raised.slice(0, 2) ?? [];
   if (!raised.length) return [];
-  const named = raised.map(({ title, rating }) => `${title} ${rating}`).join(", and ");
+  const named = raised.map(({ title, rating }) => `${title} ${rating}`).join(" and ");
   return [make("p", { className: "why", textContent: `Because you gave ${named}.` })];
 }
 

@@ -138,7 +138,7 @@ def rows_of(page: Page, table: WebElement) -> list[str]:
 
 
 def list_of_names(raised: list[dict[str, Any]]) -> str:
-    return ", and ".join(f"{part['title']} {part['rating']:g}" for part in raised[:2])
+    return " and ".join(f"{part['title']} {part['rating']:g}" for part in raised[:2])
 
 
 def recommend_by_hand(page: Page, url: str) -> None:

@@ -17,7 +17,7 @@ _READ: Final = frozenset({".json", ".parquet", ".safetensors"})
 def write_checksums(folder: Path) -> None:
     """Write a line for each file directly in it, in the format of ``sha256sum --check``."""
     files = sorted(each for each in folder.iterdir() if each.is_file() and each.name != CHECKSUMS)
-    lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+    lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     (folder / CHECKSUMS).write_text(lines, encoding="utf-8")
 
 
@@ -40,7 +40,7 @@ def verify_checksums(folder: Path) -> None:
         )
     if not expected or any(Path(name).name != name for name in expected):
         raise ValueError(f"{CHECKSUMS} lists no file, or files of other folders")
-    changed = [name for name, checksum in expected.items() if _sha256(folder / name) != checksum]
+    changed = [name for name, checksum in expected.items() if sha256_of(folder / name) != checksum]
     if changed:
         raise ValueError(
             f"not as written, by their checksums in {CHECKSUMS}: {', '.join(changed)}. Copy the "
@@ -48,6 +48,7 @@ def verify_checksums(folder: Path) -> None:
         )
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """SHA-256 of the content of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -95,6 +95,27 @@ def job(
     return decorate
 
 
+def splits_option(help: str) -> click.Option:
+    """``--splits``, for ``with_splits``."""
+    return click.Option(["--splits"], type=click.IntRange(2, 100), metavar="NUMBER", help=help)
+
+
+def with_splits(config: JobConfig, number: int) -> JobConfig:
+    """The configuration with so many split seeds.
+
+    Raises:
+        ConfigError: if the split does not depend on a seed.
+    """
+    if config.split.kind != "random":
+        raise ConfigError(
+            f'--splits draws random splits, but split.kind = "{config.split.kind}" gives the same '
+            "one with every seed: leave one of them out"
+        )
+    seeds = tuple(config.split.seed + i for i in range(number))
+    section = type(config.cross_validate)(split_seeds=seeds)
+    return config.model_copy(update={"cross_validate": section})
+
+
 def _redo_options() -> list[click.Option]:
     return [
         click.Option(

@@ -446,6 +446,11 @@ class CompareConfig(Section):
     """Blends of models and baselines of this comparison, each with the names of its members as in
     the table of errors: ``"blend" = ["Gaussian process", "LightGBM"]``. Weights are non-negative
     least squares on the validation rows, of each seed alone."""
+    predictions: dict[ModelName, UsablePath] = Field(default_factory=dict)
+    """Models of your own, which other programs have trained: for each the file with its predictions
+    for the test rows, CSV or Parquet with the columns userId, movieId and prediction. ``{fold}`` in
+    the name of a file stands for the names of splits. ``movie-ratings preprocess --export-splits
+    FOLDER`` writes the rows."""
     ensembles: bool = False
     """Score the mean prediction of each model's seeds too, and compare it with the baseline."""
     against: tuple[str, ...] = ()
@@ -496,6 +501,15 @@ class CompareConfig(Section):
         if self.differences and self.against:
             raise ValueError(
                 "differences and against are two ways to name what is compared: give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _predictions_are_for_test_rows(self) -> Self:
+        if self.predictions and not self.score_test:
+            raise ValueError(
+                "predictions are for the test rows, which score_test = false does not read: leave "
+                "one of them out"
             )
         return self
 

@@ -11,6 +11,7 @@ from ray_jobs.report.sections.choices import choices_sections
 from ray_jobs.report.sections.comparison import comparison_section, differences_section
 from ray_jobs.report.sections.errors import calibration_section, slices_section
 from ray_jobs.report.sections.origin import licences_section
+from ray_jobs.report.tables import write_tables
 from ray_jobs.report.writing import write_files
 from ray_jobs.results.comparison import Comparison
 from ray_jobs.stages.graph import Stages
@@ -36,6 +37,7 @@ def write_comparison_report(stages: Stages) -> None:
         ),
     )
     write_files(report, paths.plots, paths.comparison_markdown, paths.comparison_html)
+    write_tables(report, paths.tables / "comparison")
     logger.info(f"report: {paths.comparison_html}")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from foundation.storage import Storage
 from ray_jobs.report.document import Report
+from ray_jobs.report.tables import write_tables
 from ray_jobs.results.paths import RunPaths
 
 
 def write(report: Report, paths: RunPaths) -> None:
     """Write the report of a run."""
     write_files(report, paths.plots, paths.report_markdown, paths.report_html)
+    write_tables(report, paths.tables / "report")
 
 
 def write_files(report: Report, plots: Storage, markdown: Storage, html: Storage) -> None:

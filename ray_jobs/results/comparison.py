@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
@@ -21,9 +21,9 @@ from ray_jobs.results.undefined import Metrics
 
 METRICS = ("rmse", "mae", "r2")
 
-Kind = Literal["baseline", "model", "ensemble", "blend"]
-"""An ensemble is the mean prediction of a model's seeds, a blend a weighted sum of several models'.
-"""
+Kind = Literal["baseline", "model", "ensemble", "blend", "given"]
+"""An ensemble is the mean prediction of a model's seeds, a blend a weighted sum of several models',
+and of what is given only predictions are known."""
 Split = Literal["test", "validation"]
 
 
@@ -130,8 +130,9 @@ def pairs(
     """Names of those whose errors are compared.
 
     Those that are ``named``, if any are. Else all others with each one of ``against``; without any,
-    models, blends and ensembles with ``baseline``, and models with each other. In that case blends
-    and ensembles are not compared with models or with each other. That an ensemble errs less than
+    models, blends, ensembles and given predictions with ``baseline``, models with each other, and
+    models and blends with given predictions. In that case blends and ensembles are not compared
+    with models or with each other. That an ensemble errs less than
     its own seeds do on average is certain for the RMSE and needs no test; and what other seeds
     would have given, which matters between models, is not known of an ensemble, as there is only
     one.
@@ -147,7 +148,13 @@ def pairs(
         ]
     models = [entry.name for entry in entries if entry.kind == "model"]
     ensembles = [entry.name for entry in entries if entry.kind in ("ensemble", "blend")]
-    return [*((name, baseline) for name in (*models, *ensembles)), *combinations(models, 2)]
+    given = [entry.name for entry in entries if entry.kind == "given"]
+    ours = [entry.name for entry in entries if entry.kind in ("model", "blend")]
+    return [
+        *((name, baseline) for name in (*models, *ensembles, *given)),
+        *combinations(models, 2),
+        *product(ours, given),
+    ]
 
 
 def predicted(entry: ModelResult, scale: str, folder: Storage) -> npt.NDArray[np.float32]:
@@ -173,6 +180,8 @@ def table(comparison: Comparison, of_what: str = "") -> Table:
 
 def shown_budget(entry: ModelResult) -> str:
     """The number of settings that were tried, for a table."""
+    if entry.kind == "given":
+        return "given"
     return f"{entry.tried:,}" if entry.tried else "fixed"
 
 

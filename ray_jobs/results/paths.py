@@ -79,6 +79,11 @@ class RunPaths:
         return self.folder / "predictions"
 
     @property
+    def tables(self) -> Storage:
+        """Folder with the tables of reports as CSV and LaTeX."""
+        return self.folder / "tables"
+
+    @property
     def choice_comparison(self) -> Storage:
         """``ray_jobs.results.choices.ChoiceComparison``."""
         return self.folder / "choice_comparison.json"

@@ -36,6 +36,7 @@ from ray_jobs.results.comparison import (
     predicted,
     table,
 )
+from ray_jobs.results.original_ids import OriginalIds
 from ray_jobs.results.paths import RunPaths
 from ray_jobs.results.run import Workspace
 from ray_jobs.results.stage import Stage, key_of
@@ -56,6 +57,11 @@ from ray_jobs.stages.compared_models import (
     result_of,
     train_models,
     with_weights_of,
+)
+from ray_jobs.stages.compared_predictions import (
+    ComparedPredictions,
+    GivenModel,
+    given_models,
 )
 from ray_jobs.stages.compared_stacking import MEMBER, Corrected, correct
 from ray_jobs.stages.rows import rows_of
@@ -78,6 +84,8 @@ class CompareInputs:
     num_workers: int
     metric: str = "rmse"
     """Name of the metric that chooses the best epoch."""
+    given: tuple[GivenModel, ...] = ()
+    """Models of which only predictions are known."""
 
     @property
     def scale(self) -> str:
@@ -145,6 +153,7 @@ class PlannedComparison:
     """A comparison whose models are known."""
 
     workspace: Workspace
+    raw: RawData
     inputs: CompareInputs
 
     def result(self, run: Run) -> Comparison:
@@ -154,7 +163,7 @@ class PlannedComparison:
             run: does tasks.
         """
         paths = self.workspace.paths
-        work = partial(_compare, paths=paths, run=run, force=self.workspace.force)
+        work = partial(_compare, raw=self.raw, paths=paths, run=run, force=self.workspace.force)
         outputs = (paths.comparison, paths.predictions)
         self.workspace.update(Stage("compare", self.inputs, outputs, work))
         return paths.comparison.read_as(Comparison, "compare again with --force")
@@ -188,12 +197,17 @@ def plan_comparison(
         assert best_trial is not None
         models = tuple(losses_to_compare(workspace, data, best_trial, workers))
     inputs = CompareInputs(
-        data, models, config.compare.of_ratings, config.scaling.world_size, config.tune.metric
+        data,
+        models,
+        config.compare.of_ratings,
+        config.scaling.world_size,
+        config.tune.metric,
+        given_models(config.compare.predictions),
     )
     _check_names(inputs)
     if config.compare.residual_boosting:
         _check_residual_boosting(inputs)
-    return PlannedComparison(workspace, inputs)
+    return PlannedComparison(workspace, raw, inputs)
 
 
 def compare(
@@ -236,14 +250,14 @@ def _check_names(inputs: CompareInputs) -> None:
                     f"compare.blends.{blend} names {member!r}, expected models and baselines of "
                     f"this comparison: {'; '.join(known)}"
                 )
-    known += inputs.compare.blends
+    known += [*inputs.compare.blends, *(model.name for model in inputs.given)]
     known += ensembles if _has_ensembles(inputs.compare) else []
     for name, count in Counter(known).items():
         if count > 1:
             raise ConfigError(
                 f"{count} models of the comparison have the name {name!r}: rename the one in "
-                "compare.configurations, compare.residual_boosting or compare.blends, and give it "
-                "no name of a baseline or of a mean of seeds"
+                "compare.configurations, compare.residual_boosting, compare.blends or "
+                "compare.predictions, and give it no name of a baseline or of a mean of seeds"
             )
     _check_files(inputs, ensembles if _has_ensembles(inputs.compare) else [])
     for setting, named in (
@@ -275,6 +289,7 @@ def _check_files(inputs: CompareInputs, ensembles: Sequence[str]) -> None:
         *(model.label for model in inputs.models),
         *ensembles,
         *(label_of(name) for name in inputs.compare.blends),
+        *(model.label for model in inputs.given),
         *inputs.compare.residual_boosting,
     ]
     files: dict[str, str] = {}
@@ -290,6 +305,7 @@ def _check_files(inputs: CompareInputs, ensembles: Sequence[str]) -> None:
 
 def _compare(
     inputs: CompareInputs,
+    raw: RawData,
     paths: RunPaths,
     run: Run,
     *,
@@ -299,6 +315,7 @@ def _compare(
 
     Args:
         inputs: what the comparison depends on.
+        raw: the data set.
         paths: where it goes.
         run: does tasks.
         force: do not use results of single models that an earlier comparison has stored.
@@ -315,8 +332,20 @@ def _compare(
     corrected = _corrected(models, inputs, stored, run, work)
     blends = ComparedBlends(inputs.data, inputs.compare.blends, paths.predictions)
     blended = blends.results([*baselines, *models, *corrected])
-    entries = _with_budgets(inputs, (*baselines, *models, *ensembles, *corrected, *blended))
+    given = _given(inputs, raw, paths.predictions)
+    entries = (
+        *_with_budgets(inputs, (*baselines, *models, *ensembles, *corrected, *blended)),
+        *given,
+    )
     paths.comparison.write_json(asdict(_assessed(inputs, entries, paths.predictions)))
+
+
+def _given(inputs: CompareInputs, raw: RawData, folder: Storage) -> tuple[ModelResult, ...]:
+    """The results of models of which only predictions are known."""
+    if not inputs.given:
+        return ()
+    ids = OriginalIds.of(raw.folder)
+    return tuple(ComparedPredictions(inputs.data, ids, folder).results(inputs.given))
 
 
 def _keys(inputs: CompareInputs) -> dict[str, str]:

@@ -6,11 +6,13 @@ that are drawn from its training rows, so that no choice depends on the test row
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from foundation.errors import ConfigError
 from foundation.lock import RUN_LOCK_FILE, locked
 from ray_jobs.config import JobConfig
 from ray_jobs.results.across_folds import (
@@ -24,6 +26,7 @@ from ray_jobs.results.across_folds import (
 )
 from ray_jobs.results.comparison import METRICS, Comparison
 from ray_jobs.results.run import Workspace
+from ray_jobs.stages.compared_predictions import FOLD
 from ray_jobs.stages.comparison import show_comparison
 from ray_jobs.stages.graph import Stages, workers_of
 from ray_jobs.training.run_tasks import run_tasks
@@ -74,7 +77,23 @@ def fold_config(config: JobConfig, fold: str) -> JobConfig:
     else:
         split = _of_files(config, fold)
     values = config.model_dump() | {"name": f"{config.name}.{fold}", "split": split}
+    values["compare"]["predictions"] = _of_fold(config.compare.predictions, fold)
     return JobConfig.model_validate(values)
+
+
+def _of_fold(files: Mapping[str, str], fold: str) -> dict[str, str]:
+    """The files with predictions for the test rows of a fold.
+
+    Raises:
+        ConfigError: if a file is the same for all folds.
+    """
+    for name, file in files.items():
+        if FOLD not in file:
+            raise ConfigError(
+                f"compare.predictions.{name} = {file!r} names one file for all splits; expected "
+                f"one for each: {FOLD} stands for the name of a split, such as {fold}"
+            )
+    return {name: file.replace(FOLD, fold) for name, file in files.items()}
 
 
 def _of_files(config: JobConfig, fold: str) -> dict[str, Any]:

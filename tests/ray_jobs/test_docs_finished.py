@@ -87,7 +87,38 @@ def test_commands_that_use_a_model(
         assert "recommendations.parquet" in "".join(told.split())
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.document)
+TRAIN = "userId,movieId,rating,timestamp\n1,1,4,0\n2,1,5,0\n1,2,3,0\n"
+TEST = "userId,movieId,rating,timestamp\n2,2,3,0\n3,1,3,0\n3,9,3,0\n"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks("python") if "splits/" in block.text],
+    ids=lambda block: block.document,
+)
+def test_python_for_exported_splits_runs(
+    block: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.csv").write_text(TRAIN)
+    (tmp_path / "splits" / "test.csv").write_text(TEST)
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(block.text, block.document, "exec"), {})
+
+    assert (tmp_path / "means.csv").read_text().splitlines() == [
+        "userId,movieId,prediction",
+        "2,2,3.0",
+        "3,1,4.5",
+        "3,9,4.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks("python") if "splits/" not in block.text],
+    ids=lambda block: block.document,
+)
 def test_python_in_the_documents_runs(block: Any, finished: Finished) -> None:
     ids = ncf.load(finished.run / "checkpoint").checkpoint.preprocessor.movies.ids
     code = re.sub(r"artifacts/runs/(gaussian-process|quickstart)", str(finished.run), block.text)

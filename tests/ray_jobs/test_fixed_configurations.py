@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import nnls
 
 from foundation.errors import ConfigError
 from foundation.storage import Storage
+from ingest.errors import DatasetError
 from ncf.baselines.boosting import BoostingSettings
 from ncf.blending import residual_boosting
 from ncf.blending.stacking import StackedRows
@@ -22,7 +24,12 @@ from ray_jobs.config import JobConfig, with_parameters
 from ray_jobs.configurations import with_configurations
 from ray_jobs.report.comparison import write_comparison_report
 from ray_jobs.results.comparison import Comparison, ModelResult, shown_budget
+from ray_jobs.results.original_ids import OriginalIds
 from ray_jobs.results.run import Workspace
+from ray_jobs.results.split_files import SPLITS, refuse_existing
+from ray_jobs.stages.compared_models import ComparedData
+from ray_jobs.stages.compared_predictions import ComparedPredictions, given_models
+from ray_jobs.stages.exported_splits import export_splits
 from ray_jobs.stages.graph import Stages
 from ray_jobs.stages.preparation import preprocess
 from ray_jobs.training.workers import Workers
@@ -276,6 +283,116 @@ def test_blends_of_what_is_not_compared_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=told):
         _ = stages(storage, "plain", run="wrong", blends=blends).comparison
+
+
+def exported(of_all: Stages, folder: Path) -> pd.DataFrame:
+    """The test rows, as another program gets them."""
+    export_splits(of_all, folder)
+    return pd.read_csv(folder / "test.csv")
+
+
+def test_given_predictions_are_scored_as_they_are(storage: Path, tmp_path: Path) -> None:
+    of_all = stages(storage, *NAMES)
+    test = exported(of_all, tmp_path / "splits")
+    (baseline,) = predictions(of_all, named(of_all.comparison, "damped bias"))
+    copied = test.assign(prediction=baseline)[["userId", "movieId", "prediction"]]
+    copied.sample(frac=1, random_state=0).to_csv(tmp_path / "copy.csv", index=False)
+    # As another program may write ids, with rows of its own, and off the scale.
+    constant = test.assign(prediction=9.0)[["movieId", "prediction", "userId"]].astype(float)
+    more = pd.DataFrame({"movieId": [-1.0], "prediction": [1.0], "userId": [-1.0]})
+    pd.concat([more, constant]).to_parquet(tmp_path / "most.parquet")
+    found = stages(
+        storage,
+        *NAMES,
+        predictions={"copy": str(tmp_path / "copy.csv"), "most": str(tmp_path / "most.parquet")},
+        against=(),
+        differences=[("copy", "damped bias"), ("most", "damped bias"), ("copy", "plain")],
+    )
+    comparison = found.comparison
+    copy, most = named(comparison, "copy"), named(comparison, "most")
+    assert [copy.kind, shown_budget(copy), copy.detail] == [
+        "given",
+        "given",
+        "predictions in copy.csv",
+    ]
+    reference = named(comparison, "damped bias")
+    for metric in ("rmse", "mae", "r2"):
+        (value, _), (expected, _) = (comparison.figure(e, metric) for e in (copy, reference))
+        assert value == pytest.approx(expected, abs=1e-7)
+    errors = np.float64(5) - test["rating"].to_numpy()
+    assert comparison.figure(most, "rmse")[0] == pytest.approx(np.sqrt(np.mean(errors**2)))
+    assert comparison.figure(most, "mae")[0] == pytest.approx(np.abs(errors).mean())
+    same, worse, _ = [d for d in comparison.assessment.differences if d.metric == "rmse"]
+    ends = [same.value, same.corrected_low, same.corrected_high]
+    assert ends == pytest.approx([0, 0, 0], abs=1e-7)
+    assert worse.corrected_low > 0
+    assert worse.value == pytest.approx(
+        comparison.figure(most, "rmse")[0] - comparison.figure(reference, "rmse")[0], abs=1e-6
+    )
+    # They are no models of this comparison.
+    assert comparison.model in NAMES
+    assert comparison.baseline in ("damped bias", "global mean")
+    before = found.workspace.paths.comparison.read_bytes()
+    constant.assign(prediction=1.0).to_parquet(tmp_path / "most.parquet")
+    again = stages(
+        storage,
+        *NAMES,
+        predictions={"copy": str(tmp_path / "copy.csv"), "most": str(tmp_path / "most.parquet")},
+    )
+    assert named(again.comparison, "most").test != most.test
+    assert again.workspace.paths.comparison.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: rows.drop(index=[0, 5]),
+            "2 of .* test rows have no prediction, such as user",
+        ),
+        (lambda rows: pd.concat([rows, rows[:1]]), "a second time. Expected one prediction"),
+        (lambda rows: rows.replace({"prediction": {3.0: np.nan}}), "is '', expected a number"),
+        (lambda rows: rows.replace({"prediction": {3.0: np.inf}}), "is 'inf', expected a number"),
+        (lambda rows: rows.rename(columns={"prediction": "stars"}), "expected the columns userId"),
+        (lambda rows: rows.assign(userId="u" + rows.userId.astype(str)), "rows have no prediction"),
+    ],
+)
+def test_predictions_that_cannot_be_scored_are_refused(
+    change: Callable[[pd.DataFrame], pd.DataFrame], message: str, storage: Path, tmp_path: Path
+) -> None:
+    of_all = stages(storage, *NAMES)
+    test = exported(of_all, tmp_path / "splits")
+    rows = test.assign(prediction=3.0)[["userId", "movieId", "prediction"]]
+    file = tmp_path / "given.csv"
+    change(rows).to_csv(file, index=False)
+    data = ComparedData(of_all.prepared, of_all.scored_data)
+    ids = OriginalIds.of(of_all.raw.folder)
+    compared = ComparedPredictions(data, ids, Storage.at(tmp_path / "predictions"))
+    with pytest.raises(DatasetError, match=message) as refused:
+        list(compared.results(given_models({"mine": str(file)})))
+    assert str(file) in str(refused.value)
+
+
+def test_the_rows_of_each_split_are_exported_with_the_ids_of_the_data(
+    storage: Path, tmp_path: Path
+) -> None:
+    of_all = stages(storage, *NAMES)
+    exported(of_all, tmp_path / "splits")
+    raw = pd.read_parquet(of_all.raw.folder.path + "/ratings.parquet")
+    expected = {
+        tuple(row) for row in raw[["user_id", "movie_id", "rating", "timestamp"]].to_numpy()
+    }
+    found = [pd.read_csv(tmp_path / "splits" / f"{split}.csv") for split in SPLITS]
+    rows = [tuple(row) for each in found for row in each.to_numpy()]
+    assert len(rows) == len(expected)
+    assert set(rows) == expected
+    counts = of_all.prepared.manifest.counts
+    assert [len(each) for each in found] == [counts[split] for split in SPLITS]
+    with pytest.raises(ConfigError, match="exists and is not empty; name a new folder"):
+        refuse_existing(tmp_path / "splits")
+    names = OriginalIds({1: "ann", 2: "bob"}, None)
+    assert names.of_users(np.array([2, 1])).tolist() == ["bob", "ann"]
+    assert names.of_movies(np.array([7])).tolist() == ["7"]
 
 
 def assert_weights_are_those_of_the_comparison(of_all: Stages, found: Comparison) -> None:

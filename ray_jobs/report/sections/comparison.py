@@ -89,10 +89,10 @@ def _errors_table(comparison: Comparison, scale: str) -> DataTable:
     errors = {e.name: comparison.figure(e, "rmse", scale)[0] for e in comparison.entries}
     ordered = sorted(comparison.entries, key=lambda e: (math.isnan(errors[e.name]), errors[e.name]))
     return DataTable(
-        f"{comparison.scored.capitalize()} errors in {unit}; baselines are not in bold",
+        f"{comparison.scored.capitalize()} errors in {unit}; models of this program are in bold",
         ("model", "tried", "seeds", "RMSE", "MAE", "R²"),
         tuple(row(e) for e in ordered),
-        marked=tuple(i for i, e in enumerate(ordered) if e.kind != "baseline"),
+        marked=tuple(i for i, e in enumerate(ordered) if e.kind not in ("baseline", "given")),
     )
 
 

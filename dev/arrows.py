@@ -68,6 +68,7 @@ LAYERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
             "train",
             "recommend",
             "predict",
+            "export",
             "runs",
             "serve",
             "doctor",

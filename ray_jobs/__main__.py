@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "report": "ray_jobs.report.__main__",
     "cross-validate": "ray_jobs.cross_validate",
     "predict": "ray_jobs.predict",
+    "export": "ray_jobs.export",
     "runs": "ray_jobs.runs",
     "serve": "ray_jobs.serve",
     "doctor": "ray_jobs.doctor",

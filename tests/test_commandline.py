@@ -53,7 +53,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_is_a_command_for_every_stage() -> None:
     stages = {"preprocess", "tune", "compare", "train", "recommend", "pipeline"}
-    others = {"predict", "runs", "cross_validate", "doctor", "report", "serve"}
+    others = {"predict", "export", "runs", "cross_validate", "doctor", "report", "serve"}
     assert {f"ray_jobs.{name}" for name in stages | others} == set(JOBS)
     assert "ingest" in COMMANDS
 
@@ -173,6 +173,7 @@ def test_wrong_usage_ends_with_2_and_names_what_was_meant(
         *((module, []) for module in ("preprocess", "tune", "compare", "train", "recommend")),
         *((module, []) for module in ("pipeline", "doctor")),
         ("predict", ["pairs.csv", "--out", "out.csv"]),
+        ("export", ["--out", "out"]),
         ("cross_validate", ["--set", 'cross_validate.folds={a={train=["a"], test=["b"]}}']),
     ],
 )

@@ -107,7 +107,7 @@ class Biases(Penalized):
 
     def forward(self, users: torch.Tensor, movies: torch.Tensor) -> torch.Tensor:
         """``[B], [B] -> [B]``."""
-        result = torch.zeros(len(users), device=users.device)
+        result = torch.zeros_like(users, dtype=torch.float32)
         if self.user is not None:
             result = result + self.user(users).squeeze(1)
         if self.movie is not None:

@@ -19,7 +19,7 @@ from foundation.cli import main
 from ncf.config import ModelConfig
 from ncf.errors import UnknownIdError
 from ncf.inference.ordering import Ordering
-from ray_jobs import predict, recommend
+from ray_jobs import export, predict, recommend
 from ray_jobs.cli import job
 from ray_jobs.config import JobConfig, RecommendConfig
 from ray_jobs.queries import prediction
@@ -500,3 +500,29 @@ def test_reasons_need_somebody(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--movie", "Heat", "--reasons"]
     assert main(recommend.command, arguments) == 2
     assert "--reasons needs --user or --new-user" in capsys.readouterr().err
+
+
+def exporting(folder: Path, *options: str) -> int:
+    settings = ["--set", f"storage={folder}", "--set", "name=made"]
+    return main(export.command, [*settings, "--out", str(folder / "out"), *options])
+
+
+def test_the_network_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exporting(tmp_path) == 1
+    assert "there is no trained model in" in capsys.readouterr().err
+    complete(kept(tmp_path, PLAIN))
+    assert exporting(tmp_path, "--json", "--format", "torch") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["file"] == "network.pt2"
+    assert "the final model is a blend; its network alone is exported" in printed.err
+    assert exporting(tmp_path) == 1
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+def test_a_gaussian_process_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept(tmp_path, CLOSED)
+    assert exporting(tmp_path) == 1
+    assert "networks without encoders can be exported" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

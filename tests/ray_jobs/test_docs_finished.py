@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import ray
 
 import ncf
 from foundation.cli import main
+from ncf.inference.export import export
+from ncf.inference.recommender import Recommender
 from tests.documents import blocks, commands, module_of
 from tests.ray_jobs.conftest import Finished
 
@@ -116,7 +119,28 @@ def test_python_for_exported_splits_runs(
 
 @pytest.mark.parametrize(
     "block",
-    [block for block in blocks("python") if "splits/" not in block.text],
+    [block for block in blocks("python") if "exported/" in block.text],
+    ids=lambda block: block.document,
+)
+def test_python_for_an_exported_network_runs(
+    block: Any, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ncf.load(finished.run / "checkpoint")
+    network = replace(model.checkpoint, blend=None)
+    export(network, tmp_path / "exported", "onnx")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+
+    exec(compile(block.text, block.document, "exec"), names)
+
+    ids = model.checkpoint.preprocessor.movies.ids[:10]
+    expected = Recommender(network).predict(42, ids)
+    np.testing.assert_allclose(names["stars"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks("python") if "/runs/" in block.text],
     ids=lambda block: block.document,
 )
 def test_python_in_the_documents_runs(block: Any, finished: Finished) -> None:

@@ -37,6 +37,10 @@ RANKS: Final = (4, 8, 16, 32)
 
 _PRIOR_ROWS: Final = 2.0
 """Strength of the prior mean 0 of the factors, in rows: beta 0 of the paper."""
+_PADDING: Final = 1.25
+"""Largest number of ratings of a user (or movie) relative to the smallest, to be computed
+together; or if there are no more than ``_FEW`` more."""
+_FEW: Final = 4
 _LARGEST: Final = 500_000_000
 """Bytes of all draws that are kept, which are part of a checkpoint."""
 _DRAWS: Final = "draws.safetensors"
@@ -165,16 +169,36 @@ def bayesian_factorization(
     return BayesianFactorization("Bayesian matrix factorisation", detail, settings, mean, draws)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Users (or movies) with about as many ratings, so that hardly any row is padding."""
+
+    groups: Integers
+    """``[g]``"""
+    rows: Integers
+    """``[g, L]`` the rows of each; N, one after the last, as padding."""
+
+
+def _parts(groups: Integers, rows: Integers, inside: Floats, padding: int) -> list[_Part]:
+    """A block of ``Groups.blocks`` in parts, in its order."""
+    lengths = inside.sum(axis=1).astype(np.int64)
+    padded = np.where(inside > 0, rows, padding)
+    parts, start = [], 0
+    while start < len(groups):
+        longest = max(lengths[start] * _PADDING, lengths[start] + _FEW)
+        end = int(np.searchsorted(lengths, longest, side="right"))
+        parts.append(_Part(groups[start:end], padded[start:end, : lengths[end - 1]]))
+        start = end
+    return parts
+
+
 class _Side:
     """The factors of the users, or of the movies, and their distribution."""
 
     def __init__(self, of_rows: Integers, size: int, width: int, random: np.random.Generator):
         groups = Groups.of(of_rows, size)
         self.has_rows = np.diff(groups.starts) > 0
-        self.blocks = [
-            (torch.from_numpy(g), torch.from_numpy(rows), torch.from_numpy(inside))
-            for g, rows, inside in groups.blocks(width)
-        ]
+        self.blocks = [_parts(*block, len(of_rows)) for block in groups.blocks(width)]
         self.factors = torch.from_numpy(random.normal(0.0, 0.1, (size, width)))
         self.mean = torch.zeros(width, dtype=torch.float64)
         self.precision = torch.eye(width, dtype=torch.float64)
@@ -193,8 +217,8 @@ class _Sampler:
     ) -> None:
         self._random = np.random.default_rng(settings.seed)
         self._torch_random = torch.Generator().manual_seed(settings.seed)
-        self._rows = torch.from_numpy(users), torch.from_numpy(movies)
-        self._residuals = torch.from_numpy(residuals)
+        self._rows = users, movies
+        self._residuals = residuals
         width = settings.rank + 1
         self._users = _Side(users, sizes[0], width, self._random)
         self._movies = _Side(movies, sizes[1], width, self._random)
@@ -206,18 +230,21 @@ class _Sampler:
         of_users, of_movies = self._rows
         for side, other, of_others in ((users, movies, of_movies), (movies, users, of_users)):
             self._draw_distribution(side)
-            opposite = other.factors[of_others]
-            targets = self._residuals - opposite[:, 0]
-            inputs = opposite.clone()
-            inputs[:, 0] = 1.0  # for the bias
-            self._draw_factors(side, inputs, targets)
+            opposite = other.factors.numpy()[of_others]
+            inputs = np.zeros((len(opposite) + 1, opposite.shape[1] + 1))  # the last row is padding
+            inputs[:-1, :-1] = opposite
+            inputs[:-1, 0] = 1.0  # for the bias
+            inputs[:-1, -1] = self._residuals - opposite[:, 0]
+            self._draw_factors(side, inputs)
         errors = self._residuals - self._predicted()
-        shape, rate = 1 + len(errors) / 2, 1 + float(errors.square().sum()) / 2
+        shape, rate = 1 + len(errors) / 2, 1 + float(errors @ errors) / 2
         self._noise = float(self._random.gamma(shape, 1 / rate))
 
-    def _predicted(self) -> torch.Tensor:
-        p, q = self._users.factors[self._rows[0]], self._movies.factors[self._rows[1]]
-        return p[:, 0] + q[:, 0] + (p[:, 1:] * q[:, 1:]).sum(1)
+    def _predicted(self) -> Floats:
+        """``[N]``"""
+        p = self._users.factors.numpy()[self._rows[0]]
+        q = self._movies.factors.numpy()[self._rows[1]]
+        return p[:, 0] + q[:, 0] + np.einsum("bk,bk->b", p[:, 1:], q[:, 1:])
 
     def _draw_distribution(self, side: _Side) -> None:
         """Mean and precision of the factors, by a normal-Wishart prior."""
@@ -238,19 +265,27 @@ class _Sampler:
         side.mean = torch.from_numpy(center + factor @ self._random.normal(size=width))
         side.precision = torch.from_numpy(precision)
 
-    def _draw_factors(self, side: _Side, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """Factors of every user (or movie) given the ``inputs: [N, D]`` of the other side."""
+    def _draw_factors(self, side: _Side, inputs: Floats) -> None:
+        """Factors of every user (or movie) given the inputs and, in the last column, the targets
+        ``[N + 1, D + 1]`` of the other side."""
         prior = side.precision @ side.mean
         side.factors[:] = side.mean
-        for groups, rows, inside in side.blocks:
-            x = inputs[rows] * inside[:, :, None]
-            precision = side.precision + self._noise * x.mT @ x
-            right = prior + self._noise * (x.mT @ targets[rows][:, :, None])[:, :, 0]
-            factor = torch.linalg.cholesky(precision)
-            mean = torch.cholesky_solve(right[:, :, None], factor)
-            noise = torch.randn(mean.shape, dtype=mean.dtype, generator=self._torch_random)
-            drawn = mean + torch.linalg.solve_triangular(factor.mT, noise, upper=True)
-            side.factors[groups] = drawn[:, :, 0]
+        width = len(prior)
+        for block in side.blocks:
+            size = sum(len(part.groups) for part in block)
+            noise = torch.randn(
+                (size, width, 1), dtype=torch.float64, generator=self._torch_random
+            ).split([len(part.groups) for part in block])
+            for part, of_part in zip(block, noise, strict=True):
+                x = inputs[part.rows]
+                # Two arrays: of one with itself NumPy computes only half, which takes longer.
+                products = torch.from_numpy((x * self._noise).transpose(0, 2, 1) @ x)
+                right = prior + products[:, :width, width]
+                precision = products[:, :width, :width].add_(side.precision)
+                factor = torch.linalg.cholesky(precision)
+                mean = torch.cholesky_solve(right[:, :, None], factor)
+                drawn = mean + torch.linalg.solve_triangular(factor.mT, of_part, upper=True)
+                side.factors[part.groups] = drawn[:, :, 0]
 
     def state(self) -> tuple[npt.NDArray[np.floating], ...]:
         """The fields of ``Draws``, of the newest draw."""

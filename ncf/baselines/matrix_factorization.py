@@ -137,6 +137,7 @@ class Groups:
         """Groups with rows ``[g]``, their rows ``[g, L]`` and 1 for a row, 0 for padding.
 
         Each block has at most ``_CELLS`` cells, ``g * L * width``, unless it is a single group.
+        Groups are in the order of their lengths.
         """
         lengths = np.diff(self.starts)
         groups = np.argsort(lengths, kind="stable")

@@ -370,7 +370,8 @@ def _models_and_baselines(
         stored.store(keys[result.name], result)
         found[result.name] = result
 
-    calls = [baseline_task(spec, inputs.baseline(spec), stored.files) for spec in specs]
+    # The simplest are the first in the registry; what takes longest begins first.
+    calls = [baseline_task(spec, inputs.baseline(spec), stored.files) for spec in reversed(specs)]
     train = train_beside(calls, run, lambda call: store(call.value))
     for model, of_seeds in train_models(models, inputs.compare, inputs.metric, stored.files, train):
         found_here = result_of(model, of_seeds)

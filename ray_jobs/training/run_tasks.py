@@ -58,14 +58,15 @@ def train_tasks(
 def train_beside(
     calls: Sequence[CallTask], run: Run, ended: Callable[[CallResult], None] | None = None
 ) -> Train:
-    """A function that trains models and makes ``calls`` at the same time.
+    """A function that trains models and makes ``calls``, the longest first, at the same time.
 
     ``ended`` takes the results of the calls as they come.
     """
 
     def train(tasks: Sequence[TrainingTask | ChoiceTask]) -> Iterator[TrainingResult]:
-        # Models first: some are followed by further ones, and calls fill the gaps.
-        for result in run([*tasks, *calls]) if tasks or calls else ():
+        # The longest call begins first, as it would otherwise end long after all else. Then models:
+        # some are followed by further ones, and the other calls fill the gaps.
+        for result in run([*calls[:1], *tasks, *calls[1:]]) if tasks or calls else ():
             if isinstance(result, TrainingResult):
                 yield result
             elif isinstance(result, CallResult) and ended:

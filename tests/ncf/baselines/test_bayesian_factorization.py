@@ -57,9 +57,11 @@ def test_factors_are_drawn_from_their_distribution_given_all_else() -> None:
         [[2.0, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 4.0]], dtype=torch.float64
     )
     x = torch.from_numpy(random.normal(size=(14, 3)))
+    inputs = np.zeros((15, 4))  # the targets are the last column, and the last row is padding
+    inputs[:14] = np.column_stack([x.numpy(), residuals])
     draws = np.empty((4000, 5, 3))
     for each in draws:
-        sampler._draw_factors(side, x, torch.from_numpy(residuals))
+        sampler._draw_factors(side, inputs)
         each[:] = side.factors.numpy()
     np.testing.assert_array_equal(draws[:, [0, 4]], np.broadcast_to(side.mean, (4000, 2, 3)))
     for user in (1, 2, 3):

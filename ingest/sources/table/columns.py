@@ -78,7 +78,7 @@ def rating_columns(file: TableFile, config: ColumnsConfig) -> Columns:
     found = _recognised(file.header, OF_RATINGS, named)
     if "rating" not in found:
         found |= _column_of_ratings(file, found)
-    _require(file, found, ("user", "item"))
+    _require(file, found, ("user", "item"), "a row for each rating")
     return _chosen(file, found)
 
 
@@ -99,7 +99,7 @@ def movie_columns(file: TableFile, config: ColumnsConfig, item: str) -> Columns:
     if "item" not in found:
         ids = [name for name in file.header if _plain(name) == _MOVIE_ID]
         found |= {"item": ids[0]} if ids else {}
-    _require(file, found, ("item",))
+    _require(file, found, ("item",), "a header line, and a row for each movie")
     return _chosen(file, found)
 
 
@@ -138,7 +138,7 @@ def _by_position(file: TableFile, named: dict[str, str]) -> dict[str, str]:
                 "positions, such as --columns user=1,item=2, or add a line with names."
             )
         found[meaning] = column
-    _require(file, found, ("user", "item"))
+    _require(file, found, ("user", "item"), "a row for each rating")
     return found
 
 
@@ -181,14 +181,16 @@ def _column_of_ratings(file: TableFile, found: dict[str, str]) -> dict[str, str]
     return {"rating": ratings[0]} if ratings else {}
 
 
-def _require(file: TableFile, found: dict[str, str], required: Iterable[str]) -> None:
+def _require(
+    file: TableFile, found: dict[str, str], required: Iterable[str], expected: str
+) -> None:
     missing = [meaning for meaning in required if meaning not in found]
     if missing:
         wanted = ",".join(f"{meaning}=COLUMN" for meaning in missing)
         raise DatasetError(
             f"{file.path}, line 1: no column is recognised as {' or '.join(missing)}; found "
-            f"{shortened(', '.join(file.header))} ({file.layout}). Expected one row for each "
-            f"rating. Name the columns: --columns {wanted}"
+            f"{shortened(', '.join(file.header))} ({file.layout}). Expected {expected}. "
+            f"Name the columns: --columns {wanted}"
         )
 
 
@@ -204,7 +206,7 @@ def _chosen(file: TableFile, found: dict[str, str]) -> Columns:
                 "Rename the others."
             )
     ordered = {meaning: found[meaning] for meaning in NAMES if meaning in found}
-    others = tuple(name for name in file.header if name not in found.values())
+    others = tuple(name for name in file.header if name and name not in found.values())
     return Columns(ordered, others)
 
 

@@ -30,7 +30,18 @@ _DATE: Final = r"^[0-9]{4}-?[0-9]{2}"
 _DATES: Final = "2024-05-31, 2024-05-31 18:30:00 or 2024-05-31T18:30:00Z"
 _DECIMAL_COMMA: Final = r"^\s*([+-]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$"
 """Three digits after a comma may be thousands: 1,000."""
-_SCALES: Final = ((0, 1), (-1, 1), (1, 7), (1, 10), (0, 10), (1, 20), (1, 100), (0, 100), (-10, 10))
+_SCALES: Final = (
+    (0, 1),
+    (-1, 1),
+    (0, 5),
+    (1, 7),
+    (1, 10),
+    (0, 10),
+    (1, 20),
+    (1, 100),
+    (0, 100),
+    (-10, 10),
+)
 """Scales of ratings that are in use, those that hold fewest values first."""
 _MISTAKES: Final = 0.05
 """A smaller share of ratings outside the scale says nothing about the scale."""

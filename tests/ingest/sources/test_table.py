@@ -449,6 +449,19 @@ def test_ratings_are_recognised_by_the_end_of_their_name(
     assert f"rating = {column}" in found.notices[0]
 
 
+def test_columns_without_names_are_no_matter(tmp_path: Path) -> None:
+    found = read(written(tmp_path, ",user,item,rating,\n0,1,2,4,\n"))
+    assert rows(found)[0][:3] == (1, 2, 4.0)
+    assert "not used" not in found.notices[0]
+
+
+def test_a_table_of_movies_needs_names_of_columns(tmp_path: Path) -> None:
+    written(tmp_path, "user,item\n1,2\n", "ratings.csv")
+    written(tmp_path, "2,Two (1999)\n", "movies.csv")
+    with pytest.raises(DatasetError, match="Expected a header line, and a row for each movie"):
+        read(tmp_path)
+
+
 def test_ids_are_preferred_to_names_of_users(tmp_path: Path) -> None:
     found = read(written(tmp_path, "user,user_id,movie,movie_id,rating\nann,5,Alien,6,3\n"))
     assert rows(found)[0][:2] == (5, 6)
@@ -472,6 +485,7 @@ def test_a_scale_without_ratings_is_refused(tmp_path: Path) -> None:
         (["1", "7", "10"], "data.rating_scale=[1,10]"),
         (["5", "80", "35"], "data.rating_scale=[1,100]"),
         (["0", "1", "0", "1"], "data.rating_scale=[0,1]"),
+        (["0", "5", "3"], "data.rating_scale=[0,5]"),
         (["-3", "600"], "data.rating_scale=[-3,600]"),
     ],
 )

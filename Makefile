@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help run test test-unit fuzz check bench docs lock clean
+.PHONY: help run test test-unit fuzz check bench reference docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: $(READY) ## the benchmarks, as ratios
 	$(BIN)/python benchmarks/bench_search.py
 	$(BIN)/python benchmarks/bench_cluster.py
 	$(BIN)/python benchmarks/bench_serve.py $(ARGS)
+
+reference: $(READY) ## the reference of the Python API as pages, in build/reference
+	$(BIN)/mkdocs build --quiet
 
 docs: $(READY) ## write docs/configuration.md from the code
 	$(BIN)/python -m dev.settings_reference --out docs/configuration.md

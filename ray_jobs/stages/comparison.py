@@ -372,7 +372,7 @@ def _models_and_baselines(
 
     # The simplest are the first in the registry; what takes longest begins first.
     calls = [baseline_task(spec, inputs.baseline(spec), stored.files) for spec in reversed(specs)]
-    train = train_beside(calls, run, lambda call: store(call.value))
+    train = train_beside(calls[1:], run, lambda call: store(call.value), first=calls[:1])
     for model, of_seeds in train_models(models, inputs.compare, inputs.metric, stored.files, train):
         found_here = result_of(model, of_seeds)
         if not has_weights_of(model.data, inputs.data):

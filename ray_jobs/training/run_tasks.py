@@ -56,17 +56,21 @@ def train_tasks(
 
 
 def train_beside(
-    calls: Sequence[CallTask], run: Run, ended: Callable[[CallResult], None] | None = None
+    calls: Sequence[CallTask],
+    run: Run,
+    ended: Callable[[CallResult], None] | None = None,
+    first: Sequence[CallTask] = (),
 ) -> Train:
-    """A function that trains models and makes ``calls``, the longest first, at the same time.
+    """A function that trains models and makes ``calls`` at the same time.
 
-    ``ended`` takes the results of the calls as they come.
+    Those of ``first`` begin before the models: what takes longest would otherwise end long after
+    all else. ``ended`` takes the results of the calls as they come.
     """
 
     def train(tasks: Sequence[TrainingTask | ChoiceTask]) -> Iterator[TrainingResult]:
-        # The longest call begins first, as it would otherwise end long after all else. Then models:
-        # some are followed by further ones, and the other calls fill the gaps.
-        for result in run([*calls[:1], *tasks, *calls[1:]]) if tasks or calls else ():
+        # Models before other calls: some are followed by further ones, and calls fill the gaps.
+        wanted = [*first, *tasks, *calls]
+        for result in run(wanted) if wanted else ():
             if isinstance(result, TrainingResult):
                 yield result
             elif isinstance(result, CallResult) and ended:
